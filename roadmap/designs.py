@@ -1,0 +1,166 @@
+"""`Design`: one value that says everything about a network but its number of classes.
+
+Every field is a switch of Section 2 of *A ConvNet for the 2020s* (arXiv 2201.03545), or a quantity that a step changes.
+This module imports no torch: designs are compared, hashed and validated before anything expensive starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args, get_type_hints
+
+
+class DesignError(ValueError):
+    """A value that no network can have. The message is one sentence that names the field, the value and a right one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """A point of the design space between ResNet and ConvNeXt. The defaults are ResNet-50.
+
+    Raises:
+        DesignError: if a field's value is impossible, or an integer number of groups does not divide the channels.
+    """
+
+    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
+    """Residual blocks in each of the four stages (2.2, stage ratio)."""
+    width: int = 64
+    """Base width w: stage i of 4 has c = w * 2**(i-1) channels, 4c in a classic bottleneck's residual path (2.3)."""
+    stem: Literal["resnet", "patchify"] = "resnet"
+    """"resnet": 7x7 stride-2 conv and 3x3 stride-2 max pool. "patchify": 4x4 stride-4 conv (2.2)."""
+    groups: int | Literal["depthwise"] = 1
+    """Groups of the spatial conv: 1 is dense, an integer as in ResNeXt, "depthwise" a group a channel (2.3)."""
+    bottleneck: Literal["classic", "inverted"] = "classic"
+    """"classic": 4c -> c -> 4c. "inverted": c -> 4c -> c (2.4)."""
+    spatial_conv: Literal["middle", "first"] = "middle"
+    """Where the spatial conv stands: between the two 1x1 convs, or before them (2.5, moving up depthwise conv)."""
+    kernel_size: int = 3
+    """Of the spatial conv, odd (2.5)."""
+    activation: Literal["relu", "gelu"] = "relu"
+    """(2.6)"""
+    activations: Literal["all", "one"] = "all"
+    """"all": after every conv but the branch's last, and after the addition. "one": before the last 1x1 alone (2.6)."""
+    norm: Literal["batch", "layer"] = "batch"
+    """BatchNorm, or LayerNorm over channels (2.6)."""
+    norms: Literal["all", "one"] = "all"
+    """"all": after every conv. "one": after the spatial conv alone (2.6)."""
+    downsampling: Literal["block", "separate"] = "block"
+    """"block": stride in a stage's first block, projected shortcut. "separate": norm and 2x2 stride-2 conv between
+    stages, a norm after the stem and one after the global average pool (2.6)."""
+    layer_scale: float = 0.0
+    """Initial value of the residual branches' learned scale, a parameter a channel; 0 for none (Table 5)."""
+    drop_path: float = 0.0
+    """Stochastic depth: the last block's probability of being dropped, from 0 at the first, linearly (Table 5)."""
+    init: Literal["kaiming", "truncated_normal"] = "kaiming"
+    """"kaiming": torchvision's ResNet. "truncated_normal": std 0.02, biases 0 (A.1)."""
+    head_scale: float = 1.0
+    """Factor on the classifier's initial weights (Table 6)."""
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name == "depths":
+                object.__setattr__(self, "depths", _depths(value))
+            elif field.name == "groups":
+                _check_groups(value)
+            elif hints[field.name] is int:
+                _check_count(field.name, value)
+            elif hints[field.name] is float:
+                _check_number(field.name, value)
+                object.__setattr__(self, field.name, float(value))
+            elif value not in (choices := get_args(hints[field.name])):
+                raise DesignError(
+                    f"{field.name} must be {_either(choices)}, not {value!r}{did_you_mean(value, choices)}"
+                )
+        if self.kernel_size % 2 == 0:
+            raise DesignError(
+                f"kernel_size must be odd to keep the map's size, not {self.kernel_size}; "
+                f"try {self.kernel_size - 1} or {self.kernel_size + 1}"
+            )
+        if not 0 <= self.drop_path < 1:
+            raise DesignError(f"drop_path is a probability in [0, 1), not {self.drop_path}")
+        if self.layer_scale < 0:
+            raise DesignError(f"layer_scale must be 0 (none) or positive, not {self.layer_scale}")
+        if isinstance(self.groups, int):
+            for shape in self.blocks():
+                if shape.spatial % self.groups:
+                    raise DesignError(
+                        f"groups={self.groups} do not divide the {shape.spatial} channels of the spatial conv "
+                        f"in stage {shape.stage + 1} (width={self.width}); take a divisor or groups=depthwise"
+                    )
+
+    def blocks(self) -> Iterator[BlockShape]:
+        """The residual blocks in order, with their channels and strides."""
+        c_in, total = self.width, sum(self.depths)
+        for stage, depth in enumerate(self.depths):
+            c = self.width * 2**stage
+            c_hidden, c_out = (c, 4 * c) if self.bottleneck == "classic" else (4 * c, c)
+            for index in range(depth):
+                starts_stage = stage > 0 and index == 0
+                if starts_stage and self.downsampling == "separate":
+                    c_in = c_out
+                yield BlockShape(
+                    stage=stage,
+                    c_in=c_in,
+                    c_hidden=c_hidden,
+                    c_out=c_out,
+                    spatial=c_hidden if self.spatial_conv == "middle" else c_in,
+                    stride=2 if starts_stage and self.downsampling == "block" else 1,
+                    drop_path=self.drop_path * (sum(self.depths[:stage]) + index) / max(total - 1, 1),
+                )
+                c_in = c_out
+
+
+class BlockShape(NamedTuple):
+    """What distinguishes one block of a network from the next."""
+
+    stage: int
+    c_in: int
+    c_hidden: int
+    c_out: int
+    spatial: int
+    """Channels of the spatial conv."""
+    stride: int
+    drop_path: float
+
+
+def did_you_mean(word: object, choices: list[str] | tuple[str, ...]) -> str:
+    """'; did you mean X?' with the nearest of the choices, or '' if none is near."""
+    near = difflib.get_close_matches(str(word), [str(choice) for choice in choices], n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _either(choices: tuple[str, ...]) -> str:
+    return " or ".join(repr(choice) for choice in choices)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _check_count(name: str, value: object) -> None:
+    if not _is_count(value):
+        raise DesignError(f"{name} must be a positive integer, not {value!r}")
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or abs(value) == float("inf"):
+        raise DesignError(f"{name} must be a finite number, not {value!r}")
+
+
+def _check_groups(value: object) -> None:
+    if not _is_count(value) and value != "depthwise":
+        raise DesignError(
+            f"groups must be a positive integer or 'depthwise', not {value!r}{did_you_mean(value, ['depthwise'])}"
+        )
+
+
+def _depths(value: object) -> tuple[int, ...]:
+    depths = tuple(value) if isinstance(value, (list, tuple)) else ()
+    if len(depths) != 4 or not all(map(_is_count, depths)):
+        raise DesignError(f"depths must be four positive integers, one a stage, not {value!r}")
+    return depths

@@ -1,0 +1,104 @@
+"""A network is a function of a `Design` and the number of classes: stem, four stages, head."""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from roadmap.block import Block, activation, has_bias, norm2d
+from roadmap.designs import Design
+
+
+class Network(nn.Sequential):
+    """stem -> stages -> head: (N, 3, H, W) images to (N, num_classes) logits. `design` says what it is."""
+
+    def __init__(self, design: Design, num_classes: int) -> None:
+        super().__init__()
+        self.design = design
+        self.add_module("stem", stem(design))
+        self.add_module("stages", stages(design))
+        self.add_module("head", head(design, num_classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+def build(design: Design, num_classes: int = 1000) -> Network:
+    """The network of a design, initialised from torch's global random state, in channels-last memory.
+
+    Every convolution runs in channels-last from there on, whatever the memory layout of the images.
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+    network = Network(design, num_classes)
+    initialise(network)
+    return network.to(memory_format=torch.channels_last)
+
+
+def stem(design: Design) -> nn.Sequential:
+    """Quarters the resolution: (N, 3, H, W) to (N, w, H/4, W/4) (2.2). Under separate downsampling it has no activation."""
+    patchify = design.stem == "patchify"
+    size, stride, padding = (4, 4, 0) if patchify else (7, 2, 3)
+    layers = nn.Sequential()
+    layers.add_module("conv", nn.Conv2d(3, design.width, size, stride, padding, bias=has_bias(design, True)))
+    layers.add_module("norm", norm2d(design, design.width))
+    if design.downsampling == "block":
+        layers.add_module("act", activation(design))
+    if not patchify:
+        layers.add_module("pool", nn.MaxPool2d(3, 2, padding=1))
+    return layers
+
+
+def stages(design: Design) -> nn.Sequential:
+    """Four stages of residual blocks; each but the first halves the resolution and doubles the channels."""
+    layers = nn.Sequential()
+    c_before = design.width
+    for index, shapes in groupby(design.blocks(), key=lambda shape: shape.stage):
+        shapes = list(shapes)
+        stage = nn.Sequential()
+        if design.downsampling == "separate" and index > 0:
+            stage.add_module("downsample", downsample(design, c_before, shapes[0].c_in))
+        stage.add_module("blocks", nn.Sequential(*(Block(design, shape) for shape in shapes)))
+        layers.append(stage)
+        c_before = shapes[-1].c_out
+    return layers
+
+
+def downsample(design: Design, c_in: int, c_out: int) -> nn.Sequential:
+    """Between stages (2.6, separate downsampling layers): a norm, then a 2x2 conv of stride 2."""
+    layers = nn.Sequential()
+    layers.add_module("norm", norm2d(design, c_in))
+    layers.add_module("conv", nn.Conv2d(c_in, c_out, 2, stride=2))
+    return layers
+
+
+def head(design: Design, num_classes: int) -> nn.Sequential:
+    """Global average pool, a norm under separate downsampling, classifier."""
+    *_, last = design.blocks()
+    layers = nn.Sequential()
+    layers.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    layers.add_module("flatten", nn.Flatten())
+    if design.downsampling == "separate":
+        norm = nn.LayerNorm(last.c_out, eps=1e-6) if design.norm == "layer" else nn.BatchNorm1d(last.c_out)
+        layers.add_module("norm", norm)
+    layers.add_module("linear", nn.Linear(last.c_out, num_classes))
+    return layers
+
+
+@torch.no_grad()
+def initialise(network: Network) -> None:
+    """Draw the weights as the design's `init` says, and scale the classifier's by `head_scale`."""
+    design, classifier = network.design, network.head.linear
+    for module in network.modules():
+        if not isinstance(module, (nn.Conv2d, nn.Linear)):
+            continue  # norms and layer scales are made with their initial values
+        if design.init == "truncated_normal":
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif module is not classifier:  # torchvision's ResNet leaves the classifier at torch's default
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    classifier.weight.mul_(design.head_scale)
+    classifier.bias.mul_(design.head_scale)

@@ -1,0 +1,187 @@
+"""Weights in and out: the state-dict layouts of torchvision, timm and the authors' released checkpoints.
+
+A layout says what each of our modules is called there. ResNets have one foreign layout, which timm and torchvision share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from roadmap.block import LayerScale
+from roadmap.designs import Design, did_you_mean
+from roadmap.network import Network
+from roadmap.steps import design
+
+
+class WeightsError(ValueError):
+    """A state dict that does not fit the network. The message names keys and shapes; the network is unchanged."""
+
+
+def load_weights(network: Network, state: Mapping[str, Tensor]) -> str:
+    """Copy a state dict into a network, whatever known layout it has; returns the layout's name.
+
+    The layout is "ours", "torchvision" (for ResNets timm's too), "timm" or "authors". Checkpoints that wrap the state
+    dict in {"model": ...} or {"state_dict": ...} are unwrapped.
+
+    Raises:
+        WeightsError: if keys or shapes do not fit. Nothing has been changed then.
+    """
+    for wrapper in ("model", "state_dict"):
+        if isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    own = network.state_dict()
+    names_by_layout = {layout: _keys(network, layout) for layout in layouts(network)}
+    layout = max(names_by_layout, key=lambda layout: len(state.keys() & set(names_by_layout[layout].values())))
+    names = names_by_layout[layout]
+
+    wrong = [f"missing {key}" for key in names.values() if key not in state]
+    wrong += [f"unexpected {key}" for key in state.keys() - set(names.values())]
+    wrong += [
+        f"{theirs} has shape {_shape(state[theirs])} for {_shape(own[ours])}"
+        for ours, theirs in names.items()
+        if theirs in state and _squeezed(state[theirs]) != _squeezed(own[ours])
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 6} more" if len(wrong) > 6 else ""
+        raise WeightsError(f"these weights do not fit as the {layout} layout: {'; '.join(wrong[:6])}{more}")
+    with torch.no_grad():
+        for ours, theirs in names.items():
+            own[ours].copy_(state[theirs].reshape(own[ours].shape))
+    return layout
+
+
+def export_weights(network: Network, layout: str) -> dict[str, Tensor]:
+    """The network's state dict in a foreign layout: what `load_state_dict` of that library's network takes.
+
+    Raises:
+        WeightsError: if no network of that library is this one.
+    """
+    if layout not in (known := layouts(network)):
+        raise WeightsError(f"this network has no {layout} layout, only {', '.join(known)}{did_you_mean(layout, known)}")
+    scales = {f"{name}.gamma" for name, module in network.named_modules() if isinstance(module, LayerScale)}
+    exported = {}
+    for ours, theirs in _keys(network, layout).items():
+        tensor = network.state_dict()[ours]
+        if layout == "torchvision" and ours in scales:
+            tensor = tensor.view(-1, 1, 1)
+        exported[theirs] = tensor.detach().clone(memory_format=torch.contiguous_format)
+    return exported
+
+
+def layouts(network: Network) -> list[str]:
+    """The layouts that the network has: always "ours"; the others if it is a ResNet or a ConvNeXt."""
+    if _differs_in_size_alone(network.design, design("resnet50")):
+        return ["ours", "torchvision", "timm"]
+    if _differs_in_size_alone(network.design, design("convnext_tiny")):
+        return ["ours", "torchvision", "timm", "authors"]
+    return ["ours"]
+
+
+def _differs_in_size_alone(one: Design, other: Design) -> bool:
+    """Whether two designs have the same modules but for depths and width. What no module is made of does not count."""
+    free = {name: getattr(other, name) for name in ("depths", "width", "drop_path", "init", "head_scale")}
+    if one.layer_scale and other.layer_scale:
+        free["layer_scale"] = other.layer_scale
+    return replace(one, **free) == other
+
+
+def _resnet(network: Network) -> dict[str, str]:
+    names = {"stem.conv": "conv1", "stem.norm": "bn1", "head.linear": "fc"}
+    for s, b, block in _blocks(network):
+        ours, theirs = f"stages.{s}.blocks.{b}", f"layer{s + 1}.{b}"
+        for index, conv in enumerate(("pointwise1", "spatial", "pointwise2"), start=1):
+            names[f"{ours}.branch.{conv}"] = f"{theirs}.conv{index}"
+            names[f"{ours}.branch.{conv}_norm"] = f"{theirs}.bn{index}"
+        if not isinstance(block.shortcut, nn.Identity):
+            names[f"{ours}.shortcut.conv"] = f"{theirs}.downsample.0"
+            names[f"{ours}.shortcut.norm"] = f"{theirs}.downsample.1"
+    return names
+
+
+def _convnext(
+    network: Network,
+    stem: tuple[str, str],
+    downsample: Callable[[int], str],
+    block: Callable[[int, int], str],
+    branch: tuple[str, str, str, str, str],
+    head: tuple[str, str],
+) -> dict[str, str]:
+    """A layout of ConvNeXt: the names of the stem's conv and norm, of a downsampling, of a block, of the block's spatial
+    conv, norm, two 1x1 convs and layer scale within it, and of the last norm and the classifier."""
+    names = {"stem.conv": stem[0], "stem.norm": stem[1], "head.norm": head[0], "head.linear": head[1]}
+    for s in range(1, 4):
+        names[f"stages.{s}.downsample.norm"] = f"{downsample(s)}.0"
+        names[f"stages.{s}.downsample.conv"] = f"{downsample(s)}.1"
+    ours = ("branch.spatial", "branch.spatial_norm", "branch.pointwise1", "branch.pointwise2", "layer_scale")
+    for s, b, _ in _blocks(network):
+        names |= {
+            f"stages.{s}.blocks.{b}.{our}": f"{block(s, b)}.{their}" for our, their in zip(ours, branch, strict=True)
+        }
+    return names
+
+
+def _modules(network: Network, layout: str) -> dict[str, str]:
+    """{our module: their module} for every module that holds parameters or buffers."""
+    if "authors" not in layouts(network):
+        return _resnet(network)
+    if layout == "torchvision":
+        return _convnext(
+            network,
+            stem=("features.0.0", "features.0.1"),
+            downsample=lambda s: f"features.{2 * s}",
+            block=lambda s, b: f"features.{2 * s + 1}.{b}",
+            branch=("block.0", "block.2", "block.3", "block.5", "layer_scale"),
+            head=("classifier.0", "classifier.2"),
+        )
+    if layout == "timm":
+        return _convnext(
+            network,
+            stem=("stem.0", "stem.1"),
+            downsample=lambda s: f"stages.{s}.downsample",
+            block=lambda s, b: f"stages.{s}.blocks.{b}",
+            branch=("conv_dw", "norm", "mlp.fc1", "mlp.fc2", "gamma"),
+            head=("head.norm", "head.fc"),
+        )
+    return _convnext(
+        network,
+        stem=("downsample_layers.0.0", "downsample_layers.0.1"),
+        downsample=lambda s: f"downsample_layers.{s}",
+        block=lambda s, b: f"stages.{s}.{b}",
+        branch=("dwconv", "norm", "pwconv1", "pwconv2", "gamma"),
+        head=("norm", "head"),
+    )
+
+
+def _keys(network: Network, layout: str) -> dict[str, str]:
+    """{our key: their key} of the state dict."""
+    own = list(network.state_dict())
+    if layout == "ours":
+        return {key: key for key in own}
+    modules = _modules(network, layout)
+    keys = {}
+    for key in own:
+        module, _, leaf = key.rpartition(".")
+        keys[key] = modules[module] if leaf == "gamma" else f"{modules[module]}.{leaf}"
+    return keys
+
+
+def _blocks(network: Network):
+    for s, stage in enumerate(network.stages):
+        for b, block in enumerate(stage.blocks):
+            yield s, b, block
+
+
+def _squeezed(tensor: Tensor) -> tuple[int, ...]:
+    """A 1x1 conv's weight is (o, i, 1, 1) or (o, i), a layer scale's (c,) or (c, 1, 1): the shape without trailing ones."""
+    shape = tuple(tensor.shape)
+    while len(shape) > 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
