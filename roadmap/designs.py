@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args, get_type_hints
 
@@ -74,7 +74,8 @@ class Design:
                 object.__setattr__(self, field.name, float(value))
             elif value not in (choices := get_args(hints[field.name])):
                 raise DesignError(
-                    f"{field.name} must be {_either(choices)}, not {value!r}{did_you_mean(value, choices)}"
+                    f"{field.name} must be {' or '.join(map(repr, choices))}, "
+                    f"not {value!r}{did_you_mean(value, choices)}"
                 )
         if self.kernel_size % 2 == 0:
             raise DesignError(
@@ -128,14 +129,10 @@ class BlockShape(NamedTuple):
     drop_path: float
 
 
-def did_you_mean(word: object, choices: list[str] | tuple[str, ...]) -> str:
+def did_you_mean(word: object, choices: Iterable[str]) -> str:
     """'; did you mean X?' with the nearest of the choices, or '' if none is near."""
     near = difflib.get_close_matches(str(word), [str(choice) for choice in choices], n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _either(choices: tuple[str, ...]) -> str:
-    return " or ".join(repr(choice) for choice in choices)
 
 
 def _is_count(value: object) -> bool:

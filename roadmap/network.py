@@ -38,7 +38,7 @@ def build(design: Design, num_classes: int = 1000) -> Network:
 
 
 def stem(design: Design) -> nn.Sequential:
-    """Quarters the resolution: (N, 3, H, W) to (N, w, H/4, W/4) (2.2). Under separate downsampling it has no activation."""
+    """(N, 3, H, W) to (N, w, H/4, W/4) (2.2). Under separate downsampling it has no activation."""
     patchify = design.stem == "patchify"
     size, stride, padding = (4, 4, 0) if patchify else (7, 2, 3)
     layers = nn.Sequential()

@@ -1,4 +1,4 @@
-"""The ladder: `conf/step/` (a file a step, the switch that it flips) and `conf/rung/` (the steps that are on), composed.
+"""The ladder: `conf/step/` (a file a step, the switch that it flips) and `conf/rung/` (the steps that are on).
 
 On the command line Hydra composes these files; here OmegaConf does, so that a ladder needs neither Hydra nor torch.
 A test holds the two against each other.

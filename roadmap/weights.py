@@ -1,6 +1,6 @@
 """Weights in and out: the state-dict layouts of torchvision, timm and the authors' released checkpoints.
 
-A layout says what each of our modules is called there. ResNets have one foreign layout, which timm and torchvision share.
+A layout says what each of our modules is called there. timm and torchvision share that of ResNets.
 """
 
 from __future__ import annotations
@@ -110,17 +110,16 @@ def _convnext(
     branch: tuple[str, str, str, str, str],
     head: tuple[str, str],
 ) -> dict[str, str]:
-    """A layout of ConvNeXt: the names of the stem's conv and norm, of a downsampling, of a block, of the block's spatial
-    conv, norm, two 1x1 convs and layer scale within it, and of the last norm and the classifier."""
+    """A layout of ConvNeXt. The names are of: the stem's conv and norm; a downsampling; a block; its spatial conv, norm,
+    two 1x1 convs and layer scale; the last norm and the classifier."""
     names = {"stem.conv": stem[0], "stem.norm": stem[1], "head.norm": head[0], "head.linear": head[1]}
     for s in range(1, 4):
         names[f"stages.{s}.downsample.norm"] = f"{downsample(s)}.0"
         names[f"stages.{s}.downsample.conv"] = f"{downsample(s)}.1"
     ours = ("branch.spatial", "branch.spatial_norm", "branch.pointwise1", "branch.pointwise2", "layer_scale")
     for s, b, _ in _blocks(network):
-        names |= {
-            f"stages.{s}.blocks.{b}.{our}": f"{block(s, b)}.{their}" for our, their in zip(ours, branch, strict=True)
-        }
+        for our, their in zip(ours, branch, strict=True):
+            names[f"stages.{s}.blocks.{b}.{our}"] = f"{block(s, b)}.{their}"
     return names
 
 
@@ -176,7 +175,7 @@ def _blocks(network: Network):
 
 
 def _squeezed(tensor: Tensor) -> tuple[int, ...]:
-    """A 1x1 conv's weight is (o, i, 1, 1) or (o, i), a layer scale's (c,) or (c, 1, 1): the shape without trailing ones."""
+    """A 1x1 conv's weight is (o, i, 1, 1) or (o, i), a layer scale's (c,) or (c, 1, 1): without trailing ones."""
     shape = tuple(tensor.shape)
     while len(shape) > 1 and shape[-1] == 1:
         shape = shape[:-1]
