@@ -1,0 +1,111 @@
+"""What runs must share to be compared, and how to say it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+
+from roadmap.steps import load
+
+
+class Dataset(NamedTuple):
+    title: str
+    training_images: int
+
+
+DATASETS = {
+    "fashion_mnist": Dataset("Fashion-MNIST", 60_000),
+    "fashion_mnist_sample": Dataset("Fashion-MNIST", 10_000),
+    "imagenet": Dataset("ImageNet-1K", 1_281_167),
+}
+SECTIONS = {
+    "2.1": "Training techniques",
+    "2.2": "Macro design",
+    "2.3": "ResNeXt-ify",
+    "2.4": "Inverted bottleneck",
+    "2.5": "Large kernel sizes",
+    "2.6": "Micro design",
+}
+"""The paper's."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything that decides a result but the network, its recipe and the seed. Only runs of one context compare."""
+
+    regime: str
+    data: dict[str, Any]
+    resolution: int
+    precision: str | None
+    differs: dict[str, Any]
+    """Settings that differ from the rung as its regime trains it, but for the two that follow."""
+    epochs: int | None
+    batch_size: int | None
+    """None: the paper's for the recipe, so the ladder's first rung (90 epochs) stands beside the others (300)."""
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> Context:
+        """The context of a row of `Runs.runs`."""
+        schedule = {key: run[key] for key in ("epochs", "batch_size")}
+        published = published_recipe(run["recipe_name"])
+        if all(published.get(key) == value for key, value in schedule.items()):
+            schedule = dict.fromkeys(schedule)
+        differs = {key: run["differs"][key] for key in sorted(run["differs"])}
+        return cls(
+            **{key: run[key] for key in ("regime", "data", "resolution", "precision")},
+            differs={key: value for key, value in differs.items() if key.removeprefix("recipe.") not in schedule},
+            **schedule,
+        )
+
+    @property
+    def key(self) -> str:
+        """Equal for runs that may be compared."""
+        return json.dumps(asdict(self), sort_keys=True, default=str)
+
+    @property
+    def dataset(self) -> str:
+        """The dataset's name as it is written."""
+        name = self.data["name"]
+        return DATASETS[name].title if name in DATASETS else name
+
+    @property
+    def training_images(self) -> int | None:
+        """How many images a run trains on, if the dataset is known."""
+        if self.data["name"] not in DATASETS:
+            return None
+        part = self.data.get("subset", 1) * (1 - self.data.get("holdout", 0))
+        return round(DATASETS[self.data["name"]].training_images * part)
+
+    @property
+    def on_imagenet(self) -> bool:
+        return self.data["name"] == "imagenet"
+
+    @property
+    def scale(self) -> str:
+        """What was measured, in a phrase."""
+        what = f"{self.regime} scale on {self.dataset}" if self.regime == "nano" else f"{self.regime} on {self.dataset}"
+        return what if self.on_imagenet else f"{what}: not the paper's ImageNet results"
+
+    @property
+    def changes(self) -> str:
+        """`recipe.lr=0.01, ...`: what differs from the regime's own settings; empty for a plain ladder."""
+        return ", ".join(f"{key}={value}" for key, value in self.differs.items())
+
+
+@cache
+def published_recipe(name: str) -> dict[str, Any]:
+    """The settings of a recipe as the paper trains it; empty for a recipe that is not the paper's."""
+    try:
+        return OmegaConf.to_container(load("recipe", name).recipe, resolve=True)
+    except ValueError:
+        return {}
+
+
+def feature_maps(resolution: int) -> list[int]:
+    """The side of the feature map in each of the four stages, in pixels."""
+    return [max(resolution // stride, 1) for stride in (4, 8, 16, 32)]

@@ -1,0 +1,148 @@
+"""Every setting in which a ladder's runs depart from the paper's tables, and what follows from the resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from analysis.context import DATASETS, Context, feature_maps, published_recipe
+from analysis.ladder import Ladder
+from roadmap.steps import ladder, load
+
+PAPER_RESOLUTION = 224
+KERNELS = (3, 5, 7, 9, 11)
+"""That the paper measures."""
+OFF = (None, 0, "0", False, [], "")
+"""Values of a setting that is not used: the same as not naming it."""
+USED_BY = {
+    "momentum": ("optimizer", "sgd"),
+    "betas": ("optimizer", "adamw"),
+    "eps": ("optimizer", "adamw"),
+    "drops": ("schedule", "step"),
+    "drop_factor": ("schedule", "step"),
+    "min_lr": ("schedule", "cosine"),
+}
+"""Settings that only one optimizer or schedule reads; a record holds them all."""
+
+
+class Departure(NamedTuple):
+    """A setting that is not the paper's. `setting` is what one types to change it."""
+
+    setting: str
+    paper: str
+    here: str
+
+
+def departures(ladder: Ladder) -> dict[str, list[Departure]]:
+    """By the recipe's name, in the ladder's order: how its runs depart from what the paper trains."""
+    context = ladder.context
+    data = [] if context.on_imagenet else [Departure("data", _dataset("imagenet", 1000), _this_dataset(context))]
+    if context.data.get("holdout"):
+        data.append(Departure("data.holdout", "none", f"evaluated on {context.data['holdout']:.0%} of the training images"))
+    if context.resolution != PAPER_RESOLUTION:
+        data.append(Departure("resolution", f"{PAPER_RESOLUTION} px", f"{context.resolution} px"))
+    names = dict.fromkeys(rung.recipe for rung in ladder.rungs)
+    by_name = {name: ladder.runs[ladder.runs["recipe_name"] == name] for name in names}
+    return {
+        name: data + _recipe_departures(name, runs) + _design_departures(context.regime, runs)
+        for name, runs in by_name.items()
+        if len(runs)
+    }
+
+
+def kernel_note(resolution: int) -> str | None:
+    """Which of the paper's kernels a small resolution cannot tell apart, or None if it tells all.
+
+    Kernel k reaches k // 2 pixels to each side, so on a map of m pixels every k beyond 2m - 1 multiplies padding alone.
+    """
+    maps = feature_maps(resolution)
+    telling = sum(2 * side - 1 > 7 for side in maps)
+    if all(2 * side - 1 >= KERNELS[-1] for side in maps):
+        return None
+    stages = {0: "in no stage", 1: "in the first stage only", 4: "in every stage"}
+    where = stages.get(telling, f"in the first {telling} stages only")
+    sides = "-".join(map(str, maps))
+    return f"At {resolution} px the stages' feature maps are {sides} pixels wide, so kernels above 7 differ {where}."
+
+
+def _recipe_departures(name: str, runs: pd.DataFrame) -> list[Departure]:
+    paper = published_recipe(name)
+    if not paper:
+        return [Departure("recipe", "the paper has no such recipe", name)]
+    recipes = runs["recipe"].tolist()
+    settings = dict.fromkeys(key for recipe in (paper, *recipes) for key in recipe if key != "name")
+    found = []
+    for key in settings:
+        here = [recipe.get(key) for recipe in recipes if _is_used(key, paper) or _is_used(key, recipe)]
+        if not all(_same(value, paper.get(key)) for value in here):
+            found.append(Departure(f"recipe.{key}", _text(paper.get(key)), _texts(here)))
+    return found
+
+
+def _design_departures(regime: str, runs: pd.DataFrame) -> list[Departure]:
+    """The networks' own: a regime may keep the paper's proportions at another size."""
+    published = load("regime", regime).regime.published
+    designs = {rung.name: asdict(rung.design) for rung in ladder(published)}
+    found = []
+    for key in next(iter(designs.values())):
+        pairs = [
+            (designs[rung][key], design.get(key)) for rung, design in zip(runs["rung"], runs["design"], strict=True)
+        ]
+        if not all(_same(here, paper) for paper, here in pairs):
+            paper, here = ([one[side] for one in pairs] for side in (0, 1))
+            found.append(Departure(f"design.{key}", _texts(paper), _texts(here)))
+    return found
+
+
+def _is_used(key: str, recipe: Mapping[str, Any]) -> bool:
+    reader, value = USED_BY.get(key, (None, None))
+    return recipe.get(reader) == value
+
+
+def _same(one: Any, other: Any) -> bool:
+    if one in OFF and other in OFF:
+        return True
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one == other or (_number(one) is not None and _number(one) == _number(other))
+
+
+def _number(value: Any) -> float | None:
+    """A number, or a fraction of the run as it is written, "20/300"."""
+    try:
+        return float(Fraction(str(value)))
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _texts(values: list[Any]) -> str:
+    """The values, each once, in order."""
+    return ", ".join(dict.fromkeys(map(_text, values)))
+
+
+def _text(value: Any) -> str:
+    if value in OFF:
+        return "none"
+    if isinstance(value, bool):
+        return "yes"
+    if isinstance(value, (list, tuple)):
+        whole = all(isinstance(one, int) for one in value)
+        return ("-" if whole else ", ").join(map(_text, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _this_dataset(context: Context) -> str:
+    name, classes, images = context.data["name"], context.data.get("num_classes"), context.training_images
+    if name not in DATASETS:
+        return name
+    return _dataset(name, classes, images)
+
+
+def _dataset(name: str, classes: int | None, images: int | None = None) -> str:
+    images = DATASETS[name].training_images if images is None else images
+    in_classes = f" in {classes:,} classes" if classes else ""
+    return f"{DATASETS[name].title}: {images:,} training images{in_classes}"

@@ -1,0 +1,116 @@
+"""Where a ladder's numbers come from: machines, versions, hours, what is missing, and what differs but should not."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from analysis.ladder import Ladder
+
+
+class Provenance(NamedTuple):
+    """What a reader needs to repeat the runs, each fact as short text, every value that occurs once."""
+
+    recipes: list[str]
+    seeds: list[int]
+    devices: list[str]
+    threads: list[str]
+    versions: list[str]
+    commits: list[str]
+    evaluated_on: list[str]
+    hours: float
+    """Wall-clock hours of all runs, finished or not, added up."""
+    dates: str
+
+
+def provenance(ladder: Ladder) -> Provenance:
+    runs = ladder.runs
+    return Provenance(
+        recipes=[_recipe(recipe) for recipe in _distinct_recipes(runs)],
+        seeds=ladder.seeds,
+        devices=_distinct(runs["device"]),
+        threads=_distinct(runs["threads"].astype("Int64")),
+        versions=_distinct(_versions(runs)),
+        commits=_distinct(_commits(runs)),
+        evaluated_on=_distinct(ladder.counted["evaluated_on"]),
+        hours=float(runs["wall_seconds"].sum()) / 3600,
+        dates=_dates(runs),
+    )
+
+
+def warnings(ladder: Ladder) -> list[str]:
+    """A sentence for everything that should be equal in all finished runs and is not."""
+    runs = ladder.counted
+    facts = {
+        "package versions": _versions(runs),
+        "commits": _commits(runs),
+        "devices": runs["device"],
+        "numbers of threads": runs["threads"].astype("Int64"),
+        "evaluation images": runs["evaluated_on"],
+    }
+    found = [
+        f"Runs differ in their {what}: {_counts(values)}."
+        for what, values in facts.items()
+        if values.nunique(dropna=False) > 1
+    ]
+    dirty = sum(bool(git and git.get("dirty")) for git in runs["git"])
+    if dirty:
+        found.append(f"{_runs(dirty)} came from a checkout with uncommitted changes.")
+    return found
+
+
+def missing(ladder: Ladder) -> list[str]:
+    """A line for every rung that lacks a finished run of a seed that some other rung was started with."""
+    done = ladder.counted.groupby("rung")["seed"].agg(set)
+    lines = []
+    for rung in ladder.table["rung"]:
+        lacking = sorted(set(ladder.seeds) - done.get(rung, set()))
+        if lacking:
+            which = "no finished run" if rung not in done else f"no finished run of seed {', '.join(map(str, lacking))}"
+            lines.append(f"{rung}: {which}")
+    return lines
+
+
+def unfinished(runs: pd.DataFrame) -> list[str]:
+    """A line for every run that is not done: its name, its status and why."""
+    left = runs[runs["status"] != "done"]
+    rows = zip(left["name"], left["status"], left["reason"], strict=True)
+    return [f"{name}: {status}" + (f" ({' '.join(reason.split())})" if reason else "") for name, status, reason in rows]
+
+
+def _recipe(recipe: dict[str, Any]) -> str:
+    keys = ("optimizer", "epochs", "batch_size", "lr")
+    optimizer, epochs, batch, lr = (recipe.get(key) for key in keys)
+    return f"{recipe['name']}: {optimizer}, {epochs} epochs, batch {batch}, learning rate {lr:g}"
+
+
+def _distinct_recipes(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    return list({_recipe(recipe): recipe for recipe in runs["recipe"]}.values())
+
+
+def _versions(runs: pd.DataFrame) -> pd.Series:
+    texts = [", ".join(f"{name} {version}" for name, version in (one or {}).items()) for one in runs["versions"]]
+    return pd.Series(texts, index=runs.index)
+
+
+def _commits(runs: pd.DataFrame) -> pd.Series:
+    return pd.Series([git["commit"][:10] if git else "no checkout" for git in runs["git"]], index=runs.index)
+
+
+def _dates(runs: pd.DataFrame) -> str:
+    days = sorted({str(day)[:10] for column in ("started", "finished") for day in runs[column].dropna()})
+    return " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown"
+
+
+def _distinct(values: pd.Series) -> list[str]:
+    return [str(value) for value in sorted(values.dropna().unique())]
+
+
+def _counts(values: pd.Series) -> str:
+    counts = values.value_counts(dropna=False)
+    return "; ".join(f"{'unknown' if pd.isna(value) else value} ({_runs(count)})" for value, count in counts.items())
+
+
+def _runs(count: int) -> str:
+    return f"{count} run" if count == 1 else f"{count} runs"

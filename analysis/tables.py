@@ -1,0 +1,110 @@
+"""Numbers as text, the same in the terminal, the report and the figure; and the ladder as a table in the terminal."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from analysis.ladder import Agreement, Ladder, agreement
+
+NOTHING = "–"
+MINUS = "−"
+WIDE = 112
+"""Characters that the table needs with all its columns."""
+STYLES = {"up": "green", "down": "red"}
+
+
+def percent(mean: float, std: float = math.nan) -> str:
+    """An accuracy in percent with its standard deviation: "83.27 ± 0.45"."""
+    if pd.isna(mean):
+        return NOTHING
+    return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
+
+
+def signed(points: float) -> str:
+    """A change in points: "+0.65", "−1.23"."""
+    if pd.isna(points):
+        return NOTHING
+    text = f"{points:+.2f}".replace("-", MINUS)
+    return text[1:] if text[1:] == "0.00" else text
+
+
+def interval(low: float, high: float) -> str:
+    return NOTHING if pd.isna(low) else f"{signed(low)} to {signed(high)}"
+
+
+def macs_unit(macs: pd.Series) -> tuple[float, str]:
+    """Multiply-adds a unit, and its prefix: billions from half a billion on, else millions."""
+    return (1e9, "G") if macs.max() >= 5e8 else (1e6, "M")
+
+
+def scaled(value: float, unit: float) -> str:
+    return NOTHING if pd.isna(value) else f"{value / unit:.2f}"
+
+
+def count(value: float) -> str:
+    """A number of parameters: "388 k", "28.6 M"."""
+    if pd.isna(value):
+        return NOTHING
+    return f"{value / 1e6:.1f} M" if value >= 999_500 else f"{value / 1e3:.0f} k"
+
+
+def whole(value: float) -> str:
+    return NOTHING if pd.isna(value) else f"{value:,.0f}"
+
+
+def agreement_sentence(found: Agreement) -> str:
+    """The count of signs as in the paper, in plain words."""
+    text = (
+        f"Of the {found.clear} steps whose published change exceeds twice its own noise over seeds, "
+        f"{found.measured} are measured here and {found.same_sign} have the same sign."
+    )
+    if not found.clear:
+        text = "The paper tells no seed noise for this ladder, so none of its changes can be called clear."
+    elif found.unknown:
+        text += f" Left out, because the paper tells no noise: {found.unknown}."
+    return text
+
+
+def print_ladder(ladder: Ladder, console: Console) -> None:
+    """Print the ladder as a table of at most the console's width, with the paper's numbers apart from ours."""
+    wide = console.width >= WIDE
+    unit, prefix = macs_unit(ladder.table["macs"])
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("rung", no_wrap=True)
+    table.add_column("n", justify="right")
+    table.add_column("top-1 %", justify="right", no_wrap=True)
+    table.add_column("change", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    table.add_column(f"MACs {prefix}", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("verdict", no_wrap=True)
+        table.add_column("images/s", justify="right", no_wrap=True)
+        table.add_column("paper %", justify="right", no_wrap=True, style="dim")
+    table.add_column("paper", justify="right", no_wrap=True, style="dim")
+    for section, rows in ladder.table.groupby("section", sort=False):
+        for row in rows.itertuples():
+            style = STYLES.get(row.verdict, "")
+            cells = [
+                f"{row.rung}" if row.adopted else f"[italic]{row.rung}[/]",
+                str(row.n),
+                percent(row.top1_mean, row.top1_std),
+                f"[{style}]{signed(row.change)}[/]" if style else signed(row.change),
+                interval(row.low, row.high),
+                scaled(row.macs, unit),
+            ]
+            if wide:
+                cells += [row.verdict, whole(row.images_per_second), percent(row.published_top1)]
+            table.add_row(*cells, signed(row.published_change), end_section=row.Index == rows.index[-1])
+        del section
+    console.print(f"[bold]{escape(ladder.context.scale)}[/]")
+    if ladder.context.changes:
+        console.print(f"with {escape(ladder.context.changes)}")
+    console.print(table)
+    console.print(agreement_sentence(agreement(ladder.table)))
+    console.print("[dim]change: from the parent rung, in points; paper: the paper's own, on ImageNet-1K; italic: not adopted[/]")

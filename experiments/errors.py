@@ -1,0 +1,64 @@
+"""Mistakes in a configuration, and Hydra's account of them, as one line for the person who made them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass
+from typing import Any, get_type_hints
+
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from roadmap.designs import DesignError, did_you_mean
+from roadmap.steps import CONF, options
+
+
+class SettingsError(ValueError):
+    """A setting that no run can have. The message is one line: what is wrong, where, what to do."""
+
+
+CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBaseException)
+
+
+def in_one_line(error: BaseException, schema: type) -> str:
+    """What is wrong, where, and the nearest right word. `schema` is the configuration's root dataclass."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and (match := re.search(r"Could not find '([\w/-]+)/([^/']+)'", text)):
+        group, option = match.groups()
+        known = options(group) if (CONF / group).is_dir() else re.findall(r"\t(\S+)", text)
+        return f"unknown {group} {option!r}{did_you_mean(option, known)} (known: {', '.join(known)})"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read the override {error.override!r}: {_first_line(error.message)}"
+    if isinstance(error, ConfigCompositionException):
+        if match := re.search(r"Could not override '([^']+)'", text):
+            return _unknown_key(match[1], schema)
+        if match := re.search(r"Multiple values for (\S+?)\.? To override", text):
+            return f"{match[1]} is chosen twice; name it once"
+        if error.__cause__ is not None and "Error merging override" in text:
+            override = text.removeprefix("Error merging override ").splitlines()[0]
+            return f"{override}: {_first_line(str(error.__cause__))}"
+    if isinstance(error, OmegaConfBaseException):
+        key = getattr(error, "full_key", None)
+        reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", _first_line(text))
+        return f"{key}: {reason}" if key and not isinstance(error.__cause__, ValueError) else reason
+    return _first_line(text)
+
+
+def _unknown_key(key: str, schema: type) -> str:
+    """For an override of something that is neither a setting nor a group of conf/."""
+    *path, name = key.split("@")[0].replace("/", ".").split(".")
+    at: Any = schema
+    for part in path:
+        types = get_type_hints(at) if is_dataclass(at) else {}
+        if part not in types:
+            return f"there is no setting {key!r}{did_you_mean(part, types)}"
+        at = types[part]
+    known = [one.name for one in fields(at)] if is_dataclass(at) else []
+    if not path:
+        known = sorted({*known, *(folder.name for folder in CONF.iterdir() if folder.is_dir())})
+    where = f" in {'.'.join(path)!r}" if path else ""
+    return f"there is no setting {name!r}{where}{did_you_mean(name, known)} (known: {', '.join(known)})"
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")

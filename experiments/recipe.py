@@ -1,0 +1,66 @@
+"""A recipe in action: optimizer, learning rate at each step, mixing and loss. Settings: `experiments.settings.Recipe`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from timm.data import Mixup
+from timm.optim import param_groups_weight_decay
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from experiments.settings import Recipe, fraction_of_run
+
+
+def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
+    """SGD or AdamW over the network's parameters; those of one dimension are spared weight decay unless `decay_1d`."""
+    if recipe.decay_1d:
+        groups = [{"params": [p for p in network.parameters() if p.requires_grad], "weight_decay": recipe.weight_decay}]
+    else:
+        spared = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
+        groups = param_groups_weight_decay(network, recipe.weight_decay, no_weight_decay_list=spared)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, recipe.lr, momentum=recipe.momentum, fused=True)
+    return torch.optim.AdamW(groups, recipe.lr, betas=tuple(recipe.betas), eps=recipe.eps, fused=True)
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The learning rate at a step of a run of `steps`: the facts' formulas, warm-up and drops at fractions of the run."""
+    if recipe.schedule == "step":
+        drops = sum(step >= fraction_of_run(drop) * steps for drop in recipe.drops)
+        return recipe.lr * recipe.drop_factor**drops
+    warmup = int(fraction_of_run(recipe.warmup) * steps)
+    if step < warmup:
+        return recipe.lr * step / max(warmup - 1, 1)
+    cosine = 1 + math.cos(math.pi * (step - warmup) / (steps - warmup))
+    return recipe.min_lr + (recipe.lr - recipe.min_lr) * cosine / 2
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+class Objective:
+    """The training loss of a batch, after mixup or cutmix if the recipe mixes. Mixing draws from numpy's generator."""
+
+    def __init__(self, recipe: Recipe, num_classes: int) -> None:
+        self.smoothing = recipe.label_smoothing
+        self.mixup = None
+        if recipe.mixup or recipe.cutmix:
+            self.mixup = Mixup(
+                recipe.mixup,
+                recipe.cutmix,
+                prob=1.0,
+                switch_prob=0.5,
+                mode="batch",
+                label_smoothing=recipe.label_smoothing,
+                num_classes=num_classes,
+            )
+
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        if self.mixup is None:
+            return F.cross_entropy(network(images), labels, label_smoothing=self.smoothing)
+        images, targets = self.mixup(images, labels)  # targets: (N, classes), smoothed and mixed
+        return F.cross_entropy(network(images), targets)

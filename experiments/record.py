@@ -1,0 +1,136 @@
+"""The run record (docs/records.md): what a run leaves behind. Plain files, each written aside and renamed.
+
+Imports no torch, so that what is done and what is left can be told at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import statistics
+import subprocess
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from experiments.settings import Run
+
+Row = dict[str, Any]
+
+
+class LockedError(RuntimeError):
+    """Another process is training this run."""
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader sees the old text or the new, whatever happens to the writer."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read_summary(directory: Path) -> Row | None:
+    """summary.json, or None if there is none that can be read."""
+    try:
+        return json.loads((directory / "summary.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def is_done(run: Run) -> bool:
+    summary = read_summary(run.directory)
+    return summary is not None and summary["status"] == "done" and summary["identity"] == run.identity
+
+
+class Record:
+    """A run's record while it is trained. Holding it holds the run's lock, which dies with the process.
+
+    Raises:
+        LockedError: if another process trains the run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.directory = run.directory
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.directory / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LockedError(f"{self.directory} is being trained by another process") from error
+        self.epochs: list[Row] = []
+        self.summary: Row = {
+            "status": "running",
+            "reason": None,
+            "identity": run.identity,
+            "series": run.series,
+            "seed": run.seed,
+            "epochs_done": 0,
+            "epochs": run.recipe.epochs,
+            "started": _now(),
+            "finished": None,
+            "versions": versions(),
+            "git": git_state(),
+        }
+        write(self.directory / "config.json", _pretty(run.to_json()))
+        write(self.directory / "epochs.jsonl", "")
+        self.update()
+
+    def update(self, **facts: Any) -> None:
+        """Add facts to the summary."""
+        self.summary |= facts
+        write(self.directory / "summary.json", _pretty(self.summary))
+
+    def epoch(self, **row: Any) -> None:
+        """A finished epoch, and the summary as it stands after it."""
+        self.epochs.append({"epoch": len(self.epochs) + 1, **row})
+        write(self.directory / "epochs.jsonl", "".join(json.dumps(row) + "\n" for row in self.epochs))
+        best = max(self.epochs, key=lambda row: row["top1"])
+        self.update(
+            epochs_done=len(self.epochs),
+            **{name: row[name] for name in ("top1", "top5", "val_loss")},
+            top1_best=best["top1"],
+            epoch_best=best["epoch"],
+            images_per_second=statistics.median(row["images_per_second"] for row in self.epochs),
+        )
+
+    def finish(self, status: str, reason: str | None = None, **facts: Any) -> None:
+        self.update(status=status, reason=reason, finished=_now(), **facts)
+        self._lock.close()
+
+
+@cache
+def versions() -> dict[str, str]:
+    packages = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "roadmap": "convnext-roadmap"}
+    return {"python": platform.python_version()} | {name: version(package) for name, package in packages.items()}
+
+
+@cache
+def git_state() -> dict[str, Any] | None:
+    """The commit that the sources stand at, and whether they differ from it; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _pretty(value: Row) -> str:
+    return json.dumps(value, indent=1) + "\n"

@@ -1,0 +1,42 @@
+"""The command line: `python -m experiments.train [overrides]`, and with `-m` a study of several runs.
+
+Hydra composes conf/; a single run is trained here, several by the launcher (hydra_plugins/study.py). No torch is
+imported until a configuration has been composed and found possible.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from experiments.errors import CONFIGURATION_ERRORS, in_one_line
+from experiments.settings import Config, register, to_run
+from roadmap.steps import CONF
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def train_one(config: DictConfig) -> None:
+    run = to_run(config)
+    from experiments.worker import train_here
+
+    train_here(run)
+
+
+def main() -> None:
+    """Exit codes: 0 all trained, 1 a run failed, 2 a mistake in the configuration, 130 interrupted."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: one place words the errors
+    register()
+    try:
+        train_one()
+    except CONFIGURATION_ERRORS as error:
+        print(f"error: {in_one_line(error, Config)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

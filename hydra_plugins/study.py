@@ -1,0 +1,72 @@
+"""Hydra's multirun as this project does it: a sweeper that composes nothing twice, and the launcher `local`.
+
+Hydra finds plugins in the package `hydra_plugins` alone. It imports this file at every start, so nothing heavy is
+imported at its top, and annotations are not postponed (it runs the file outside sys.modules, where dataclasses look
+for them).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra.core.config_store import ConfigStore
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class StudySweeperConf(BasicSweeperConf):
+    _target_: str = "hydra_plugins.study.StudySweeper"
+
+
+class StudySweeper(BasicSweeper):
+    """Hydra's basic sweeper; but the launcher composes and checks every job before it starts the first."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        pass
+
+
+@dataclass
+class LocalLauncherConf:
+    _target_: str = "hydra_plugins.study.LocalLauncher"
+    jobs: int | None = None
+    """Runs side by side; one a core if not given."""
+
+
+class LocalLauncher(Launcher):
+    """Trains a study's runs side by side on this machine, a process and one thread a run."""
+
+    def __init__(self, jobs: int | None) -> None:
+        self.jobs = jobs
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config_loader = hydra_context.config_loader
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from experiments.study import train_study
+
+        composed: dict[tuple[str, ...], DictConfig] = {}
+
+        def compose(overrides: Sequence[str]) -> DictConfig:
+            """The seed is a leaf that nothing else of the configuration hangs on: replicates are composed once."""
+            seeds = [item for item in overrides if item.startswith("seed=")]
+            rest = tuple(item for item in overrides if not item.startswith("seed="))
+            if rest not in composed:
+                composed[rest] = self.config_loader.load_sweep_config(self.config, list(rest))
+            config = composed[rest].copy()
+            config.seed = int(seeds[-1].removeprefix("seed=")) if seeds else config.seed
+            return config
+
+        state: Any = Singleton.get_state()
+        outcome = train_study([compose(overrides) for overrides in job_overrides], jobs=self.jobs)
+        Singleton.set_state(state)
+        return [JobReturn(overrides=list(o), status=JobStatus.COMPLETED, _return_value=outcome) for o in job_overrides]
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConf, provider="roadmap")
+ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConf, provider="roadmap")
