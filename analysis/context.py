@@ -92,6 +92,13 @@ class Context:
         return what if self.on_imagenet else f"{what}: not the paper's ImageNet results"
 
     @property
+    def title(self) -> str:
+        """Short, and another for every context of a study: the regime, the data, and what differs."""
+        schedule = [f"{self.epochs} epochs", f"batch {self.batch_size}"] if self.epochs else []
+        parts = [f"{self.regime} on {self.dataset}", f"{self.resolution} px", *schedule, self.changes]
+        return ", ".join(filter(None, parts))
+
+    @property
     def changes(self) -> str:
         """`recipe.lr=0.01, ...`: what differs from the regime's own settings; empty for a plain ladder."""
         return ", ".join(f"{key}={value}" for key, value in self.differs.items())

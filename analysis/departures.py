@@ -42,7 +42,9 @@ def departures(ladder: Ladder) -> dict[str, list[Departure]]:
     context = ladder.context
     data = [] if context.on_imagenet else [Departure("data", _dataset("imagenet", 1000), _this_dataset(context))]
     if context.data.get("holdout"):
-        data.append(Departure("data.holdout", "none", f"evaluated on {context.data['holdout']:.0%} of the training images"))
+        data.append(
+            Departure("data.holdout", "none", f"evaluated on {context.data['holdout']:.0%} of the training images")
+        )
     if context.resolution != PAPER_RESOLUTION:
         data.append(Departure("resolution", f"{PAPER_RESOLUTION} px", f"{context.resolution} px"))
     names = dict.fromkeys(rung.recipe for rung in ladder.rungs)

@@ -1,74 +1,31 @@
-"""Figures: the ladder, drawn like the paper's Figure 2, and learning curves. No pyplot, no global settings."""
+"""Figures: the ladder, drawn like the paper's Figure 2, and learning curves."""
 
 from __future__ import annotations
 
-import io
-import re
-from contextlib import AbstractContextManager
 from itertools import cycle
 from typing import Any
 
-import matplotlib
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from analysis.context import SECTIONS
 from analysis.ladder import Ladder
+from analysis.style import LINES, PALETTE, style
 from analysis.tables import NOTHING, macs_unit, percent, scaled, signed
 
-PALETTE = {
-    "paper": "#ffffff",
-    "ink": "#1b2430",
-    "muted": "#5b6675",
-    "grid": "#d5dbe3",
-    "band": "#f2f5f9",
-    "bar": "#2f6690",
-    "side": "#bcd2e6",
-    "published": "#8a6d3b",
-}
-"""Each colour has one use, so the report can give it another value on a dark page. Told apart by lightness, too."""
-LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-"""Okabe and Ito's, which the colour-blind can tell apart."""
-STYLE = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so the layout is the same on every machine
-    "font.size": 9,
-    "text.color": PALETTE["ink"],
-    "axes.edgecolor": PALETTE["muted"],
-    "axes.labelcolor": PALETTE["muted"],
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "xtick.color": PALETTE["muted"],
-    "ytick.color": PALETTE["muted"],
-    "grid.color": PALETTE["grid"],
-    "grid.linewidth": 0.6,
-    "figure.facecolor": PALETTE["paper"],
-    "savefig.facecolor": PALETTE["paper"],
-    "axes.facecolor": "none",
-    "hatch.linewidth": 0.8,
-    "legend.frameon": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "convnext-roadmap",
-}
-
 # The ladder's layout in inches, from the left: section, rung, bars, change, MACs, the paper's numbers.
-WIDTH, ROW, TOP, BOTTOM = 11.6, 0.33, 1.5, 1.15
+WIDTH, ROW, TOP, BOTTOM = 11.6, 0.33, 1.5, 1.0
 SECTION_X, RUNG_X, BARS, CHANGE_X, MACS_X, PUBLISHED = 0.25, 3.95, (4.1, 7.75), 8.45, 9.15, (9.45, 11.35)
-
-
-def style() -> AbstractContextManager[None]:
-    """A context in which figures are made and saved."""
-    return matplotlib.rc_context(STYLE)
 
 
 def ladder_figure(ladder: Ladder) -> Figure:
     """A bar a rung from ResNet at the top to ConvNeXt at the bottom, the paper's accuracies on an axis of their own.
 
-    Hatched bars are the steps that the paper measured and did not adopt; error bars are a standard deviation over seeds.
+    Hatched bars are the steps that the paper measured and did not adopt; error bars are one standard deviation
+    over seeds.
     """
     with style():
         height = TOP + ROW * len(ladder.table) + BOTTOM
@@ -110,36 +67,6 @@ def learning_curves(ladder: Ladder, epochs: pd.DataFrame) -> Figure:
         return figure
 
 
-def svg(figure: Figure) -> str:
-    """The figure as an SVG file, the same bytes whenever it is drawn."""
-    buffer = io.StringIO()
-    with style():
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return buffer.getvalue()
-
-
-def png(figure: Figure, dpi: int = 200) -> bytes:
-    """The figure as a PNG file for print."""
-    buffer = io.BytesIO()
-    with style():
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def inline_svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an element of an HTML page: `name` makes its ids unique, and the page's --fig-* colours apply."""
-    text = svg(figure)
-    text = text[text.index("<svg") :]
-    text = re.sub(r'(id="|href="#|url\(#)', rf"\1{name}-", text)
-    for colour, value in PALETTE.items():
-        text = text.replace(value, f"var(--fig-{colour}, {value})")
-    label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    text = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{label}"', text, count=1)
-    return text.replace(' xmlns="http://www.w3.org/2000/svg"', "").replace(
-        ' xmlns:xlink="http://www.w3.org/1999/xlink"', ""
-    )
-
-
 def _columns(figure: Figure, height: float, span: tuple[float, float], rows: int) -> Axes:
     """Axes between two distances from the left (inches), where y is the row, 0 at the top."""
     left, right = span
@@ -158,8 +85,8 @@ def _draw_sections(page: Axes, table: pd.DataFrame) -> None:
         if index % 2 == 0:
             page.axhspan(first, last, xmin=0.12 / WIDTH, xmax=1 - 0.12 / WIDTH, color=PALETTE["band"], lw=0)
         middle = (first + last) / 2
-        page.text(SECTION_X, middle, section, va="center", fontsize=8, color=PALETTE["muted"])
-        page.text(SECTION_X + 0.32, middle, SECTIONS[section].replace(" ", "\n", 1), va="center", fontsize=8)
+        page.text(SECTION_X, middle, section, va="center", fontsize=8.5, color=PALETTE["muted"])
+        page.text(SECTION_X + 0.34, middle, SECTIONS[section].replace(" ", "\n", 1), va="center", fontsize=8.5)
 
 
 def _draw_texts(page: Axes, table: pd.DataFrame) -> None:
@@ -167,7 +94,7 @@ def _draw_texts(page: Axes, table: pd.DataFrame) -> None:
     unit, prefix = macs_unit(table["macs"])
     heads = {RUNG_X: "step", CHANGE_X: "change", MACS_X: f"MACs ({prefix})"}
     for x, head in heads.items():
-        page.text(x, -0.85, head, ha="right", fontsize=8, color=PALETTE["muted"])
+        page.text(x, -0.85, head, ha="right", fontsize=8.5, color=PALETTE["muted"])
     ends = (table.index[0], table.index[-1])
     for row in table.itertuples():
         weight = "bold" if row.Index in ends else "normal"
@@ -176,7 +103,7 @@ def _draw_texts(page: Axes, table: pd.DataFrame) -> None:
         page.text(
             CHANGE_X,
             row.Index,
-            signed(row.change) if row.parent else "",
+            "" if pd.isna(row.parent) else signed(row.change),
             ha="right",
             va="center",
             fontweight="bold" if clear else "normal",
@@ -188,9 +115,9 @@ def _draw_texts(page: Axes, table: pd.DataFrame) -> None:
 def _draw_bars(axes: Axes, table: pd.DataFrame) -> None:
     """Mean accuracy, its standard deviation and its value; a note where there is no run."""
     done = table[table["n"] > 0]
-    low, high = _limits(done)
+    low, high, ticks = _axis(done)
     axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xticks(ticks)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     for row in done.itertuples():
@@ -220,14 +147,16 @@ def _draw_bars(axes: Axes, table: pd.DataFrame) -> None:
         axes.text(low, row.Index, "  no finished run", va="center", fontsize=8, style="italic", color=PALETTE["muted"])
 
 
-def _limits(done: pd.DataFrame) -> tuple[float, float]:
-    """The accuracies' range: bars long enough to see, room for their labels on the right."""
+def _axis(done: pd.DataFrame) -> tuple[float, float, list[float]]:
+    """Start, end and ticks: the lowest bar has a length to see, the longest has room for its value."""
     if done.empty:
-        return 0.0, 100.0
+        return 0, 100, list(range(0, 101, 20))
     spread = done["top1_std"].fillna(0)
-    low, high = (done["top1_mean"] - spread).min(), (done["top1_mean"] + spread).max()
-    start = max(np.floor(low - 0.15 * max(high - low, 2)), 0.0)
-    return float(start), float(high + 0.32 * (high - start))
+    lowest, highest = (done["top1_mean"] - spread).min(), (done["top1_mean"] + spread).max()
+    lowest -= 0.15 * max(highest - lowest, 2)
+    ticks = MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]).tick_values(max(lowest, 0), highest)
+    end = highest + 0.3 * (highest - ticks[0])
+    return ticks[0], end, [tick for tick in ticks if tick <= end]
 
 
 def _draw_published(axes: Axes, table: pd.DataFrame) -> None:
@@ -253,7 +182,7 @@ def _draw_published(axes: Axes, table: pd.DataFrame) -> None:
             fontsize=7.5,
             color=PALETTE["muted"],
         )
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_locator(MultipleLocator(2))
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.set_xlabel("ImageNet-1K top-1 (%)")
@@ -292,7 +221,7 @@ def describe(ladder: Ladder) -> str:
         f"{_listed(runs['epochs'])} epochs" if len(runs) else None,
         f"{context.resolution} px",
         f"seeds {_listed(runs['seed'])}" if len(runs) else "no finished run",
-        "hold-out images, last epoch" if context.data.get("holdout") else "whole test set, last epoch",
+        f"last epoch, on {ladder.evaluated_on}",
         context.changes or None,
     ]
     return " · ".join(filter(None, facts))
@@ -321,5 +250,5 @@ def _draw_curves(panel: Axes, curves: pd.DataFrame, section: pd.DataFrame) -> No
             panel.fill_between(curve.index, low, high, color=colour, alpha=0.15, lw=0)
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.grid(axis="y")
-    if panel.lines and panel.get_legend_handles_labels()[0]:
-        panel.legend(loc="lower right", fontsize=8)
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(loc="lower right", fontsize=8, handlelength=3)

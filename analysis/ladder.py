@@ -43,6 +43,14 @@ class Ladder:
         return sorted(self.runs["seed"].unique().tolist())
 
 
+    @property
+    def evaluated_on(self) -> str:
+        """The images that the accuracies are of, in words."""
+        words = {"test": "the whole test set", "holdout": "a hold-out of the training images"}
+        found = self.counted["evaluated_on"].dropna().unique()
+        return " and ".join(words.get(name, name) for name in found) or "nothing yet"
+
+
 class Agreement(NamedTuple):
     """How many of the paper's clear changes have the same sign here.
 
@@ -98,7 +106,7 @@ def agreement(table: pd.DataFrame) -> Agreement:
 
 
 def _ladder(context: Context, runs: pd.DataFrame) -> Ladder:
-    """One series a rung, the one with the most finished seeds: series are never averaged, and the rest is in `others`."""
+    """Series are never averaged: a rung's is the one with the most finished seeds, and the rest is in `others`."""
     rungs = _rungs(context.regime)
     ranked = (
         runs.assign(done=runs["status"] == "done", latest=runs["started"].fillna(""))

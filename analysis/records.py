@@ -39,10 +39,10 @@ class Runs:
     runs: pd.DataFrame
     """A row a run, finished or not (see `status`).
 
-    `path`, `name`; `regime`, `rung`, `steps`, `differs`, `model`, `design`, `recipe`, `data`, `resolution`, `precision`,
-    `seed`; `recipe_name`, `data_name`, `epochs`, `batch_size`, `lr`; and the summary's `top1` (percent), `macs`,
-    `params`, `images_per_second`, `wall_seconds` (s), ... `steps`, `differs`, `design`, `recipe`, `data`, `versions`
-    and `git` are the record's own lists and mappings.
+    `path`, `name`; `regime`, `rung`, `steps`, `differs`, `model`, `design`, `recipe`, `data`, `resolution`,
+    `precision`, `seed`; `recipe_name`, `data_name`, `epochs`, `batch_size`, `lr`; and the summary's: `status`, `top1`
+    (percent), `macs`, `params`, `images_per_second`, `wall_seconds` (s), ... `steps`, `differs`, `design`, `recipe`,
+    `data`, `versions` and `git` are the record's own lists and mappings.
     """
     skipped: list[tuple[Path, str]] = field(default_factory=list)
     """What could not be read, each with a reason of one line."""
@@ -69,7 +69,9 @@ def load(paths: str | Path | Iterable[str | Path]) -> Runs:
     if not rows:
         where = ", ".join(map(str, paths)) or "no path"
         why = f"{len(skipped)} broken, the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else "no run directory"
-        raise RecordsError(f"no run records in {where} ({why}); train something first, or name the folder that has them")
+        raise RecordsError(
+            f"no run records in {where} ({why}); train something first, or name the folder that has them"
+        )
     return Runs(_frame(rows), skipped)
 
 

@@ -59,4 +59,6 @@ def _welch_error(values: pd.Series, before: pd.Series) -> tuple[float, float]:
     squares = np.array([stats.sem(values) ** 2, stats.sem(before) ** 2])
     if not squares.any():
         return 0.0, 1.0
-    return float(np.sqrt(squares.sum())), float(squares.sum() ** 2 / (squares**2 / [len(values) - 1, len(before) - 1]).sum())
+    return float(np.sqrt(squares.sum())), float(
+        squares.sum() ** 2 / (squares**2 / [len(values) - 1, len(before) - 1]).sum()
+    )

@@ -7,10 +7,10 @@ import math
 import pandas as pd
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from analysis.ladder import Agreement, Ladder, agreement
+from analysis.ladder import Ladder, agreement
 
 NOTHING = "–"
 MINUS = "−"
@@ -58,8 +58,9 @@ def whole(value: float) -> str:
     return NOTHING if pd.isna(value) else f"{value:,.0f}"
 
 
-def agreement_sentence(found: Agreement) -> str:
-    """The count of signs as in the paper, in plain words."""
+def agreement_sentence(ladder: Ladder) -> str:
+    """How many of the paper's clear changes have the same sign here, in plain words."""
+    found = agreement(ladder.table)
     text = (
         f"Of the {found.clear} steps whose published change exceeds twice its own noise over seeds, "
         f"{found.measured} are measured here and {found.same_sign} have the same sign."
@@ -72,39 +73,31 @@ def agreement_sentence(found: Agreement) -> str:
 
 
 def print_ladder(ladder: Ladder, console: Console) -> None:
-    """Print the ladder as a table of at most the console's width, with the paper's numbers apart from ours."""
+    """Print the ladder as a table that fits 80 characters, with more columns where there is room."""
     wide = console.width >= WIDE
     unit, prefix = macs_unit(ladder.table["macs"])
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    heads = ["n", "top-1 %", "change", "95 % interval", f"MACs {prefix}"]
+    heads += ["verdict", "images/s", "paper %"] if wide else []
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("rung", no_wrap=True)
-    table.add_column("n", justify="right")
-    table.add_column("top-1 %", justify="right", no_wrap=True)
-    table.add_column("change", justify="right", no_wrap=True)
-    table.add_column("95 % interval", justify="right", no_wrap=True)
-    table.add_column(f"MACs {prefix}", justify="right", no_wrap=True)
-    if wide:
-        table.add_column("verdict", no_wrap=True)
-        table.add_column("images/s", justify="right", no_wrap=True)
-        table.add_column("paper %", justify="right", no_wrap=True, style="dim")
-    table.add_column("paper", justify="right", no_wrap=True, style="dim")
-    for section, rows in ladder.table.groupby("section", sort=False):
+    for head in heads:
+        table.add_column(head, justify="left" if head == "verdict" else "right", no_wrap=True)
+    table.add_column("paper Δ", justify="right", no_wrap=True, style="dim")
+    for _, rows in ladder.table.groupby("section", sort=False):
         for row in rows.itertuples():
-            style = STYLES.get(row.verdict, "")
             cells = [
-                f"{row.rung}" if row.adopted else f"[italic]{row.rung}[/]",
+                Text(row.rung, "" if row.adopted else "italic"),
                 str(row.n),
                 percent(row.top1_mean, row.top1_std),
-                f"[{style}]{signed(row.change)}[/]" if style else signed(row.change),
+                Text(signed(row.change), STYLES.get(row.verdict, "")),
                 interval(row.low, row.high),
                 scaled(row.macs, unit),
             ]
-            if wide:
-                cells += [row.verdict, whole(row.images_per_second), percent(row.published_top1)]
+            cells += [row.verdict, whole(row.images_per_second), percent(row.published_top1)] if wide else []
             table.add_row(*cells, signed(row.published_change), end_section=row.Index == rows.index[-1])
-        del section
-    console.print(f"[bold]{escape(ladder.context.scale)}[/]")
+    console.print(Text(ladder.context.scale, "bold"))
     if ladder.context.changes:
-        console.print(f"with {escape(ladder.context.changes)}")
+        console.print(Text(f"with {ladder.context.changes}"))
     console.print(table)
-    console.print(agreement_sentence(agreement(ladder.table)))
-    console.print("[dim]change: from the parent rung, in points; paper: the paper's own, on ImageNet-1K; italic: not adopted[/]")
+    console.print(Text(agreement_sentence(ladder)))
+    console.print(Text("change: from the parent rung, in points; italic: not adopted; paper: on ImageNet-1K", "dim"))

@@ -1,8 +1,8 @@
 """What is random in a run depends on the seed and on what it is for, never on who draws it or what was drawn before.
 
-A sample's augmentation depends on (seed, epoch, sample), an epoch's order on (seed, epoch), and what is random in a step
-(mixup, stochastic depth) on (seed, step): so results do not depend on the number of loader workers, and a run can be
-resumed at any step without saving any generator's state.
+A sample's augmentation depends on (seed, epoch, sample), an epoch's order on (seed, epoch), and what is random in a
+step (mixup, stochastic depth) on (seed, step): so results do not depend on the number of loader workers, and a run can
+be resumed at any step without saving any generator's state.
 """
 
 from __future__ import annotations

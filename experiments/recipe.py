@@ -1,4 +1,4 @@
-"""A recipe in action: optimizer, learning rate at each step, mixing and loss. Settings: `experiments.settings.Recipe`."""
+"""A recipe in action: optimizer, learning rate at each step, mixing and loss. Its settings: `settings.Recipe`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """The learning rate at a step of a run of `steps`: the facts' formulas, warm-up and drops at fractions of the run."""
+    """The learning rate at a step of a run of `steps` steps; warm-up and drops stand at fractions of the run (2.1)."""
     if recipe.schedule == "step":
         drops = sum(step >= fraction_of_run(drop) * steps for drop in recipe.drops)
         return recipe.lr * recipe.drop_factor**drops

@@ -27,7 +27,7 @@ from roadmap.steps import compose, ladder, to_design
 
 @dataclass
 class Recipe:
-    """How a network is trained: Tables 5 and 6 of the paper. `lr` is for `batch_size` images a step; it is not scaled."""
+    """How a network is trained: Tables 5 and 6 of the paper. `lr` is for `batch_size` images a step, not scaled."""
 
     name: str = MISSING
     epochs: int = MISSING

@@ -3,118 +3,104 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 
+import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
 from experiments.errors import SettingsError
+from experiments.loop import DivergedError, train
 from experiments.record import LockedError, Record, is_done
 from experiments.settings import Run
 
-INTERRUPTED = 130
+DONE, FAILED, IMPOSSIBLE, LOCKED, INTERRUPTED = 0, 1, 2, 75, 130
+"""Exit codes of a process that trains a run."""
 
 
-class Quiet:
-    """Tells a log file what each epoch gave."""
+class Reporter:
+    """Tells how far a run is: lines in log.txt, and on a terminal the same lines and a bar."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
-        self.log = log
+    def __init__(self, run: Run, console: Console | None = None) -> None:
+        self.console = console
+        self.log = _log_file(run)
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        self.bar = Bar(*columns, console=console, transient=True, disable=console is None or not console.is_terminal)
+        self.task = self.bar.add_task("", total=None)
 
-    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        pass
-
-    def epoch(self, row: dict[str, float]) -> None:
-        self.log(
-            f"epoch {row['epoch']}: top-1 {row['top1']:.2f} %, loss {row['train_loss']:.4f} (training) "
-            f"{row['val_loss']:.4f} (evaluation), {row['images_per_second']:.0f} images/s, {row['seconds']:.1f} s"
-        )
-
-
-class Bar(Quiet):
-    """The same, with a bar over the steps of the epoch on a terminal."""
-
-    def __init__(self, log: Callable[[str], None], bar: Progress) -> None:
-        super().__init__(log)
-        self.bar, self.task = bar, bar.add_task("", total=None)
+    def say(self, line: str) -> None:
+        self.log(line)
+        if self.console:
+            self.console.print(line, soft_wrap=True)
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         self.bar.update(self.task, description=f"epoch {epoch}  loss {loss:.3f}", completed=step, total=steps)
 
+    def epoch(self, row: dict[str, float]) -> None:
+        self.say(
+            f"epoch {row['epoch']}: top-1 {row['top1']:.2f} %, loss {row['train_loss']:.4f} in training, "
+            f"{row['val_loss']:.4f} in evaluation; {row['images_per_second']:.0f} images/s, {row['seconds']:.1f} s"
+        )
+
 
 def train_here(run: Run) -> None:
-    """Train a run in this process. Exits with 1 if it fails, 130 if it is interrupted."""
+    """Train a run in this process, with a progress bar, and exit with its code."""
     console = Console(highlight=False)
     if is_done(run):
-        console.print(f"{run.name} is done already: {run.directory}")
+        console.print(f"done already: {run.directory}", soft_wrap=True)
         return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-
-        def tell(line: str) -> None:
-            console.print(line)
-
-        status = train_recorded(run, lambda log: Bar(lambda line: (log(line), tell(line)), bar), tell)
-    if status:
-        sys.exit(status)
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    sys.exit(train_recorded(run, console))
 
 
-def train_quietly(run: Run, threads: int | None) -> None:
-    """Train a run in a child process; its exit code says how it went."""
-    import torch
-
-    if threads:
-        torch.set_num_threads(threads)
-    sys.exit(train_recorded(run, Quiet, lambda line: None))
+def train_in_child(run: Run, threads: int) -> None:
+    """Train a run in a child process of a study, and exit with its code."""
+    torch.set_num_threads(run.threads or threads)
+    sys.exit(train_recorded(run))
 
 
-def train_recorded(run: Run, make_progress: Callable, tell: Callable[[str], None]) -> int:
-    """Train a run and record how it ended, whatever happens to it. Returns the exit code; `tell` gets what a person
-    should know at once."""
+def train_recorded(run: Run, console: Console | None = None) -> int:
+    """Train a run and record how it ended, whatever happens to it. Returns the exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, recorded
     try:
         record = Record(run)
     except LockedError as error:
-        tell(str(error))
-        return 1
-    log = _log_file(run)
-    log(f"{run.name}")
-    tell(f"{run.name} -> {run.directory}")
+        print(f"error: {error}", file=sys.stderr)
+        return LOCKED
+    reporter = Reporter(run, console)
+    reporter.say(f"training {run.directory}")
     try:
-        from experiments.loop import DivergedError, train
-
-        if run.threads:
-            import torch
-
-            torch.set_num_threads(run.threads)
-        train(run, record, make_progress(log))
-    except KeyboardInterrupt:
-        record.finish("unfinished", "interrupted")
-        tell("interrupted")
-        return INTERRUPTED
-    except SettingsError as error:
-        record.finish("failed", str(error))
-        tell(f"error: {error}")
-        return 2
-    except DivergedError as error:
-        record.finish("diverged", str(error))
-        log(str(error))
-        tell(f"diverged: {error}")
-        return 1
+        with reporter.bar:
+            train(run, record, reporter)
     except BaseException as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        log(traceback.format_exc())
-        record.finish("failed", reason)
-        tell(f"failed: {reason} (all of it in {run.directory / 'log.txt'})")
-        return 1
-    log("done")
-    tell(f"done: top-1 {record.summary['top1']:.2f} % in {record.summary['wall_seconds']:.0f} s -> {run.directory}")
-    return 0
+        status, reason, code = _outcome(error)
+        record.finish(status, reason)
+        reporter.say(f"{status}: {reason}")
+        if status == "failed" and code == FAILED:
+            reporter.log(traceback.format_exc())
+        return code
+    reporter.say(f"done: top-1 {record.summary['top1']:.2f} % in {record.summary['wall_seconds']:.0f} s")
+    return DONE
+
+
+def _outcome(error: BaseException) -> tuple[str, str, int]:
+    """(status, one-line reason, exit code) of a run that ended with an exception."""
+    if isinstance(error, KeyboardInterrupt):
+        return "unfinished", "interrupted", INTERRUPTED
+    if isinstance(error, DivergedError):
+        return "diverged", str(error), FAILED
+    if isinstance(error, SettingsError):
+        return "failed", str(error), IMPOSSIBLE
+    return "failed", f"{type(error).__name__}: {error}".splitlines()[0], FAILED
 
 
 def _log_file(run: Run) -> Callable[[str], None]:
-    handler = logging.FileHandler(run.directory / "log.txt", mode="a", encoding="utf-8")
+    handler = logging.FileHandler(run.directory / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logger = logging.Logger(run.name)
     logger.addHandler(handler)

@@ -5,13 +5,12 @@ imported at its top, and annotations are not postponed (it runs the file outside
 for them).
 """
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
-from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -62,10 +61,10 @@ class LocalLauncher(Launcher):
             config.seed = int(seeds[-1].removeprefix("seed=")) if seeds else config.seed
             return config
 
-        state: Any = Singleton.get_state()
-        outcome = train_study([compose(overrides) for overrides in job_overrides], jobs=self.jobs)
-        Singleton.set_state(state)
-        return [JobReturn(overrides=list(o), status=JobStatus.COMPLETED, _return_value=outcome) for o in job_overrides]
+        code = train_study([compose(overrides) for overrides in job_overrides], self.jobs)
+        if code:
+            sys.exit(code)
+        return [JobReturn(overrides=list(one), status=JobStatus.COMPLETED) for one in job_overrides]
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConf, provider="roadmap")

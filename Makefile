@@ -1,0 +1,33 @@
+# make ladder   train the whole ladder at nano scale on real images, and write a report
+# make test     run every test
+# make lint     check the style
+# make clean    remove the environment; runs/ and reports/ stay
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: ladder test lint clean
+
+ladder: .venv/installed
+	$(BIN)/python -m experiments.train -m study=ladder
+	$(BIN)/python -m analysis.report runs --out reports/ladder
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n auto
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,51 @@
+"""`python -m analysis.report RUNS... [--out reports/ladder]`: the ladder in the terminal, and a report of the runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the report and print the ladders. Returns the exit code: 2 for a mistake, told in one line."""
+    arguments = _parser().parse_args(argv)
+
+    from rich.console import Console  # here, so that --help and a mistyped option answer at once
+
+    from analysis.ladder import ladders
+    from analysis.pages import write_report
+    from analysis.records import RecordsError, load
+    from analysis.tables import print_ladder
+
+    try:
+        runs = load(arguments.runs)
+        page = write_report(runs, arguments.out)
+    except RecordsError as error:
+        return _mistake(str(error))
+    except OSError as error:
+        return _mistake(f"cannot write {error.filename or arguments.out}: {error.strerror}; choose another --out")
+    console = Console(highlight=False)
+    for ladder in ladders(runs):
+        print_ladder(ladder, console)
+        console.print()
+    if runs.skipped:
+        console.print(f"{len(runs.skipped)} skipped; the report names them.", style="yellow")
+    console.print(f"Report: {page}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="roadmap-report", description="What do the runs mean? A ladder and a report.")
+    parser.add_argument("runs", nargs="+", metavar="RUNS", help="run directories, folders that hold some, or globs")
+    parser.add_argument("--out", type=Path, default=Path("reports/ladder"), help="folder to write to (%(default)s)")
+    return parser
+
+
+def _mistake(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Costs are those that the paper, torchvision and the design-space literature print."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+import roadmap
+from roadmap import costs
+
+FACTS = Path(__file__).with_name("facts")
+
+
+def facts(name: str) -> list[dict[str, str]]:
+    with (FACTS / name).open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("regime", "table"), [("resnet50", "resnet50_to_convnext_t.csv"), ("resnet200", "resnet200_to_convnext_b.csv")]
+)
+def test_rungs_cost_what_was_counted_independently(regime: str, table: str) -> None:
+    counted = {rung.name: roadmap.cost(rung.design).macs / 1e9 for rung in roadmap.ladder(regime)}
+    expected = {row["name"]: float(row["counted_gmacs"]) for row in facts(table)}
+    assert counted == pytest.approx(expected, abs=0.001)
+
+
+@pytest.mark.parametrize("row", facts("convnext_family.csv"), ids=lambda row: row["name"])
+def test_convnexts_are_the_published_size(row: dict[str, str]) -> None:
+    design = roadmap.design(row["name"])
+    assert "-".join(map(str, design.depths)) == row["depths"]
+    assert "-".join(str(design.width * 2**stage) for stage in range(4)) == row["dims"]
+    cost = roadmap.cost(design)
+    assert cost.params / 1e6 == pytest.approx(float(row["params_m"]), abs=0.001)  # cut, not rounded, there
+    assert f"{cost.macs / 1e9:.1f}" == row["gflops_224"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet50", "resnet101", "resnet152", "convnext_tiny", "convnext_small", "convnext_base", "convnext_large"],
+)
+def test_named_designs_cost_what_torchvision_documents(name: str) -> None:
+    documented = torchvision.models.get_model_weights(name).DEFAULT.meta
+    cost = roadmap.cost(roadmap.design(name))
+    assert cost.params == documented["num_params"]
+    assert cost.macs / 1e9 == pytest.approx(documented["_ops"], abs=0.001)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "convnext_tiny"])
+def test_any_network_counts_as_ours_does(name: str) -> None:
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models, name)()
+    assert costs.count(theirs, 224) == roadmap.cost(roadmap.design(name))
+
+
+@pytest.mark.parametrize(("name", "millions"), [("resnet50", 11.1), ("resnet101", 16.2), ("resnet152", 22.6)])
+def test_activations_of_resnets_are_the_literatures(name: str, millions: float) -> None:
+    """Radosavovic et al., Designing Network Design Spaces, 2020."""
+    assert roadmap.cost(roadmap.design(name)).activations / 1e6 == pytest.approx(millions, abs=0.05)
+
+
+@pytest.mark.parametrize("resolution", [64, 384])
+@pytest.mark.parametrize("name", ["resnet50", "convnext_tiny"])
+def test_multiply_adds_grow_with_the_area_but_for_the_classifiers(name: str, resolution: int) -> None:
+    design = roadmap.design(name)
+    classifier = {"resnet50": 2048, "convnext_tiny": 768}[name] * 1000
+    at_224, other = roadmap.cost(design), roadmap.cost(design, resolution)
+    assert (other.macs - classifier) * 224**2 == (at_224.macs - classifier) * resolution**2
+    assert other.params == at_224.params
+
+
+def test_classes_cost_the_classifier_alone() -> None:
+    few, many = (roadmap.cost(roadmap.design("convnext_tiny"), num_classes=n) for n in (10, 1000))
+    assert many.macs - few.macs == 990 * 768
+    assert many.params - few.params == 990 * (768 + 1)
+
+
+def test_counting_allocates_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """350 million parameters must not be drawn to be counted."""
+    built = []
+
+    def build(*args) -> roadmap.Network:
+        built.append(roadmap.build(*args))
+        return built[-1]
+
+    monkeypatch.setattr(costs, "build", build)
+    roadmap.cost(roadmap.design("convnext_xlarge"))
+    assert built
+    assert all(tensor.is_meta for network in built for tensor in network.state_dict().values())

@@ -1,0 +1,251 @@
+"""With the same weights our networks are torchvision's, timm's and the authors', and weights travel both ways."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+import torchvision
+from timm.models.convnext import ConvNeXt as TimmConvNeXt
+from timm.models.convnext import checkpoint_filter_fn
+from timm.models.resnet import Bottleneck as TimmBottleneck
+from timm.models.resnet import ResNet as TimmResNet
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.convnext import ConvNeXt as TorchvisionConvNeXt
+from torchvision.models.resnet import Bottleneck, ResNet
+
+import roadmap
+from roadmap import Design, Network, WeightsError
+
+# The two largest first and last, so that two workers do not hold them at once.
+FAMILY = [
+    ("convnext_xlarge", "timm"),
+    ("convnext_tiny", "torchvision"),
+    ("convnext_small", "torchvision"),
+    ("convnext_base", "torchvision"),
+    ("resnet50", "torchvision"),
+    ("resnet101", "torchvision"),
+    ("resnet152", "torchvision"),
+    ("resnet200", "timm"),
+    ("convnext_large", "torchvision"),
+]
+
+
+def reference(name: str, library: str) -> nn.Module:
+    """A library's network as it initialises it, but for branches that would start near zero and hide mistakes."""
+    torch.manual_seed(0)
+    if library == "timm":
+        network = timm.create_model(name, **({"zero_init_last": False} if "resnet" in name else {}))
+    else:
+        network = getattr(torchvision.models, name)(**({} if "resnet" in name else {"stochastic_depth_prob": 0}))
+    for key, parameter in network.named_parameters():
+        if key.endswith(("gamma", "layer_scale")):
+            nn.init.uniform_(parameter, 0.5, 1)
+    return network
+
+
+def twin(design: Design, state: dict[str, Tensor], layout: str, dtype: torch.dtype = torch.float64) -> Network:
+    """Our network with these weights, read from the layout. Nothing is initialised: the weights are all there is."""
+    with torch.device("meta"):
+        network = roadmap.build(design).to(dtype)
+    network = network.to_empty(device="cpu")
+    assert roadmap.load_weights(network, state) == layout
+    return network
+
+
+def names(design: Design, layout: str) -> dict[str, str]:
+    """{our key: their key}"""
+    with torch.device("meta"):
+        network = roadmap.build(design)
+    return dict(zip(network.state_dict(), roadmap.export_weights(network, layout), strict=True))
+
+
+def learn(network: nn.Module, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits and gradients; the network keeps no gradient."""
+    logits = network(images)
+    cross_entropy(logits, torch.arange(len(images))).backward()
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+    network.zero_grad(set_to_none=True)
+    return logits.detach(), gradients
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """The largest, relative to the largest value."""
+    return ((ours.reshape(theirs.shape) - theirs).abs().max() / theirs.abs().max()).item()
+
+
+@pytest.mark.parametrize(("name", "library"), FAMILY)
+def test_same_weights_same_network(name: str, library: str) -> None:
+    """Logits and gradients, in training and in evaluation. BatchNorm of a single value needs 64 px: 8 values a channel."""
+    design = roadmap.design(name)
+    images = torch.randn(2, 3, 64 if "resnet" in name else 32, 64 if "resnet" in name else 32, dtype=torch.float64)
+    theirs = reference(name, library)
+    ours = twin(design, theirs.state_dict(), "torchvision" if "resnet" in name else library)
+    theirs.double()
+    for training in (True, False):
+        our_logits, our_gradients = learn(ours.train(training), images)
+        their_logits, their_gradients = learn(theirs.train(training), images)
+        assert difference(our_logits, their_logits) < 1e-9
+        for our_name, their_name in names(design, library).items():
+            if our_name in our_gradients:
+                off = difference(our_gradients.pop(our_name), their_gradients.pop(their_name))
+                assert off < 1e-9, their_name
+        assert not our_gradients
+        assert not their_gradients
+    with torch.no_grad():
+        assert difference(ours.float()(images.float()), theirs.float()(images.float())) < 1e-5
+
+
+RESNET = replace(roadmap.design("resnet50"), depths=(2, 1, 2, 1))
+CONVNEXT = replace(roadmap.design("convnext_tiny"), depths=(2, 1, 2, 1), width=8)
+DIMS = [8, 16, 32, 64]
+
+
+def torchvision_convnext() -> nn.Module:
+    sizes = zip(DIMS, [*DIMS[1:], None], CONVNEXT.depths, strict=True)
+    return TorchvisionConvNeXt([CNBlockConfig(*size) for size in sizes])
+
+
+FOREIGN = {  # a network of each library, and the layout that its state dict is read as
+    "torchvision_resnet": (RESNET, "torchvision", lambda: ResNet(Bottleneck, list(RESNET.depths))),
+    "timm_resnet": (RESNET, "torchvision", lambda: TimmResNet(TimmBottleneck, RESNET.depths)),
+    "torchvision_convnext": (CONVNEXT, "torchvision", torchvision_convnext),
+    "timm_convnext": (CONVNEXT, "timm", lambda: TimmConvNeXt(depths=CONVNEXT.depths, dims=DIMS)),
+    "timm_convnext_conv_mlp": (
+        CONVNEXT,
+        "timm",
+        lambda: TimmConvNeXt(depths=CONVNEXT.depths, dims=DIMS, conv_mlp=True),
+    ),
+}
+
+
+@pytest.mark.parametrize(("design", "layout", "build"), FOREIGN.values(), ids=FOREIGN)
+def test_layouts_are_told_apart(design: Design, layout: str, build: Callable[[], nn.Module]) -> None:
+    theirs = build().eval()
+    ours = roadmap.build(design).eval()
+    assert roadmap.load_weights(ours, theirs.state_dict()) == layout
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert difference(ours(images), theirs(images)) < 1e-5
+
+
+@pytest.mark.parametrize(("design", "layout", "build"), list(FOREIGN.values())[:-1], ids=list(FOREIGN)[:-1])
+def test_libraries_take_what_is_exported(design: Design, layout: str, build: Callable[[], nn.Module]) -> None:
+    """`load_state_dict` as it stands: every key, every shape."""
+    ours, theirs = roadmap.build(design).eval(), build().eval()
+    theirs.load_state_dict(roadmap.export_weights(ours, layout), strict=True)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert difference(ours(images), theirs(images)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("design", "layout"),
+    [
+        (RESNET, "ours"),
+        (RESNET, "torchvision"),
+        (CONVNEXT, "ours"),
+        (CONVNEXT, "torchvision"),
+        (CONVNEXT, "timm"),
+        (CONVNEXT, "authors"),
+    ],
+)
+def test_round_trip_is_the_identity(design: Design, layout: str) -> None:
+    one, other = roadmap.build(design), roadmap.build(design)
+    assert roadmap.load_weights(other, roadmap.export_weights(one, layout)) == layout
+    assert identical(one.state_dict(), other.state_dict())
+
+
+def test_exported_weights_are_a_copy() -> None:
+    network = roadmap.build(CONVNEXT)
+    roadmap.export_weights(network, "timm")["head.fc.bias"].fill_(7)
+    assert not network.head.linear.bias.eq(7).any()
+
+
+def test_authors_layout_is_what_timm_reads_as_theirs() -> None:
+    """timm's own conversion of the released checkpoints, run on our export, must yield our network."""
+    ours = roadmap.build(CONVNEXT).eval()
+    theirs = TimmConvNeXt(depths=CONVNEXT.depths, dims=DIMS).eval()
+    released = {"model": roadmap.export_weights(ours, "authors")}
+    theirs.load_state_dict(checkpoint_filter_fn(released, theirs), strict=True)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert difference(ours(images), theirs(images)) < 1e-5
+
+
+def test_authors_names_are_the_published_ones() -> None:
+    modules = {"norm", "head"} | {f"downsample_layers.{i}.{j}" for i in range(4) for j in range(2)}
+    for stage, depth in enumerate(CONVNEXT.depths):
+        for block in range(depth):
+            modules |= {f"stages.{stage}.{block}.{layer}" for layer in ("dwconv", "norm", "pwconv1", "pwconv2")}
+    keys = {f"{module}.{leaf}" for module in modules for leaf in ("weight", "bias")}
+    keys |= {f"stages.{stage}.{block}.gamma" for stage, depth in enumerate(CONVNEXT.depths) for block in range(depth)}
+    assert roadmap.export_weights(roadmap.build(CONVNEXT), "authors").keys() == keys
+
+
+@pytest.mark.parametrize("wrapper", ["model", "state_dict"])
+def test_wrapped_checkpoint_is_unwrapped(wrapper: str) -> None:
+    one, other = roadmap.build(CONVNEXT), roadmap.build(CONVNEXT)
+    checkpoint = {wrapper: roadmap.export_weights(one, "authors"), "epoch": 299}
+    assert roadmap.load_weights(other, checkpoint) == "authors"
+    assert identical(one.state_dict(), other.state_dict())
+
+
+def test_resnet_weights_from_before_batches_were_counted() -> None:
+    """Checkpoints of torch < 0.4.1, still in circulation, lack `num_batches_tracked`; torch accepts them too."""
+    one, other = roadmap.build(RESNET), roadmap.build(RESNET)
+    old = {key: t for key, t in roadmap.export_weights(one, "torchvision").items() if "num_batches" not in key}
+    assert roadmap.load_weights(other, old) == "torchvision"
+    assert identical(one.state_dict(), other.state_dict())
+
+
+MISFITS = {  # what is done to the authors' layout of a ConvNeXt, and what the error says
+    "missing": (lambda state: state.pop("stages.0.1.gamma"), ["missing stages.0.1.gamma"]),
+    "unexpected": (lambda state: state.update(extra=torch.zeros(1)), ["unexpected extra"]),
+    "shape": (
+        lambda state: state.update({"head.weight": torch.zeros(21841, 64), "head.bias": torch.zeros(21841)}),
+        ["head.weight has shape 21841x64 for 1000x64", "head.bias has shape 21841 for 1000"],
+    ),
+    "transposed": (
+        lambda state: state.update({"stages.0.0.pwconv1.weight": torch.zeros(8, 32)}),
+        ["stages.0.0.pwconv1.weight has shape 8x32 for 32x8"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "words"), MISFITS.values(), ids=MISFITS)
+def test_misfit_is_named_and_changes_nothing(spoil: Callable[[dict], object], words: list[str]) -> None:
+    network = roadmap.build(CONVNEXT)
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    state = roadmap.export_weights(roadmap.build(CONVNEXT), "authors")
+    spoil(state)
+    with pytest.raises(WeightsError) as error:
+        roadmap.load_weights(network, state)
+    assert "authors" in str(error.value)
+    assert all(word in str(error.value) for word in words)
+    assert identical(before, network.state_dict())
+
+
+def test_weights_of_another_depth_do_not_fit() -> None:
+    deeper = roadmap.build(replace(CONVNEXT, depths=(2, 1, 3, 1)))
+    with pytest.raises(WeightsError, match=r"unexpected stages\.2\.blocks\.2\."):
+        roadmap.load_weights(roadmap.build(CONVNEXT), roadmap.export_weights(deeper, "timm"))
+
+
+@pytest.mark.parametrize("step", [{"norm": "batch"}, {"kernel_size": 5}, {"downsampling": "block"}])
+def test_networks_on_the_road_have_no_foreign_layout(step: dict[str, object]) -> None:
+    """A BatchNorm ConvNeXt is nobody's network: its weights must not pass as torchvision's."""
+    with pytest.raises(WeightsError, match="no torchvision layout, only ours"):
+        roadmap.export_weights(roadmap.build(replace(CONVNEXT, **step)), "torchvision")
+
+
+def test_unknown_layout_is_told_the_nearest() -> None:
+    with pytest.raises(WeightsError, match="no torchvison layout, .*did you mean 'torchvision'?"):
+        roadmap.export_weights(roadmap.build(CONVNEXT), "torchvison")
+
+
+def identical(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
