@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.context import DATASETS, Context, feature_maps, published_recipe
-from analysis.ladder import Ladder
-from roadmap.steps import ladder, load
+from analysis.ladder import Ladder, rungs_of
+from roadmap.steps import load
 
 PAPER_RESOLUTION = 224
 KERNELS = (3, 5, 7, 9, 11)
@@ -88,7 +88,7 @@ def _recipe_departures(name: str, runs: pd.DataFrame) -> list[Departure]:
 def _design_departures(regime: str, runs: pd.DataFrame) -> list[Departure]:
     """The networks' own: a regime may keep the paper's proportions at another size."""
     published = load("regime", regime).regime.published
-    designs = {rung.name: asdict(rung.design) for rung in ladder(published)}
+    designs = {rung.name: asdict(rung.design) for rung in rungs_of(published)}
     found = []
     for key in next(iter(designs.values())):
         pairs = [

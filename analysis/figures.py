@@ -13,8 +13,9 @@ from matplotlib.ticker import MaxNLocator, MultipleLocator
 
 from analysis.context import SECTIONS
 from analysis.ladder import Ladder
+from analysis.provenance import describe
 from analysis.style import LINES, PALETTE, style
-from analysis.tables import NOTHING, macs_unit, percent, scaled, signed
+from analysis.tables import macs_unit, percent, scaled, signed
 
 # The ladder's layout in inches, from the left: section, rung, bars, change, MACs, the paper's numbers.
 WIDTH, ROW, TOP, BOTTOM = 11.6, 0.33, 1.5, 1.0
@@ -212,25 +213,6 @@ def _draw_titles(figure: Figure, height: float, ladder: Ladder) -> None:
     figure.text(BARS[0] / WIDTH - 0.04, 0.16 / height, note, fontsize=8, color=PALETTE["muted"])
 
 
-def describe(ladder: Ladder) -> str:
-    """What was measured: data, epochs, resolution, seeds, evaluation, and settings that differ."""
-    context, runs = ladder.context, ladder.counted
-    images = context.training_images
-    facts = [
-        f"{images:,} training images" if images else None,
-        f"{_listed(runs['epochs'])} epochs" if len(runs) else None,
-        f"{context.resolution} px",
-        f"seeds {_listed(runs['seed'])}" if len(runs) else "no finished run",
-        f"last epoch, on {ladder.evaluated_on}",
-        context.changes or None,
-    ]
-    return " · ".join(filter(None, facts))
-
-
-def _listed(values: pd.Series) -> str:
-    return ", ".join(str(value) for value in sorted(values.unique())) or NOTHING
-
-
 def _curves(ladder: Ladder, epochs: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation of top-1 by rung and epoch, over the runs that are counted."""
     runs = ladder.counted[["path", "rung"]].merge(epochs, on="path")
@@ -251,4 +233,7 @@ def _draw_curves(panel: Axes, curves: pd.DataFrame, section: pd.DataFrame) -> No
     panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     panel.grid(axis="y")
     if panel.get_legend_handles_labels()[0]:
-        panel.legend(loc="lower right", fontsize=8, handlelength=3)
+        panel.legend(
+            loc="lower right", fontsize=8, handlelength=3,
+            frameon=True, facecolor=PALETTE["paper"], edgecolor="none", framealpha=0.85,
+        )  # fmt: skip

@@ -42,7 +42,6 @@ class Ladder:
         """Of any run, finished or not."""
         return sorted(self.runs["seed"].unique().tolist())
 
-
     @property
     def evaluated_on(self) -> str:
         """The images that the accuracies are of, in words."""
@@ -65,23 +64,23 @@ class Agreement(NamedTuple):
     """Steps whose noise the paper does not tell, so left out."""
 
 
-def ladders(runs: Runs) -> list[Ladder]:
+def ladders(records: Runs) -> list[Ladder]:
     """A ladder a context, the one with the most finished runs first. Runs that are no rungs: see `others`."""
-    frame = unique(runs.runs)
+    frame = unique(records.runs)
     frame = frame[[_is_rung(regime, rung) for regime, rung in zip(frame["regime"], frame["rung"], strict=True)]]
     contexts = [Context.of(run) for run in frame.to_dict("records")]
-    groups = frame.groupby([context.key for context in contexts], sort=False)
-    by_key = {context.key: context for context in contexts}
-    found = [_ladder(by_key[key], group) for key, group in groups]
+    keys = pd.Series([context.key for context in contexts], index=frame.index, dtype=object)
+    by_key = dict(zip(keys, contexts, strict=True))
+    found = [_ladder(by_key[key], runs) for key, runs in frame.groupby(keys, sort=False)]
     return sorted(found, key=lambda one: (-len(one.counted), one.context.key))
 
 
-def others(runs: Runs, ladders: list[Ladder]) -> pd.DataFrame:
+def others(records: Runs, ladders: list[Ladder]) -> pd.DataFrame:
     """A row a series of the runs on no ladder: timm models, free sets of steps, a rung's second series.
 
     `name`, `regime`, `context`, `n`, `top1_mean`, `top1_std`, `macs`, `params`, `images_per_second`, `left_out`.
     """
-    frame = unique(runs.runs)
+    frame = unique(records.runs)
     taken = set().union(*(one.runs["path"] for one in ladders))
     frame = frame[~frame["path"].isin(taken)]
     rows = [_other(series) for _, series in frame.groupby("series", sort=False)]
@@ -105,9 +104,18 @@ def agreement(table: pd.DataFrame) -> Agreement:
     return Agreement(len(clear), len(measured), int(same.sum()), int(noise.isna().sum()))
 
 
+@cache
+def rungs_of(regime: str) -> tuple[Rung, ...]:
+    """The ladder of a regime; empty for a regime that this checkout does not know."""
+    try:
+        return ladder(regime)
+    except ValueError:
+        return ()
+
+
 def _ladder(context: Context, runs: pd.DataFrame) -> Ladder:
     """Series are never averaged: a rung's is the one with the most finished seeds, and the rest is in `others`."""
-    rungs = _rungs(context.regime)
+    rungs = rungs_of(context.regime)
     ranked = (
         runs.assign(done=runs["status"] == "done", latest=runs["started"].fillna(""))
         .groupby(["rung", "series"], as_index=False)
@@ -186,7 +194,7 @@ def _name(run: pd.Series) -> str:
         return f"{run['rung']}, another series"
     if run["steps"] is None:
         return "a design of its own"
-    rungs = _rungs(run["regime"])
+    rungs = rungs_of(run["regime"])
     every = rungs[-1].steps if rungs else ()
     lacking = [step for step in every if step not in run["steps"]]
     if len(lacking) < len(run["steps"]) and set(run["steps"]) <= set(every):
@@ -194,14 +202,5 @@ def _name(run: pd.Series) -> str:
     return " + ".join(run["steps"]) or "no steps"
 
 
-@cache
-def _rungs(regime: str) -> tuple[Rung, ...]:
-    """The ladder of a regime; empty for a regime that this checkout does not know."""
-    try:
-        return ladder(regime)
-    except ValueError:
-        return ()
-
-
 def _is_rung(regime: str, rung: str | None) -> bool:
-    return any(one.name == rung for one in _rungs(regime))
+    return any(one.name == rung for one in rungs_of(regime))

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from analysis import departures, figures, provenance, style, tables
-from analysis.ladder import Ladder, ladders, others, unique
+from analysis.ladder import Ladder, others, unique
 from analysis.records import Runs
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -27,21 +27,22 @@ class Section(NamedTuple):
     curves: Markup | None
 
 
-def write_report(runs: Runs, out: Path) -> Path:
-    """Write `report.html`, `report.md`, `ladder.csv` and, of the first ladder, `ladder.png` and `ladder.svg`.
+def write_report(runs: Runs, found: list[Ladder], out: Path) -> Path:
+    """Write `report.html`, `report.md`, `ladder.csv` of the ladders found and, of the first, `ladder.png` and `.svg`.
 
     Every file is written aside and renamed; one that an earlier report left and this one does not have is removed.
 
     Returns:
         The path of the HTML page.
     """
-    found = ladders(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    drawn = [figures.ladder_figure(ladder) for ladder in found]
+    drawings = [style.svg(figure) for figure in drawn]
     files = {"ladder.csv": _csv(found).encode()}
     if found:
-        figure = figures.ladder_figure(found[0])
-        files |= {"ladder.svg": style.svg(figure).encode(), "ladder.png": style.png(figure)}
+        files |= {"ladder.svg": drawings[0].encode(), "ladder.png": style.png(drawn[0])}
     facts = {
-        "sections": [_section(ladder, runs, number) for number, ladder in enumerate(found)],
+        "sections": [_section(*one, runs, number) for number, one in enumerate(zip(found, drawings, strict=True))],
         "others": others(runs, found),
         "copies": len(runs.runs) - len(unique(runs.runs)),
         "total": len(runs.runs),
@@ -51,7 +52,6 @@ def write_report(runs: Runs, out: Path) -> Path:
     pages = _environment()
     for name in ("report.md", "report.html"):
         files[name] = pages.get_template(f"{name}.j2").render(facts).encode()
-    out.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         if name in files:
             _write(out / name, files[name])
@@ -60,15 +60,13 @@ def write_report(runs: Runs, out: Path) -> Path:
     return out / "report.html"
 
 
-def _section(ladder: Ladder, runs: Runs, number: int) -> Section:
-    def inline(figure: figures.Figure, name: str, description: str) -> Markup:
-        return Markup(style.inline_svg(figure, f"{name}-{number}", description))
-
-    curves = None
-    if (ladder.counted["epochs"] > 1).any():  # a curve of one epoch is a point
-        curves = inline(figures.learning_curves(ladder, runs.epochs), "curves", "Accuracy by epoch")
+def _section(ladder: Ladder, drawing: str, runs: Runs, number: int) -> Section:
     what = f"Accuracy by step, {ladder.context.scale}; the table that follows has the numbers"
-    return Section(ladder, inline(figures.ladder_figure(ladder), "ladder", what), curves)
+    figure = Markup(style.inline_svg(drawing, f"ladder-{number}", what))
+    if not (ladder.counted["epochs"] > 1).any():  # a curve of one epoch is a point
+        return Section(ladder, figure, None)
+    curves = style.svg(figures.learning_curves(ladder, runs.epochs))
+    return Section(ladder, figure, Markup(style.inline_svg(curves, f"curves-{number}", "Accuracy by epoch")))
 
 
 def _environment() -> Environment:
@@ -92,7 +90,7 @@ def _environment() -> Environment:
         "scaled": tables.scaled,
         "macs_unit": tables.macs_unit,
         "agreement": tables.agreement_sentence,
-        "describe": figures.describe,
+        "describe": provenance.describe,
         "departures": departures.departures,
         "kernel_note": departures.kernel_note,
         "provenance": provenance.provenance,

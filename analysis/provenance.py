@@ -24,6 +24,21 @@ class Provenance(NamedTuple):
     dates: str
 
 
+def describe(ladder: Ladder) -> str:
+    """What was measured: data, epochs, resolution, seeds, evaluation, and settings that differ."""
+    context, runs = ladder.context, ladder.counted
+    images = context.training_images
+    facts = [
+        f"{images:,} training images" if images else None,
+        f"{_listed(runs['epochs'])} epochs, batch {_listed(runs['batch_size'])}" if len(runs) else None,
+        f"{context.resolution} px",
+        f"{'seed' if runs['seed'].nunique() == 1 else 'seeds'} {_listed(runs['seed'])}" if len(runs) else None,
+        f"last epoch, on {ladder.evaluated_on}" if len(runs) else "no finished run",
+        context.changes or None,
+    ]
+    return " · ".join(filter(None, facts))
+
+
 def provenance(ladder: Ladder) -> Provenance:
     runs = ladder.runs
     return Provenance(
@@ -61,15 +76,13 @@ def warnings(ladder: Ladder) -> list[str]:
 
 
 def missing(ladder: Ladder) -> list[str]:
-    """A line for every rung that lacks a finished run of a seed that some other rung was started with."""
+    """What some rung was started with and these lack: a line for no finished run at all, and one for every seed."""
     done = ladder.counted.groupby("rung")["seed"].agg(set)
-    lines = []
-    for rung in ladder.table["rung"]:
-        lacking = sorted(set(ladder.seeds) - done.get(rung, set()))
-        if lacking:
-            which = "no finished run" if rung not in done else f"no finished run of seed {', '.join(map(str, lacking))}"
-            lines.append(f"{rung}: {which}")
-    return lines
+    rungs = ladder.table["rung"]
+    lacking = {"no finished run": [rung for rung in rungs if rung not in done]}
+    for seed in ladder.seeds:
+        lacking[f"no finished run of seed {seed}"] = [rung for rung in rungs if rung in done and seed not in done[rung]]
+    return [f"{what}: {', '.join(rungs)}" for what, rungs in lacking.items() if rungs]
 
 
 def unfinished(runs: pd.DataFrame) -> list[str]:
@@ -77,6 +90,10 @@ def unfinished(runs: pd.DataFrame) -> list[str]:
     left = runs[runs["status"] != "done"]
     rows = zip(left["name"], left["status"], left["reason"], strict=True)
     return [f"{name}: {status}" + (f" ({' '.join(reason.split())})" if reason else "") for name, status, reason in rows]
+
+
+def _listed(values: pd.Series) -> str:
+    return ", ".join(str(value) for value in sorted(values.unique()))
 
 
 def _recipe(recipe: dict[str, Any]) -> str:

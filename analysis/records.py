@@ -17,6 +17,7 @@ import pandas as pd
 CONFIG, SUMMARY, EPOCHS = "config.json", "summary.json", "epochs.jsonl"
 EPOCH_COLUMNS = ("epoch", "lr", "train_loss", "val_loss", "top1", "top5", "images_per_second", "seconds")
 NUMBERS = (
+    *("resolution", "seed", "epochs", "batch_size", "lr"),
     *("top1", "top5", "val_loss", "macs", "params", "activations", "images_per_second", "train_seconds"),
     *("wall_seconds", "peak_memory_mb", "epochs_done", "threads"),
 )
@@ -116,8 +117,8 @@ def read_epochs(runs: Iterable[Path], skipped: list[tuple[Path, str]]) -> pd.Dat
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """A row a run; a column is there, and a number's is numeric, even where no record has a value."""
-    frame = pd.DataFrame([dict.fromkeys(NUMBERS + OTHERS) | row for row in rows])
+    """A row a run; every column is there, numbers are numeric, and what a record leaves open is None."""
+    frame = pd.DataFrame([dict.fromkeys(NUMBERS + OTHERS) | row for row in rows], dtype=object)
     return frame.assign(**{name: pd.to_numeric(frame[name], errors="coerce") for name in NUMBERS})
 
 

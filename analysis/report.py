@@ -20,13 +20,14 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         runs = load(arguments.runs)
-        page = write_report(runs, arguments.out)
+        found = ladders(runs)
+        page = write_report(runs, found, arguments.out)
     except RecordsError as error:
         return _mistake(str(error))
     except OSError as error:
         return _mistake(f"cannot write {error.filename or arguments.out}: {error.strerror}; choose another --out")
     console = Console(highlight=False)
-    for ladder in ladders(runs):
+    for ladder in found:
         print_ladder(ladder, console)
         console.print()
     if runs.skipped:

@@ -68,9 +68,8 @@ def png(figure: Figure, dpi: int = 200) -> bytes:
     return buffer.getvalue()
 
 
-def inline_svg(figure: Figure, name: str, description: str) -> str:
-    """The figure as an element of an HTML page: `name` makes its ids unique, and the page's --fig-* colours apply."""
-    text = svg(figure)
+def inline_svg(text: str, name: str, description: str) -> str:
+    """What `svg` returns as an element of a page: `name` makes its ids unique, and the page's --fig-* colours apply."""
     text = text[text.index("<svg") :]
     text = re.sub(r'(id="|href="#|url\(#)', rf"\1{name}-", text)
     for colour, value in PALETTE.items():

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.ladder import Ladder, agreement
+from analysis.provenance import describe
 
 NOTHING = "–"
 MINUS = "−"
@@ -78,11 +79,11 @@ def print_ladder(ladder: Ladder, console: Console) -> None:
     unit, prefix = macs_unit(ladder.table["macs"])
     heads = ["n", "top-1 %", "change", "95 % interval", f"MACs {prefix}"]
     heads += ["verdict", "images/s", "paper %"] if wide else []
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("rung", no_wrap=True)
     for head in heads:
         table.add_column(head, justify="left" if head == "verdict" else "right", no_wrap=True)
-    table.add_column("paper Δ", justify="right", no_wrap=True, style="dim")
+    table.add_column("paper Δ" if wide else "paper", justify="right", no_wrap=True, style="dim")
     for _, rows in ladder.table.groupby("section", sort=False):
         for row in rows.itertuples():
             cells = [
@@ -96,8 +97,7 @@ def print_ladder(ladder: Ladder, console: Console) -> None:
             cells += [row.verdict, whole(row.images_per_second), percent(row.published_top1)] if wide else []
             table.add_row(*cells, signed(row.published_change), end_section=row.Index == rows.index[-1])
     console.print(Text(ladder.context.scale, "bold"))
-    if ladder.context.changes:
-        console.print(Text(f"with {ladder.context.changes}"))
+    console.print(Text(describe(ladder)))
     console.print(table)
     console.print(Text(agreement_sentence(ladder)))
-    console.print(Text("change: from the parent rung, in points; italic: not adopted; paper: on ImageNet-1K", "dim"))
+    console.print(Text("change: from the parent, in points; italic: not adopted; paper: ImageNet-1K", "dim"))

@@ -107,7 +107,13 @@ class Loader:
         return iter(self._kept)
 
     def _load(self, dataset: Transformed, batches: list[list[tuple[int, int]]]) -> DataLoader:
-        return DataLoader(dataset, batch_sampler=batches, num_workers=self.run.workers, collate_fn=lambda batch: batch)
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=self.run.workers,
+            collate_fn=lambda batch: batch,
+            generator=torch.Generator(),  # nothing reads it; without it, torch draws from the global one
+        )
 
 
 def split(labels: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +157,7 @@ def _fashion_mnist(data: Data) -> tuple[ArrayImages, ArrayImages]:
             dataset = FashionMNIST(data.path, train=train, download=True)
         except (OSError, RuntimeError) as error:
             raise SettingsError(
-                f"Fashion-MNIST is not in {data.path} and could not be downloaded ({error}); "
+                f"Fashion-MNIST is not in {data.path} and could not be downloaded ({' '.join(str(error).split())}); "
                 f"put its four .gz files into {Path(data.path) / 'FashionMNIST' / 'raw'}"
             ) from error
         parts.append(ArrayImages(dataset.data.numpy(), dataset.targets.numpy()))

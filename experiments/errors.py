@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
@@ -23,15 +24,17 @@ CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBas
 def in_one_line(error: BaseException, schema: type) -> str:
     """What is wrong, where, and the nearest right word. `schema` is the configuration's root dataclass."""
     text = str(error)
-    if isinstance(error, MissingConfigException) and (match := re.search(r"Could not find '([\w/-]+)/([^/']+)'", text)):
-        group, option = match.groups()
-        known = options(group) if (CONF / group).is_dir() else re.findall(r"\t(\S+)", text)
-        return f"unknown {group} {option!r}{did_you_mean(option, known)} (known: {', '.join(known)})"
+    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        known = options(group) or error.options or ()
+        return f"unknown {group} {option!r}{did_you_mean(option, known)}{_listed(known)}"
     if isinstance(error, OverrideParseException):
         return f"cannot read the override {error.override!r}: {_first_line(error.message)}"
     if isinstance(error, ConfigCompositionException):
         if match := re.search(r"Could not override '([^']+)'", text):
-            return _unknown_key(match[1], schema)
+            return unknown_key(match[1], schema)
+        if match := re.search(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):
+            return f"{match[1] or match[2]} asks for several runs; add -m, or take one value (a list is [a,b])"
         if match := re.search(r"Multiple values for (\S+?)\.? To override", text):
             return f"{match[1]} is chosen twice; name it once"
         if error.__cause__ is not None and "Error merging override" in text:
@@ -44,20 +47,27 @@ def in_one_line(error: BaseException, schema: type) -> str:
     return _first_line(text)
 
 
-def _unknown_key(key: str, schema: type) -> str:
+def unknown_key(key: str, schema: type) -> str:
     """For an override of something that is neither a setting nor a group of conf/."""
     *path, name = key.split("@")[0].replace("/", ".").split(".")
     at: Any = schema
     for part in path:
         types = get_type_hints(at) if is_dataclass(at) else {}
         if part not in types:
-            return f"there is no setting {key!r}{did_you_mean(part, types)}"
+            return f"there is no setting {key!r}{'' if part == 'hydra' else did_you_mean(part, types)}"
         at = types[part]
     known = [one.name for one in fields(at)] if is_dataclass(at) else []
-    if not path:
-        known = sorted({*known, *(folder.name for folder in CONF.iterdir() if folder.is_dir())})
-    where = f" in {'.'.join(path)!r}" if path else ""
-    return f"there is no setting {name!r}{where}{did_you_mean(name, known)} (known: {', '.join(known)})"
+    if path:
+        return f"there is no setting {name!r} in {'.'.join(path)!r}{did_you_mean(name, known)}{_listed(known)}"
+    known = sorted({*known, *(folder.name for folder in CONF.iterdir() if folder.is_dir())})
+    groups = {group: kind for group, kind in get_type_hints(at).items() if is_dataclass(kind)}
+    inside = [f"{group}.{name}" for group, kind in groups.items() if name in get_type_hints(kind)]
+    hint = f"; did you mean {inside[0]!r}?" if inside else did_you_mean(name, known)
+    return f"there is no setting {name!r}{hint}{_listed(known)}"
+
+
+def _listed(known: Sequence[str]) -> str:
+    return f" (known: {', '.join(known)})" if known else ""
 
 
 def _first_line(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import MISSING as NO_DEFAULT
 from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from fractions import Fraction
@@ -19,10 +20,10 @@ from typing import Any, Union, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from experiments.errors import SettingsError
+from experiments.errors import SettingsError, unknown_key
 from experiments.timm_names import check_timm_name
-from roadmap.designs import Design, did_you_mean
-from roadmap.steps import compose, ladder, to_design
+from roadmap.designs import Design, DesignError, did_you_mean
+from roadmap.steps import compose, ladder, regimes, rung_steps, to_design
 
 
 @dataclass
@@ -184,13 +185,18 @@ class Run:
         }
 
 
-def to_run(config: DictConfig) -> Run:
-    """The run that a composed configuration asks for.
+def to_run(config: DictConfig, overrides: Sequence[str] = ()) -> Run:
+    """The run that a composed configuration asks for. `overrides` are those that Hydra composed it from.
 
     Raises:
-        SettingsError, DesignError: if a value is impossible.
+        SettingsError: if there is no such setting, or its value is impossible.
     """
-    design = to_design(config.design)
+    _check_names(config)
+    _check_steps(overrides)
+    try:
+        design = to_design(config.design)
+    except DesignError as error:
+        raise SettingsError(f"design.{error}") from error
     recipe: Recipe = OmegaConf.to_object(config.recipe)
     data: Data = OmegaConf.to_object(config.data)
     run = Run(
@@ -263,6 +269,25 @@ def _differences(run: Run, steps: tuple[str, ...]) -> dict[str, Any]:
     return different
 
 
+def _check_names(config: DictConfig) -> None:
+    """Refuse what `+name=value` adds to the configuration and nothing reads."""
+    for path, schema in {"": Config, "design": MutableDesign, "recipe": Recipe, "data": Data}.items():
+        known = {one.name for one in fields(schema)} | {"hydra"}
+        for name in OmegaConf.select(config, path) if path else config:
+            if name not in known:
+                raise SettingsError(unknown_key(f"{path}.{name}".lstrip("."), Config))
+    if (name := config.regime.name) not in regimes():
+        raise SettingsError(f"regime.name must be one of {', '.join(regimes())}, not {name!r}")
+
+
+def _check_steps(overrides: Sequence[str]) -> None:
+    """Refuse `rung` and `step` together: Hydra would silently take the latter alone."""
+    given = dict(override.split("=", 1) for override in overrides if "=" in override)
+    if given.get("rung", "null") != "null" and "step" in given:
+        steps = ",".join(rung_steps(given["rung"]))
+        raise SettingsError(f"rung={given['rung']} is step=[{steps}]: name either the rung or all the steps, not both")
+
+
 CHOICES = {
     "recipe.optimizer": ("sgd", "adamw"),
     "recipe.schedule": ("step", "cosine"),
@@ -297,6 +322,8 @@ def _check(run: Run) -> None:
             raise SettingsError(f"{key} must be a finite number, 0 or more, not {value(key)}")
     if not 0 < run.data.subset <= 1:
         raise SettingsError(f"data.subset is the part of the training images to use, in (0, 1], not {run.data.subset}")
+    if run.seed >= 2**63:
+        raise SettingsError(f"seed must be less than 2**63, not {run.seed}")
     if run.threads is not None and run.threads < 1:
         raise SettingsError(f"threads must be at least 1, not {run.threads}")
     for key, texts in {"recipe.warmup": [run.recipe.warmup], "recipe.drops": run.recipe.drops}.items():

@@ -24,6 +24,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from experiments.errors import SettingsError
 from experiments.record import is_done, read_summary
 from experiments.settings import Run, to_run
 
@@ -41,7 +42,10 @@ def train_study(configs: Sequence[DictConfig], jobs: int | None = None) -> int:
         SettingsError, DesignError: if one of them is impossible.
         KeyboardInterrupt: after the running runs have stopped and been recorded as unfinished.
     """
-    runs = list({run.identity: run for run in map(to_run, configs)}.values())
+    if jobs is not None and jobs < 1:
+        raise SettingsError(f"hydra.launcher.jobs must be at least 1, not {jobs}")
+    asked = (to_run(config, config.hydra.overrides.task) for config in configs)
+    runs = list({run.identity: run for run in asked}.values())
     study = Study(runs, jobs or cores())
     study.train()
     return study.conclude()
@@ -86,9 +90,7 @@ class Study:
         if is_done(run):  # by another launcher, while it waited here
             self.over[run.identity] = DONE
             return
-        from experiments.worker import train_in_child
-
-        process = self.processes.Process(target=train_in_child, args=(run, self.threads), name=run.name)
+        process = self.processes.Process(target=_train, args=(run, self.threads), name=run.name)
         process.start()
         self.running[process] = run
 
@@ -166,6 +168,13 @@ class Study:
         if self.over[run.identity] != DONE:
             return Text("failed", "bold red")
         return Text(f"{(read_summary(run.directory) or {}).get('top1', float('nan')):.2f}", "green")
+
+
+def _train(run: Run, threads: int) -> None:
+    """In the child: the launcher itself imports no torch."""
+    from experiments.worker import train_in_child
+
+    train_in_child(run, threads)
 
 
 def cores() -> int:

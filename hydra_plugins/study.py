@@ -5,12 +5,14 @@ imported at its top, and annotations are not postponed (it runs the file outside
 for them).
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -23,10 +25,18 @@ class StudySweeperConf(BasicSweeperConf):
 
 
 class StudySweeper(BasicSweeper):
-    """Hydra's basic sweeper; but the launcher composes and checks every job before it starts the first."""
+    """Hydra's basic sweeper; but it composes and writes nothing: the launcher composes and checks every job first."""
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        pass
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        returns, first = [], 0
+        for batch in self.split_arguments(overrides, self.max_batch_size):
+            returns.append(self.launcher.launch(batch, initial_job_idx=first))
+            first += len(batch)
+            for job in returns[-1]:
+                _ = job.return_value  # raises what the job raised
+        return returns
 
 
 @dataclass
@@ -53,8 +63,8 @@ class LocalLauncher(Launcher):
 
         def compose(overrides: Sequence[str]) -> DictConfig:
             """The seed is a leaf that nothing else of the configuration hangs on: replicates are composed once."""
-            seeds = [item for item in overrides if item.startswith("seed=")]
-            rest = tuple(item for item in overrides if not item.startswith("seed="))
+            seeds = [item for item in overrides if re.fullmatch(r"seed=\d+", item)]
+            rest = tuple(item for item in overrides if item not in seeds)
             if rest not in composed:
                 composed[rest] = self.config_loader.load_sweep_config(self.config, list(rest))
             config = composed[rest].copy()

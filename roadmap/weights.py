@@ -25,7 +25,7 @@ def load_weights(network: Network, state: Mapping[str, Tensor]) -> str:
     """Copy a state dict into a network, whatever known layout it has; returns the layout's name.
 
     The layout is "ours", "torchvision" (for ResNets timm's too), "timm" or "authors". Checkpoints that wrap the state
-    dict in {"model": ...} or {"state_dict": ...} are unwrapped.
+    dict in {"model": ...} or {"state_dict": ...} are unwrapped. BatchNorms may lack `num_batches_tracked`, as in torch.
 
     Raises:
         WeightsError: if keys or shapes do not fit. Nothing has been changed then.
@@ -36,7 +36,11 @@ def load_weights(network: Network, state: Mapping[str, Tensor]) -> str:
     own = network.state_dict()
     names_by_layout = {layout: _keys(network, layout) for layout in layouts(network)}
     layout = max(names_by_layout, key=lambda layout: len(state.keys() & set(names_by_layout[layout].values())))
-    names = names_by_layout[layout]
+    names = {
+        ours: theirs
+        for ours, theirs in names_by_layout[layout].items()
+        if theirs in state or not ours.endswith(".num_batches_tracked")
+    }
 
     wrong = [f"missing {key}" for key in names.values() if key not in state]
     wrong += [f"unexpected {key}" for key in state.keys() - set(names.values())]
@@ -110,7 +114,7 @@ def _convnext(
     branch: tuple[str, str, str, str, str],
     head: tuple[str, str],
 ) -> dict[str, str]:
-    """A layout of ConvNeXt. The names are of: the stem's conv and norm; a downsampling; a block; its spatial conv, norm,
+    """A layout of ConvNeXt. Names: the stem's conv and norm; a downsampling; a block; its spatial conv, norm,
     two 1x1 convs and layer scale; the last norm and the classifier."""
     names = {"stem.conv": stem[0], "stem.norm": stem[1], "head.norm": head[0], "head.linear": head[1]}
     for s in range(1, 4):

@@ -119,7 +119,7 @@ def _summary(config: dict[str, Any], top1: float, status: str) -> dict[str, Any]
     epochs = config["recipe"]["epochs"]
     return {
         "status": status,
-        "reason": None if done else "loss is nan at epoch 2" if status == "diverged" else "interrupted",
+        "reason": {"diverged": "loss is nan at epoch 2", "unfinished": "interrupted"}.get(status),
         "top1": top1 if done else 11.0,  # of the last epoch so far: a trap
         "top5": 99.0,
         "val_loss": 0.5,

@@ -1,0 +1,127 @@
+"""What the tests of runs share: the command line in this process or in one of its own, and runs of a second or two."""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts: tests run side by side
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from experiments.settings import Run, register, to_run
+from experiments.train import main
+from roadmap.steps import CONF
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def small() -> tuple[str, ...]:
+    """Overrides of a run of 20 steps, 200 images a epoch, evaluated on the 10,000 test images."""
+    network = ("design.width=8", "design.depths=[1,1,1,1]")
+    return (*network, "data.subset=0.02", "recipe.epochs=2", "recipe.batch_size=20", "threads=1", "device=cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny(small: tuple[str, ...]) -> tuple[str, ...]:
+    """The same evaluated on 200 held-out images: a second."""
+    return (*small, "data.holdout=0.02")
+
+
+@pytest.fixture(scope="session")
+def run_of() -> Callable[..., Run]:
+    """The run that overrides ask for, as the training command composes it."""
+    register()
+
+    @cache
+    def compose(*overrides: str) -> Run:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return to_run(hydra.compose("config", list(overrides)))
+
+    return compose
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def command(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """`python -m experiments.train ...` in this process, in an empty working directory."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # main sets it; here it is undone after the test
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # a run takes over the process's signals: not pytest's
+
+    def call(*arguments: str) -> Outcome:
+        assert not GlobalHydra.instance().is_initialized()
+        monkeypatch.setattr(sys, "argv", ["experiments.train", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        return Outcome(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def launch(here: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """`python -m experiments.train ...` in a process of its own, in an empty working directory.
+
+    Whatever it has started and still runs at the end of the test is killed.
+    """
+    started = []
+
+    def start(*arguments: str) -> subprocess.Popen:
+        words = [sys.executable, "-m", "experiments.train", *arguments]
+        process = subprocess.Popen(
+            words, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[[Callable[[], Any]], Any]:
+    """The first true value of a condition; fails if there is none within a minute."""
+
+    def wait(condition: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + 60
+        while not (value := condition()):
+            assert time.monotonic() < deadline, "waited in vain"
+            time.sleep(0.02)
+        return value
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def summaries() -> Callable[[Path], dict[str, dict[str, Any]]]:
+    """{directory's name: summary} of the runs under a folder."""
+    return lambda runs: {path.parent.name: json.loads(path.read_text()) for path in sorted(runs.glob("*/summary.json"))}

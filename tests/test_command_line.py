@@ -1,0 +1,142 @@
+"""A mistake on the command line costs a second and one line that says what is right; a right one is never bent."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import roadmap
+from roadmap.steps import options
+
+MISTAKES = [  # what was typed, what the line must say
+    # a name that is not there: the nearest that is
+    ("design.kernal_size=5", "'kernal_size' in 'design'; did you mean 'kernel_size'?"),
+    ("desing.width=8", "'desing.width'; did you mean 'design'?"),
+    ("epochs=3", "'epochs'; did you mean 'recipe.epochs'?"),
+    ("foo=1", "there is no setting 'foo'"),
+    ("+foo=1", "there is no setting 'foo'"),
+    ("+design.foo=1", "there is no setting 'foo' in 'design'"),
+    ("+recipe.epoch=1", "'epoch' in 'recipe'; did you mean 'epochs'?"),
+    ("+data.foo=1", "there is no setting 'foo' in 'data'"),
+    ("regime.drop_pth=0.2", "there is no setting 'drop_pth' in 'regime'"),
+    ("hydra.launcher.job=3", "there is no setting 'hydra.launcher.job'"),
+    ("step=[patchify_stm]", "unknown step 'patchify_stm'; did you mean 'patchify_stem'?"),
+    ("rung=gleu", "unknown rung 'gleu'; did you mean 'gelu'?"),
+    ("rung=", "unknown rung ''"),
+    ("regime=resnet51", "unknown regime 'resnet51'; did you mean 'resnet50'?"),
+    ("regime.name=resnet51", "regime.name must be one of nano, resnet200, resnet50, not 'resnet51'"),
+    ("recipe=modren", "unknown recipe 'modren'; did you mean 'modern'?"),
+    ("data=fashion_mist", "unknown data 'fashion_mist'; did you mean 'fashion_mnist'?"),
+    ("study=laddr", "unknown study 'laddr'; did you mean 'ladder'?"),
+    ("design=convnext_tinny", "unknown design 'convnext_tinny'; did you mean 'convnext_tiny'?"),
+    ("model=timm:resnext50_32x4", "'resnext50_32x4'; did you mean 'resnext50_32x4d'?"),
+    ("model=resnet50", "'resnet50'; did you mean timm:resnet50?"),
+    ("hydra/launcher=loca", "unknown hydra/launcher 'loca'; did you mean 'local'? (known: basic, local)"),
+    # a value that can't be
+    ("design.stem=patchfy", "design.stem must be 'resnet' or 'patchify', not 'patchfy'; did you mean 'patchify'?"),
+    ("design.kernel_size=4", "design.kernel_size must be odd to keep the map's size, not 4; try 3 or 5"),
+    ("design.width=abc", "design.width=abc: "),
+    ("design.groups=3", "design.groups=3 do not divide the 16 channels"),
+    ("design.depths=[1,2,3]", "design.depths must be four positive integers"),
+    ("recipe.lr=-1", "recipe.lr must be a finite number, 0 or more, not -1.0"),
+    ("recipe.optimizer=adam", "recipe.optimizer must be sgd or adamw, not 'adam'; did you mean 'adamw'?"),
+    ("recipe.warmup=abc", "recipe.warmup must be a fraction of the run like 20/300, not 'abc'"),
+    ("recipe.mixup=0.8 recipe.batch_size=63", "recipe.batch_size must be even, not 63"),
+    ("data.holdout=1.5", "data.holdout must be in [0, 1), not 1.5"),
+    ("data.subset=0", "data.subset is the part of the training images to use, in (0, 1], not 0.0"),
+    ("device=cudo", "device must be auto or cpu or cuda or mps, not 'cudo'; did you mean 'cuda'?"),
+    ("seed=-1", "seed must be a finite number, 0 or more, not -1"),
+    ("seed=9223372036854775808", "seed must be less than 2**63"),
+    # what contradicts itself or can't be read
+    ("step=[kernel_5,kernel_7]", "steps kernel_5 and kernel_7 contradict each other"),
+    (
+        "rung=patchify_stem step=[gelu]",
+        "rung=patchify_stem is step=[modern_recipe,stage_ratio,patchify_stem]: name either",
+    ),
+    ("+rung=gelu", "rung is chosen twice"),
+    ("step=[a", "cannot read the override 'step=[a'"),
+    ("rung=gelu,kernel_7", "rung=gelu,kernel_7 asks for several runs; add -m"),
+    # in one job of a study: before any is trained
+    ("-m rung=gelu,kernal_7", "unknown rung 'kernal_7'; did you mean 'kernel_7'?"),
+    ("-m step=[gelu],[gleu]", "unknown step 'gleu'; did you mean 'gelu'?"),
+    ("-m design.width=16,0", "design.width must be a positive integer, not 0"),
+    ("-m step=[gelu],[kernel_5,kernel_7]", "steps kernel_5 and kernel_7 contradict each other"),
+    ("-m study=ladder step=[gelu]", "name either the rung or all the steps, not both"),
+    ("-m seed=0,abc", "seed=abc: "),
+    ("-m seed=0,1 hydra.launcher.jobs=-1", "hydra.launcher.jobs must be at least 1, not -1"),
+]
+
+
+@pytest.mark.parametrize(("typed", "said"), MISTAKES, ids=[typed for typed, _ in MISTAKES])
+def test_mistake_is_told_in_one_line(
+    typed: str, said: str, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "experiments.worker", None)  # no run may get as far as to import it
+    monkeypatch.delattr("experiments.study.Study.train")
+    code, out, err = command(*typed.split())
+    assert said in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert (code, out) == (2, "")
+    assert not list(here.glob("runs/*"))
+
+
+def test_help_and_mistakes_need_no_torch(here: Path) -> None:
+    code = """if True:
+        import sys
+        from experiments.train import main
+        for arguments in (["--help"], ["step=[gelo]"], ["design.stem=foo"], ["-m", "model=timm:resnet5,design"]):
+            sys.argv = ["experiments.train", *arguments]
+            try:
+                main()
+            except SystemExit as end:
+                print(arguments, end.code, file=sys.stderr)
+        print("torch" in sys.modules, file=sys.stderr)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.count("error: ") == done.stderr.count(" 2\n") == 3
+    assert done.stderr.endswith("\nFalse\n")
+
+
+def test_help_names_every_group_and_study(command: Callable) -> None:
+    code, out, _ = command("--help")
+    assert code == 0
+    for group in ("data", "design", "recipe", "regime", "rung", "step", "study"):
+        assert f"\n{group}: {', '.join(options(group))}\n" in out
+
+
+def test_command_works_from_any_directory(launch: Callable) -> None:
+    """conf/ and the launcher are found from where neither lies."""
+    process = launch("--cfg", "all", "rung=gelu", "seed=5")
+    out, _ = process.communicate()
+    assert process.returncode == 0
+    assert "_target_: hydra_plugins.study.LocalLauncher" in out
+    assert "activation: gelu" in out
+    assert "\nseed: 5\n" in out
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_order_of_steps_never_changes_the_run(seed: int, run_of: Callable) -> None:
+    rng = random.Random(seed)
+    kernels = [name for name in options("step") if name.startswith("kernel_")]
+    others = [name for name in options("step") if name not in kernels]
+    steps = [*rng.sample(others, rng.randint(2, len(others))), rng.choice(kernels)]
+    runs = [run_of(f"step=[{','.join(rng.sample(steps, len(steps)))}]") for _ in range(3)]
+    assert len({run.identity for run in runs}) == 1
+    assert runs[0] == runs[1] == runs[2]
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "resnet50"])
+def test_named_design_is_the_network_of_that_name(name: str, run_of: Callable) -> None:
+    """With either recipe, apart from what the recipe sets."""
+    original = run_of(f"design={name}", "regime=resnet50")
+    assert original.design == roadmap.design(name)
+    modern = run_of(f"design={name}", "regime=resnet50", "recipe=modern")
+    assert replace(modern.design, drop_path=0, init="kaiming", layer_scale=0) == replace(
+        roadmap.design(name), init="kaiming", layer_scale=0
+    )
+    assert modern.design.drop_path == 0.1

@@ -1,0 +1,272 @@
+"""Every image once, in batches that depend on the seed and the epoch and on nothing else."""
+
+import gzip
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
+
+from experiments import data as data_module
+from experiments.data import SAMPLE, Loader, load_images, split
+from experiments.errors import SettingsError
+from experiments.loop import evaluate
+from experiments.settings import Data, Run
+from experiments.transforms import Finish, _posterize, evaluation_transform, training_transform
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+PARTS = {"train": "train", "test": "t10k"}
+CPU = torch.device("cpu")
+
+needs_idx_files = pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
+
+
+def idx(part: str, kind: str) -> np.ndarray:
+    """One of the original files, read plainly: a header of 8 or 16 bytes, then the bytes themselves."""
+    header, shape = {"images": (16, (-1, 28, 28)), "labels": (8, (-1,))}[kind]
+    name = f"{PARTS[part]}-{kind}-idx{len(shape)}-ubyte.gz"
+    return np.frombuffer(gzip.decompress((DEBIAN / name).read_bytes()), np.uint8, offset=header).reshape(shape)
+
+
+@pytest.fixture(scope="module")
+def sample() -> dict[str, np.ndarray]:
+    with np.load(SAMPLE, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def modern(run_of: Callable, tiny: tuple[str, ...]) -> Run:
+    return run_of(*tiny, "regime=resnet50", "recipe=modern", "resolution=32")  # a regime may take from the recipe
+
+
+def test_sample_is_balanced_and_whole(sample: dict[str, np.ndarray]) -> None:
+    assert {name: (array.shape, array.dtype) for name, array in sample.items()} == {
+        "train_images": ((10_000, 28, 28), np.uint8),
+        "train_labels": ((10_000,), np.uint8),
+        "test_images": ((10_000, 28, 28), np.uint8),
+        "test_labels": ((10_000,), np.uint8),
+    }
+    for part in PARTS:
+        assert np.bincount(sample[f"{part}_labels"]).tolist() == [1000] * 10
+
+
+@needs_idx_files
+def test_sample_is_taken_from_the_original_files(sample: dict[str, np.ndarray]) -> None:
+    """Of the training images the first thousand of each class, in their order; of the test images all."""
+    labels = idx("train", "labels")
+    seen, chosen = [0] * 10, []
+    for index, label in enumerate(labels):
+        if seen[label] < 1000:
+            chosen.append(index)
+        seen[label] += 1
+    np.testing.assert_array_equal(sample["train_labels"], labels[chosen])
+    np.testing.assert_array_equal(sample["train_images"], idx("train", "images")[chosen])
+    np.testing.assert_array_equal(sample["test_labels"], idx("test", "labels"))
+    np.testing.assert_array_equal(sample["test_images"], idx("test", "images"))
+
+
+@needs_idx_files
+def test_whole_dataset_is_read_from_the_original_files(tmp_path: Path) -> None:
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in DEBIAN.glob("*.gz"):
+        shutil.copy(file, raw)
+        (raw / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
+    parts = load_images(Data("fashion_mnist", str(tmp_path), 10))
+    for part, images in zip(PARTS, parts, strict=True):
+        np.testing.assert_array_equal(images.labels, idx(part, "labels"))
+        np.testing.assert_array_equal(images.pixels, idx(part, "images"))
+
+
+def test_dataset_that_cannot_be_had_says_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Error downloading train-images-idx3-ubyte.gz")
+
+    monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
+    with pytest.raises(SettingsError) as error:
+        load_images(Data("fashion_mnist", str(tmp_path), 10))
+    assert str(tmp_path / "FashionMNIST" / "raw") in str(error.value)
+    assert "could not be downloaded" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("subset", "holdout", "trained", "held_out"),
+    [(1.0, 0.0, 1000, 0), (0.1, 0.0, 100, 0), (1.0, 0.2, 800, 200), (0.5, 0.2, 400, 200), (0.00001, 0.0, 1, 0)],
+)
+def test_split_is_balanced_and_disjoint(
+    subset: float, holdout: float, trained: int, held_out: int, sample: dict[str, np.ndarray]
+) -> None:
+    labels = sample["train_labels"]
+    chosen, rest = split(labels, Data("", None, 10, subset, holdout))
+    assert np.bincount(labels[chosen], minlength=10).tolist() == [trained] * 10
+    assert np.bincount(labels[rest], minlength=10).tolist() == [held_out] * 10
+    assert len({*chosen, *rest}) == len(chosen) + len(rest)
+
+
+def test_every_seed_trains_on_the_same_images(modern: Run) -> None:
+    one, other = Loader(modern), Loader(replace(modern, seed=1))
+    np.testing.assert_array_equal(one.training.indices, other.training.indices)
+    np.testing.assert_array_equal(one.evaluation.indices, other.evaluation.indices)
+    assert not set(one.training.indices) & set(one.evaluation.indices)
+
+
+def test_held_out_images_stay_out_of_every_subset(sample: dict[str, np.ndarray]) -> None:
+    _, all_of_it = split(sample["train_labels"], Data("", None, 10, 1.0, 0.2))
+    _, of_subset = split(sample["train_labels"], Data("", None, 10, 0.1, 0.2))
+    np.testing.assert_array_equal(all_of_it, of_subset)
+
+
+@pytest.mark.parametrize("size", [1, 249, 250, 251, 503])
+def test_evaluation_counts_every_image_once(size: int, modern: Run) -> None:
+    """A network that answers with the position of a marked pixel knows what the accuracy must be."""
+    loader = Loader(modern)
+    pixels = np.zeros((size, 28, 28), np.uint8)
+    pixels[np.arange(size), 10, np.arange(size) % 10] = 255
+    labels = np.where(np.arange(size) % 3 == 0, np.arange(size) % 10, (np.arange(size) + 1) % 10)
+    loader.evaluation.images = data_module.ArrayImages(pixels, labels)
+    loader.evaluation.indices = np.arange(size)
+
+    class Marked(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images[:, 0, 12, 2:12]  # 28 pixels centred in 32
+
+    for _ in range(2):  # the second time from memory
+        seen = [sample for _, _, samples in loader.evaluation_batches() for _, sample in samples]
+        assert seen == list(range(size))
+        result = evaluate(Marked(), loader.evaluation_batches(), Finish(modern.recipe, 0, CPU))
+        assert result["top1"] == pytest.approx(100 * len(range(0, size, 3)) / size)
+
+
+def epoch(run: Run, number: int = 0) -> list[tuple[torch.Tensor, torch.Tensor, list]]:
+    return list(Loader(run).epoch(number))
+
+
+def same(one: list, other: list) -> bool:
+    return all(
+        torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and a[2] == b[2] for a, b in zip(one, other, strict=True)
+    )
+
+
+def test_batches_depend_on_neither_workers_nor_what_was_drawn_before(modern: Run) -> None:
+    plain = epoch(modern)
+    torch.rand(3), np.random.rand(3), random.random()
+    assert same(plain, epoch(modern))
+    assert same(plain, epoch(replace(modern, workers=2)))
+
+
+def test_batches_depend_on_epoch_and_seed(modern: Run) -> None:
+    plain = epoch(modern)
+    for other in (epoch(modern, 1), epoch(replace(modern, seed=1))):
+        assert [samples for _, _, samples in plain] != [samples for _, _, samples in other]
+        assert sorted(s for _, _, samples in plain for _, s in samples) == sorted(
+            s for _, _, samples in other for _, s in samples
+        )
+
+
+def test_augmentation_of_an_image_changes_with_the_epoch(modern: Run) -> None:
+    training = Loader(modern).training
+    first, again, later = (training.__getitems__([(e, 5)])[0] for e in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)
+
+
+def test_drawing_batches_leaves_the_global_generators_alone(modern: Run) -> None:
+    def state() -> tuple:
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = state()
+    images, _, samples = epoch(modern)[0]
+    Finish(modern.recipe, 0, CPU)(images, samples)
+    assert state() == before
+
+
+def test_last_incomplete_batch_is_dropped(modern: Run) -> None:
+    batches = epoch(replace(modern, recipe=replace(modern.recipe, batch_size=30)))
+    assert [len(labels) for _, labels, _ in batches] == [30] * 6
+    assert len({sample for _, _, samples in batches for sample in samples}) == 180
+
+
+def test_batch_of_more_than_there_is_is_refused(modern: Run) -> None:
+    with pytest.raises(SettingsError, match=r"recipe\.batch_size=202 is more than the 200 training images"):
+        Loader(replace(modern, recipe=replace(modern.recipe, batch_size=202)))
+
+
+def test_images_are_what_was_stored(modern: Run, sample: dict[str, np.ndarray]) -> None:
+    """In evaluation: grey as RGB, 28 pixels centred in 32, normalised as ImageNet is."""
+    loader = Loader(modern)
+    images, labels, samples = next(loader.evaluation_batches())
+    finished = Finish(modern.recipe, 0, CPU)(images)
+    index = samples[3][1]
+    framed = np.pad(sample["train_images"][index], 2).astype(np.float32) / 255
+    for channel in range(3):
+        expected = (framed - IMAGENET_DEFAULT_MEAN[channel]) / IMAGENET_DEFAULT_STD[channel]
+        np.testing.assert_allclose(finished[3, channel].numpy(), expected, atol=1e-5)
+    assert labels[3] == sample["train_labels"][index]
+    assert finished.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_large_images_are_resized_and_cropped_as_in_the_paper(modern: Run) -> None:
+    """Resize so that 224 of 256 remain, centre crop."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8))
+    resized = image.resize((round(256 * 400 / 300), 256), Image.Resampling.BICUBIC)
+    left = round((resized.width - 224) / 2)
+    expected = np.asarray(resized.crop((left, 16, left + 224, 240))).transpose(2, 0, 1)
+    np.testing.assert_array_equal(evaluation_transform(modern.recipe, 224)(image), expected)
+    assert training_transform(modern.recipe, 224)(image).shape == (3, 224, 224)
+
+
+def test_original_recipe_crops_and_flips_alone(run_of: Callable) -> None:
+    """Every augmented image is a crop of the padded one, mirrored or not."""
+    transform = training_transform(run_of().recipe, 32)
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
+    padded = np.pad(pixels, ((4, 4), (4, 4), (0, 0)))
+    crops = {
+        padded[y : y + 32, x : x + 32][:, ::mirror].tobytes() for x in range(5) for y in range(5) for mirror in (1, -1)
+    }
+    images = [np.asarray(transform(Image.fromarray(pixels))) for _ in range(60)]
+    drawn = {image.transpose(1, 2, 0).tobytes() for image in images}
+    assert drawn <= crops
+    assert len(drawn) > 20
+
+
+def test_erasing_of_a_sample_does_not_depend_on_its_neighbours(modern: Run) -> None:
+    finish = Finish(modern.recipe, 0, CPU)
+    images = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8)
+    samples = [(0, index) for index in range(40)]
+    together = finish(images, samples)
+    alone = torch.cat([finish(images[i : i + 1], samples[i : i + 1]) for i in reversed(range(40))]).flip(0)
+    assert torch.equal(together, alone)
+    erased = (together != finish(images)).flatten(1).any(1).sum()
+    assert 3 <= erased <= 20  # a quarter of 40
+    assert not torch.equal(together, finish(images, [(1, index) for index in range(40)]))
+
+
+def test_nothing_is_erased_without_the_recipe_saying_so(run_of: Callable) -> None:
+    images = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8)
+    finish = Finish(run_of().recipe, 0, CPU)
+    assert torch.equal(finish(images, [(0, index) for index in range(40)]), finish(images))
+
+
+@pytest.mark.parametrize("bits", range(9))
+def test_posterize_takes_any_number_of_bits(bits: int) -> None:
+    """Of 0, which Pillow refuses, it makes black."""
+    image = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB")
+    expected = np.asarray(image) & (256 - 2 ** (8 - bits))
+    np.testing.assert_array_equal(np.asarray(_posterize(ImageOps.posterize)(image, bits)), expected)
+
+
+def test_rand_augment_never_fails(modern: Run) -> None:
+    """Also where its noise reaches magnitudes that the library refuses."""
+    transform = training_transform(modern.recipe, 32)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8))
+    for seed in range(300):
+        random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+        assert transform(image).shape == (3, 32, 32)

@@ -1,0 +1,319 @@
+"""Every combination of switches is a network that trains, and every network is made as the readings say.
+
+The readings are those of the facts behind this project: how the paper's Section 2 is understood where it is silent.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import roadmap
+from roadmap import Design
+from roadmap.block import Block, DropPath, LayerNorm2d, LayerScale, PointwiseLinear
+
+torch.set_num_threads(1)
+
+SWITCHES = {
+    "stem": ("resnet", "patchify"),
+    "groups": (1, 2, "depthwise"),
+    "bottleneck": ("classic", "inverted"),
+    "spatial_conv": ("middle", "first"),
+    "activation": ("relu", "gelu"),
+    "activations": ("all", "one"),
+    "norm": ("batch", "layer"),
+    "norms": ("all", "one"),
+    "downsampling": ("block", "separate"),
+}
+VALUES = {  # that leave the other layers as they are
+    "kernel_size": (1, 3, 7),
+    "layer_scale": (0.0, 1e-6),
+    "drop_path": (0.0, 0.1),
+    "init": ("kaiming", "truncated_normal"),
+    "head_scale": (1.0, 0.001),
+}
+SMALL = Design(width=8, depths=(1, 2, 1, 1))
+CLASSES = 10
+
+RUNGS = {rung.name: rung.design for rung in roadmap.ladder("resnet50")}
+
+
+def sketch(module: nn.Module) -> str:
+    """The layers in order, a word each: "7x7/2+b" is a conv with stride 2 and a bias, "d" before it means depthwise."""
+    return " ".join(word for layer in module.modules() if (word := _word(layer)))
+
+
+def _word(layer: nn.Module) -> str:
+    if isinstance(layer, nn.Conv2d):
+        depthwise = "d" if layer.groups == layer.in_channels > 1 else ""
+        stride = f"/{layer.stride[0]}" if layer.stride[0] > 1 else ""
+        return f"{depthwise}{layer.kernel_size[0]}x{layer.kernel_size[0]}{stride}{_bias(layer)}"
+    if isinstance(layer, PointwiseLinear):
+        return f"1x1{_bias(layer)}"
+    if isinstance(layer, nn.Linear):
+        return f"linear{_bias(layer)}"
+    names = {nn.BatchNorm2d: "BN", nn.BatchNorm1d: "BN1d", LayerNorm2d: "LN", nn.LayerNorm: "LN1d"}
+    names |= {nn.ReLU: "ReLU", nn.GELU: "GELU", nn.MaxPool2d: "max", nn.AdaptiveAvgPool2d: "mean"}
+    return names.get(type(layer), "")
+
+
+def _bias(layer: nn.Conv2d | nn.Linear) -> str:
+    return "+b" if layer.bias is not None else ""
+
+
+def build_on_meta(design: Design) -> roadmap.Network:
+    with torch.device("meta"):
+        return roadmap.build(design, CLASSES)
+
+
+def first_blocks(network: nn.Module) -> list[Block]:
+    """Of stage 1, and of stage 2."""
+    return [network.stages[stage].blocks[0] for stage in (0, 1)]
+
+
+# ---------------------------------------------------------------- every combination
+
+
+@pytest.mark.parametrize("stem", SWITCHES["stem"])
+@pytest.mark.parametrize("groups", SWITCHES["groups"])
+def test_every_combination_builds(stem: str, groups: int | str) -> None:
+    """All 768 that differ in their layers, from images to logits. (Real weights: at this size, faster than meta.)"""
+    images = torch.randn(2, 3, 32, 32)
+    base = replace(SMALL, depths=(1, 1, 1, 1), stem=stem, groups=groups, init="truncated_normal")
+    others = {name: values for name, values in SWITCHES.items() if name not in ("stem", "groups")}
+    for values in product(*others.values()):
+        design = replace(base, **dict(zip(others, values, strict=True)))
+        with torch.no_grad():
+            assert roadmap.build(design, CLASSES)(images).isfinite().all(), design
+
+
+def some_designs(count: int) -> Iterator[Design]:
+    rng = random.Random(0)
+    for _ in range(count):
+        yield replace(SMALL, **{name: rng.choice(values) for name, values in (SWITCHES | VALUES).items()})
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_combinations_train_every_parameter(part: int) -> None:
+    """A parameter without a gradient is one that the network does not use."""
+    for design in list(some_designs(240))[part::4]:
+        torch.manual_seed(0)
+        network = roadmap.build(design, CLASSES)
+        network(torch.randn(8, 3, 32, 32)).logsumexp(1).sum().backward()
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, f"{name} is not used by {design}"
+            assert parameter.grad.isfinite().all(), f"{name} has an infinite gradient in {design}"
+
+
+def test_no_classes_is_an_error() -> None:
+    with pytest.raises(ValueError, match="num_classes must be at least 1, not 0"):
+        roadmap.build(SMALL, 0)
+
+
+# ---------------------------------------------------------------- readings 1 to 5: on the road
+
+# rung: stem; first block of stage 2: branch; its shortcut; after the addition. Each line changes what its step changes.
+ROAD = {
+    "resnet": ("7x7/2 BN ReLU max", "1x1 BN ReLU 3x3/2 BN ReLU 1x1 BN", "1x1/2 BN", "ReLU"),
+    "modern_recipe": ("7x7/2 BN ReLU max", "1x1 BN ReLU 3x3/2 BN ReLU 1x1 BN", "1x1/2 BN", "ReLU"),
+    "patchify_stem": ("4x4/4 BN ReLU", "1x1 BN ReLU 3x3/2 BN ReLU 1x1 BN", "1x1/2 BN", "ReLU"),
+    "depthwise_conv": ("4x4/4 BN ReLU", "1x1 BN ReLU d3x3/2 BN ReLU 1x1 BN", "1x1/2 BN", "ReLU"),
+    "invert_dimensions": ("4x4/4 BN ReLU", "1x1 BN ReLU d3x3/2 BN ReLU 1x1 BN", "1x1/2 BN", "ReLU"),
+    "move_up_depthwise": ("4x4/4 BN ReLU", "d3x3/2 BN ReLU 1x1 BN ReLU 1x1 BN", "1x1/2 BN", "ReLU"),
+    "kernel_7": ("4x4/4 BN ReLU", "d7x7/2 BN ReLU 1x1 BN ReLU 1x1 BN", "1x1/2 BN", "ReLU"),
+    "gelu": ("4x4/4 BN GELU", "d7x7/2 BN GELU 1x1 BN GELU 1x1 BN", "1x1/2 BN", "GELU"),
+    "fewer_activations": ("4x4/4 BN GELU", "d7x7/2 BN 1x1 BN GELU 1x1 BN", "1x1/2 BN", ""),
+    "fewer_norms": ("4x4/4 BN GELU", "d7x7/2 BN 1x1+b GELU 1x1+b", "1x1/2 BN", ""),
+    "layer_norm": ("4x4/4+b LN GELU", "d7x7/2+b LN 1x1+b GELU 1x1+b", "1x1/2+b LN", ""),
+    "separate_downsampling": ("4x4/4+b LN", "d7x7+b LN 1x1+b GELU 1x1+b", "", ""),
+}
+
+
+@pytest.mark.parametrize("rung", ROAD)
+def test_rung_has_these_layers(rung: str) -> None:
+    network = build_on_meta(RUNGS[rung])
+    block = first_blocks(network)[1]
+    parts = network.stem, block.branch, block.shortcut, block.activation
+    assert tuple(map(sketch, parts)) == ROAD[rung]
+
+
+def test_only_separate_downsampling_puts_layers_between_stages_and_after_the_pool() -> None:
+    last = build_on_meta(RUNGS["separate_downsampling"])
+    assert [sketch(stage.downsample) for stage in last.stages[1:]] == ["LN 2x2/2+b"] * 3
+    assert not hasattr(last.stages[0], "downsample")
+    assert sketch(last.head) == "mean LN1d linear+b"
+    before = build_on_meta(RUNGS["layer_norm"])
+    assert not any(hasattr(stage, "downsample") for stage in before.stages)
+    assert sketch(before.head) == "mean linear+b"
+
+
+@pytest.mark.parametrize(
+    ("rung", "projects"), [("resnet", True), ("increase_width", True), ("invert_dimensions", False)]
+)
+def test_stage_1_projects_only_when_it_widens(rung: str, projects: bool) -> None:
+    shortcut = first_blocks(build_on_meta(RUNGS[rung]))[0].shortcut
+    assert sketch(shortcut) == ("1x1 BN" if projects else "")
+
+
+def test_layer_scale_comes_with_the_modern_recipe() -> None:
+    def scales(rung: str) -> list[LayerScale]:
+        return [module for module in roadmap.build(RUNGS[rung], CLASSES).modules() if isinstance(module, LayerScale)]
+
+    assert not scales("resnet")
+    assert len(scales("modern_recipe")) == 3 + 4 + 6 + 3
+    assert all(scale.gamma.eq(1e-6).all() for scale in scales("modern_recipe"))
+
+
+def test_branch_is_scaled_then_added_then_activated() -> None:
+    """Reading 4's order, at a rung that has both a layer scale and an activation after the addition."""
+    network = roadmap.build(replace(SMALL, layer_scale=1e-6), CLASSES).eval()
+    block = first_blocks(network)[1]
+    nn.init.uniform_(block.layer_scale.gamma, 1, 2)
+    x = torch.randn(2, 32, 8, 8)
+    expected = (block.shortcut(x) + block.layer_scale.gamma.view(1, -1, 1, 1) * block.branch(x)).relu()
+    torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize("depths", [(3, 4, 6, 3), (3, 3, 27, 3)])
+def test_drop_path_is_linear_over_depth(depths: tuple[int, ...]) -> None:
+    network = build_on_meta(Design(depths=depths, width=8, drop_path=0.5))
+    blocks = [block for stage in network.stages for block in stage.blocks]
+    rates = [getattr(block.drop_path, "p", 0.0) for block in blocks]
+    assert rates == pytest.approx(torch.linspace(0, 0.5, sum(depths)).tolist(), abs=1e-7)
+
+
+# ---------------------------------------------------------------- readings 7 to 11: off the road
+
+
+@pytest.mark.parametrize(
+    ("switches", "branch"),
+    [
+        # 7: the only norm directly after the spatial conv, the only activation directly before the last 1x1
+        ({"norms": "one"}, "1x1+b ReLU 3x3/2 BN ReLU 1x1+b"),
+        ({"activations": "one"}, "1x1 BN 3x3/2 BN ReLU 1x1 BN"),
+        ({"norms": "one", "activations": "one"}, "1x1+b 3x3/2 BN ReLU 1x1+b"),
+        ({"norms": "one", "norm": "layer"}, "1x1+b ReLU 3x3/2+b LN ReLU 1x1+b"),
+        ({"norms": "one", "activations": "one", "spatial_conv": "first"}, "3x3/2 BN 1x1+b ReLU 1x1+b"),
+        # 8: the spatial conv first in a classic bottleneck, dense when not grouped
+        ({"spatial_conv": "first"}, "3x3/2 BN ReLU 1x1 BN ReLU 1x1 BN"),
+    ],
+)
+def test_block_off_the_road_has_these_layers(switches: dict[str, str], branch: str) -> None:
+    assert sketch(first_blocks(build_on_meta(replace(SMALL, **switches)))[1].branch) == branch
+
+
+def channels(module: nn.Module) -> list[tuple[int, int]]:
+    return [(layer.in_channels, layer.out_channels) for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+
+
+@pytest.mark.parametrize(
+    ("switches", "expected"),
+    [  # of stage 2's first block, at w = 8: c_in 4 * 8 or 8, c = 16
+        ({}, [(32, 16), (16, 16), (16, 64)]),
+        ({"spatial_conv": "first"}, [(32, 32), (32, 16), (16, 64)]),  # 8
+        ({"bottleneck": "inverted"}, [(8, 64), (64, 64), (64, 16)]),
+        ({"bottleneck": "inverted", "spatial_conv": "first"}, [(8, 8), (8, 64), (64, 16)]),
+    ],
+)
+def test_channels_of_a_block(switches: dict[str, str], expected: list[tuple[int, int]]) -> None:
+    assert channels(first_blocks(build_on_meta(replace(SMALL, **switches)))[1].branch) == expected
+
+
+def test_separate_downsampling_of_classic_bottlenecks() -> None:
+    """Reading 9: 4 * c_(i-1) to 4 * c_i, and stage 1 keeps its projection."""
+    network = build_on_meta(replace(SMALL, downsampling="separate"))
+    assert [channels(stage.downsample) for stage in network.stages[1:]] == [[(32, 64)], [(64, 128)], [(128, 256)]]
+    assert [sketch(block.shortcut) for block in first_blocks(network)] == ["1x1 BN", ""]
+    assert channels(first_blocks(network)[0].shortcut) == [(8, 32)]
+
+
+def test_separate_downsampling_of_a_batch_norm_network_with_the_resnet_stem() -> None:
+    """Readings 10 and 11."""
+    network = build_on_meta(replace(SMALL, downsampling="separate"))
+    assert sketch(network.stem) == "7x7/2 BN max"
+    assert sketch(network.stages[1].downsample) == "BN 2x2/2+b"
+    assert sketch(network.head) == "mean BN1d linear+b"
+
+
+def test_grouped_conv_has_its_groups() -> None:
+    """ResNeXt: 32 groups, say."""
+    block = first_blocks(build_on_meta(Design(groups=32)))[1]
+    assert block.branch.spatial.groups == 32
+
+
+# ---------------------------------------------------------------- initial weights
+
+
+def weighted(network: nn.Module) -> Iterator[nn.Conv2d | nn.Linear]:
+    return (module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
+
+
+def test_truncated_normal_init() -> None:
+    """A.1: std 0.02 for every conv and linear, biases 0; norms start as the identity."""
+    network = roadmap.build(replace(RUNGS["separate_downsampling"], depths=(1, 1, 1, 1)))
+    for module in weighted(network):
+        assert module.weight.std().item() == pytest.approx(0.02, rel=0.1)
+        assert module.bias.eq(0).all()
+    for module in network.modules():
+        if isinstance(module, nn.LayerNorm):
+            assert module.weight.eq(1).all()
+            assert module.bias.eq(0).all()
+
+
+def test_kaiming_init() -> None:
+    """torchvision's ResNet: variance 2 / fan_out for convs; the classifier as torch makes it."""
+    network = roadmap.build(RUNGS["resnet"])
+    for module in weighted(network.stages):
+        fan_out = module.out_channels * module.kernel_size[0] ** 2
+        assert module.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.05)
+    bound = 2048**-0.5
+    assert 0.99 * bound < network.head.linear.weight.abs().max() <= bound
+
+
+def test_head_scale_scales_the_classifier_alone() -> None:
+    def weights(scale: float) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        return roadmap.build(replace(SMALL, head_scale=scale), CLASSES).state_dict()
+
+    whole, scaled = weights(1.0), weights(0.001)
+    for name in whole:
+        factor = 0.001 if name.startswith("head.linear") else 1
+        torch.testing.assert_close(scaled[name], whole[name] * factor)
+
+
+# ---------------------------------------------------------------- stochastic depth and memory layout
+
+
+def test_drop_path_drops_samples_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    out = DropPath(0.25)(torch.ones(20_000, 2, 1, 3)).flatten(1)
+    assert (out == out[:, :1]).all(), "a sample is kept or dropped whole"
+    assert out.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert out.mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_drop_path_is_timms() -> None:
+    x = torch.randn(64, 3, 2, 2)
+    outputs = []
+    for drop_path in (DropPath(0.3), timm.layers.DropPath(0.3)):
+        torch.manual_seed(1)
+        outputs.append(drop_path(x))
+    assert torch.equal(*outputs)
+
+
+def test_drop_path_evaluates_to_the_identity() -> None:
+    x = torch.randn(8, 3, 2, 2)
+    assert torch.equal(DropPath(0.9).eval()(x), x)
+
+
+@pytest.mark.parametrize("rung", ["resnet", "separate_downsampling"])
+def test_maps_stay_in_channels_last_memory(rung: str) -> None:
+    """Whatever memory the images come in: else every LayerNorm would copy its map."""
+    network = roadmap.build(replace(RUNGS[rung], width=8, depths=(1, 1, 1, 1)), CLASSES)
+    maps = network.stages(network.stem(torch.randn(2, 3, 64, 64)))
+    assert maps.is_contiguous(memory_format=torch.channels_last)

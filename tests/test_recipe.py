@@ -1,0 +1,173 @@
+"""Recipes are what facts/README.md says: Tables 5 and 6 of the paper, and the formulas of the authors' code."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from torch import nn
+
+import roadmap
+from experiments.recipe import Objective, learning_rate, make_optimizer, set_learning_rate
+from experiments.settings import Recipe
+
+TABLES = {  # facts/README.md, "The recipes"
+    "original": {
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "lr": 0.1,
+        "batch_size": 256,
+        "weight_decay": 1e-4,
+        "decay_1d": True,
+        "schedule": "step",
+        "drops": ["30/90", "60/90"],
+        "drop_factor": 0.1,
+        "epochs": 90,
+        "rand_augment": None,
+        "random_erasing": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
+        "label_smoothing": 0.0,
+        "interpolation": "bilinear",
+    },
+    "modern": {
+        "optimizer": "adamw",
+        "betas": [0.9, 0.999],
+        "eps": 1e-8,
+        "lr": 4e-3,
+        "min_lr": 1e-6,
+        "batch_size": 4096,
+        "weight_decay": 0.05,
+        "decay_1d": False,
+        "schedule": "cosine",
+        "warmup": "20/300",
+        "epochs": 300,
+        "rand_augment": "rand-m9-mstd0.5-inc1",
+        "random_erasing": 0.25,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "label_smoothing": 0.1,
+        "interpolation": "bicubic",
+    },
+}
+STEPS = [90, 300, 468, 1407, 7777]
+
+
+@pytest.fixture(scope="module", params=TABLES)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def recipes(run_of: Callable) -> dict[str, Recipe]:
+    """As the paper's scale trains with them."""
+    return {name: run_of("regime=resnet50", f"recipe={name}").recipe for name in TABLES}
+
+
+def test_recipe_is_the_published_table(name: str, recipes: dict[str, Recipe]) -> None:
+    assert {key: getattr(recipes[name], key) for key in TABLES[name]} == TABLES[name]
+
+
+@pytest.mark.parametrize(("regime", "drop_path"), [("resnet50", 0.1), ("resnet200", 0.5)])
+def test_modern_recipe_sets_its_part_of_the_design(regime: str, drop_path: float, run_of: Callable) -> None:
+    original, modern = (run_of(f"regime={regime}", f"recipe={name}").design for name in TABLES)
+    assert (original.init, original.layer_scale, original.drop_path) == ("kaiming", 0, 0)
+    assert (modern.init, modern.layer_scale, modern.drop_path) == ("truncated_normal", 1e-6, drop_path)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_modern_learning_rate_warms_up_and_follows_the_cosine(steps: int, recipes: dict[str, Recipe]) -> None:
+    base, low = 4e-3, 1e-6
+    warmup = steps * 20 // 300
+    rising = [base * t / (warmup - 1) for t in range(warmup)]
+    falling = [low + (base - low) * (1 + math.cos(math.pi * i / (steps - warmup))) / 2 for i in range(steps - warmup)]
+    actual = [learning_rate(recipes["modern"], step, steps) for step in range(steps)]
+    assert actual == pytest.approx(rising + falling, rel=0, abs=1e-12)
+    assert (actual[0], max(actual)) == (0, base)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_original_learning_rate_drops_at_a_third_and_two_thirds(steps: int, recipes: dict[str, Recipe]) -> None:
+    expected = [0.1 if 3 * t < steps else 0.01 if 3 * t < 2 * steps else 0.001 for t in range(steps)]
+    actual = [learning_rate(recipes["original"], step, steps) for step in range(steps)]
+    assert actual == pytest.approx(expected, rel=0, abs=1e-12)
+
+
+def test_warmup_of_no_or_one_step(recipes: dict[str, Recipe]) -> None:
+    assert learning_rate(recipes["modern"], 0, 14) == pytest.approx(4e-3)  # 14 / 15: none
+    assert [learning_rate(recipes["modern"], step, 15) for step in (0, 1)] == pytest.approx([0, 4e-3])
+
+
+NETWORKS = {
+    "resnet": lambda: roadmap.build(roadmap.Design(depths=(1, 1, 1, 1), width=8), 10),
+    "convnext": lambda: roadmap.build(roadmap.ladder("nano")[-1].design, 10),
+    "road": lambda: roadmap.build(roadmap.ladder("nano")[8].design, 10),
+    "timm:test_convnext": lambda: timm.create_model("test_convnext", num_classes=10),
+    "timm:test_resnet": lambda: timm.create_model("test_resnet", num_classes=10),
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_weight_decay_spares_one_dimension_in_the_modern_recipe_alone(
+    network: str, name: str, recipes: dict[str, Recipe]
+) -> None:
+    model = NETWORKS[network]()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = make_optimizer(recipes[name], model).param_groups
+    decay = {names[id(parameter)]: group["weight_decay"] for group in groups for parameter in group["params"]}
+    one_dimension = {name for name, p in model.named_parameters() if name.endswith(("bias", "gamma")) or p.ndim == 1}
+    assert one_dimension
+    assert len(decay) == sum(len(group["params"]) for group in groups) == len(names)
+    if name == "original":
+        assert set(decay.values()) == {1e-4}
+    else:
+        assert decay == {name: 0.0 if name in one_dimension else 0.05 for name in names.values()}
+
+
+def test_optimizer_has_the_recipes_settings(recipes: dict[str, Recipe]) -> None:
+    network = nn.Linear(2, 2)
+    sgd, adamw = (make_optimizer(recipes[name], network) for name in ("original", "modern"))
+    assert type(sgd) is torch.optim.SGD
+    assert (sgd.defaults["momentum"], sgd.defaults["nesterov"], sgd.defaults["dampening"]) == (0.9, False, 0)
+    assert type(adamw) is torch.optim.AdamW
+    assert (adamw.defaults["betas"], adamw.defaults["eps"]) == ((0.9, 0.999), 1e-8)
+    set_learning_rate(adamw, 0.123)
+    assert {group["lr"] for group in adamw.param_groups} == {0.123}
+
+
+LOGITS = nn.Linear(12, 10)
+
+
+def network(images: torch.Tensor) -> torch.Tensor:
+    return LOGITS(images.flatten(1))
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(8, 3, 2, 2, generator=generator), torch.randint(10, (8,), generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "expected"), [(0.0, nn.CrossEntropyLoss()), (0.1, LabelSmoothingCrossEntropy(0.1))]
+)
+def test_loss_without_mixing(smoothing: float, expected: nn.Module, batch: tuple) -> None:
+    images, labels = batch
+    objective = Objective(Recipe(label_smoothing=smoothing), 10)
+    torch.testing.assert_close(objective(network, images, labels), expected(network(images), labels))
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.8, 1.0), (0.8, 0.0), (0.0, 1.0)])
+def test_loss_with_mixing_is_timms(mixup: float, cutmix: float, batch: tuple) -> None:
+    images, labels = batch
+    mix = timm.data.Mixup(mixup, cutmix, prob=1.0, switch_prob=0.5, mode="batch", label_smoothing=0.1, num_classes=10)
+    objective = Objective(Recipe(mixup=mixup, cutmix=cutmix, label_smoothing=0.1), 10)
+    for seed in range(4):
+        np.random.seed(seed)
+        actual = objective(network, images.clone(), labels)
+        np.random.seed(seed)
+        mixed, targets = mix(images.clone(), labels)
+        torch.testing.assert_close(actual, SoftTargetCrossEntropy()(network(mixed), targets))

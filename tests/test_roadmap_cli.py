@@ -1,0 +1,136 @@
+"""`python -m roadmap` prints the right table, to people and to programs, and fails in one line."""
+
+import csv
+import io
+import os
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+
+import roadmap
+from roadmap.__main__ import CLOSED_PIPE, Sheet, as_csv, as_markdown, as_table, count, main
+
+sheet = cache(count)
+DISCREPANCIES = {"layer_norm": (4.46, "4.15"), "separate_downsampling": (4.49, "4.46")}
+
+
+def note(sheet: Sheet) -> str:
+    """The one on discrepancies, if there is one."""
+    return " ".join(note for note in sheet.notes() if "Discrepancies" in note)
+
+
+def test_discrepancies_of_the_printed_table_are_found() -> None:
+    found = {
+        line.rung.name: (line.rung.published.gflops, f"{line.cost.macs / 1e9:.2f}")
+        for line in sheet("resnet50").discrepancies()
+    }
+    assert found == DISCREPANCIES
+    assert "layer_norm 4.46 printed, 4.15 counted; separate_downsampling 4.49 printed, 4.46 counted" in note(
+        sheet("resnet50")
+    )
+
+
+def test_no_discrepancy_is_claimed_where_none_can_be() -> None:
+    """At another size, or for another regime's networks, printed and counted do not compare."""
+    for incomparable in (sheet("nano"), sheet("resnet50")._replace(resolution=64)):
+        assert not incomparable.discrepancies()
+        assert not note(incomparable)
+
+
+def test_change_is_from_the_parent_and_not_from_the_line_above() -> None:
+    change = {line.rung.name: line.change for line in sheet("resnet50").lines}
+    assert change["resnet"] is None
+    assert change["kernel_11"] == pytest.approx(80.47 - 79.92)
+    assert change["gelu"] == pytest.approx(0.05)
+    assert "from move_up_depthwise for kernel_7, kernel_9 and kernel_11; from kernel_7 for gelu" in "".join(
+        sheet("resnet50").notes()
+    )
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+@pytest.mark.parametrize("regime", ["resnet50", "nano"])
+def test_table_fits_80_columns_and_cuts_nothing(regime: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    table = as_table(sheet(regime))
+    assert "…" not in table
+    assert max(map(len, table.splitlines())) <= max(columns, 80)
+    for line in sheet(regime).lines:
+        assert (line.rung.name if line.rung.adopted else f"({line.rung.name})") in table
+
+
+def test_nano_says_whose_the_published_numbers_are() -> None:
+    for text in (as_table(sheet("nano")), as_markdown(sheet("nano"))):
+        assert "published: resnet50" in text
+        assert "ImageNet-1K, 224 px" in text
+    assert "32 px, 10 classes" in as_table(sheet("nano"))
+
+
+def test_csv_is_the_ladder() -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(sheet("nano")))))
+    for row, rung in zip(rows, roadmap.ladder("nano"), strict=True):
+        assert row["rung"] == rung.name
+        assert row["parent"] == (rung.parent or "")
+        assert row["adopted"] == ("yes" if rung.adopted else "no")
+        assert (row["published_regime"], float(row["published_top1"])) == ("resnet50", rung.published.top1)
+        cost = roadmap.cost(rung.design, 32, 10)
+        assert (int(row["macs"]), int(row["params"]), int(row["activations"])) == cost
+
+
+def test_csv_leaves_stdout_to_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--regime", "nano", "--format", "csv"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1 + 17
+    assert "kernel_5, kernel_9 and kernel_11" in err
+
+
+def test_markdown_is_one_table_and_its_notes() -> None:
+    table, *notes = as_markdown(sheet("resnet50")).split("\n\n")
+    assert {line.count("|") for line in table.splitlines()} == {7}
+    assert len(table.splitlines()) == 2 + 17
+    assert notes[-1].startswith(r"\* Discrepancies")
+
+
+def test_resolution_is_counted() -> None:
+    assert sheet("nano").resolution == 32
+    larger = sheet("nano", 64)
+    assert larger.resolution == 64
+    assert larger.lines[0].cost == roadmap.cost(roadmap.ladder("nano")[0].design, 64, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--regime", "resnet51"], "unknown regime 'resnet51'; did you mean 'resnet50'?"),
+        (["--resolution", "31"], "at least 32 pixels, not '31'"),
+        (["--resolution", "big"], "at least 32 pixels, not 'big'"),
+        (["--format", "html"], "'table', 'csv', 'markdown'"),
+        (["--regmie", "nano"], "--regmie"),
+    ],
+)
+def test_error_is_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert exit_.value.code == 2
+    assert words in err
+    assert err.count("\n") == 1
+    assert not out
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys, atexit; from roadmap.__main__ import main; "
+    code += "atexit.register(lambda: print('torch' in sys.modules)); main(['--help'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--resolution" in done.stdout
+    assert done.stdout.endswith("False\n")
+
+
+def test_closed_pipe_is_quiet() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "roadmap", "--regime", "nano", "--format", "csv"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (CLOSED_PIPE, "")

@@ -1,0 +1,272 @@
+"""A run records what it did, all of it and nothing else, whatever happens to it."""
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
+from torch.nn import functional as F
+
+import roadmap
+from experiments.data import SAMPLE
+from experiments.record import LockedError, Record
+from experiments.settings import Run
+from experiments.train import main
+from experiments.worker import train_in_child
+
+DOCUMENT = (Path(__file__).parent.parent / "docs" / "records.md").read_text()
+UNDOCUMENTED = {"train_images", "evaluation_images"}
+"""What summary.json holds beyond what docs/records.md says."""
+
+
+def documented(file: str) -> set[str]:
+    """The names in the first column of a file's table, or in its paragraph if it has no table."""
+    section = DOCUMENT.split(f"## {file}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.M)
+    return set(re.findall(r"`(\w+)`", " ".join(rows) or section))
+
+
+def read(directory: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """config.json, epochs.jsonl and summary.json."""
+    config, summary = (json.loads((directory / f"{name}.json").read_text()) for name in ("config", "summary"))
+    return config, [json.loads(line) for line in (directory / "epochs.jsonl").read_text().splitlines()], summary
+
+
+def accuracy(network: nn.Module, weights: Path, test: slice | np.ndarray, part: str = "test") -> dict[str, float]:
+    """val_loss, top1 and top5 in plain torch."""
+    network.load_state_dict(torch.load(weights, weights_only=True))
+    with np.load(SAMPLE) as arrays:
+        images, labels = arrays[f"{part}_images"][test], torch.from_numpy(arrays[f"{part}_labels"][test].astype(int))
+    pixels = F.pad(torch.from_numpy(images), (2, 2, 2, 2))[:, None].expand(-1, 3, -1, -1) / 255
+    mean, std = (torch.tensor(one).view(3, 1, 1) for one in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    with torch.inference_mode():
+        logits = torch.cat([network.eval()(some) for some in ((pixels - mean) / std).split(500)])
+    right = logits.argsort(1, descending=True) == labels[:, None]
+    return {
+        "val_loss": F.cross_entropy(logits, labels).item(),
+        "top1": 100 * right[:, 0].float().mean().item(),
+        "top5": 100 * right[:, :5].any(1).float().mean().item(),
+    }
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...]) -> Path:
+    """The directory of a run that is done, evaluated on the test images."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["experiments.train", *small])
+        patch.setattr("signal.signal", lambda *_: None)
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == 0
+    [directory] = folder.glob("runs/*")
+    return directory
+
+
+def test_record_is_what_the_documentation_says(trained: Path) -> None:
+    config, epochs, summary = read(trained)
+    assert set(config) == documented("config.json")
+    assert [set(row) for row in epochs] == [documented("epochs.jsonl")] * 2
+    assert documented("summary.json") <= set(summary) <= documented("summary.json") | UNDOCUMENTED
+    tree = set(re.findall(r"^ {8}(\S+\.\w+) ", DOCUMENT, re.M))
+    assert {path.name for path in trained.iterdir()} == tree | {"lock"}
+
+
+def test_record_says_what_was_trained(trained: Path) -> None:
+    config, epochs, summary = read(trained)
+    network = roadmap.build(roadmap.Design(**config["design"]), 10)
+    assert (summary["status"], summary["reason"]) == ("done", None)
+    assert (summary["epochs_done"], summary["epochs"], summary["seed"]) == (2, 2, 0)
+    assert (summary["evaluated_on"], summary["train_images"], summary["evaluation_images"]) == ("test", 200, 10_000)
+    assert (summary["device"], summary["threads"]) == ("cpu", 1)
+    assert summary["params"] == sum(parameter.numel() for parameter in network.parameters())
+    assert summary["macs"] == roadmap.cost(roadmap.Design(**config["design"]), 32, num_classes=10).macs
+    assert summary["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert summary["started"] <= summary["finished"]
+    assert [row["epoch"] for row in epochs] == [1, 2]
+    assert [row["top1"] for row in epochs][-1] == summary["top1"]
+
+
+def test_accuracy_is_that_of_the_weights(trained: Path) -> None:
+    config, _, summary = read(trained)
+    network = roadmap.build(roadmap.Design(**config["design"]), 10)
+    expected = accuracy(network, trained / "weights.pt", slice(None))
+    assert {name: summary[name] for name in expected} == pytest.approx(expected, abs=0.011)  # one image of 10,000
+    assert 15 < expected["top1"] < 90
+
+
+def test_holdout_takes_the_place_of_the_test_images(command: Callable, tiny: tuple[str, ...], here: Path) -> None:
+    assert command(*tiny).code == 0
+    [directory] = here.glob("runs/*")
+    config, _, summary = read(directory)
+    assert (summary["evaluated_on"], summary["evaluation_images"]) == ("holdout", 200)
+    assert config["data"]["holdout"] == 0.02
+
+
+def test_timm_model_trains_in_the_same_harness(command: Callable, small: tuple[str, ...], here: Path) -> None:
+    assert command(*small, "model=timm:test_resnet").code == 0
+    [directory] = here.glob("runs/*")
+    config, _, summary = read(directory)
+    expected = accuracy(timm.create_model("test_resnet", num_classes=10), directory / "weights.pt", slice(None))
+    assert {name: summary[name] for name in expected} == pytest.approx(expected, abs=0.011)
+    assert (config["model"], config["rung"], config["steps"]) == ("timm:test_resnet", None, None)
+
+
+def test_seed_decides_every_bit(command: Callable, tiny: tuple[str, ...], here: Path) -> None:
+    """With everything random that the modern recipe has, and whatever the number of workers."""
+    modern = [*tiny, "regime=resnet50", "recipe=modern", "resolution=32", "recipe.lr=1e-3"]
+    results = []
+    for runs, *overrides in (("a",), ("b", "workers=2"), ("c", "seed=1")):
+        assert command(*modern, f"runs={runs}", *overrides).code == 0
+        [directory] = here.glob(f"{runs}/*")
+        rows = [
+            {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in read(directory)[1]
+        ]
+        results.append((rows, torch.load(directory / "weights.pt", weights_only=True)))
+    (rows, weights), (same_rows, same_weights), (other_rows, _) = results
+    assert rows == same_rows
+    assert all(torch.equal(weights[name], same_weights[name]) for name in weights)
+    assert rows != other_rows
+
+
+def test_what_is_done_is_not_trained_again(
+    command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command(*tiny).code == 0
+    files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in here.glob("runs/*/*")}
+    monkeypatch.delattr("experiments.worker.train")
+    code, out, _ = command(*tiny, "study=null", "workers=1")
+    assert (code, "done already" in out) == (0, True)
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in here.glob("runs/*/*")} == files
+
+
+def test_result_is_the_last_epochs_not_the_bests(
+    command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    falling = iter([{"top1": 50.0, "top5": 90.0, "val_loss": 1.0}, {"top1": 40.0, "top5": 80.0, "val_loss": 2.0}])
+    monkeypatch.setattr("experiments.loop.evaluate", lambda *_: next(falling))
+    assert command(*tiny).code == 0
+    [directory] = here.glob("runs/*")
+    summary = read(directory)[2]
+    assert (summary["top1"], summary["top5"], summary["val_loss"]) == (40, 80, 2)
+    assert (summary["top1_best"], summary["epoch_best"]) == (50, 1)
+
+
+def test_diverged_run_says_so(command: Callable, tiny: tuple[str, ...], here: Path) -> None:
+    code, out, _ = command(*tiny, "recipe.lr=1e12")
+    [directory] = here.glob("runs/*")
+    summary = read(directory)[2]
+    assert (code, summary["status"]) == (1, "diverged")
+    assert re.fullmatch(r"the loss is (nan|inf) at step \d+ of 20 \(learning rate 1e\+12\)", summary["reason"])
+    assert summary["reason"] in out
+    assert not (directory / "weights.pt").exists()
+
+
+def test_failed_run_keeps_its_epochs_and_its_traceback(
+    command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_in_the_second_epoch(*_: object, calls: list = []) -> dict[str, float]:  # noqa: B006
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("out of luck\nand of more lines")
+        return {"top1": 50.0, "top5": 90.0, "val_loss": 1.0}
+
+    monkeypatch.setattr("experiments.loop.evaluate", fail_in_the_second_epoch)
+    assert command(*tiny).code == 1
+    [directory] = here.glob("runs/*")
+    _, epochs, summary = read(directory)
+    assert (summary["status"], summary["reason"]) == ("failed", "RuntimeError: out of luck")
+    assert summary["finished"] is not None
+    assert len(epochs) == summary["epochs_done"] == 1
+    assert "Traceback (most recent call last)" in (directory / "log.txt").read_text()
+
+
+@pytest.fixture
+def long_run(run_of: Callable, tiny: tuple[str, ...], here: Path) -> Run:
+    """A run that does not end by itself while a test lasts."""
+    return run_of(*tiny, "recipe.epochs=10000", f"runs={here}/runs")
+
+
+@pytest.fixture
+def child() -> Iterator[Callable[[Run], BaseProcess]]:
+    """A run in a process as a study starts it."""
+    processes, started = multiprocessing.get_context("forkserver"), []
+    processes.set_forkserver_preload(["experiments.worker"])
+
+    def start(run: Run) -> BaseProcess:
+        process = processes.Process(target=train_in_child, args=(run, 1))
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
+
+
+def epochs_of(run: Run) -> int:
+    try:
+        return json.loads((run.directory / "summary.json").read_text())["epochs_done"]
+    except FileNotFoundError:
+        return 0
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT], [signal.SIGINT, signal.SIGINT]])
+def test_interrupted_run_is_unfinished(
+    signals: list[signal.Signals], long_run: Run, child: Callable, wait_for: Callable
+) -> None:
+    """Ctrl-C reaches a study's run twice: from the terminal, and from its launcher."""
+    process = child(long_run)
+    wait_for(lambda: epochs_of(long_run))
+    for number in signals:
+        os.kill(process.pid, number)
+    process.join()
+    _, epochs, summary = read(long_run.directory)
+    assert (process.exitcode, summary["status"], summary["reason"]) == (130, "unfinished", "interrupted")
+    assert len(epochs) == summary["epochs_done"] >= 1
+
+
+def test_run_is_trained_by_one_process_at_a_time(
+    long_run: Run, child: Callable, wait_for: Callable, command: Callable, tiny: tuple[str, ...]
+) -> None:
+    process = child(long_run)
+    wait_for(lambda: epochs_of(long_run))
+    code, _, err = command(*tiny, "recipe.epochs=10000")
+    assert (code, err.count("\n")) == (75, 1)
+    assert "is being trained by another process" in err
+    with pytest.raises(LockedError):
+        Record(long_run)
+    assert process.is_alive()
+    process.kill()
+    process.join()
+    Record(long_run)  # a killed holder holds it no more
+
+
+def test_record_is_whole_at_any_moment(long_run: Run, child: Callable, wait_for: Callable) -> None:
+    """Read while it is written, and after a kill -9."""
+    process = child(long_run)
+    wait_for(lambda: epochs_of(long_run))
+    until = time.monotonic() + 1 + random.random()
+    while time.monotonic() < until:
+        _, epochs, _ = read(long_run.directory)
+    process.kill()
+    process.join()
+    _, epochs, summary = read(long_run.directory)
+    assert summary["status"] == "running"
+    assert len(epochs) - 1 <= summary["epochs_done"] <= len(epochs)
