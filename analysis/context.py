@@ -6,23 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from roadmap.steps import load
 
-
-class Dataset(NamedTuple):
-    title: str
-    training_images: int
-
-
-DATASETS = {
-    "fashion_mnist": Dataset("Fashion-MNIST", 60_000),
-    "fashion_mnist_sample": Dataset("Fashion-MNIST", 10_000),
-    "imagenet": Dataset("ImageNet-1K", 1_281_167),
-}
+DATASETS = {"fashion_mnist": "Fashion-MNIST", "fashion_mnist_sample": "Fashion-MNIST", "imagenet": "ImageNet-1K"}
+"""By name in a record: the name as it is written."""
 SECTIONS = {
     "2.1": "Training techniques",
     "2.2": "Macro design",
@@ -70,16 +61,7 @@ class Context:
     @property
     def dataset(self) -> str:
         """The dataset's name as it is written."""
-        name = self.data["name"]
-        return DATASETS[name].title if name in DATASETS else name
-
-    @property
-    def training_images(self) -> int | None:
-        """How many images a run trains on, if the dataset is known."""
-        if self.data["name"] not in DATASETS:
-            return None
-        part = self.data.get("subset", 1) * (1 - self.data.get("holdout", 0))
-        return round(DATASETS[self.data["name"]].training_images * part)
+        return DATASETS.get(self.data["name"], self.data["name"])
 
     @property
     def on_imagenet(self) -> bool:

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.context import DATASETS, Context, feature_maps, published_recipe
+from analysis.context import feature_maps, published_recipe
 from analysis.ladder import Ladder, rungs_of
 from roadmap.steps import load
 
+IMAGENET = "ImageNet-1K: 1,281,167 training images in 1,000 classes"
 PAPER_RESOLUTION = 224
+SMALL = 32
+"""Pixels up to which images are padded and cropped, not resized (experiments/transforms.py)."""
 KERNELS = (3, 5, 7, 9, 11)
 """That the paper measures."""
 OFF = (None, 0, "0", False, [], "")
@@ -40,13 +43,16 @@ class Departure(NamedTuple):
 def departures(ladder: Ladder) -> dict[str, list[Departure]]:
     """By the recipe's name, in the ladder's order: how its runs depart from what the paper trains."""
     context = ladder.context
-    data = [] if context.on_imagenet else [Departure("data", _dataset("imagenet", 1000), _this_dataset(context))]
+    data = [] if context.on_imagenet else [Departure("data", IMAGENET, _dataset(ladder))]
     if context.data.get("holdout"):
         data.append(
             Departure("data.holdout", "none", f"evaluated on {context.data['holdout']:.0%} of the training images")
         )
     if context.resolution != PAPER_RESOLUTION:
         data.append(Departure("resolution", f"{PAPER_RESOLUTION} px", f"{context.resolution} px"))
+    if context.resolution <= SMALL:
+        data.append(Departure("training crop", "random part, resized, flipped", "padded by 4, random crop, flipped"))
+        data.append(Departure("evaluation crop", "resized to 256 px, centre 224 px", "centre, padded"))
     names = dict.fromkeys(rung.recipe for rung in ladder.rungs)
     by_name = {name: ladder.runs[ladder.runs["recipe_name"] == name] for name in names}
     return {
@@ -137,14 +143,7 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _this_dataset(context: Context) -> str:
-    name, classes, images = context.data["name"], context.data.get("num_classes"), context.training_images
-    if name not in DATASETS:
-        return name
-    return _dataset(name, classes, images)
-
-
-def _dataset(name: str, classes: int | None, images: int | None = None) -> str:
-    images = DATASETS[name].training_images if images is None else images
-    in_classes = f" in {classes:,} classes" if classes else ""
-    return f"{DATASETS[name].title}: {images:,} training images{in_classes}"
+def _dataset(ladder: Ladder) -> str:
+    images, classes = ladder.train_images, ladder.context.data.get("num_classes")
+    counts = [f"{images:,} training images" if images else None, f"in {classes:,} classes" if classes else None]
+    return f"{ladder.context.dataset}: {' '.join(filter(None, counts))}"

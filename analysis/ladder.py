@@ -43,6 +43,12 @@ class Ladder:
         return sorted(self.runs["seed"].unique().tolist())
 
     @property
+    def train_images(self) -> int | None:
+        """How many images a run trains on."""
+        found = self.runs["train_images"].dropna()
+        return int(found.iloc[0]) if len(found) else None
+
+    @property
     def evaluated_on(self) -> str:
         """The images that the accuracies are of, in words."""
         words = {"test": "the whole test set", "holdout": "a hold-out of the training images"}

@@ -27,7 +27,7 @@ class Provenance(NamedTuple):
 def describe(ladder: Ladder) -> str:
     """What was measured: data, epochs, resolution, seeds, evaluation, and settings that differ."""
     context, runs = ladder.context, ladder.counted
-    images = context.training_images
+    images = ladder.train_images
     facts = [
         f"{images:,} training images" if images else None,
         f"{_listed(runs['epochs'])} epochs, batch {_listed(runs['batch_size'])}" if len(runs) else None,

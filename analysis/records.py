@@ -19,7 +19,7 @@ EPOCH_COLUMNS = ("epoch", "lr", "train_loss", "val_loss", "top1", "top5", "image
 NUMBERS = (
     *("resolution", "seed", "epochs", "batch_size", "lr"),
     *("top1", "top5", "val_loss", "macs", "params", "activations", "images_per_second", "train_seconds"),
-    *("wall_seconds", "peak_memory_mb", "epochs_done", "threads"),
+    *("wall_seconds", "peak_memory_mb", "epochs_done", "threads", "train_images", "evaluation_images"),
 )
 OTHERS = ("reason", "evaluated_on", "started", "finished", "device", "versions", "git")
 STATUSES = ("done", "running", "unfinished", "diverged", "failed")

@@ -63,13 +63,13 @@ def agreement_sentence(ladder: Ladder) -> str:
     """How many of the paper's clear changes have the same sign here, in plain words."""
     found = agreement(ladder.table)
     text = (
-        f"Of the {found.clear} steps whose published change exceeds twice its own noise over seeds, "
-        f"{found.measured} are measured here and {found.same_sign} have the same sign."
+        f"{found.clear} of the paper's changes exceed twice their own noise over seeds. "
+        f"Measured here: {found.measured} of them; with the same sign: {found.same_sign}."
     )
     if not found.clear:
         text = "The paper tells no seed noise for this ladder, so none of its changes can be called clear."
     elif found.unknown:
-        text += f" Left out, because the paper tells no noise: {found.unknown}."
+        text += f" Left out, for the paper tells no noise: {found.unknown}."
     return text
 
 

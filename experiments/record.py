@@ -52,11 +52,16 @@ def is_done(run: Run) -> bool:
     return summary is not None and summary["status"] == "done" and summary["identity"] == run.identity
 
 
+class DoneError(RuntimeError):
+    """Another process has trained this run since it was looked at."""
+
+
 class Record:
     """A run's record while it is trained. Holding it holds the run's lock, which dies with the process.
 
     Raises:
         LockedError: if another process trains the run.
+        DoneError: if the run is done.
     """
 
     def __init__(self, run: Run) -> None:
@@ -67,6 +72,9 @@ class Record:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise LockedError(f"{self.directory} is being trained by another process") from error
+        if is_done(run):
+            self._lock.close()
+            raise DoneError(f"{self.directory} is done already")
         self.epochs: list[Row] = []
         self.summary: Row = {
             "status": "running",

@@ -94,7 +94,7 @@ class Config:
     resolution: int = MISSING
     precision: str = "float32"
     seed: int = 0
-    study: str | None = None
+    study: str = "custom"
     runs: str = "runs"
     device: str = "auto"
     threads: int | None = None

@@ -43,6 +43,10 @@ def main() -> None:
         train_one()
     except CONFIGURATION_ERRORS as error:
         refuse(error)
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):  # Hydra's for study=null, say
+            raise
+        refuse(error)
     except KeyboardInterrupt:
         sys.exit(130)
 

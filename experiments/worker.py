@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 
 from experiments.errors import SettingsError
 from experiments.loop import DivergedError, train
-from experiments.record import LockedError, Record, is_done
+from experiments.record import DoneError, LockedError, Record, is_done
 from experiments.settings import Run
 
 DONE, FAILED, IMPOSSIBLE, LOCKED, INTERRUPTED = 0, 1, 2, 75, 130
@@ -72,12 +72,16 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
     except LockedError as error:
         print(f"error: {error}", file=sys.stderr)
         return LOCKED
+    except DoneError:
+        return DONE
     reporter = Reporter(run, console)
     reporter.say(f"training {run.directory}")
     try:
         with reporter.bar:
             train(run, record, reporter)
     except BaseException as error:
+        for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches a study's run from its launcher too
+            signal.signal(number, signal.SIG_IGN)
         status, reason, code = _outcome(error)
         record.finish(status, reason)
         reporter.say(f"{status}: {reason}")

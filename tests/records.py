@@ -50,6 +50,11 @@ RECIPE_DEFAULTS = {
     "cutmix": 0.0,
     "label_smoothing": 0.0,
 }
+# Fixed here, so that tuning conf/regime/nano.yaml moves no test.
+NANO_RECIPES = {
+    "original": {"epochs": 3, "batch_size": 64, "lr": 0.05},
+    "modern": {"epochs": 3, "batch_size": 64, "lr": 4e-3},
+}
 VERSIONS = {"python": "3.11.9", "torch": "2.9.0", "torchvision": "0.24.0", "timm": "1.0.22", "roadmap": "0.1.0"}
 
 
@@ -98,6 +103,7 @@ def _rung_config(rung: str | None, regime: str) -> str:
     known = {one.name: one for one in _ladder(regime)}
     steps = known[rung].steps if rung in known else None
     composed = compose(regime, steps or ())
+    recipe = RECIPE_DEFAULTS | OmegaConf.to_container(composed.recipe, resolve=True)
     config = {
         "regime": regime,
         "rung": rung,
@@ -105,7 +111,7 @@ def _rung_config(rung: str | None, regime: str) -> str:
         "differs": {},
         "model": "design",
         "design": asdict(known[rung if rung in known else "resnet"].design),
-        "recipe": RECIPE_DEFAULTS | OmegaConf.to_container(composed.recipe, resolve=True),
+        "recipe": recipe | (NANO_RECIPES[recipe["name"]] if regime == "nano" else {}),
         "data": {"name": "fashion_mnist_sample", "num_classes": 10, "subset": 1.0, "holdout": 0.0},
         "resolution": composed.resolution,
         "precision": "float32",
@@ -125,6 +131,8 @@ def _summary(config: dict[str, Any], top1: float, status: str) -> dict[str, Any]
         "val_loss": 0.5,
         "top1_best": top1 + 5,  # another
         "epoch_best": 2,
+        "train_images": round(10_000 * config["data"].get("subset", 1) * (1 - config["data"].get("holdout", 0))),
+        "evaluation_images": 10_000,
         "evaluated_on": "holdout" if config["data"].get("holdout") else "test",
         "macs": round(macs * 1e6),
         "params": round(params * 1e3),

@@ -25,7 +25,7 @@ from analysis.provenance import missing, unfinished, warnings
 from analysis.records import RecordsError, load
 from analysis.report import main
 from analysis.statistics import change
-from analysis.tables import print_ladder, signed
+from analysis.tables import agreement_sentence, print_ladder, signed
 
 A = {0: 80.1, 1: 80.9, 2: 81.3}
 B = {0: 79.0, 1: 80.2, 2: 79.9}
@@ -285,6 +285,7 @@ def test_agreement_counts_clear_published_changes(ladder):
     ]
     same = [rung for rung in clear if published["change"][rung] * published["published_change"][rung] > 0]
     assert found == (len(clear), len(clear), len(same), 1)
+    assert f"Measured here: {len(clear)} of them; with the same sign: {len(same)}." in agreement_sentence(ladder)
     assert "fewer_activations" in clear
     assert "layer_norm" not in clear
 

@@ -31,6 +31,7 @@ MISTAKES = [  # what was typed, what the line must say
     ("regime.name=resnet51", "regime.name must be one of nano, resnet200, resnet50, not 'resnet51'"),
     ("recipe=modren", "unknown recipe 'modren'; did you mean 'modern'?"),
     ("data=fashion_mist", "unknown data 'fashion_mist'; did you mean 'fashion_mnist'?"),
+    ("study=null", "Config group override must be a string"),
     ("study=laddr", "unknown study 'laddr'; did you mean 'ladder'?"),
     ("design=convnext_tinny", "unknown design 'convnext_tinny'; did you mean 'convnext_tiny'?"),
     ("model=timm:resnext50_32x4", "'resnext50_32x4'; did you mean 'resnext50_32x4d'?"),
@@ -65,7 +66,7 @@ MISTAKES = [  # what was typed, what the line must say
     ("-m step=[gelu],[gleu]", "unknown step 'gleu'; did you mean 'gelu'?"),
     ("-m design.width=16,0", "design.width must be a positive integer, not 0"),
     ("-m step=[gelu],[kernel_5,kernel_7]", "steps kernel_5 and kernel_7 contradict each other"),
-    ("-m study=ladder step=[gelu]", "name either the rung or all the steps, not both"),
+    ("-m rung=gelu,kernel_5 step=[gelu]", "name either the rung or all the steps, not both"),
     ("-m seed=0,abc", "seed=abc: "),
     ("-m seed=0,1 hydra.launcher.jobs=-1", "hydra.launcher.jobs must be at least 1, not -1"),
 ]
