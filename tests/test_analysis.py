@@ -309,8 +309,9 @@ def test_timm_models_and_free_sets_of_steps_are_other_runs(tmp_path):
 def test_departures_are_named_setting_by_setting(ladder):
     found = departures(ladder)
     assert [one.setting for one in found["original"]] == [
-        *("data", "resolution", "recipe.epochs", "recipe.batch_size", "recipe.lr", "design.depths", "design.width")
-    ]  # fmt: skip
+        *("data", "resolution", "training crop", "evaluation crop"),
+        *("recipe.epochs", "recipe.batch_size", "recipe.lr", "design.depths", "design.width"),
+    ]
     modern = {one.setting: (one.paper, one.here) for one in found["modern"]}
     assert modern["recipe.epochs"] == ("300", "3")
     assert modern["resolution"] == ("224 px", "32 px")
