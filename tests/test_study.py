@@ -76,11 +76,11 @@ def test_run_that_diverges_takes_no_other_with_it_and_is_named(
 
 
 def test_two_launchers_share_the_runs(launch: Callable, tiny: tuple[str, ...], here: Path) -> None:
-    processes = [launch("-m", *tiny, "recipe.epochs=4", SEEDS) for _ in range(2)]
+    processes = [launch("-m", *tiny, "recipe.epochs=4", "seed=0,1") for _ in range(2)]
     outs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outs
-    assert all("3 of 3 runs are done" in out for out in outs)
-    assert times_trained(here) == [1, 1, 1]
+    assert all("2 of 2 runs are done" in out for out in outs)
+    assert times_trained(here) == [1, 1]
 
 
 def test_interrupted_study_records_its_runs_and_says_how_to_go_on(
