@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from experiments.errors import SettingsError
 from experiments.randomness import Purpose, derive, permutation, preserved, seed_cpu
-from experiments.settings import Data, Run
+from experiments.run import Run
+from experiments.settings import Data
 from experiments.transforms import Transform, evaluation_transform, training_transform
 
 SAMPLE = Path(__file__).parent / "fashion_mnist" / "sample.npz"

@@ -17,7 +17,7 @@ from experiments.errors import SettingsError
 from experiments.randomness import Purpose, derive, seed_all
 from experiments.recipe import Objective, learning_rate, make_optimizer, set_learning_rate
 from experiments.record import Record
-from experiments.settings import Run
+from experiments.run import Run
 from experiments.timm_names import PREFIX
 from experiments.transforms import Finish
 from roadmap.costs import count

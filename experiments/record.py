@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from experiments.settings import Run
+from experiments.run import Run
 
 Row = dict[str, Any]
 

@@ -26,7 +26,7 @@ from rich.text import Text
 
 from experiments.errors import SettingsError
 from experiments.record import is_done, read_summary
-from experiments.settings import Run, to_run
+from experiments.run import Run, to_run
 
 DONE, LOCKED = 0, 75
 POLL = 0.5
@@ -182,7 +182,7 @@ def cores() -> int:
 
 
 def _title(run: Run) -> str:
-    return " ".join([run.label, *(f"{key}={value}" for key, value in run.differs.items())])
+    return " ".join([run.label, *(f"{key}={value}" for key, value in run.place.differs.items())])
 
 
 def _clock(seconds: float) -> str:

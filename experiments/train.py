@@ -15,7 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments.errors import CONFIGURATION_ERRORS, in_one_line
-from experiments.settings import Config, register, to_run
+from experiments.run import to_run
+from experiments.settings import Config, register
 from roadmap.steps import CONF
 
 

@@ -16,7 +16,7 @@ from rich.progress import Progress as Bar
 from experiments.errors import SettingsError
 from experiments.loop import DivergedError, train
 from experiments.record import DoneError, LockedError, Record, is_done
-from experiments.settings import Run
+from experiments.run import Run
 
 DONE, FAILED, IMPOSSIBLE, LOCKED, INTERRUPTED = 0, 1, 2, 75, 130
 """Exit codes of a process that trains a run."""

@@ -19,7 +19,8 @@ import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from experiments.settings import Run, register, to_run
+from experiments.run import Run, to_run
+from experiments.settings import register
 from experiments.train import main
 from roadmap.steps import CONF
 

@@ -18,7 +18,8 @@ from experiments import data as data_module
 from experiments.data import SAMPLE, Loader, load_images, split
 from experiments.errors import SettingsError
 from experiments.loop import evaluate
-from experiments.settings import Data, Run
+from experiments.run import Run
+from experiments.settings import Data
 from experiments.transforms import Finish, _posterize, evaluation_transform, training_transform
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

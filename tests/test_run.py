@@ -24,9 +24,10 @@ from torch.nn import functional as F
 import roadmap
 from experiments.data import SAMPLE, split
 from experiments.record import LockedError, Record
-from experiments.settings import Data, Run
+from experiments.run import Run
+from experiments.settings import Data
 from experiments.train import main
-from experiments.worker import train_in_child
+from experiments.worker import train_in_child, train_recorded
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "records.md").read_text()
 UNDOCUMENTED = {"train_images", "evaluation_images"}
@@ -130,11 +131,15 @@ def test_holdout_takes_the_place_of_the_test_images(
     assert {name: summary[name] for name in expected} == pytest.approx(expected, abs=0.51)  # one image of 200
 
 
-def test_seed_decides_every_bit(command: Callable, tiny: tuple[str, ...], here: Path) -> None:
-    """With everything random that the modern recipe has, and whatever the number of workers."""
+def test_seed_decides_every_bit(
+    command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With everything random that the modern recipe has, however many workers there are and whoever else draws."""
     modern = [*tiny, "regime=resnet50", "recipe=modern", "resolution=32", "recipe.lr=1e-3"]
     results = []
     for runs, *overrides in (("a",), ("b", "workers=2"), ("c", "seed=1")):
+        draw = {"a": lambda *_: None}.get(runs, lambda *_: (torch.rand(1), np.random.rand(), random.random()))
+        monkeypatch.setattr("experiments.worker.Reporter.step", draw)
         assert command(*modern, f"runs={runs}", *overrides).code == 0
         [directory] = here.glob(f"{runs}/*")
         rows = [
@@ -148,14 +153,18 @@ def test_seed_decides_every_bit(command: Callable, tiny: tuple[str, ...], here: 
 
 
 def test_what_is_done_is_not_trained_again(
-    command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
+    command: Callable, run_of: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def files() -> dict[Path, tuple[int, bytes]]:
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in here.glob("runs/*/*.*")}
+
     assert command(*tiny).code == 0
-    files = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in here.glob("runs/*/*")}
+    before = files()
     monkeypatch.delattr("experiments.worker.train")
     code, out, _ = command(*tiny, "runs=./runs", "workers=1")
     assert (code, "done already" in out) == (0, True)
-    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in here.glob("runs/*/*")} == files
+    assert train_recorded(run_of(*tiny)) == 0  # in a study whose launcher looked before another had finished it
+    assert files() == before
 
 
 def test_result_is_the_last_epochs_not_the_bests(
@@ -253,11 +262,11 @@ def test_run_is_trained_by_one_process_at_a_time(
 ) -> None:
     process = child(long_run)
     wait_for(lambda: epochs_of(long_run))
+    with pytest.raises(LockedError):
+        Record(long_run)
     code, _, err = command(*tiny, "recipe.epochs=10000")
     assert (code, err.count("\n")) == (75, 1)
     assert "is being trained by another process" in err
-    with pytest.raises(LockedError):
-        Record(long_run)
     assert process.is_alive()
     process.kill()
     process.join()

@@ -8,7 +8,8 @@ import pytest
 from omegaconf import OmegaConf
 
 import roadmap
-from experiments.settings import Config, to_run
+from experiments.run import to_run
+from experiments.settings import Config
 from roadmap.steps import compose, options, rung_steps
 
 DECISIVE = [
@@ -57,8 +58,8 @@ def test_name_of_regime_and_rung_is_not_in_the_identity(run_of: Callable) -> Non
     shape = [f"design.depths={list(nano.design.depths)}".replace(" ", ""), f"design.width={nano.design.width}"]
     recipe = [f"recipe.{name}={getattr(nano.recipe, name)}" for name in ("epochs", "batch_size", "lr")]
     other = run_of("regime=resnet50", *shape, *recipe, f"resolution={nano.resolution}")
-    assert (nano.regime, nano.rung) == ("nano", "resnet")
-    assert (other.regime, other.rung) == ("resnet50", None)
+    assert (nano.regime, nano.place.rung) == ("nano", "resnet")
+    assert (other.regime, other.place.rung) == ("resnet50", None)
     assert other.identity == nano.identity
 
 
@@ -78,7 +79,7 @@ def test_rungs_are_labelled_as_themselves(regime: str) -> None:
         config = OmegaConf.merge(compose(regime, rung.steps), data)
         del config["defaults"]
         run = to_run(OmegaConf.merge(OmegaConf.structured(Config), config))
-        assert (run.regime, run.rung, run.steps, run.differs) == (regime, rung.name, rung.steps, {})
+        assert (run.regime, run.place.rung, run.place.steps, run.place.differs) == (regime, rung.name, rung.steps, {})
         assert run.design == rung.design
 
 
@@ -93,7 +94,7 @@ def test_rungs_are_labelled_as_themselves(regime: str) -> None:
 )
 def test_rung_reached_on_foot_is_that_rung(overrides: list[str], run_of: Callable) -> None:
     run, rung = run_of(*overrides), run_of("rung=patchify_stem")
-    assert (run.rung, run.steps, run.differs) == ("patchify_stem", rung_steps("patchify_stem"), {})
+    assert (run.place.rung, run.place.steps, run.place.differs) == ("patchify_stem", rung_steps("patchify_stem"), {})
     assert run == rung
 
 
@@ -102,9 +103,9 @@ def test_leave_one_out_is_a_set_of_steps(left_out: str, run_of: Callable) -> Non
     """In the regime where two steps change the width."""
     steps = tuple(step for step in rung_steps("separate_downsampling") if step != left_out)
     run = run_of("regime=resnet200", f"step=[{','.join(steps)}]")
-    assert run.steps == steps
-    assert run.rung == ("layer_norm" if left_out == "separate_downsampling" else None)
-    assert run.differs == {}
+    assert run.place.steps == steps
+    assert run.place.rung == ("layer_norm" if left_out == "separate_downsampling" else None)
+    assert run.place.differs == {}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +114,7 @@ def test_leave_one_out_is_a_set_of_steps(left_out: str, run_of: Callable) -> Non
 )
 def test_any_other_design_is_no_set_of_steps(overrides: list[str], run_of: Callable) -> None:
     run = run_of(*overrides)
-    assert (run.rung, run.steps) == (None, None)
+    assert (run.place.rung, run.place.steps) == (None, None)
     assert run.label == "design"
 
 
@@ -129,7 +130,7 @@ def test_any_other_design_is_no_set_of_steps(overrides: list[str], run_of: Calla
     ],
 )
 def test_differs_names_what_was_overridden(overrides: list[str], differs: dict, run_of: Callable) -> None:
-    assert run_of(*overrides).differs == differs
+    assert run_of(*overrides).place.differs == differs
 
 
 def test_config_is_plain_json(run_of: Callable) -> None:

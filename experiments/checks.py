@@ -1,0 +1,87 @@
+"""What is refused before anything expensive starts: names that nothing reads, values that no run can have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.errors import SettingsError, unknown_key
+from experiments.settings import Config, Data, MutableDesign, Recipe, fraction_of_run
+from experiments.timm_names import check_timm_name
+from roadmap.designs import did_you_mean
+from roadmap.steps import regimes, rung_steps
+
+if TYPE_CHECKING:
+    from experiments.run import Run
+
+
+def check_names(config: DictConfig) -> None:
+    """Refuse what `+name=value` adds to the configuration and nothing reads."""
+    for path, schema in {"": Config, "design": MutableDesign, "recipe": Recipe, "data": Data}.items():
+        known = {one.name for one in fields(schema)} | {"hydra"}
+        for name in OmegaConf.select(config, path) if path else config:
+            if name not in known:
+                raise SettingsError(unknown_key(f"{path}.{name}".lstrip("."), Config))
+    if (name := config.regime.name) not in regimes():
+        raise SettingsError(f"regime.name must be one of {', '.join(regimes())}, not {name!r}")
+
+
+def check_steps(overrides: Sequence[str]) -> None:
+    """Refuse `rung` and `step` together: Hydra would silently take the latter alone."""
+    given = dict(override.split("=", 1) for override in overrides if "=" in override)
+    if given.get("rung", "null") != "null" and "step" in given:
+        steps = ",".join(rung_steps(given["rung"]))
+        raise SettingsError(f"rung={given['rung']} is step=[{steps}]: name either the rung or all the steps, not both")
+
+
+CHOICES = {
+    "recipe.optimizer": ("sgd", "adamw"),
+    "recipe.schedule": ("step", "cosine"),
+    "recipe.interpolation": ("bilinear", "bicubic"),
+    "precision": ("float32",),
+    "device": ("auto", "cpu", "cuda", "mps"),
+}
+POSITIVE = ("recipe.epochs", "recipe.batch_size", "resolution", "data.num_classes")
+FRACTIONS = ("data.holdout", "recipe.random_erasing", "recipe.label_smoothing", "recipe.momentum")
+NOT_NEGATIVE = ("recipe.lr", "recipe.min_lr", "recipe.weight_decay", "recipe.mixup", "recipe.cutmix", "workers", "seed")
+
+
+def check(run: Run) -> None:
+    """Refuse what would fail, or mean nothing, once training has begun."""
+
+    def value(key: str) -> Any:
+        group, _, name = key.rpartition(".")
+        return getattr(getattr(run, group) if group else run, name)
+
+    for key, choices in CHOICES.items():
+        if value(key) not in choices:
+            hint = did_you_mean(value(key), choices)
+            raise SettingsError(f"{key} must be {' or '.join(choices)}, not {value(key)!r}{hint}")
+    for key in POSITIVE:
+        if value(key) < 1:
+            raise SettingsError(f"{key} must be at least 1, not {value(key)}")
+    for key in FRACTIONS:
+        if not 0 <= value(key) < 1:
+            raise SettingsError(f"{key} must be in [0, 1), not {value(key)}")
+    for key in NOT_NEGATIVE:
+        if not (math.isfinite(value(key)) and value(key) >= 0):
+            raise SettingsError(f"{key} must be a finite number, 0 or more, not {value(key)}")
+    if not 0 < run.data.subset <= 1:
+        raise SettingsError(f"data.subset is the part of the training images to use, in (0, 1], not {run.data.subset}")
+    if run.seed >= 2**63:
+        raise SettingsError(f"seed must be less than 2**63, not {run.seed}")
+    if run.threads is not None and run.threads < 1:
+        raise SettingsError(f"threads must be at least 1, not {run.threads}")
+    for key, texts in {"recipe.warmup": [run.recipe.warmup], "recipe.drops": run.recipe.drops}.items():
+        for text in texts:
+            fraction_of_run(text, key)
+    if run.recipe.mixup and run.recipe.batch_size % 2:
+        raise SettingsError(
+            f"recipe.mixup pairs images, so recipe.batch_size must be even, not {run.recipe.batch_size}"
+        )
+    if run.model != "design":
+        check_timm_name(run.model)

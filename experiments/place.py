@@ -1,0 +1,62 @@
+"""Where a network stands on the road: its rung, the steps that make it, and what else differs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from functools import cache
+from typing import Any, NamedTuple
+
+from omegaconf import OmegaConf
+
+from experiments.settings import Recipe
+from roadmap.designs import Design
+from roadmap.steps import Rung, compose, ladder, to_design
+
+
+class Place(NamedTuple):
+    """Labels for a person, derived from what is trained, so that they cannot contradict it."""
+
+    rung: str | None
+    """The rung whose network and recipe these are, if any."""
+    steps: tuple[str, ...] | None
+    """The steps that are on, in the paper's order; None if the network is no set of steps."""
+    differs: dict[str, Any]
+    """{setting: value} where the training differs from what the regime does with these steps."""
+
+
+def find_place(regime: str, design: Design, recipe: Recipe, resolution: int) -> Place:
+    for rung in _ladder(regime):
+        if (rung.design, rung.recipe) == (design, recipe.name):
+            return Place(rung.name, rung.steps, _differences(regime, rung.steps, recipe, resolution))
+    steps = steps_of(regime, design, recipe.name)
+    return Place(None, steps, {} if steps is None else _differences(regime, steps, recipe, resolution))
+
+
+def steps_of(regime: str, design: Design, recipe: str) -> tuple[str, ...] | None:
+    """The steps that make this design in this regime, in the paper's order; None if none do."""
+    start = to_design(compose(regime, ()).design)
+    on = []
+    for step in (rung.name for rung in _ladder(regime)[1:]):
+        flipped = compose(regime, [step])
+        target = to_design(flipped.design)
+        changed = [one.name for one in fields(Design) if getattr(target, one.name) != getattr(start, one.name)]
+        telling = [name for name in changed if name != "width"] or changed  # a later step may widen further
+        if step == "modern_recipe":
+            is_on = recipe == flipped.recipe.name
+        else:
+            is_on = bool(telling) and all(getattr(design, name) == getattr(target, name) for name in telling)
+        if is_on:
+            on.append(step)
+    return tuple(on) if to_design(compose(regime, on).design) == design else None
+
+
+def _differences(regime: str, steps: tuple[str, ...], recipe: Recipe, resolution: int) -> dict[str, Any]:
+    expected = compose(regime, steps)
+    usual = asdict(Recipe()) | OmegaConf.to_container(expected.recipe, resolve=True)
+    different = {f"recipe.{name}": value for name, value in asdict(recipe).items() if value != usual[name]}
+    return different if resolution == expected.resolution else different | {"resolution": resolution}
+
+
+@cache
+def _ladder(regime: str) -> tuple[Rung, ...]:
+    return ladder(regime)

@@ -1,0 +1,136 @@
+"""A run: what is trained, validated and frozen; and its identity, which is what decides its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.checks import check, check_names, check_steps
+from experiments.errors import SettingsError
+from experiments.place import Place, find_place
+from experiments.settings import Data, Recipe
+from roadmap.designs import Design, DesignError
+from roadmap.steps import to_design
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run. The first group of fields decides its result and is its identity; the rest does not."""
+
+    model: str
+    design: Design
+    recipe: Recipe
+    data: Data
+    resolution: int
+    precision: str
+    seed: int
+
+    regime: str
+    place: Place
+    runs: Path
+    device: str
+    threads: int | None
+    workers: int
+
+    @property
+    def identity(self) -> str:
+        return _digest(self._decisive())
+
+    @property
+    def series(self) -> str:
+        """The identity without the seed: replicates share it."""
+        decisive = self._decisive()
+        del decisive["seed"]
+        return _digest(decisive)
+
+    @property
+    def label(self) -> str:
+        """What a person calls the network: rung, timm model, or the steps that are on."""
+        if self.model != "design":
+            return self.model
+        if self.place.rung:
+            return self.place.rung
+        return "+".join(self.place.steps) if self.place.steps else "design"
+
+    @property
+    def name(self) -> str:
+        """The run's directory under `runs`: readable, and unique by the identity's first digits."""
+        label = self.label.replace(":", "-").replace("/", "-")
+        label = label if len(label) <= 60 else label[:57] + "..."
+        return f"{self.regime}-{label}-seed{self.seed}-{self.identity[:8]}"
+
+    @property
+    def directory(self) -> Path:
+        return self.runs / self.name
+
+    def to_json(self) -> dict[str, Any]:
+        """config.json: everything but where and on what the run runs."""
+        return {"regime": self.regime} | _plain_value(self.place._asdict()) | _plain(self)
+
+    def _decisive(self) -> dict[str, Any]:
+        """What decides the result. A setting at its default does not count: one that is added later, off at first,
+        leaves the identity of earlier runs as it was."""
+        decisive = _plain(self)
+        for name, defaults in {"design": Design(), "recipe": Recipe(), "data": Data()}.items():
+            unset = _plain_value(asdict(defaults))
+            decisive[name] = {key: value for key, value in decisive[name].items() if value != unset[key]}
+        decisive["data"].pop("path", None)
+        if self.model != "design":  # of a timm model, the recipe's stochastic depth alone counts
+            decisive["design"] = {"drop_path": self.design.drop_path}
+        return decisive
+
+
+def to_run(config: DictConfig, overrides: Sequence[str] = ()) -> Run:
+    """The run that a composed configuration asks for. `overrides` are those that Hydra composed it from.
+
+    Raises:
+        SettingsError: if there is no such setting, or its value is impossible.
+    """
+    check_names(config)
+    check_steps(overrides)
+    try:
+        design = to_design(config.design)
+    except DesignError as error:
+        raise SettingsError(f"design.{error}") from error
+    recipe: Recipe = OmegaConf.to_object(config.recipe)
+    data: Data = OmegaConf.to_object(config.data)
+    run = Run(
+        model=config.model,
+        design=design,
+        recipe=recipe,
+        data=data,
+        resolution=config.resolution,
+        precision=config.precision,
+        seed=config.seed,
+        regime=config.regime.name,
+        place=Place(None, None, {}),
+        runs=Path(config.runs),
+        device=config.device,
+        threads=config.threads,
+        workers=config.workers,
+    )
+    check(run)
+    if run.model != "design":
+        return run
+    return replace(run, place=find_place(run.regime, run.design, run.recipe, run.resolution))
+
+
+def _plain(run: Run) -> dict[str, Any]:
+    names = ("model", "design", "recipe", "data", "resolution", "precision", "seed")
+    values = asdict(run)
+    return {name: _plain_value(values[name]) for name in names}
+
+
+def _plain_value(value: Any) -> Any:
+    """As JSON reads it back: lists for tuples."""
+    return json.loads(json.dumps(value))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
