@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,9 +14,6 @@ from experiments.settings import Config, Data, MutableDesign, Recipe, fraction_o
 from experiments.timm_names import check_timm_name
 from roadmap.designs import did_you_mean
 from roadmap.steps import regimes, rung_steps
-
-if TYPE_CHECKING:
-    from experiments.run import Run
 
 
 def check_names(config: DictConfig) -> None:
@@ -45,24 +42,23 @@ CHOICES = {
     "precision": ("float32",),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
-POSITIVE = ("recipe.epochs", "recipe.batch_size", "resolution", "data.num_classes")
+POSITIVE = ("recipe.epochs", "recipe.batch_size", "resolution", "data.num_classes", "threads")
 FRACTIONS = ("data.holdout", "recipe.random_erasing", "recipe.label_smoothing", "recipe.momentum")
 NOT_NEGATIVE = ("recipe.lr", "recipe.min_lr", "recipe.weight_decay", "recipe.mixup", "recipe.cutmix", "workers", "seed")
 
 
-def check(run: Run) -> None:
+def check_values(config: DictConfig) -> None:
     """Refuse what would fail, or mean nothing, once training has begun."""
 
     def value(key: str) -> Any:
-        group, _, name = key.rpartition(".")
-        return getattr(getattr(run, group) if group else run, name)
+        return OmegaConf.select(config, key)
 
     for key, choices in CHOICES.items():
         if value(key) not in choices:
             hint = did_you_mean(value(key), choices)
             raise SettingsError(f"{key} must be {' or '.join(choices)}, not {value(key)!r}{hint}")
     for key in POSITIVE:
-        if value(key) < 1:
+        if value(key) is not None and value(key) < 1:
             raise SettingsError(f"{key} must be at least 1, not {value(key)}")
     for key in FRACTIONS:
         if not 0 <= value(key) < 1:
@@ -70,18 +66,16 @@ def check(run: Run) -> None:
     for key in NOT_NEGATIVE:
         if not (math.isfinite(value(key)) and value(key) >= 0):
             raise SettingsError(f"{key} must be a finite number, 0 or more, not {value(key)}")
-    if not 0 < run.data.subset <= 1:
-        raise SettingsError(f"data.subset is the part of the training images to use, in (0, 1], not {run.data.subset}")
-    if run.seed >= 2**63:
-        raise SettingsError(f"seed must be less than 2**63, not {run.seed}")
-    if run.threads is not None and run.threads < 1:
-        raise SettingsError(f"threads must be at least 1, not {run.threads}")
-    for key, texts in {"recipe.warmup": [run.recipe.warmup], "recipe.drops": run.recipe.drops}.items():
+    if not 0 < config.data.subset <= 1:
+        subset = config.data.subset
+        raise SettingsError(f"data.subset is the part of the training images to use, in (0, 1], not {subset}")
+    if config.seed >= 2**63:
+        raise SettingsError(f"seed must be less than 2**63, not {config.seed}")
+    for key, texts in {"recipe.warmup": [config.recipe.warmup], "recipe.drops": config.recipe.drops}.items():
         for text in texts:
             fraction_of_run(text, key)
-    if run.recipe.mixup and run.recipe.batch_size % 2:
-        raise SettingsError(
-            f"recipe.mixup pairs images, so recipe.batch_size must be even, not {run.recipe.batch_size}"
-        )
-    if run.model != "design":
-        check_timm_name(run.model)
+    if config.recipe.mixup and config.recipe.batch_size % 2:
+        size = config.recipe.batch_size
+        raise SettingsError(f"recipe.mixup pairs images, so recipe.batch_size must be even, not {size}")
+    if config.model != "design":
+        check_timm_name(config.model)

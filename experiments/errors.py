@@ -13,6 +13,9 @@ from omegaconf.errors import OmegaConfBaseException
 from roadmap.designs import DesignError, did_you_mean
 from roadmap.steps import CONF, options
 
+DONE, FAILED, IMPOSSIBLE, LOCKED, INTERRUPTED = 0, 1, 2, 75, 130
+"""Exit codes of a process that trains a run."""
+
 
 class SettingsError(ValueError):
     """A setting that no run can have. The message is one line: what is wrong, where, what to do."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.checks import check, check_names, check_steps
+from experiments.checks import check_names, check_steps, check_values
 from experiments.errors import SettingsError
 from experiments.place import Place, find_place
 from experiments.settings import Data, Recipe
@@ -94,6 +94,7 @@ def to_run(config: DictConfig, overrides: Sequence[str] = ()) -> Run:
     """
     check_names(config)
     check_steps(overrides)
+    check_values(config)
     try:
         design = to_design(config.design)
     except DesignError as error:
@@ -115,7 +116,6 @@ def to_run(config: DictConfig, overrides: Sequence[str] = ()) -> Run:
         threads=config.threads,
         workers=config.workers,
     )
-    check(run)
     if run.model != "design":
         return run
     return replace(run, place=find_place(run.regime, run.design, run.recipe, run.resolution))

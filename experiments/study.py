@@ -24,11 +24,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.errors import SettingsError
+from experiments.errors import DONE, FAILED, LOCKED, SettingsError
 from experiments.record import is_done, read_summary
 from experiments.run import Run, to_run
 
-DONE, LOCKED = 0, 75
 POLL = 0.5
 """Seconds between two looks at the running runs."""
 
@@ -121,7 +120,7 @@ class Study:
             self.console.print(f"  {run.name}: {self.verdict(run)} ({run.directory / 'log.txt'})", soft_wrap=True)
         if failed:
             self.console.print(f"train what is missing with the same command:\n  {_command()}", soft_wrap=True)
-        return int(bool(failed))
+        return FAILED if failed else DONE
 
     def verdict(self, run: Run) -> str:
         summary = read_summary(run.directory) or {}

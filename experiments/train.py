@@ -14,7 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from experiments.errors import CONFIGURATION_ERRORS, in_one_line
+from experiments.errors import CONFIGURATION_ERRORS, IMPOSSIBLE, INTERRUPTED, in_one_line
 from experiments.run import to_run
 from experiments.settings import Config, register
 from roadmap.steps import CONF
@@ -33,7 +33,7 @@ def train_one(config: DictConfig) -> None:
 
 def refuse(error: Exception) -> NoReturn:
     print(f"error: {in_one_line(error, Config)}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(IMPOSSIBLE)
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
             raise
         refuse(error)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from experiments.errors import SettingsError
+from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, SettingsError
 from experiments.loop import DivergedError, train
 from experiments.record import DoneError, LockedError, Record, is_done
 from experiments.run import Run
-
-DONE, FAILED, IMPOSSIBLE, LOCKED, INTERRUPTED = 0, 1, 2, 75, 130
-"""Exit codes of a process that trains a run."""
 
 
 class Reporter:

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ def test_holdout_takes_the_place_of_the_test_images(
     design = roadmap.Design(**config["design"])
     network = roadmap.build(design, 10) if model == "design" else timm.create_model("test_resnet", num_classes=10)
     with np.load(SAMPLE) as arrays:
-        _, held_out = split(arrays["train_labels"], Data(**config["data"], path=None))
+        _, held_out = split(arrays["train_labels"], Data(**config["data"] | {"path": None}))
     expected = accuracy(network, directory / "weights.pt", "train", held_out)
     assert {name: summary[name] for name in expected} == pytest.approx(expected, abs=0.51)  # one image of 200
 
@@ -248,7 +249,8 @@ def test_interrupted_run_is_unfinished(
     process = child(long_run)
     wait_for(lambda: epochs_of(long_run))
     while times and process.is_alive():
-        os.kill(process.pid, number)
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
         times -= 1
         time.sleep(0.0005)
     process.join()
