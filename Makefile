@@ -9,8 +9,8 @@ BIN := .venv/bin
 .PHONY: ladder test lint clean
 
 ladder: .venv/installed
-	$(BIN)/python -m experiments.train -m study=ladder
-	$(BIN)/python -m analysis.report runs --out reports/ladder
+	$(BIN)/python -m experiments.train -m study=ladder; trained=$$?; \
+	$(BIN)/python -m analysis.report runs --out reports/ladder && exit $$trained
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto
