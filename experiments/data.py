@@ -90,11 +90,13 @@ class Loader:
             )
         self._kept: list[Batch] | None = None
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of training epoch `epoch`, in an order of its own; the last, incomplete batch is dropped."""
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """The batches of training epoch `epoch` from the `first` on, in an order of the epoch's own; the last,
+        incomplete batch is dropped."""
         size = self.run.recipe.batch_size
-        order = permutation(len(self.training), Purpose.ORDER, self.run.seed, epoch)[: self.steps_per_epoch * size]
-        return iter(self._load(self.training, [[(epoch, int(i)) for i in batch] for batch in order.split(size)]))
+        order = permutation(len(self.training), Purpose.ORDER, self.run.seed, epoch)
+        batches = order[first * size : self.steps_per_epoch * size].split(size)
+        return iter(self._load(self.training, [[(epoch, int(i)) for i in batch] for batch in batches if len(batch)]))
 
     def evaluation_batches(self) -> Iterator[Batch]:
         """Every evaluation image once."""

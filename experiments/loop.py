@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from experiments.checkpoint import Checkpoints
 from experiments.data import Batch, Loader
 from experiments.errors import SettingsError
 from experiments.randomness import Purpose, derive, seed_all
@@ -28,19 +29,27 @@ class DivergedError(RuntimeError):
     """The loss is not finite."""
 
 
+class StoppedError(RuntimeError):
+    """The run was asked to stop, and has saved where it is."""
+
+
 class Progress(Protocol):
     """Where a run tells how far it is."""
+
+    def say(self, line: str) -> None: ...
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None: ...
 
     def epoch(self, row: dict[str, float]) -> None: ...
 
 
-def train(run: Run, record: Record, progress: Progress) -> None:
-    """Train and evaluate a run, and record it.
+def train(run: Run, record: Record, progress: Progress, asked_to_stop: Callable[[], bool] = lambda: False) -> None:
+    """Train and evaluate a run, and record it. A run that was stopped, by whatever, goes on from its last checkpoint,
+    and ends with the weights and metrics, to the bit, that it would have had.
 
     Raises:
         DivergedError: at the first loss that is not finite.
+        StoppedError: at the first step after `asked_to_stop`.
     """
     started = time.perf_counter()
     device = pick_device(run.device)
@@ -60,13 +69,25 @@ def train(run: Run, record: Record, progress: Progress) -> None:
     )
     steps_per_epoch, steps = data.steps_per_epoch, data.steps_per_epoch * run.recipe.epochs
     train_seconds = 0.0
+    step, losses, seconds = 0, 0.0, 0.0  # optimizer steps of the run; summed losses and seconds of the epoch
 
-    for epoch in range(run.recipe.epochs):
-        epoch_started = time.perf_counter()
+    checkpoints = Checkpoints(run, progress.say)
+    if state := checkpoints.load():
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, losses, seconds, train_seconds = (state[k] for k in ("step", "losses", "seconds", "train_seconds"))
+        progress.say(f"going on after step {step} of {steps}")
+    record.begin(state["epochs"] if state else [])
+
+    def save() -> None:
+        spent = {"losses": losses, "seconds": seconds, "train_seconds": train_seconds, "epochs": record.epochs}
+        weights = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+        checkpoints.save(step, spent | weights)
+
+    for epoch in range(len(record.epochs), run.recipe.epochs):
+        epoch_started = time.perf_counter() - seconds
         network.train()
-        losses = 0.0
-        for index, (images, labels, samples) in enumerate(data.epoch(epoch)):
-            step = epoch * steps_per_epoch + index
+        for images, labels, samples in data.epoch(epoch, first=step - epoch * steps_per_epoch):
             lr = learning_rate(run.recipe, step, steps)
             set_learning_rate(optimizer, lr)
             images, labels = finish(images, samples), labels.to(device, non_blocking=True)
@@ -80,15 +101,25 @@ def train(run: Run, record: Record, progress: Progress) -> None:
             losses += (value := loss.item())
             if value - value != 0:  # nan or infinite
                 raise DivergedError(f"the loss is {value} at step {step} of {steps} (learning rate {lr:.3g})")
-            progress.step(epoch + 1, index + 1, steps_per_epoch, value)
+            step += 1
+            seconds = time.perf_counter() - epoch_started
+            progress.step(epoch + 1, step - epoch * steps_per_epoch, steps_per_epoch, value)
+            if asked_to_stop():
+                save()
+                raise StoppedError(f"stopped after step {step} of {steps}; the same command goes on from there")
+            if checkpoints.due():
+                save()
 
-        trained = time.perf_counter() - epoch_started
-        train_seconds += trained
-        row = {"lr": lr, "train_loss": losses / steps_per_epoch} | evaluate(network, data.evaluation_batches(), finish)
-        row["images_per_second"] = steps_per_epoch * run.recipe.batch_size / trained
+        train_seconds += seconds
+        row = {"lr": optimizer.param_groups[0]["lr"], "train_loss": losses / steps_per_epoch}
+        row |= evaluate(network, data.evaluation_batches(), finish)
+        row["images_per_second"] = steps_per_epoch * run.recipe.batch_size / seconds
         row["seconds"] = time.perf_counter() - epoch_started
         record.epoch(**row)
         progress.epoch(record.epochs[-1])
+        losses, seconds = 0.0, 0.0
+        if epoch + 1 < run.recipe.epochs:
+            save()
 
     save_weights(network, run.directory / "weights.pt")
     record.finish(
@@ -97,6 +128,7 @@ def train(run: Run, record: Record, progress: Progress) -> None:
         wall_seconds=time.perf_counter() - started,
         peak_memory_mb=peak_memory_mb(device),
     )
+    checkpoints.clear()
 
 
 @torch.inference_mode()

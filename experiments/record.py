@@ -11,6 +11,7 @@ import os
 import platform
 import statistics
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -90,8 +91,12 @@ class Record:
             "git": git_state(),
         }
         write(self.directory / "config.json", _pretty(run.to_json()))
-        write(self.directory / "epochs.jsonl", "")
         self.update()
+
+    def begin(self, epochs: Sequence[Row]) -> None:
+        """Go on after these finished epochs, which the run was resumed with; none if it starts anew."""
+        self.epochs = [*epochs]
+        self._write_epochs()
 
     def update(self, **facts: Any) -> None:
         """Add facts to the summary."""
@@ -101,7 +106,13 @@ class Record:
     def epoch(self, **row: Any) -> None:
         """A finished epoch, and the summary as it stands after it."""
         self.epochs.append({"epoch": len(self.epochs) + 1, **row})
+        self._write_epochs()
+
+    def _write_epochs(self) -> None:
         write(self.directory / "epochs.jsonl", "".join(json.dumps(row) + "\n" for row in self.epochs))
+        if not self.epochs:
+            return
+        row = self.epochs[-1]
         best = max(self.epochs, key=lambda row: row["top1"])
         self.update(
             epochs_done=len(self.epochs),

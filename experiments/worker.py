@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, SettingsError
-from experiments.loop import DivergedError, train
+from experiments.loop import DivergedError, StoppedError, train
 from experiments.record import DoneError, LockedError, Record, is_done
 from experiments.run import Run
 
@@ -63,7 +63,7 @@ def train_in_child(run: Run, threads: int) -> None:
 
 def train_recorded(run: Run, console: Console | None = None) -> int:
     """Train a run and record how it ended, whatever happens to it. Returns the exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, recorded
+    stop = StopFlag()
     try:
         record = Record(run)
     except LockedError as error:
@@ -75,24 +75,40 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
     reporter.say(f"training {run.directory}")
     try:
         with reporter.bar:
-            train(run, record, reporter)
+            train(run, record, reporter, stop.is_set)
     except BaseException as error:
-        for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches a study's run from its launcher too
-            signal.signal(number, signal.SIG_IGN)
         status, reason, code = _outcome(error)
-        record.finish(status, reason)
-        reporter.say(f"{status}: {reason}")
-        if status == "failed" and code == FAILED:
-            reporter.log(traceback.format_exc())
+        try:
+            record.finish(status, reason)
+            reporter.say(f"{status}: {reason}")
+            if status == "failed" and code == FAILED:
+                reporter.log(traceback.format_exc())
+        except OSError as full:  # the disk, say: then the terminal is all that is left to tell it to
+            print(f"error: {reason}; and it could not be recorded: {full}", file=sys.stderr)
         return code
     reporter.say(f"done: top-1 {record.summary['top1']:.2f} % in {record.summary['wall_seconds']:.0f} s")
     return DONE
 
 
+class StopFlag:
+    """Set by Ctrl-C, SIGTERM and SIGUSR2, which clusters send before they end a job. The run stops at its next step."""
+
+    def __init__(self) -> None:
+        self._set = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, self._handle)
+
+    def _handle(self, *_: object) -> None:
+        self._set = True
+
+    def is_set(self) -> bool:
+        return self._set
+
+
 def _outcome(error: BaseException) -> tuple[str, str, int]:
     """(status, one-line reason, exit code) of a run that ended with an exception."""
-    if isinstance(error, KeyboardInterrupt):
-        return "unfinished", "interrupted", INTERRUPTED
+    if isinstance(error, StoppedError):
+        return "unfinished", str(error), INTERRUPTED
     if isinstance(error, DivergedError):
         return "diverged", str(error), FAILED
     if isinstance(error, SettingsError):

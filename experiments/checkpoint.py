@@ -1,0 +1,93 @@
+"""Checkpoints: what a run needs to go on as if it had never stopped.
+
+Written aside, flushed and renamed, so that a crash leaves the one before; loaded without unpickling.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.errors import SettingsError
+from experiments.run import Run
+
+State = dict[str, Any]
+"""Tensors, numbers, strings, and lists and dicts of them."""
+
+KEPT = 2
+"""The newest, and the one before in case the newest is damaged."""
+
+MINUTES = 10
+"""Between two checkpoints within an epoch. One is written at the end of every epoch, and when a run is stopped."""
+
+
+class Checkpoints:
+    """The checkpoints of a run, `checkpoints/step-00000312.pt` in its directory."""
+
+    def __init__(self, run: Run, say: Callable[[str], None]) -> None:
+        self.folder = run.directory / "checkpoints"
+        self.identity, self.design = run.identity, run.to_json()["design"]
+        self.say = say
+        self.written = time.monotonic()
+
+    def due(self) -> bool:
+        return time.monotonic() - self.written >= 60 * MINUTES
+
+    def save(self, step: int, state: State) -> None:
+        """Write the checkpoint of what is trained up to `step` optimizer steps, and drop all but the last two."""
+        self.folder.mkdir(exist_ok=True)
+        path = self.folder / f"step-{step:08d}.pt"
+        aside = path.with_suffix(".part")
+        try:
+            with aside.open("wb") as file:
+                torch.save({"identity": self.identity, "design": self.design, "step": step, **state}, file)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+        for old in self._paths()[KEPT:]:
+            old.unlink()
+        self.written = time.monotonic()
+
+    def load(self) -> State | None:
+        """The newest whole checkpoint; None if there is none. A damaged one is reported, and the one before taken.
+
+        Raises:
+            SettingsError: if a checkpoint is another network's.
+        """
+        for path in self._paths():
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                found = state["identity"]
+            except Exception as error:  # what a damaged file raises depends on where it is damaged
+                self.say(f"{path} is damaged and passed over ({type(error).__name__}); trying the one before")
+                continue
+            if found != self.identity:
+                raise SettingsError(f"{path} is of another run{self._difference(state)}; move it away to start anew")
+            return state
+        return None
+
+    def clear(self) -> None:
+        for path in self._paths():
+            path.unlink()
+        if self.folder.exists():
+            self.folder.rmdir()
+
+    def _paths(self) -> list[Path]:
+        """Newest first."""
+        return sorted((p for p in self.folder.glob("step-*.pt") if re.fullmatch(r"step-\d+", p.stem)), reverse=True)
+
+    def _difference(self, state: State) -> str:
+        theirs = state.get("design", {})
+        return "".join(
+            f", {name} {theirs.get(name)} there and {value} here"
+            for name, value in self.design.items()
+            if theirs.get(name) != value
+        )
