@@ -68,7 +68,7 @@ class Transformed(Dataset):
                 seed_cpu(derive(Purpose.SAMPLE, self.seed, epoch, index))
                 pixels.append(self.transform(self.images.image(index)))
         labels = self.images.labels[[index for _, index in samples]].astype(np.int64)
-        return torch.from_numpy(np.stack(pixels)), torch.from_numpy(labels), samples
+        return torch.stack(pixels), torch.from_numpy(labels), samples
 
 
 class Loader:

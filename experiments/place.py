@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
-from experiments.settings import Recipe
+from experiments.settings import Data, Recipe
 from roadmap.designs import Design
 from roadmap.steps import Rung, compose, ladder, to_design
+
+PARTS = ("subset", "holdout")
+"""Of the data: which dataset it is stands beside every result anyhow."""
 
 
 class Place(NamedTuple):
@@ -24,12 +27,14 @@ class Place(NamedTuple):
     """{setting: value} where the training differs from what the regime does with these steps."""
 
 
-def find_place(regime: str, design: Design, recipe: Recipe, resolution: int) -> Place:
-    for rung in _ladder(regime):
-        if (rung.design, rung.recipe) == (design, recipe.name):
-            return Place(rung.name, rung.steps, _differences(regime, rung.steps, recipe, resolution))
-    steps = steps_of(regime, design, recipe.name)
-    return Place(None, steps, {} if steps is None else _differences(regime, steps, recipe, resolution))
+def find_place(regime: str, design: Design, recipe: Recipe, data: Data, resolution: int) -> Place:
+    """The place of a network in a regime. What is no set of steps differs from the recipe as
+    the regime uses it."""
+    rungs = {(rung.design, rung.recipe): rung for rung in _ladder(regime)}
+    rung = rungs.get((design, recipe.name))
+    steps = rung.steps if rung else steps_of(regime, design, recipe.name)
+    compared = steps if steps is not None else (("modern_recipe",) if recipe.name == "modern" else ())
+    return Place(rung.name if rung else None, steps, _differences(regime, compared, recipe, data, resolution))
 
 
 def steps_of(regime: str, design: Design, recipe: str) -> tuple[str, ...] | None:
@@ -50,10 +55,11 @@ def steps_of(regime: str, design: Design, recipe: str) -> tuple[str, ...] | None
     return tuple(on) if to_design(compose(regime, on).design) == design else None
 
 
-def _differences(regime: str, steps: tuple[str, ...], recipe: Recipe, resolution: int) -> dict[str, Any]:
+def _differences(regime: str, steps: tuple[str, ...], recipe: Recipe, data: Data, resolution: int) -> dict[str, Any]:
     expected = compose(regime, steps)
     usual = asdict(Recipe()) | OmegaConf.to_container(expected.recipe, resolve=True)
     different = {f"recipe.{name}": value for name, value in asdict(recipe).items() if value != usual[name]}
+    different |= {f"data.{name}": value for name in PARTS if (value := getattr(data, name)) != getattr(Data(), name)}
     return different if resolution == expected.resolution else different | {"resolution": resolution}
 
 

@@ -116,9 +116,8 @@ def to_run(config: DictConfig, overrides: Sequence[str] = ()) -> Run:
         threads=config.threads,
         workers=config.workers,
     )
-    if run.model != "design":
-        return run
-    return replace(run, place=find_place(run.regime, run.design, run.recipe, run.resolution))
+    place = find_place(run.regime, run.design, run.recipe, run.data, run.resolution)
+    return replace(run, place=place if run.model == "design" else Place(None, None, place.differs))
 
 
 def _plain(run: Run) -> dict[str, Any]:

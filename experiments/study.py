@@ -71,6 +71,7 @@ class Study:
         self.console.print(f"{len(self.runs)} runs{there}; {self.jobs} side by side, {self.threads} thread(s) each")
         if not left:
             return
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         live = Live(get_renderable=self.view, console=self.console, refresh_per_second=2)
         try:
             with live if self.console.is_terminal else nullcontext():

@@ -5,21 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform
 from timm.data.auto_augment import AugmentOp, RandAugment
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.data.random_erasing import RandomErasing
-from timm.data.transforms import ToNumpy
 from torch import Tensor
 from torchvision import transforms
 
 from experiments.randomness import Purpose, derive, preserved, seed_cpu
 from experiments.settings import Recipe
 
-Transform = Callable[[Image.Image], np.ndarray]
+Transform = Callable[[Image.Image], Tensor]
 SMALL = 32
 """Pixels up to which images are padded and cropped, not resized: the authors' code draws the line here too."""
 
@@ -45,7 +43,7 @@ def training_transform(recipe: Recipe, resolution: int) -> Transform:
 def evaluation_transform(recipe: Recipe, resolution: int) -> Transform:
     """Resize so that the crop is 87.5 % of the shorter side (256 for 224), centre crop: as above."""
     if resolution <= SMALL:
-        return transforms.Compose([transforms.CenterCrop(resolution), ToNumpy()])
+        return transforms.Compose([transforms.CenterCrop(resolution), transforms.PILToTensor()])
     return create_transform(resolution, use_prefetcher=True, interpolation=recipe.interpolation, crop_pct=0.875)
 
 

@@ -253,7 +253,8 @@ def test_interrupted_run_is_unfinished(
         time.sleep(0.0005)
     process.join()
     _, epochs, summary = read(long_run.directory)
-    assert (process.exitcode, summary["status"], summary["reason"]) == (130, "unfinished", "interrupted")
+    assert (process.exitcode, summary["status"]) == (130, "unfinished")
+    assert summary["reason"].startswith("stopped after step ")
     assert len(epochs) == summary["epochs_done"] >= 1
 
 
