@@ -72,9 +72,7 @@ def check_values(config: DictConfig) -> None:
     if config.seed >= 2**63:
         raise SettingsError(f"seed must be less than 2**63, not {config.seed}")
     if (policy := config.recipe.rand_augment) and not policy.startswith("rand-"):
-        raise SettingsError(
-            f"recipe.rand_augment must be null or like rand-m9-mstd0.5-inc1, not {policy!r}"
-        )
+        raise SettingsError(f"recipe.rand_augment must be null or like rand-m9-mstd0.5-inc1, not {policy!r}")
     if len(config.recipe.betas) != 2:
         raise SettingsError(f"recipe.betas must be two numbers, not {config.recipe.betas}")
     for key, texts in {"recipe.warmup": [config.recipe.warmup], "recipe.drops": config.recipe.drops}.items():

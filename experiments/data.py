@@ -139,14 +139,14 @@ def load_images(data: Data) -> tuple[Images, Images]:
         SettingsError: if there is no such dataset, or it is not where it should be.
     """
     if data.name == "fashion_mnist_sample":
-        return _sample()
+        return load_sample()
     if data.name == "fashion_mnist":
         return _fashion_mnist(data)
     raise SettingsError(f"data.name must be fashion_mnist_sample or fashion_mnist, not {data.name!r}")
 
 
 @cache
-def _sample() -> tuple[ArrayImages, ArrayImages]:
+def load_sample() -> tuple[ArrayImages, ArrayImages]:
     with np.load(SAMPLE, allow_pickle=False) as arrays:
         return tuple(ArrayImages(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "test"))
 

@@ -63,7 +63,7 @@ class Study:
         self.console = Console(highlight=False)
         self.started = time.monotonic()
         self.processes = multiprocessing.get_context("forkserver")
-        self.processes.set_forkserver_preload(["experiments.worker"])  # torch is imported once, for all runs
+        self.processes.set_forkserver_preload(["experiments.warm"])
 
     def train(self) -> None:
         left = len(self.waiting)

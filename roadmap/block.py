@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from roadmap.designs import BlockShape, Design
 
@@ -55,7 +56,7 @@ def branch(design: Design, shape: BlockShape) -> nn.Sequential:
 def projection(design: Design, shape: BlockShape) -> nn.Sequential:
     """The shortcut where the shape changes: a 1x1 conv with the stride and a norm, which it keeps under fewer_norms."""
     layers = nn.Sequential()
-    layers.add_module("conv", nn.Conv2d(shape.c_in, shape.c_out, 1, shape.stride, bias=has_bias(design, True)))
+    layers.add_module("conv", PointwiseConv(shape.c_in, shape.c_out, 1, shape.stride, bias=has_bias(design, True)))
     layers.add_module("norm", norm2d(design, shape.c_out))
     return layers
 
@@ -75,7 +76,7 @@ def pointwise_conv(design: Design, c_in: int, c_out: int, *, bias: bool) -> nn.M
     """A 1x1 conv. As in the authors' code, a linear layer in LayerNorm networks: equal, and faster beside LayerNorm."""
     if design.norm == "layer":
         return PointwiseLinear(c_in, c_out, bias=bias)
-    return nn.Conv2d(c_in, c_out, 1, bias=bias)
+    return PointwiseConv(c_in, c_out, 1, bias=bias)
 
 
 def norm2d(design: Design, channels: int) -> nn.Module:
@@ -101,6 +102,19 @@ class PointwiseLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class PointwiseConv(nn.Conv2d):
+    """A 1x1 conv of (N, C, H, W); on maps of a few pixels a matrix product, which is equal and up to twice as fast."""
+
+    few_pixels = 16
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2] * x.shape[-1] > self.few_pixels:
+            return super().forward(x)
+        sampled = x[..., :: self.stride[0], :: self.stride[1]]
+        product = functional.linear(sampled.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+        return product.permute(0, 3, 1, 2)
 
 
 class LayerScale(nn.Module):

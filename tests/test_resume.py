@@ -1,0 +1,189 @@
+"""A run that was stopped, by whatever and wherever, ends as if nothing had happened."""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments import checkpoint
+from experiments.checkpoint import Checkpoints
+from experiments.errors import SettingsError
+from experiments.loop import StoppedError, train
+from experiments.record import Record
+from experiments.run import Run
+
+torch.set_num_threads(1)
+
+METRICS = ("epoch", "lr", "train_loss", "val_loss", "top1", "top5")
+STEPS = 20
+
+
+class Told:
+    """A run's progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def step(self, *_: object) -> None: ...
+
+    def epoch(self, row: dict[str, float]) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def run(run_of: Callable[..., Run], tiny: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """20 steps in 2 epochs, with everything random that the modern recipe has, and with BatchNorm."""
+    modern = ("regime=resnet50", "recipe=modern", "resolution=32", "recipe.lr=1e-3")
+    return run_of(*tiny, *modern, f"runs={tmp_path_factory.mktemp('whole')}")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run: Run) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    train(run, Record(run), Told())
+    return results(run)
+
+
+def results(run: Run) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    rows = [json.loads(line) for line in (run.directory / "epochs.jsonl").read_text().splitlines()]
+    weights = torch.load(run.directory / "weights.pt", weights_only=True)
+    return weights, [{name: row[name] for name in METRICS} for row in rows]
+
+
+def stop_after(steps: int) -> Callable[[], bool]:
+    counter = count(1)
+    return lambda: next(counter) == steps
+
+
+def stop(run: Run, steps: int) -> Told:
+    told, record = Told(), Record(run)
+    with pytest.raises(StoppedError):
+        train(run, record, told, stop_after(steps))
+    record.finish("unfinished")
+    return told
+
+
+def assert_equal(one: tuple, other: tuple) -> None:
+    weights, metrics = one
+    assert metrics == other[1]
+    assert weights.keys() == other[0].keys()
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, other[0][name]), name
+
+
+@pytest.mark.parametrize("stops", [(1,), (7,), (10,), (13,), (20,), (3, 5, 4)], ids=str)
+def test_stopped_run_ends_as_if_undisturbed(
+    run: Run, undisturbed: tuple, tmp_path: Path, stops: tuple[int, ...]
+) -> None:
+    """After the first step, within an epoch, at its end before it is evaluated, after the last step, and repeatedly;
+    with other loader workers afterwards."""
+    run = replace(run, runs=tmp_path)
+    for steps in stops:
+        stop(run, steps)
+    told = Told()
+    train(replace(run, workers=2), Record(run), told)
+    assert f"going on after step {sum(stops)} of {STEPS}" in told.lines
+    assert_equal(results(run), undisturbed)
+
+
+def test_killed_run_ends_as_if_undisturbed(
+    launch: Callable, small: tuple[str, ...], here: Path, wait_for: Callable
+) -> None:
+    """kill -9 at moments that nobody chose, through the command line."""
+    overrides = (*small, "data.holdout=0.02", "recipe.epochs=8")
+
+    def kill_after(epochs: int) -> None:
+        process = launch(*overrides, "runs=killed")
+        wait_for(lambda: epochs_of(here / "killed") >= epochs)
+        time.sleep(random.uniform(0, 0.1))
+        process.kill()
+        process.wait()
+
+    assert launch(*overrides, "runs=whole").wait() == 0
+    for epochs in (1, 3, 6):
+        kill_after(epochs)
+    assert launch(*overrides, "runs=killed").wait() == 0
+    (whole,), (killed,) = (list(here.glob(f"{name}/nano-*")) for name in ("whole", "killed"))
+    assert epochs_of(here / "killed") == 8
+    one, other = (torch.load(folder / "weights.pt", weights_only=True) for folder in (whole, killed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert "going on after step" in (killed / "log.txt").read_text()
+
+
+def epochs_of(folder: Path) -> int:
+    return sum(len(path.read_text().splitlines()) for path in folder.glob("*/epochs.jsonl"))
+
+
+def test_last_two_checkpoints_are_kept_until_the_run_is_done(run: Run, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(checkpoint, "MINUTES", 0)  # after every step
+    run = replace(run, runs=tmp_path)
+    stop(run, 6)
+    names = sorted(path.name for path in (run.directory / "checkpoints").iterdir())
+    assert names == ["step-00000005.pt", "step-00000006.pt"]
+    train(run, Record(run), Told())
+    assert not (run.directory / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "garbage"])
+def test_damaged_checkpoint_is_reported_and_the_one_before_used(
+    run: Run, undisturbed: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    monkeypatch.setattr(checkpoint, "MINUTES", 0)
+    run = replace(run, runs=tmp_path)
+    stop(run, 6)
+    newest = run.directory / "checkpoints" / "step-00000006.pt"
+    whole = newest.read_bytes()
+    newest.write_bytes({"truncate": whole[: len(whole) // 2], "empty": b"", "garbage": b"not a checkpoint"}[damage])
+    told = Told()
+    train(run, Record(run), told)
+    assert any("step-00000006.pt is damaged" in line for line in told.lines)
+    assert f"going on after step 5 of {STEPS}" in told.lines
+    assert_equal(results(run), undisturbed)
+
+
+def test_checkpoint_of_another_network_is_refused_by_name(run: Run, tmp_path: Path) -> None:
+    run = replace(run, runs=tmp_path)
+    stop(run, 2)
+    other = replace(run, design=replace(run.design, kernel_size=5))
+    other.directory.mkdir(parents=True)
+    (run.directory / "checkpoints").rename(other.directory / "checkpoints")
+    with pytest.raises(SettingsError, match="another run, kernel_size 3 there and 5 here"):
+        Checkpoints(other, print).load()
+
+
+def test_full_disk_leaves_the_checkpoint_before(
+    run: Run, undisturbed: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = replace(run, runs=tmp_path)
+    stop(run, 4)
+    record = Record(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            train(run, record, Told(), stop_after(3))
+    record.finish("failed")
+    assert [path.name for path in (run.directory / "checkpoints").iterdir()] == ["step-00000004.pt"]
+    train(run, Record(run), Told())
+    assert_equal(results(run), undisturbed)
+
+
+def full_disk(state: object, file) -> None:
+    file.write(b"the beginning")
+    raise OSError(28, "No space left on device")
+
+
+def test_loading_never_unpickles(run: Run, tmp_path: Path) -> None:
+    run = replace(run, runs=tmp_path)
+    folder = run.directory / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save({"identity": run.identity, "step": 1, "object": Told()}, folder / "step-00000001.pt")
+    said: list[str] = []
+    assert Checkpoints(run, said.append).load() is None
+    assert "damaged" in said[0]
