@@ -158,7 +158,15 @@ def make_network(run: Run) -> nn.Module:
     try:
         return timm.create_model(name, img_size=run.resolution, **options)
     except TypeError:  # convolutional networks take any size and don't know the argument
+        pass
+    try:
         return timm.create_model(name, **options)
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        raise SettingsError(
+            f"{run.model} knows no stochastic depth, which the recipe asks for; add design.drop_path=0"
+        ) from error
 
 
 def cost_of(run: Run) -> dict[str, int]:

@@ -286,3 +286,11 @@ def test_record_is_whole_at_any_moment(long_run: Run, child: Callable, wait_for:
     _, epochs, summary = read(long_run.directory)
     assert summary["status"] == "running"
     assert len(epochs) - 1 <= summary["epochs_done"] <= len(epochs)
+
+
+def test_timm_model_without_stochastic_depth_says_what_to_do(
+    command: Callable, tiny: tuple[str, ...], here: Path
+) -> None:
+    code, out, _ = command(*tiny, "model=timm:vgg11", "recipe=modern")
+    assert code == 2
+    assert "timm:vgg11 knows no stochastic depth, which the recipe asks for; add design.drop_path=0" in out
