@@ -80,7 +80,8 @@ class Run:
         for name, defaults in {"design": Design(), "recipe": Recipe(), "data": Data()}.items():
             unset = _plain_value(asdict(defaults))
             decisive[name] = {key: value for key, value in decisive[name].items() if value != unset[key]}
-        decisive["data"].pop("path", None)
+        for name in ("reader", "path", "broken"):  # how the data come here, not what they are
+            decisive["data"].pop(name, None)
         if self.model != "design":  # of a timm model, the recipe's stochastic depth alone counts
             decisive["design"] = {"drop_path": self.design.drop_path}
         return decisive

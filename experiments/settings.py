@@ -33,11 +33,24 @@ class Recipe:
     drops: list[str] = field(default_factory=list)
     drop_factor: float = 0.1
     interpolation: str = "bicubic"
+    crop_pct: float | None = None
+    """Of the resized evaluation image's side, the part that the centre crop keeps; 0.875 below 384 px, else 1."""
     rand_augment: str | None = None
     random_erasing: float = 0.0
+    erasing_mode: str = "pixel"
+    erasing_count: int = 1
     mixup: float = 0.0
     cutmix: float = 0.0
+    mixup_prob: float = 1.0
+    mixup_switch_prob: float = 0.5
+    mixup_mode: str = "batch"
     label_smoothing: float = 0.0
+    layer_decay: float = 1.0
+    """Factor on the learning rate from one group of layers to the one before it; 1 for none."""
+    clip_grad: float | None = None
+    """Largest norm of a step's gradient; null for any."""
+    ema: float = 0.0
+    """Decay of the moving average of the weights, evaluated beside them; 0 for none."""
 
 
 @dataclass
@@ -45,10 +58,21 @@ class Data:
     """What a network is trained on and evaluated on."""
 
     name: str = MISSING
+    """What the dataset is called, in reports and in a run's identity: two datasets have two names."""
+    reader: str = MISSING
+    """What reads it: sample, torchvision, folder, or one of timm's readers: tar, hfds, wds, hfids."""
     path: str | None = None
-    num_classes: int = MISSING
+    train: str = "train"
+    val: str = "val"
+    """The two parts: of a folder, its subfolders; elsewhere, the reader's names of its splits."""
+    num_classes: int | None = None
+    """Stated for known datasets, so that a study can be priced without them; null: as the data has."""
     subset: float = 1.0
+    """The part of the training images to train on, class-balanced."""
     holdout: float = 0.0
+    """The part of the training images to evaluate on instead of the test images, class-balanced."""
+    broken: str = "stop"
+    """What to do about an image that can't be read: stop, or skip."""
 
 
 def _mutable_design() -> type:

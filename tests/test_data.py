@@ -80,7 +80,7 @@ def test_whole_dataset_is_read_from_the_original_files(tmp_path: Path) -> None:
     for file in DEBIAN.glob("*.gz"):
         shutil.copy(file, raw)
         (raw / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
-    parts = load_images(Data("fashion_mnist", str(tmp_path), 10))
+    parts = load_images(Data("fashion_mnist", "torchvision", str(tmp_path)))
     for part, images in zip(PARTS, parts, strict=True):
         np.testing.assert_array_equal(images.labels, idx(part, "labels"))
         np.testing.assert_array_equal(images.pixels, idx(part, "images"))
@@ -92,7 +92,7 @@ def test_dataset_that_cannot_be_had_says_where_to_put_it(tmp_path: Path, monkeyp
 
     monkeypatch.setattr("torchvision.datasets.mnist.download_and_extract_archive", refuse)
     with pytest.raises(SettingsError) as error:
-        load_images(Data("fashion_mnist", str(tmp_path), 10))
+        load_images(Data("fashion_mnist", "torchvision", str(tmp_path)))
     assert str(tmp_path / "FashionMNIST" / "raw") in str(error.value)
     assert "could not be downloaded" in str(error.value)
     assert "\n" not in str(error.value)
@@ -106,7 +106,7 @@ def test_split_is_balanced_and_disjoint(
     subset: float, holdout: float, trained: int, held_out: int, sample: dict[str, np.ndarray]
 ) -> None:
     labels = sample["train_labels"]
-    chosen, rest = split(labels, Data("", None, 10, subset, holdout))
+    chosen, rest = split(labels, Data(subset=subset, holdout=holdout))
     assert np.bincount(labels[chosen], minlength=10).tolist() == [trained] * 10
     assert np.bincount(labels[rest], minlength=10).tolist() == [held_out] * 10
     assert len({*chosen, *rest}) == len(chosen) + len(rest)
@@ -120,8 +120,8 @@ def test_every_seed_trains_on_the_same_images(modern: Run) -> None:
 
 
 def test_held_out_images_stay_out_of_every_subset(sample: dict[str, np.ndarray]) -> None:
-    _, all_of_it = split(sample["train_labels"], Data("", None, 10, 1.0, 0.2))
-    _, of_subset = split(sample["train_labels"], Data("", None, 10, 0.1, 0.2))
+    _, all_of_it = split(sample["train_labels"], Data(subset=1.0, holdout=0.2))
+    _, of_subset = split(sample["train_labels"], Data(subset=0.1, holdout=0.2))
     np.testing.assert_array_equal(all_of_it, of_subset)
 
 

@@ -74,7 +74,7 @@ def test_of_a_timm_model_only_stochastic_depth_counts_of_the_design(run_of: Call
 @pytest.mark.parametrize("regime", options("regime"))
 def test_rungs_are_labelled_as_themselves(regime: str) -> None:
     """Composed without Hydra, which test_steps.py holds to the same, but slowly."""
-    data = {"data": {"name": "fashion_mnist_sample", "num_classes": 10}}
+    data = {"data": {"name": "fashion_mnist_sample", "reader": "sample", "num_classes": 10}}
     for rung in roadmap.ladder(regime):
         config = OmegaConf.merge(compose(regime, rung.steps), data)
         del config["defaults"]
