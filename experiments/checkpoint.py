@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from experiments.errors import SettingsError
+from experiments.processes import Processes
 from experiments.run import Run
 
 State = dict[str, Any]
@@ -23,26 +24,28 @@ State = dict[str, Any]
 KEPT = 2
 """The newest, and the one before in case the newest is damaged."""
 
-MINUTES = 10
-"""Between two checkpoints within an epoch. One is written at the end of every epoch, and when a run is stopped."""
-
 
 class Checkpoints:
-    """The checkpoints of a run, `checkpoints/step-00000312.pt` in its directory."""
+    """The checkpoints of a run, `checkpoints/step-00000312.pt` in its directory: the first process writes them, all
+    processes read them. One is written at the end of every epoch, every `checkpoint_minutes` within one, and when a run
+    is stopped. The last two are kept until the run is done, or with keep=all every one for good."""
 
-    def __init__(self, run: Run, say: Callable[[str], None]) -> None:
+    def __init__(self, run: Run, say: Callable[[str], None], processes: Processes) -> None:
         self.folder = run.directory / "checkpoints"
         self.identity, self.design = run.identity, run.to_json()["design"]
-        self.say = say
+        self.seconds, self.keep = 60 * run.checkpoint_minutes, run.keep
+        self.say, self.processes = say, processes
         self.written = time.monotonic()
 
     def due(self) -> bool:
-        return time.monotonic() - self.written >= 60 * MINUTES
+        return self.processes.is_first and time.monotonic() - self.written >= self.seconds
 
     def save(self, step: int, state: State) -> None:
-        """Write the checkpoint of what is trained up to `step` optimizer steps, and drop all but the last two."""
+        """Write the checkpoint of what is trained up to `step` optimizer steps, and drop what need not be kept."""
+        if not self.processes.is_first:
+            return
         self.folder.mkdir(exist_ok=True)
-        path = self.folder / f"step-{step:08d}.pt"
+        path = self._path(step)
         aside = path.with_suffix(".part")
         try:
             with aside.open("wb") as file:
@@ -52,7 +55,7 @@ class Checkpoints:
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
-        for old in self._paths()[KEPT:]:
+        for old in self._paths()[KEPT:] if self.keep == "last" else []:
             old.unlink()
         self.written = time.monotonic()
 
@@ -62,7 +65,14 @@ class Checkpoints:
         Raises:
             SettingsError: if a checkpoint is another network's.
         """
-        for path in self._paths():
+        state = self._load(self._paths()) if self.processes.is_first else None
+        newest = self.processes.of_first(state and state["step"])
+        if newest is not None and not self.processes.is_first:
+            state = self._load([self._path(newest)])
+        return state
+
+    def _load(self, paths: list[Path]) -> State | None:
+        for path in paths:
             try:
                 state = torch.load(path, map_location="cpu", weights_only=True)
                 found = state["identity"]
@@ -75,10 +85,16 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
+        """The run is done."""
+        if self.keep == "all" or not self.processes.is_first:
+            return
         for path in self._paths():
             path.unlink()
         if self.folder.exists():
             self.folder.rmdir()
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.pt"
 
     def _paths(self) -> list[Path]:
         """Newest first."""

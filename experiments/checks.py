@@ -13,7 +13,7 @@ from experiments.errors import SettingsError, unknown_key
 from experiments.settings import Config, Data, MutableDesign, Recipe, fraction_of_run
 from experiments.timm_names import check_timm_name
 from roadmap.designs import did_you_mean
-from roadmap.steps import regimes, rung_steps
+from roadmap.steps import options, regimes, rung_steps
 
 
 def check_names(config: DictConfig) -> None:
@@ -23,8 +23,9 @@ def check_names(config: DictConfig) -> None:
         for name in OmegaConf.select(config, path) if path else config:
             if name not in known:
                 raise SettingsError(unknown_key(f"{path}.{name}".lstrip("."), Config))
-    if (name := config.regime.name) not in regimes():
-        raise SettingsError(f"regime.name must be one of {', '.join(regimes())}, not {name!r}")
+    for group, known in {"regime": regimes(), "recipe": options("recipe")}.items():
+        if (name := config[group].name) not in known:
+            raise SettingsError(f"{group}.name must be one of {', '.join(known)}, not {name!r}")
 
 
 def check_steps(overrides: Sequence[str]) -> None:
@@ -35,16 +36,27 @@ def check_steps(overrides: Sequence[str]) -> None:
         raise SettingsError(f"rung={given['rung']} is step=[{steps}]: name either the rung or all the steps, not both")
 
 
+PRECISIONS = ("float32", "tf32", "bf16", "fp16")
 CHOICES = {
     "recipe.optimizer": ("sgd", "adamw"),
     "recipe.schedule": ("step", "cosine"),
     "recipe.interpolation": ("bilinear", "bicubic"),
-    "precision": ("float32",),
+    "recipe.erasing_mode": ("const", "rand", "pixel"),
+    "recipe.mixup_mode": ("batch", "pair", "elem"),
+    "precision": PRECISIONS,
+    "keep": ("last", "all"),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
-POSITIVE = ("recipe.epochs", "recipe.batch_size", "resolution", "data.num_classes", "threads")
-FRACTIONS = ("data.holdout", "recipe.random_erasing", "recipe.label_smoothing", "recipe.momentum")
-NOT_NEGATIVE = ("recipe.lr", "recipe.min_lr", "recipe.weight_decay", "recipe.mixup", "recipe.cutmix", "workers", "seed")
+POSITIVE = (
+    *("recipe.epochs", "recipe.batch_size", "recipe.erasing_count", "device_batch"),
+    *("resolution", "data.num_classes", "threads"),
+)
+FRACTIONS = ("data.holdout", "recipe.random_erasing", "recipe.label_smoothing", "recipe.momentum", "recipe.ema")
+NOT_NEGATIVE = (
+    *("recipe.lr", "recipe.min_lr", "recipe.weight_decay", "recipe.mixup", "recipe.cutmix"),
+    *("workers", "seed", "checkpoint_minutes"),
+)
+FACTORS = ("recipe.layer_decay", "recipe.crop_pct", "recipe.mixup_prob", "recipe.mixup_switch_prob")
 
 
 def check_values(config: DictConfig) -> None:
@@ -64,8 +76,13 @@ def check_values(config: DictConfig) -> None:
         if not 0 <= value(key) < 1:
             raise SettingsError(f"{key} must be in [0, 1), not {value(key)}")
     for key in NOT_NEGATIVE:
-        if not (math.isfinite(value(key)) and value(key) >= 0):
+        if value(key) is not None and not (math.isfinite(value(key)) and value(key) >= 0):
             raise SettingsError(f"{key} must be a finite number, 0 or more, not {value(key)}")
+    for key in FACTORS:
+        if value(key) is not None and not 0 < value(key) <= 1:
+            raise SettingsError(f"{key} must be in (0, 1], not {value(key)}")
+    if (norm := value("recipe.clip_grad")) is not None and not norm > 0:
+        raise SettingsError(f"recipe.clip_grad must be null or more than 0, not {norm}")
     if not 0 < config.data.subset <= 1:
         subset = config.data.subset
         raise SettingsError(f"data.subset is the part of the training images to use, in (0, 1], not {subset}")
@@ -78,8 +95,5 @@ def check_values(config: DictConfig) -> None:
     for key, texts in {"recipe.warmup": [config.recipe.warmup], "recipe.drops": config.recipe.drops}.items():
         for text in texts:
             fraction_of_run(text, key)
-    if config.recipe.mixup and config.recipe.batch_size % 2:
-        size = config.recipe.batch_size
-        raise SettingsError(f"recipe.mixup pairs images, so recipe.batch_size must be even, not {size}")
     if config.model != "design":
         check_timm_name(config.model)

@@ -1,122 +1,244 @@
-"""Datasets by name, their split, and the batches of an epoch."""
+"""The batches of training epochs and of evaluations: which images, in which order, on which process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Protocol
+import os
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from experiments.errors import SettingsError
+from experiments.images import ArrayImages, BrokenImageError, Images, Stream, load_images
+from experiments.processes import Processes
 from experiments.randomness import Purpose, derive, permutation, preserved, seed_cpu
 from experiments.run import Run
 from experiments.settings import Data
 from experiments.transforms import Transform, evaluation_transform, training_transform
 
-SAMPLE = Path(__file__).parent / "fashion_mnist" / "sample.npz"
 KEEP = 256 * 2**20
 """Bytes of evaluation images up to which they are transformed once and kept."""
+EVALUATED_AT_ONCE = 250
 
 Sample = tuple[int, int]
 """(epoch, index of the image in its collection)."""
 
-Batch = tuple[Tensor, Tensor, list[Sample]]
-"""Images (N, 3, H, W), uint8; labels (N,), int64; which samples these are."""
+
+class DataError(RuntimeError):
+    """An image that can't be read. The message is one line and names it."""
 
 
-class Images(Protocol):
-    """A map-style collection of labelled images."""
-
-    labels: np.ndarray
-
-    def image(self, index: int) -> Image.Image: ...
-
-
-@dataclass(frozen=True)
-class ArrayImages:
-    """Greyscale images in memory: (N, H, W) uint8."""
-
-    pixels: np.ndarray
-    labels: np.ndarray
-
-    def image(self, index: int) -> Image.Image:
-        return Image.fromarray(self.pixels[index]).convert("RGB")
+class Batch(NamedTuple):
+    images: Tensor
+    """(N, 3, H, W), uint8."""
+    labels: Tensor
+    """(N,), int64."""
+    samples: list[Sample]
+    """Which these are."""
+    broken: list[str] = []  # noqa: RUF012 - a NamedTuple's default, never changed
+    """Images that could not be read, and why. In training another takes the place of each; in evaluation none does."""
 
 
 class Transformed(Dataset):
     """Some of a collection's images, transformed. What is random about a sample depends on (seed, epoch, sample)."""
 
-    def __init__(self, images: Images, indices: np.ndarray, transform: Transform, seed: int) -> None:
+    def __init__(
+        self, images: Images, indices: np.ndarray, transform: Transform, seed: int, *, replace_broken: bool = False
+    ) -> None:
         self.images, self.indices, self.transform, self.seed = images, indices, transform, seed
+        self.replace_broken = replace_broken
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
         """A batch of (epoch, position) pairs."""
-        samples = [(epoch, int(self.indices[position])) for epoch, position in keys]
-        pixels = []
+        pixels, labels, samples, broken = [], [], [], []
         with preserved():
-            for epoch, index in samples:
-                seed_cpu(derive(Purpose.SAMPLE, self.seed, epoch, index))
-                pixels.append(self.transform(self.images.image(index)))
-        labels = self.images.labels[[index for _, index in samples]].astype(np.int64)
-        return torch.stack(pixels), torch.from_numpy(labels), samples
+            for epoch, position in keys:
+                sample = epoch, int(self.indices[position])
+                image, index = self._readable(position, broken)
+                if image is None:
+                    continue
+                seed_cpu(derive(Purpose.SAMPLE, self.seed, *sample))
+                pixels.append(self.transform(image))
+                labels.append(self.images.labels[index])
+                samples.append(sample)
+        images = torch.stack(pixels) if pixels else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+        return Batch(images, torch.tensor(np.array(labels, dtype=np.int64)), samples, broken)
+
+    def _readable(self, position: int, broken: list[str]) -> tuple:
+        """The image at a position and its index; of a broken one the next that can be read, if it is to be replaced."""
+        for offset in range(len(self) if self.replace_broken else 1):
+            index = int(self.indices[(position + offset) % len(self)])
+            try:
+                return self.images.image(index), index
+            except BrokenImageError as error:
+                broken.append(str(error))
+        return None, None
+
+
+class Batches:
+    """What a DataLoader asks a dataset for, a list of (epoch, position) a batch."""
+
+    def __init__(self, epoch: int, positions: Sequence[Tensor] | Tensor) -> None:
+        self.epoch, self.positions = epoch, positions
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for batch in self.positions:
+            yield [(self.epoch, position) for position in batch.tolist()]
+
+
+class Streamed(IterableDataset):
+    """This process's part of a stream, transformed. Its samples are counted by each loader worker for itself."""
+
+    def __init__(
+        self, stream: Stream, transform: Transform, seed: int, epoch: int | None, processes: Processes
+    ) -> None:
+        self.stream, self.transform, self.seed, self.epoch = stream, transform, seed, epoch
+        self.rank, self.world = processes.rank, processes.world
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int, Sample]]:
+        loader = get_worker_info()
+        worker, workers = (loader.id, loader.num_workers) if loader else (0, 1)
+        shares, epoch = self.world * workers, self.epoch or 0
+        part = {"rank": self.rank, "world": self.world, "worker": worker, "workers": workers}
+        images = self.stream.images(epoch, shuffle=self.epoch is not None, **part)
+        for count, (image, label) in enumerate(images):
+            sample = epoch, (count * shares) + self.rank * workers + worker
+            with preserved():
+                seed_cpu(derive(Purpose.SAMPLE, self.seed, *sample))
+                pixels = self.transform(image)
+            yield pixels, label, sample
 
 
 class Loader:
-    """The batches of training epochs and of evaluations."""
+    """A process's batches of training epochs and of evaluations.
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    Raises:
+        SettingsError: if the data are not there, or too few.
+    """
+
+    def __init__(self, run: Run, processes: Processes) -> None:
+        self.run, self.processes = run, processes
         train, test = load_images(run.data)
-        chosen, held_out = split(train.labels, run.data)
-        evaluated, indices = (train, held_out) if run.data.holdout else (test, np.arange(len(test.labels)))
+        self.num_classes = train.classes
+        self.streamed = not hasattr(train, "labels")
         self.evaluated_on = "holdout" if run.data.holdout else "test"
-        self.training = Transformed(train, chosen, training_transform(run.recipe, run.resolution), run.seed)
-        self.evaluation = Transformed(evaluated, indices, evaluation_transform(run.recipe, run.resolution), run.seed)
-        self.steps_per_epoch = len(self.training) // run.recipe.batch_size
+        self.broken: set[str] = set()
+        self._augment = training_transform(run.recipe, run.resolution)
+        self._prepare = evaluation_transform(run.recipe, run.resolution)
+        if self.streamed:
+            if run.data.holdout or run.data.subset < 1:
+                raise SettingsError("data.holdout and data.subset choose images, which a stream can't; leave them out")
+            self.training, self.evaluation = train, test
+            self.training_images = train.length
+            self.evaluation_images = test.length
+        else:
+            chosen, held_out = split(train.labels, run.data)
+            evaluated, indices = (train, held_out) if run.data.holdout else (test, np.arange(len(test.labels)))
+            skip = run.data.broken == "skip"
+            self.training = Transformed(train, chosen, self._augment, run.seed, replace_broken=skip)
+            self.evaluation = Transformed(evaluated, indices, self._prepare, run.seed)
+            self.training_images, self.evaluation_images = len(chosen), len(indices)
+        self.workers = _workers(run, in_memory=isinstance(train, ArrayImages))
+        self.steps_per_epoch = self.training_images // run.recipe.batch_size
         if not self.steps_per_epoch:
             raise SettingsError(
-                f"recipe.batch_size={run.recipe.batch_size} is more than the {len(self.training)} training images; "
+                f"recipe.batch_size={run.recipe.batch_size} is more than the {self.training_images} training images; "
                 "take a smaller batch or more data"
             )
         self._kept: list[Batch] | None = None
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of training epoch `epoch` from the `first` on, in an order of the epoch's own; the last,
-        incomplete batch is dropped."""
-        size = self.run.recipe.batch_size
-        order = permutation(len(self.training), Purpose.ORDER, self.run.seed, epoch)
-        batches = order[first * size : self.steps_per_epoch * size].split(size)
-        return iter(self._load(self.training, [[(epoch, int(i)) for i in batch] for batch in batches if len(batch)]))
+        """This process's batches of training epoch `epoch` from step `first` on, as many a step as it accumulates, in
+        an order of the epoch's own; what does not fill a step is dropped. A step has the same images on any number of
+        processes."""
+        if self.streamed:
+            return self._checked(self._exactly(self._stream(self.training, self._augment, epoch)))
+        run, rank = self.run, self.processes.rank
+        order = permutation(len(self.training), Purpose.ORDER, run.seed, epoch)
+        steps = order[: self.steps_per_epoch * run.recipe.batch_size].view(self.steps_per_epoch, run.split.passes, -1)
+        mine = steps[first:, rank :: run.split.processes].flatten(0, 1)
+        return self._checked(self._load(self.training, Batches(epoch, mine)))
 
     def evaluation_batches(self) -> Iterator[Batch]:
-        """Every evaluation image once."""
+        """This process's share of the evaluation images: over all processes, each image once."""
         if self._kept is not None:
             return iter(self._kept)
-        batches = torch.arange(len(self.evaluation)).split(250)
-        load = self._load(self.evaluation, [[(0, int(i)) for i in batch] for batch in batches])
-        if len(self.evaluation) * 3 * self.run.resolution**2 > KEEP:
-            return iter(load)
+        if self.streamed:
+            return self._checked(self._stream(self.evaluation, self._prepare, None))
+        mine = torch.arange(len(self.evaluation))[self.processes.rank :: self.processes.world]
+        load = self._checked(self._load(self.evaluation, Batches(0, mine.split(EVALUATED_AT_ONCE))))
+        if len(mine) * 3 * self.run.resolution**2 > KEEP:
+            return load
         self._kept = list(load)
         return iter(self._kept)
 
-    def _load(self, dataset: Transformed, batches: list[list[tuple[int, int]]]) -> DataLoader:
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            num_workers=self.run.workers,
-            collate_fn=lambda batch: batch,
-            generator=torch.Generator(),  # nothing reads it; without it, torch draws from the global one
-        )
+    def _load(self, dataset: Transformed, batches: Batches) -> DataLoader:
+        return DataLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch, **self._how())
+
+    def _stream(self, stream: Stream, transform: Transform, epoch: int | None) -> DataLoader:
+        """`epoch` is None in evaluation."""
+        dataset = Streamed(stream, transform, self.run.seed, epoch, self.processes)
+        size = EVALUATED_AT_ONCE if epoch is None else self.run.split.device_batch
+        return DataLoader(dataset, batch_size=size, collate_fn=_collate, **self._how())
+
+    def _how(self) -> dict:
+        return {
+            "num_workers": self.workers,
+            "pin_memory": self.processes.device.type == "cuda",
+            "worker_init_fn": _leave_signals,
+            "generator": torch.Generator(),  # nothing reads it; without it, torch draws from the global one
+        }
+
+    def _exactly(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """A stream's batches, of which each loader worker's last is short, as full ones, as many as an epoch has."""
+        size, left = self.run.split.device_batch, self.steps_per_epoch * self.run.split.accumulation
+        images, labels, samples = torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), []
+        for batch in batches:
+            images = torch.cat([images, batch.images]) if len(images) else batch.images
+            labels, samples = torch.cat([labels, batch.labels]), samples + batch.samples
+            while left and len(images) >= size:
+                yield Batch(images[:size], labels[:size], samples[:size])
+                images, labels, samples, left = images[size:], labels[size:], samples[size:], left - 1
+        if left:
+            raise DataError(
+                f"the stream ended {left} batches before its epoch did: it has fewer images than the "
+                f"{self.training_images} that it states"
+            )
+
+    def _checked(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            if batch.broken and self.run.data.broken == "stop":
+                raise DataError(f"{batch.broken[0]}; mend or remove it, or pass over such images with data.broken=skip")
+            self.broken.update(batch.broken)
+            if len(batch.images):
+                yield batch
+
+
+def _collate(samples: list[tuple[Tensor, int, Sample]]) -> Batch:
+    images, labels, keys = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.tensor(labels), [*keys])
+
+
+def _leave_signals(*_: object) -> None:
+    """A loader worker leaves to its run what a terminal or a cluster tells the whole group of processes."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _workers(run: Run, *, in_memory: bool) -> int:
+    """As many loader workers as were asked for; else none for images in memory, and for files a core each."""
+    if run.workers is not None:
+        return run.workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    return 0 if in_memory else max(1, cores // here)
 
 
 def split(labels: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
@@ -130,38 +252,3 @@ def split(labels: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
         rest = members[cut:]
         chosen.append(rest[: max(1, round(len(rest) * data.subset))])
     return np.sort(np.concatenate(chosen)), np.sort(np.concatenate(held_out))
-
-
-def load_images(data: Data) -> tuple[Images, Images]:
-    """The training and test images of a dataset by name.
-
-    Raises:
-        SettingsError: if there is no such dataset, or it is not where it should be.
-    """
-    if data.name == "fashion_mnist_sample":
-        return load_sample()
-    if data.name == "fashion_mnist":
-        return _fashion_mnist(data)
-    raise SettingsError(f"data.name must be fashion_mnist_sample or fashion_mnist, not {data.name!r}")
-
-
-@cache
-def load_sample() -> tuple[ArrayImages, ArrayImages]:
-    with np.load(SAMPLE, allow_pickle=False) as arrays:
-        return tuple(ArrayImages(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "test"))
-
-
-def _fashion_mnist(data: Data) -> tuple[ArrayImages, ArrayImages]:
-    from torchvision.datasets import FashionMNIST
-
-    parts = []
-    for train in (True, False):
-        try:
-            dataset = FashionMNIST(data.path, train=train, download=True)
-        except (OSError, RuntimeError) as error:
-            raise SettingsError(
-                f"Fashion-MNIST is not in {data.path} and could not be downloaded ({' '.join(str(error).split())}); "
-                f"put its four .gz files into {Path(data.path) / 'FashionMNIST' / 'raw'}"
-            ) from error
-        parts.append(ArrayImages(dataset.data.numpy(), dataset.targets.numpy()))
-    return tuple(parts)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import resource
+import math
 import time
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from experiments.checkpoint import Checkpoints
-from experiments.data import Batch, Loader
-from experiments.errors import SettingsError
+from experiments.data import Loader
+from experiments.devices import autocast, device_name, forget_activations, peak_memory_mb, set_precision
+from experiments.evaluation import evaluate
+from experiments.models import cost_of, make_network, save_weights, start_from
+from experiments.processes import Processes
 from experiments.randomness import Purpose, derive, seed_all
-from experiments.recipe import Objective, learning_rate, make_optimizer, set_learning_rate
+from experiments.recipe import Objective, learning_rate, make_average, make_optimizer, set_learning_rate
 from experiments.record import Record
 from experiments.run import Run
-from experiments.timm_names import PREFIX
 from experiments.transforms import Finish
-from roadmap.costs import count
-from roadmap.network import build
 
 
 class DivergedError(RuntimeError):
@@ -43,85 +42,135 @@ class Progress(Protocol):
     def epoch(self, row: dict[str, float]) -> None: ...
 
 
-def train(run: Run, record: Record, progress: Progress, asked_to_stop: Callable[[], bool] = lambda: False) -> None:
+def train(
+    run: Run,
+    record: Record,
+    progress: Progress,
+    processes: Processes,
+    asked_to_stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Train and evaluate a run, and record it. A run that was stopped, by whatever, goes on from its last checkpoint,
     and ends with the weights and metrics, to the bit, that it would have had.
 
     Raises:
+        SettingsError: if the run is impossible with these data, this network or this device.
         DivergedError: at the first loss that is not finite.
-        StoppedError: at the first step after `asked_to_stop`.
+        StoppedError: at the first step after `asked_to_stop`, of any process.
     """
     started = time.perf_counter()
-    device = pick_device(run.device)
-    data = Loader(run)
+    device = processes.device
+    set_precision(run.precision)
+    precision = partial(autocast, run.precision, device)
+    data = Loader(run, processes)
     finish = Finish(run.recipe, run.seed, device)
     seed_all(derive(Purpose.WEIGHTS, run.seed))
-    network = make_network(run).to(device, memory_format=torch.channels_last)
+    network = make_network(run, data.num_classes)
+    if run.init:
+        start_from(run.init, network, progress.say)
+    if run.sync_batch_norm:
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    if run.gradient_checkpointing:
+        forget_activations(network)
+    network.to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(run.recipe, network)
-    objective = Objective(run.recipe, run.data.num_classes)
+    scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
+    average = make_average(run.recipe, network)
+    objective = Objective(run.recipe, data.num_classes)
     record.update(
-        **cost_of(run),
+        **cost_of(run, data.num_classes),
         evaluated_on=data.evaluated_on,
-        train_images=len(data.training),
-        evaluation_images=len(data.evaluation),
+        train_images=data.training_images,
+        evaluation_images=data.evaluation_images,
         device=device_name(device),
+        processes=processes.world,
+        accumulation=run.split.accumulation,
         threads=torch.get_num_threads(),
     )
     steps_per_epoch, steps = data.steps_per_epoch, data.steps_per_epoch * run.recipe.epochs
     train_seconds = 0.0
     step, losses, seconds = 0, 0.0, 0.0  # optimizer steps of the run; summed losses and seconds of the epoch
 
-    checkpoints = Checkpoints(run, progress.say)
+    checkpoints = Checkpoints(run, progress.say, processes)
+    held = {"network": network, "optimizer": optimizer, "scaler": scaler} | ({"average": average} if average else {})
     if state := checkpoints.load():
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
+        for name, one in held.items():
+            one.load_state_dict(state[name])
         step, losses, seconds, train_seconds = (state[k] for k in ("step", "losses", "seconds", "train_seconds"))
+        data.broken.update(state["broken"])
         progress.say(f"going on after step {step} of {steps}")
     record.begin(state["epochs"] if state else [])
+    parallel = processes.parallel(network)
+    forward = torch.compile(parallel) if run.compile else parallel
 
     def save() -> None:
-        spent = {"losses": losses, "seconds": seconds, "train_seconds": train_seconds, "epochs": record.epochs}
-        weights = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-        checkpoints.save(step, spent | weights)
+        spent = {"losses": losses, "seconds": seconds, "train_seconds": train_seconds}
+        told = {"epochs": record.epochs, "broken": sorted(data.broken)}
+        checkpoints.save(step, spent | told | {name: one.state_dict() for name, one in held.items()})
 
     for epoch in range(len(record.epochs), run.recipe.epochs):
         epoch_started = time.perf_counter() - seconds
         network.train()
-        for images, labels, samples in data.epoch(epoch, first=step - epoch * steps_per_epoch):
+        batches = data.epoch(epoch, first=step - epoch * steps_per_epoch)
+        while step < (epoch + 1) * steps_per_epoch:
             lr = learning_rate(run.recipe, step, steps)
             set_learning_rate(optimizer, lr)
-            images, labels = finish(images, samples), labels.to(device, non_blocking=True)
-            seed_all(derive(Purpose.STEP, run.seed, step))
-
             optimizer.zero_grad()
-            loss = objective(network, images, labels)
-            loss.backward()
-            optimizer.step()
+            loss = 0.0
+            for part in range(run.split.accumulation):
+                images, labels, samples, _ = next(batches)
+                images, labels = finish(images, samples), labels.to(device, non_blocking=True)
+                own = step * run.split.passes + part * processes.world + processes.rank
+                seed_all(derive(Purpose.STEP, run.seed, own))
+                with processes.averaging(parallel, when=part == run.split.accumulation - 1):
+                    with precision():
+                        part_loss = objective(forward, images, labels) / run.split.accumulation
+                    scaler.scale(part_loss).backward()
+                loss += part_loss.item()
+            if run.recipe.clip_grad:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(network.parameters(), run.recipe.clip_grad)
+            scaler.step(optimizer)
+            scaler.update()
+            if average:
+                average.update(network)
 
-            losses += (value := loss.item())
-            if value - value != 0:  # nan or infinite
-                raise DivergedError(f"the loss is {value} at step {step} of {steps} (learning rate {lr:.3g})")
+            loss, stop, due = processes.agree(loss, asked_to_stop(), checkpoints.due())
+            if not math.isfinite(loss):
+                raise DivergedError(f"the loss is {loss} at step {step} of {steps} (learning rate {lr:.3g})")
+            losses += loss
             step += 1
             seconds = time.perf_counter() - epoch_started
-            progress.step(epoch + 1, step - epoch * steps_per_epoch, steps_per_epoch, value)
-            if asked_to_stop():
-                save()
-                raise StoppedError(f"stopped after step {step} of {steps}; the same command goes on from there")
-            if checkpoints.due():
+            progress.step(epoch + 1, step - epoch * steps_per_epoch, steps_per_epoch, loss)
+            if stop:
+                if not data.streamed:
+                    save()
+                whence = f"the beginning of epoch {epoch + 1}: its data are a stream" if data.streamed else "there"
+                raise StoppedError(f"stopped after step {step} of {steps}; the same command goes on from {whence}")
+            if due and not data.streamed:
                 save()
 
         train_seconds += seconds
-        row = {"lr": optimizer.param_groups[0]["lr"], "train_loss": losses / steps_per_epoch}
-        row |= evaluate(network, data.evaluation_batches(), finish)
+        row = {"lr": learning_rate(run.recipe, step - 1, steps), "train_loss": losses / steps_per_epoch}
+        processes.equal_buffers(network)
+        found = evaluate(network, data.evaluation_batches(), finish, processes, precision)
+        row |= {name: found[name] for name in ("val_loss", "top1", "top5")}
+        if average:
+            processes.equal_buffers(average.module)
+            of_average = evaluate(average.module, data.evaluation_batches(), finish, processes, precision)
+            row |= {f"ema_{name}": of_average[name] for name in ("val_loss", "top1", "top5")}
         row["images_per_second"] = steps_per_epoch * run.recipe.batch_size / seconds
         row["seconds"] = time.perf_counter() - epoch_started
-        record.epoch(**row)
+        data.broken = processes.union(data.broken)
+        record.epoch(row, evaluation_images=found["images"], broken_images=len(data.broken))
         progress.epoch(record.epochs[-1])
         losses, seconds = 0.0, 0.0
         if epoch + 1 < run.recipe.epochs:
             save()
 
-    save_weights(network, run.directory / "weights.pt")
+    if processes.is_first:
+        save_weights(network, run.directory / "weights.pt")
+        if average:
+            save_weights(average.module, run.directory / "weights_ema.pt")
     record.finish(
         "done",
         train_seconds=train_seconds,
@@ -129,79 +178,3 @@ def train(run: Run, record: Record, progress: Progress, asked_to_stop: Callable[
         peak_memory_mb=peak_memory_mb(device),
     )
     checkpoints.clear()
-
-
-@torch.inference_mode()
-def evaluate(network: nn.Module, batches: Iterable[Batch], finish: Finish) -> dict[str, float]:
-    """val_loss, top1 and top5 (percent) over all images of the batches, each counted once."""
-    network.eval()
-    total, loss, top1, top5 = 0, 0.0, 0, 0
-    for images, labels, _ in batches:
-        logits = network(finish(images)).float()
-        labels = labels.to(logits.device)
-        ranks = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-        total += len(labels)
-        loss += F.cross_entropy(logits, labels, reduction="sum").item()
-        top1 += ranks[:, 0].sum().item()
-        top5 += ranks.sum().item()
-    return {"val_loss": loss / total, "top1": 100 * top1 / total, "top5": 100 * top5 / total}
-
-
-def make_network(run: Run) -> nn.Module:
-    """The network of the run's design, or timm's by its name with the recipe's stochastic depth."""
-    if run.model == "design":
-        return build(run.design, run.data.num_classes)
-    import timm
-
-    name = run.model.removeprefix(PREFIX)
-    options = {"num_classes": run.data.num_classes, "drop_path_rate": run.design.drop_path or None}
-    try:
-        return timm.create_model(name, img_size=run.resolution, **options)
-    except TypeError:  # convolutional networks take any size and don't know the argument
-        pass
-    try:
-        return timm.create_model(name, **options)
-    except TypeError as error:
-        if "drop_path_rate" not in str(error):
-            raise
-        raise SettingsError(
-            f"{run.model} knows no stochastic depth, which the recipe asks for; add design.drop_path=0"
-        ) from error
-
-
-def cost_of(run: Run) -> dict[str, int]:
-    with torch.device("meta"):
-        network = make_network(run)
-    try:
-        return count(network, run.resolution)._asdict()
-    except RuntimeError as error:
-        raise SettingsError(f"{run.label} does not take images of {run.resolution} px: {error}") from error
-
-
-def pick_device(name: str) -> torch.device:
-    """auto: CUDA, else MPS, else CPU."""
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind, is_there in available.items() if is_there)
-    if not available[name]:
-        raise SettingsError(f"device={name} is not available here; take device=auto")
-    return torch.device(name)
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Of the GPU's allocator, or of the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-def save_weights(network: nn.Module, path: Path) -> None:
-    """The state dict, as `torch.load(path, weights_only=True)` reads it, in place or not at all."""
-    state: dict[str, Tensor] = {key: tensor.detach().cpu() for key, tensor in network.state_dict().items()}
-    aside = path.with_suffix(".part")
-    torch.save(state, aside)
-    aside.replace(path)

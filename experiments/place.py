@@ -27,14 +27,18 @@ class Place(NamedTuple):
     """{setting: value} where the training differs from what the regime does with these steps."""
 
 
-def find_place(regime: str, design: Design, recipe: Recipe, data: Data, resolution: int) -> Place:
-    """The place of a network in a regime. What is no set of steps differs from the recipe as
-    the regime uses it."""
+def find_place(
+    regime: str, design: Design, recipe: Recipe, data: Data, resolution: int, init: str | None = None
+) -> Place:
+    """The place of a network in a regime. A recipe that is not the ladder's counts as the modern one that it extends,
+    and is named among the differences; what is no set of steps differs from the recipe as the regime uses it."""
+    ours = recipe.name if recipe.name in ("original", "modern") else "modern"
     rungs = {(rung.design, rung.recipe): rung for rung in _ladder(regime)}
-    rung = rungs.get((design, recipe.name))
-    steps = rung.steps if rung else steps_of(regime, design, recipe.name)
-    compared = steps if steps is not None else (("modern_recipe",) if recipe.name == "modern" else ())
-    return Place(rung.name if rung else None, steps, _differences(regime, compared, recipe, data, resolution))
+    rung = rungs.get((design, ours))
+    steps = rung.steps if rung else steps_of(regime, design, ours)
+    differs = {"recipe": recipe.name} if recipe.name != ours else {}
+    differs |= _differences(regime, steps or (), design, recipe, data, resolution)
+    return Place(rung.name if rung else None, steps, differs | ({"init": init} if init else {}))
 
 
 def steps_of(regime: str, design: Design, recipe: str) -> tuple[str, ...] | None:
@@ -55,8 +59,11 @@ def steps_of(regime: str, design: Design, recipe: str) -> tuple[str, ...] | None
     return tuple(on) if to_design(compose(regime, on).design) == design else None
 
 
-def _differences(regime: str, steps: tuple[str, ...], recipe: Recipe, data: Data, resolution: int) -> dict[str, Any]:
-    expected = compose(regime, steps)
+def _differences(
+    regime: str, steps: tuple[str, ...], design: Design, recipe: Recipe, data: Data, resolution: int
+) -> dict[str, Any]:
+    shape = {"design": {"depths": list(design.depths), "width": design.width}}  # which some settings follow
+    expected = OmegaConf.merge(compose(regime, steps, recipe.name), shape)
     usual = asdict(Recipe()) | OmegaConf.to_container(expected.recipe, resolve=True)
     different = {f"recipe.{name}": value for name, value in asdict(recipe).items() if value != usual[name]}
     different |= {f"data.{name}": value for name in PARTS if (value := getattr(data, name)) != getattr(Data(), name)}

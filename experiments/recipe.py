@@ -1,4 +1,5 @@
-"""A recipe in action: optimizer, learning rate at each step, mixing and loss. Its settings: `settings.Recipe`."""
+"""A recipe in action: optimizer, learning rate at each step, mixing, loss and moving average; of timm's and torch's
+parts. Its settings: `settings.Recipe`."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ import math
 
 import torch
 from timm.data import Mixup
-from timm.optim import param_groups_weight_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,15 +16,28 @@ from experiments.settings import Recipe, fraction_of_run
 
 
 def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW over the network's parameters; those of one dimension are spared weight decay unless `decay_1d`."""
-    if recipe.decay_1d:
-        groups = [{"params": [p for p in network.parameters() if p.requires_grad], "weight_decay": recipe.weight_decay}]
-    else:
-        spared = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
-        groups = param_groups_weight_decay(network, recipe.weight_decay, no_weight_decay_list=spared)
+    """SGD or AdamW over the network's parameters, fused; see `parameter_groups`."""
+    groups = parameter_groups(recipe, network)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, recipe.lr, momentum=recipe.momentum, fused=True)
     return torch.optim.AdamW(groups, recipe.lr, betas=tuple(recipe.betas), eps=recipe.eps, fused=True)
+
+
+def parameter_groups(recipe: Recipe, network: nn.Module) -> list[dict]:
+    """Parameters by weight decay, from which those of one dimension are spared unless `decay_1d`; and by layer, whose
+    `lr_scale` is layer_decay ** (layers above it) (A.2)."""
+    spared = network.no_weight_decay() if hasattr(network, "no_weight_decay") and not recipe.decay_1d else ()
+    if recipe.layer_decay < 1:
+        return param_groups_layer_decay(
+            network,
+            recipe.weight_decay,
+            no_weight_decay_list=spared,
+            weight_decay_exclude_1d=not recipe.decay_1d,
+            layer_decay=recipe.layer_decay,
+        )
+    if recipe.decay_1d:
+        return [{"params": [p for p in network.parameters() if p.requires_grad], "weight_decay": recipe.weight_decay}]
+    return param_groups_weight_decay(network, recipe.weight_decay, no_weight_decay_list=spared)
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
@@ -42,6 +57,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
+def make_average(recipe: Recipe, network: nn.Module) -> ModelEmaV3 | None:
+    """The moving average of the network's weights and running statistics, if the recipe keeps one (Table 5)."""
+    return ModelEmaV3(network, recipe.ema) if recipe.ema else None
+
+
 class Objective:
     """The training loss of a batch, after mixup or cutmix if the recipe mixes. Mixing draws from numpy's generator."""
 
@@ -52,9 +72,9 @@ class Objective:
             self.mixup = Mixup(
                 recipe.mixup,
                 recipe.cutmix,
-                prob=1.0,
-                switch_prob=0.5,
-                mode="batch",
+                prob=recipe.mixup_prob,
+                switch_prob=recipe.mixup_switch_prob,
+                mode=recipe.mixup_mode,
                 label_smoothing=recipe.label_smoothing,
                 num_classes=num_classes,
             )

@@ -16,11 +16,14 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from experiments.run import Run
 
 Row = dict[str, Any]
+
+RESULTS = ("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss")
+"""Of the weights, and of their moving average if the recipe keeps one."""
 
 
 class LockedError(RuntimeError):
@@ -60,22 +63,16 @@ class DoneError(RuntimeError):
 class Record:
     """A run's record while it is trained. Holding it holds the run's lock, which dies with the process.
 
+    Of a run's several processes the first alone `writes`; the others keep the same in memory.
+
     Raises:
         LockedError: if another process trains the run.
         DoneError: if the run is done.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.directory = run.directory
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.directory / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise LockedError(f"{self.directory} is being trained by another process") from error
-        if is_done(run):
-            self._lock.close()
-            raise DoneError(f"{self.directory} is done already")
+    def __init__(self, run: Run, *, writes: bool = True) -> None:
+        self.directory, self.writes = run.directory, writes
+        self._lock = self._locked(run) if writes else None
         self.epochs: list[Row] = []
         self.summary: Row = {
             "status": "running",
@@ -90,8 +87,24 @@ class Record:
             "versions": versions(),
             "git": git_state(),
         }
-        write(self.directory / "config.json", _pretty(run.to_json()))
+        self._write("config.json", _pretty(run.to_json()))
         self.update()
+
+    def _locked(self, run: Run) -> TextIO:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        lock = (self.directory / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LockedError(f"{self.directory} is being trained by another process") from error
+        if is_done(run):
+            lock.close()
+            raise DoneError(f"{self.directory} is done already")
+        return lock
+
+    def _write(self, name: str, text: str) -> None:
+        if self.writes:
+            write(self.directory / name, text)
 
     def begin(self, epochs: Sequence[Row]) -> None:
         """Go on after these finished epochs, which the run was resumed with; none if it starts anew."""
@@ -101,22 +114,23 @@ class Record:
     def update(self, **facts: Any) -> None:
         """Add facts to the summary."""
         self.summary |= facts
-        write(self.directory / "summary.json", _pretty(self.summary))
+        self._write("summary.json", _pretty(self.summary))
 
-    def epoch(self, **row: Any) -> None:
-        """A finished epoch, and the summary as it stands after it."""
+    def epoch(self, row: Row, **facts: Any) -> None:
+        """A finished epoch, and the summary as it stands after it, with these facts."""
+        self.summary |= facts
         self.epochs.append({"epoch": len(self.epochs) + 1, **row})
         self._write_epochs()
 
     def _write_epochs(self) -> None:
-        write(self.directory / "epochs.jsonl", "".join(json.dumps(row) + "\n" for row in self.epochs))
+        self._write("epochs.jsonl", "".join(json.dumps(row) + "\n" for row in self.epochs))
         if not self.epochs:
             return
         row = self.epochs[-1]
         best = max(self.epochs, key=lambda row: row["top1"])
         self.update(
             epochs_done=len(self.epochs),
-            **{name: row[name] for name in ("top1", "top5", "val_loss")},
+            **{name: row[name] for name in RESULTS if name in row},
             top1_best=best["top1"],
             epoch_best=best["epoch"],
             images_per_second=statistics.median(row["images_per_second"] for row in self.epochs),
@@ -124,7 +138,8 @@ class Record:
 
     def finish(self, status: str, reason: str | None = None, **facts: Any) -> None:
         self.update(status=status, reason=reason, finished=_now(), **facts)
-        self._lock.close()
+        if self._lock:
+            self._lock.close()
 
 
 @cache

@@ -13,8 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.checks import check_names, check_steps, check_values
 from experiments.errors import SettingsError
+from experiments.initial import Init, find_init
 from experiments.place import Place, find_place
 from experiments.settings import Data, Recipe
+from experiments.split import Split, split_batch, world_size
 from roadmap.designs import Design, DesignError
 from roadmap.steps import to_design
 
@@ -30,13 +32,20 @@ class Run:
     resolution: int
     precision: str
     seed: int
+    init: Init | None
+    split: Split
+    sync_batch_norm: bool
 
     regime: str
     place: Place
     runs: Path
     device: str
     threads: int | None
-    workers: int
+    workers: int | None
+    compile: bool
+    gradient_checkpointing: bool
+    checkpoint_minutes: float
+    keep: str
 
     @property
     def identity(self) -> str:
@@ -71,7 +80,9 @@ class Run:
 
     def to_json(self) -> dict[str, Any]:
         """config.json: everything but where and on what the run runs."""
-        return {"regime": self.regime} | _plain_value(self.place._asdict()) | _plain(self)
+        whence = {"init": {"source": self.init.source, "digest": self.init.digest} if self.init else None}
+        how = whence | {"device_batch": self.split.device_batch, "sync_batch_norm": self.sync_batch_norm}
+        return {"regime": self.regime} | _plain_value(self.place._asdict()) | _plain(self) | how
 
     def _decisive(self) -> dict[str, Any]:
         """What decides the result. A setting at its default does not count: one that is added later, off at first,
@@ -84,7 +95,19 @@ class Run:
             decisive["data"].pop(name, None)
         if self.model != "design":  # of a timm model, the recipe's stochastic depth alone counts
             decisive["design"] = {"drop_path": self.design.drop_path}
-        return decisive
+        if self.init:
+            decisive["init"] = self.init.digest or self.init.source
+        return decisive | self._together()
+
+    def _together(self) -> dict[str, int]:
+        """How many images are mixed, and normalised, together, where that is not all of a step's."""
+        at_once = self.split.device_batch
+        counts = {}
+        if self.recipe.mixup or self.recipe.cutmix:
+            counts["mixed_together"] = at_once
+        if self.model != "design" or self.design.norm == "batch":
+            counts["normalised_together"] = at_once * (self.split.processes if self.sync_batch_norm else 1)
+        return {name: count for name, count in counts.items() if count != self.recipe.batch_size}
 
 
 def to_run(config: DictConfig, overrides: Sequence[str] = ()) -> Run:
@@ -96,6 +119,13 @@ def to_run(config: DictConfig, overrides: Sequence[str] = ()) -> Run:
     check_names(config)
     check_steps(overrides)
     check_values(config)
+    split = split_batch(config.recipe.batch_size, config.device_batch, world_size())
+    if (config.recipe.mixup or config.recipe.cutmix) and split.device_batch % 2:
+        raise SettingsError(
+            "recipe.mixup and recipe.cutmix pair images, so the images that a device takes at once must be even, "
+            f"not {split.device_batch} (recipe.batch_size={config.recipe.batch_size}, "
+            f"device_batch={config.device_batch})"
+        )
     try:
         design = to_design(config.design)
     except DesignError as error:
@@ -110,14 +140,21 @@ def to_run(config: DictConfig, overrides: Sequence[str] = ()) -> Run:
         resolution=config.resolution,
         precision=config.precision,
         seed=config.seed,
+        init=find_init(config.init),
+        split=split,
+        sync_batch_norm=config.sync_batch_norm,
         regime=config.regime.name,
         place=Place(None, None, {}),
         runs=Path(config.runs),
         device=config.device,
         threads=config.threads,
         workers=config.workers,
+        compile=config.compile,
+        gradient_checkpointing=config.gradient_checkpointing,
+        checkpoint_minutes=config.checkpoint_minutes,
+        keep=config.keep,
     )
-    place = find_place(run.regime, run.design, run.recipe, run.data, run.resolution)
+    place = find_place(run.regime, run.design, run.recipe, run.data, run.resolution, config.init)
     return replace(run, place=place if run.model == "design" else Place(None, None, place.differs))
 
 

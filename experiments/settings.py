@@ -104,11 +104,18 @@ class Config:
     resolution: int = MISSING
     precision: str = "float32"
     seed: int = 0
+    init: str | None = None
+    device_batch: int | None = None
+    sync_batch_norm: bool = False
     study: str = "custom"
     runs: str = "runs"
     device: str = "auto"
     threads: int | None = None
-    workers: int = 0
+    workers: int | None = None
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    checkpoint_minutes: float = 10
+    keep: str = "last"
 
 
 def register() -> None:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from experiments.errors import CONFIGURATION_ERRORS, IMPOSSIBLE, INTERRUPTED, in_one_line
 from experiments.run import to_run
 from experiments.settings import Config, register
+from experiments.split import is_first
 from roadmap.steps import CONF
 
 
@@ -32,7 +33,8 @@ def train_one(config: DictConfig) -> None:
 
 
 def refuse(error: Exception) -> NoReturn:
-    print(f"error: {in_one_line(error, Config)}", file=sys.stderr)
+    if is_first():  # of a run's several processes one speaks for all
+        print(f"error: {in_one_line(error, Config)}", file=sys.stderr)
     sys.exit(IMPOSSIBLE)
 
 

@@ -13,20 +13,26 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from experiments.data import DataError
+from experiments.devices import pick_device
 from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, SettingsError
 from experiments.loop import DivergedError, StoppedError, train
+from experiments.processes import joined
 from experiments.record import DoneError, LockedError, Record, is_done
 from experiments.run import Run
+from experiments.split import is_first, world_size
 
 
 class Reporter:
-    """Tells how far a run is: lines in log.txt, and on a terminal the same lines and a bar."""
+    """Tells how far a run is: lines in log.txt, and on a terminal the same lines and a bar. Of a run's several
+    processes the first alone has a log and a terminal."""
 
     def __init__(self, run: Run, console: Console | None = None) -> None:
-        self.console = console
-        self.log = _log_file(run)
+        self.console = console if is_first() else None
+        self.log = _log_file(run) if is_first() else lambda line: None
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        self.bar = Bar(*columns, console=console, transient=True, disable=console is None or not console.is_terminal)
+        hidden = self.console is None or not self.console.is_terminal
+        self.bar = Bar(*columns, console=self.console, transient=True, disable=hidden)
         self.task = self.bar.add_task("", total=None)
 
     def say(self, line: str) -> None:
@@ -38,8 +44,9 @@ class Reporter:
         self.bar.update(self.task, description=f"epoch {epoch}  loss {loss:.3f}", completed=step, total=steps)
 
     def epoch(self, row: dict[str, float]) -> None:
+        average = f" ({row['ema_top1']:.2f} % the averaged weights)" if "ema_top1" in row else ""
         self.say(
-            f"epoch {row['epoch']}: top-1 {row['top1']:.2f} %, loss {row['train_loss']:.4f} in training, "
+            f"epoch {row['epoch']}: top-1 {row['top1']:.2f} %{average}, loss {row['train_loss']:.4f} in training, "
             f"{row['val_loss']:.4f} in evaluation; {row['images_per_second']:.0f} images/s, {row['seconds']:.1f} s"
         )
 
@@ -48,7 +55,8 @@ def train_here(run: Run) -> None:
     """Train a run in this process, with a progress bar, and exit with its code."""
     console = Console(highlight=False)
     if is_done(run):
-        console.print(f"done already: {run.directory}", soft_wrap=True)
+        if is_first():
+            console.print(f"done already: {run.directory}", soft_wrap=True)
         return
     if run.threads:
         torch.set_num_threads(run.threads)
@@ -64,18 +72,17 @@ def train_in_child(run: Run, threads: int) -> None:
 def train_recorded(run: Run, console: Console | None = None) -> int:
     """Train a run and record how it ended, whatever happens to it. Returns the exit code."""
     stop = StopFlag()
-    try:
-        record = Record(run)
-    except LockedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return LOCKED
-    except DoneError:
-        return DONE
+    record, refused = _open(run)
+    if refused is not None and world_size() == 1:
+        return refused
     reporter = Reporter(run, console)
-    reporter.say(f"training {run.directory}")
     try:
-        with reporter.bar:
-            train(run, record, reporter, stop.is_set)
+        with joined(pick_device(run.device)) as processes:
+            if (refused := processes.of_first(refused)) is not None:
+                return refused
+            reporter.say(f"training {run.directory}")
+            with reporter.bar:
+                train(run, record, reporter, processes, stop.is_set)
     except BaseException as error:
         status, reason, code = _outcome(error)
         try:
@@ -85,24 +92,44 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
                 reporter.log(traceback.format_exc())
         except OSError as full:  # the disk, say: then the terminal is all that is left to tell it to
             print(f"error: {reason}; and it could not be recorded: {full}", file=sys.stderr)
+        stop.hand_over()
         return code
     reporter.say(f"done: top-1 {record.summary['top1']:.2f} % in {record.summary['wall_seconds']:.0f} s")
     return DONE
+
+
+def _open(run: Run) -> tuple[Record | None, int | None]:
+    """The run's record, or the exit code of a run that is not to be trained here."""
+    try:
+        return Record(run, writes=is_first()), None
+    except LockedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return None, LOCKED
+    except DoneError:
+        return None, DONE
 
 
 class StopFlag:
     """Set by Ctrl-C, SIGTERM and SIGUSR2, which clusters send before they end a job. The run stops at its next step."""
 
     def __init__(self) -> None:
-        self._set = False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, self._handle)
+        self._received: int | None = None
+        self._before = {
+            number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+        }
 
-    def _handle(self, *_: object) -> None:
-        self._set = True
+    def _handle(self, number: int, frame: object) -> None:
+        self._received = number
 
     def is_set(self) -> bool:
-        return self._set
+        return self._received is not None
+
+    def hand_over(self) -> None:
+        """The run is saved: now the handler that was there before has its turn. submitit's puts the job back into the
+        queue."""
+        handler = self._before.get(self._received)
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(self._received, None)
 
 
 def _outcome(error: BaseException) -> tuple[str, str, int]:
@@ -111,7 +138,7 @@ def _outcome(error: BaseException) -> tuple[str, str, int]:
         return "unfinished", str(error), INTERRUPTED
     if isinstance(error, DivergedError):
         return "diverged", str(error), FAILED
-    if isinstance(error, SettingsError):
+    if isinstance(error, (SettingsError, DataError)):
         return "failed", str(error), IMPOSSIBLE
     return "failed", f"{type(error).__name__}: {error}".splitlines()[0], FAILED
 

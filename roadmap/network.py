@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from itertools import groupby
 
 import torch
@@ -23,6 +25,23 @@ class Network(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """The layer that a parameter belongs to by its name, for layer-wise learning-rate decay; timm's interface.
+
+        Layer 0 is the stem, 1 and 2 are stages 1 and 2; in stage 3 every three blocks are one; then stage 4, and last
+        the head. What downsamples belongs to the blocks that follow it (A.2: 12 layers for depths 3-3-27-3, plus head).
+        """
+        last = 3 + math.ceil(self.design.depths[2] / 3)
+
+        def layer(name: str) -> int:
+            part, *path = name.split(".")
+            if part != "stages":
+                return {"stem": 0, "head": last + 1}[part]
+            block = int(path[2]) if path[1] == "blocks" else 0
+            return (1, 2, 3 + block // 3, last)[int(path[0])]
+
+        return layer
 
 
 def build(design: Design, num_classes: int = 1000) -> Network:

@@ -102,14 +102,18 @@ def rung_steps(name: str) -> tuple[str, ...]:
     return tuple(_overrides(load("rung", name)).get("step", ()))
 
 
-def compose(regime: str, steps: Iterable[str]) -> DictConfig:
-    """The configuration with these steps on: `design`, `recipe` and what they refer to. Order does not matter."""
+def compose(regime: str, steps: Iterable[str], recipe: str | None = None) -> DictConfig:
+    """The configuration with these steps on: `design`, `recipe` and what they refer to. Order does not matter.
+
+    The recipe is the steps' unless it is given.
+    """
     steps = [load("step", name) for name in steps]
     chosen = {"recipe": "original"}
     for step in steps:
         chosen |= _overrides(step)
     base = OmegaConf.load(CONF / "config.yaml")
-    return OmegaConf.merge(base, load("recipe", chosen["recipe"]), load("regime", regime), *steps)
+    recipes = _with_bases("recipe", recipe or chosen["recipe"])
+    return OmegaConf.merge(base, *recipes, load("regime", regime), *steps)
 
 
 def to_design(config: Mapping | DictConfig) -> Design:
@@ -160,5 +164,18 @@ def _only(sizes: DictConfig, default: int) -> int:
     return next(iter(sizes.values()), default)
 
 
+SIZES = ("tiny", "small", "base", "large", "xlarge")
+
+
+def _by_size(values: DictConfig, otherwise: float, *, _root_: DictConfig) -> float:
+    """The value for the size of ConvNeXt whose depths and width the design has; `otherwise` if none is listed."""
+    for size in SIZES:
+        named = load("design", f"convnext_{size}")
+        if size in values and (_root_.design.depths, _root_.design.width) == (named.depths, named.width):
+            return values[size]
+    return otherwise
+
+
+OmegaConf.register_new_resolver("by_size", _by_size, replace=True)
 OmegaConf.register_new_resolver("widest", lambda widths: max(widths.values()), replace=True)
 OmegaConf.register_new_resolver("only", _only, replace=True)

@@ -21,8 +21,10 @@ class WeightsError(ValueError):
     """A state dict that does not fit the network. The message names keys and shapes; the network is unchanged."""
 
 
-def load_weights(network: Network, state: Mapping[str, Tensor]) -> str:
+def load_weights(network: Network, state: Mapping[str, Tensor], *, head: bool = True) -> str:
     """Copy a state dict into a network, whatever known layout it has; returns the layout's name.
+
+    With `head=False` the classifier keeps the weights that it has: the state dict may be for other classes.
 
     The layout is "ours", "torchvision" (for ResNets timm's too), "timm" or "authors". Checkpoints that wrap the state
     dict in {"model": ...} or {"state_dict": ...} are unwrapped. BatchNorms may lack `num_batches_tracked`, as in torch.
@@ -30,17 +32,18 @@ def load_weights(network: Network, state: Mapping[str, Tensor]) -> str:
     Raises:
         WeightsError: if keys or shapes do not fit. Nothing has been changed then.
     """
-    for wrapper in ("model", "state_dict"):
-        if isinstance(state.get(wrapper), Mapping):
-            state = state[wrapper]
+    state = _unwrapped(state)
     own = network.state_dict()
-    names_by_layout = {layout: _keys(network, layout) for layout in layouts(network)}
-    layout = max(names_by_layout, key=lambda layout: len(state.keys() & set(names_by_layout[layout].values())))
+    layout = layout_of(network, state)
     names = {
         ours: theirs
-        for ours, theirs in names_by_layout[layout].items()
+        for ours, theirs in _keys(network, layout).items()
         if theirs in state or not ours.endswith(".num_batches_tracked")
     }
+    if not head:
+        classifier = {ours: theirs for ours, theirs in names.items() if ours.startswith("head.linear.")}
+        names = {ours: theirs for ours, theirs in names.items() if ours not in classifier}
+        state = {key: tensor for key, tensor in state.items() if key not in classifier.values()}
 
     wrong = [f"missing {key}" for key in names.values() if key not in state]
     wrong += [f"unexpected {key}" for key in state.keys() - set(names.values())]
@@ -56,6 +59,27 @@ def load_weights(network: Network, state: Mapping[str, Tensor]) -> str:
         for ours, theirs in names.items():
             own[ours].copy_(state[theirs].reshape(own[ours].shape))
     return layout
+
+
+def layout_of(network: Network, state: Mapping[str, Tensor]) -> str:
+    """The layout in which most of a state dict's keys are names of the network's modules."""
+    state = _unwrapped(state)
+    return max(layouts(network), key=lambda layout: len(state.keys() & set(_keys(network, layout).values())))
+
+
+def classes_of(network: Network, state: Mapping[str, Tensor]) -> int | None:
+    """For how many classes a state dict of this kind of network is; None if it has no classifier."""
+    state = _unwrapped(state)
+    weight = state.get(_keys(network, layout_of(network, state))["head.linear.weight"])
+    return None if weight is None else len(weight)
+
+
+def _unwrapped(state: Mapping) -> Mapping[str, Tensor]:
+    """Checkpoints often hold the state dict as {"model": ...} or {"state_dict": ...}."""
+    for wrapper in ("model", "state_dict"):
+        if isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    return state
 
 
 def export_weights(network: Network, layout: str) -> dict[str, Tensor]:

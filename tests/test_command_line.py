@@ -46,7 +46,7 @@ MISTAKES = [  # what was typed, what the line must say
     ("recipe.lr=-1", "recipe.lr must be a finite number, 0 or more, not -1.0"),
     ("recipe.optimizer=adam", "recipe.optimizer must be sgd or adamw, not 'adam'; did you mean 'adamw'?"),
     ("recipe.warmup=abc", "recipe.warmup must be a fraction of the run like 20/300, not 'abc'"),
-    ("recipe.mixup=0.8 recipe.batch_size=63", "recipe.batch_size must be even, not 63"),
+    ("recipe.mixup=0.8 recipe.batch_size=63", "must be even, not 63 (recipe.batch_size=63"),
     ("data.holdout=1.5", "data.holdout must be in [0, 1), not 1.5"),
     ("data.subset=0", "data.subset is the part of the training images to use, in (0, 1], not 0.0"),
     ("device=cudo", "device must be auto or cpu or cuda or mps, not 'cudo'; did you mean 'cuda'?"),

@@ -15,9 +15,11 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from experiments import data as data_module
-from experiments.data import SAMPLE, Loader, load_images, split
+from experiments.data import Batch, Loader, split
 from experiments.errors import SettingsError
-from experiments.loop import evaluate
+from experiments.evaluation import evaluate
+from experiments.images import SAMPLE, load_images
+from experiments.processes import Processes
 from experiments.run import Run
 from experiments.settings import Data
 from experiments.transforms import Finish, _posterize, evaluation_transform, training_transform
@@ -25,6 +27,7 @@ from experiments.transforms import Finish, _posterize, evaluation_transform, tra
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 PARTS = {"train": "train", "test": "t10k"}
 CPU = torch.device("cpu")
+ALONE = Processes(CPU)
 
 needs_idx_files = pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's package dataset-fashion-mnist")
 
@@ -113,7 +116,7 @@ def test_split_is_balanced_and_disjoint(
 
 
 def test_every_seed_trains_on_the_same_images(modern: Run) -> None:
-    one, other = Loader(modern), Loader(replace(modern, seed=1))
+    one, other = Loader(modern, ALONE), Loader(replace(modern, seed=1), ALONE)
     np.testing.assert_array_equal(one.training.indices, other.training.indices)
     np.testing.assert_array_equal(one.evaluation.indices, other.evaluation.indices)
     assert not set(one.training.indices) & set(one.evaluation.indices)
@@ -128,7 +131,7 @@ def test_held_out_images_stay_out_of_every_subset(sample: dict[str, np.ndarray])
 @pytest.mark.parametrize("size", [1, 249, 250, 251, 503])
 def test_evaluation_counts_every_image_once(size: int, modern: Run) -> None:
     """A network that answers with the position of a marked pixel knows what the accuracy must be."""
-    loader = Loader(modern)
+    loader = Loader(modern, ALONE)
     pixels = np.zeros((size, 28, 28), np.uint8)
     pixels[np.arange(size), 10, np.arange(size) % 10] = 255
     labels = np.where(np.arange(size) % 3 == 0, np.arange(size) % 10, (np.arange(size) + 1) % 10)
@@ -140,14 +143,14 @@ def test_evaluation_counts_every_image_once(size: int, modern: Run) -> None:
             return images[:, 0, 12, 2:12]  # 28 pixels centred in 32
 
     for _ in range(2):  # the second time from memory
-        seen = [sample for _, _, samples in loader.evaluation_batches() for _, sample in samples]
+        seen = [sample for batch in loader.evaluation_batches() for _, sample in batch.samples]
         assert seen == list(range(size))
-        result = evaluate(Marked(), loader.evaluation_batches(), Finish(modern.recipe, 0, CPU))
+        result = evaluate(Marked(), loader.evaluation_batches(), Finish(modern.recipe, 0, CPU), ALONE)
         assert result["top1"] == pytest.approx(100 * len(range(0, size, 3)) / size)
 
 
-def epoch(run: Run, number: int = 0) -> list[tuple[torch.Tensor, torch.Tensor, list]]:
-    return list(Loader(run).epoch(number))
+def epoch(run: Run, number: int = 0, processes: Processes = ALONE) -> list[Batch]:
+    return list(Loader(run, processes).epoch(number))
 
 
 def same(one: list, other: list) -> bool:
@@ -166,15 +169,15 @@ def test_batches_depend_on_neither_workers_nor_what_was_drawn_before(modern: Run
 def test_batches_depend_on_epoch_and_seed(modern: Run) -> None:
     plain = epoch(modern)
     for other in (epoch(modern, 1), epoch(replace(modern, seed=1))):
-        assert [samples for _, _, samples in plain] != [samples for _, _, samples in other]
-        assert sorted(s for _, _, samples in plain for _, s in samples) == sorted(
-            s for _, _, samples in other for _, s in samples
+        assert [batch.samples for batch in plain] != [batch.samples for batch in other]
+        assert sorted(s for batch in plain for _, s in batch.samples) == sorted(
+            s for batch in other for _, s in batch.samples
         )
 
 
 def test_augmentation_of_an_image_changes_with_the_epoch(modern: Run) -> None:
-    training = Loader(modern).training
-    first, again, later = (training.__getitems__([(e, 5)])[0] for e in (0, 0, 1))
+    training = Loader(modern, ALONE).training
+    first, again, later = (training.__getitems__([(e, 5)]).images for e in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
 
@@ -184,26 +187,26 @@ def test_drawing_batches_leaves_the_global_generators_alone(modern: Run) -> None
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
     before = state()
-    images, _, samples = epoch(modern)[0]
+    images, _, samples, _ = epoch(modern)[0]
     Finish(modern.recipe, 0, CPU)(images, samples)
     assert state() == before
 
 
 def test_last_incomplete_batch_is_dropped(modern: Run) -> None:
     batches = epoch(replace(modern, recipe=replace(modern.recipe, batch_size=30)))
-    assert [len(labels) for _, labels, _ in batches] == [30] * 6
-    assert len({sample for _, _, samples in batches for sample in samples}) == 180
+    assert [len(batch.labels) for batch in batches] == [30] * 6
+    assert len({sample for batch in batches for sample in batch.samples}) == 180
 
 
 def test_batch_of_more_than_there_is_is_refused(modern: Run) -> None:
     with pytest.raises(SettingsError, match=r"recipe\.batch_size=202 is more than the 200 training images"):
-        Loader(replace(modern, recipe=replace(modern.recipe, batch_size=202)))
+        Loader(replace(modern, recipe=replace(modern.recipe, batch_size=202)), ALONE)
 
 
 def test_images_are_what_was_stored(modern: Run, sample: dict[str, np.ndarray]) -> None:
     """In evaluation: grey as RGB, 28 pixels centred in 32, normalised as ImageNet is."""
-    loader = Loader(modern)
-    images, labels, samples = next(loader.evaluation_batches())
+    loader = Loader(modern, ALONE)
+    images, labels, samples, _ = next(loader.evaluation_batches())
     finished = Finish(modern.recipe, 0, CPU)(images)
     index = samples[3][1]
     framed = np.pad(sample["train_images"][index], 2).astype(np.float32) / 255

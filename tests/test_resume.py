@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import checkpoint
 from experiments.checkpoint import Checkpoints
 from experiments.errors import SettingsError
-from experiments.loop import StoppedError, train
+from experiments.loop import StoppedError
+from experiments.loop import train as train_on
+from experiments.processes import Processes
 from experiments.record import Record
 from experiments.run import Run
 
@@ -22,6 +23,13 @@ torch.set_num_threads(1)
 
 METRICS = ("epoch", "lr", "train_loss", "val_loss", "top1", "top5")
 STEPS = 20
+
+
+ALONE = Processes(torch.device("cpu"))
+
+
+def train(run: Run, record: Record, told: "Told", asked_to_stop: Callable[[], bool] = lambda: False) -> None:
+    train_on(run, record, told, ALONE, asked_to_stop)
 
 
 class Told:
@@ -121,9 +129,8 @@ def epochs_of(folder: Path) -> int:
     return sum(len(path.read_text().splitlines()) for path in folder.glob("*/epochs.jsonl"))
 
 
-def test_last_two_checkpoints_are_kept_until_the_run_is_done(run: Run, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(checkpoint, "MINUTES", 0)  # after every step
-    run = replace(run, runs=tmp_path)
+def test_last_two_checkpoints_are_kept_until_the_run_is_done(run: Run, tmp_path: Path) -> None:
+    run = replace(run, runs=tmp_path, checkpoint_minutes=0)  # after every step
     stop(run, 6)
     names = sorted(path.name for path in (run.directory / "checkpoints").iterdir())
     assert names == ["step-00000005.pt", "step-00000006.pt"]
@@ -133,10 +140,9 @@ def test_last_two_checkpoints_are_kept_until_the_run_is_done(run: Run, tmp_path:
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "garbage"])
 def test_damaged_checkpoint_is_reported_and_the_one_before_used(
-    run: Run, undisturbed: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+    run: Run, undisturbed: tuple, tmp_path: Path, damage: str
 ) -> None:
-    monkeypatch.setattr(checkpoint, "MINUTES", 0)
-    run = replace(run, runs=tmp_path)
+    run = replace(run, runs=tmp_path, checkpoint_minutes=0)
     stop(run, 6)
     newest = run.directory / "checkpoints" / "step-00000006.pt"
     whole = newest.read_bytes()
@@ -155,7 +161,7 @@ def test_checkpoint_of_another_network_is_refused_by_name(run: Run, tmp_path: Pa
     other.directory.mkdir(parents=True)
     (run.directory / "checkpoints").rename(other.directory / "checkpoints")
     with pytest.raises(SettingsError, match="another run, kernel_size 3 there and 5 here"):
-        Checkpoints(other, print).load()
+        Checkpoints(other, print, ALONE).load()
 
 
 def test_full_disk_leaves_the_checkpoint_before(
@@ -185,5 +191,5 @@ def test_loading_never_unpickles(run: Run, tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     torch.save({"identity": run.identity, "step": 1, "object": Told()}, folder / "step-00000001.pt")
     said: list[str] = []
-    assert Checkpoints(run, said.append).load() is None
+    assert Checkpoints(run, said.append, ALONE).load() is None
     assert "damaged" in said[0]

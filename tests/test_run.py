@@ -23,7 +23,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import roadmap
-from experiments.data import SAMPLE, split
+from experiments.data import split
+from experiments.images import SAMPLE
 from experiments.record import LockedError, Record
 from experiments.run import Run
 from experiments.settings import Data
@@ -68,11 +69,11 @@ def accuracy(network: nn.Module, weights: Path, part: str, chosen: slice | np.nd
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...]) -> Path:
-    """The directory of a run that is done, evaluated on the test images."""
+    """The directory of a run that is done, evaluated on the test images, with a moving average of its weights."""
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sys, "argv", ["experiments.train", *small])
+        patch.setattr(sys, "argv", ["experiments.train", *small, "recipe.ema=0.9"])
         patch.setattr("signal.signal", lambda *_: None)
         with pytest.raises(SystemExit) as end:
             main()
@@ -108,8 +109,11 @@ def test_record_says_what_was_trained(trained: Path) -> None:
 def test_accuracy_is_that_of_the_weights(trained: Path) -> None:
     config, _, summary = read(trained)
     network = roadmap.build(roadmap.Design(**config["design"]), 10)
-    expected = accuracy(network, trained / "weights.pt", "test", slice(None))
-    assert {name: summary[name] for name in expected} == pytest.approx(expected, abs=0.011)  # one image of 10,000
+    for prefix, file in {"": "weights.pt", "ema_": "weights_ema.pt"}.items():
+        expected = accuracy(network, trained / file, "test", slice(None))
+        found = {name: summary[f"{prefix}{name}"] for name in expected}
+        assert found == pytest.approx(expected, abs=0.011)  # one image of 10,000
+    assert summary["ema_val_loss"] != summary["val_loss"]
 
 
 @pytest.mark.parametrize("model", ["design", "timm:test_resnet"])
@@ -170,7 +174,7 @@ def test_result_is_the_last_epochs_not_the_bests(
     command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     falling = iter([{"top1": 50.0, "top5": 90.0, "val_loss": 1.0}, {"top1": 40.0, "top5": 80.0, "val_loss": 2.0}])
-    monkeypatch.setattr("experiments.loop.evaluate", lambda *_: next(falling))
+    monkeypatch.setattr("experiments.loop.evaluate", lambda *_: next(falling) | {"images": 200})
     assert command(*tiny).code == 0
     [directory] = here.glob("runs/*")
     summary = read(directory)[2]
@@ -195,7 +199,7 @@ def test_failed_run_keeps_its_epochs_and_its_traceback(
         calls.append(1)
         if len(calls) == 2:
             raise RuntimeError("out of luck\nand of more lines")
-        return {"top1": 50.0, "top5": 90.0, "val_loss": 1.0}
+        return {"top1": 50.0, "top5": 90.0, "val_loss": 1.0, "images": 200}
 
     monkeypatch.setattr("experiments.loop.evaluate", fail_in_the_second_epoch)
     assert command(*tiny).code == 1

@@ -1,0 +1,91 @@
+"""What a run runs on, and how: device, precision, compilation, memory."""
+
+from __future__ import annotations
+
+import os
+import resource
+import types
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from experiments.errors import SettingsError
+from roadmap.block import Block
+
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """auto: CUDA, else MPS, else CPU. Of several GPUs, each process of a run takes its own."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, is_there in available.items() if is_there)
+    if not available[name]:
+        raise SettingsError(f"device={name} is not available here; take device=auto")
+    if name != "cuda":
+        return torch.device(name)
+    local = int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or 0)
+    return torch.device("cuda", local % torch.cuda.device_count())  # SLURM may show each process its own GPU alone
+
+
+def set_precision(precision: str) -> None:
+    """float32 means it: convolutions and matrix products too. tf32 lets an NVIDIA GPU round their inputs."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    """Mixed precision: products in bf16 or fp16, everything that needs it in float32."""
+    return torch.autocast(device.type, HALVES[precision]) if precision in HALVES else nullcontext()
+
+
+def forget_activations(network: nn.Module) -> None:
+    """Gradient checkpointing: residual blocks keep their input alone and run again in the backward pass (Chen et al.,
+    2016). Equal results, less memory, a third more time.
+
+    Raises:
+        SettingsError: for a model of timm's that doesn't offer it.
+    """
+    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    for block in blocks:
+        block.forward = types.MethodType(_checkpointed, block)
+    if blocks:
+        return
+    try:
+        network.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError) as error:
+        raise SettingsError("this model of timm offers no gradient_checkpointing; leave it false") from error
+
+
+def _checkpointed(block: Block, x: torch.Tensor) -> torch.Tensor:
+    forward = types.MethodType(Block.forward, block)
+    if not torch.is_grad_enabled():
+        return forward(x)
+    return checkpoint(forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _seen_once(block)))
+
+
+@contextmanager
+def _seen_once(block: Block) -> Iterator[None]:
+    """While the block runs again, its BatchNorms' running statistics, which have seen this batch, stay as they are."""
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Of the GPU's allocator, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

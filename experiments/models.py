@@ -1,0 +1,160 @@
+"""The network of a run: our design or a model of timm's, what it costs, and the weights that it starts from."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from experiments.errors import SettingsError
+from experiments.initial import Init
+from experiments.run import Run
+from experiments.timm_names import PREFIX
+from roadmap.costs import count
+from roadmap.network import Network, build
+from roadmap.weights import WeightsError, classes_of, load_weights
+
+State = Mapping[str, Tensor]
+
+
+def make_network(run: Run, num_classes: int) -> nn.Module:
+    """The network of the run's design, or timm's by its name with the recipe's stochastic depth."""
+    if run.model == "design":
+        return build(run.design, num_classes)
+    import timm
+
+    name = run.model.removeprefix(PREFIX)
+    options = {"num_classes": num_classes, "drop_path_rate": run.design.drop_path or None}
+    try:
+        return timm.create_model(name, img_size=run.resolution, **options)
+    except TypeError:  # convolutional networks take any size and don't know the argument
+        pass
+    try:
+        return timm.create_model(name, **options)
+    except TypeError as error:
+        if "drop_path_rate" not in str(error):
+            raise
+        raise SettingsError(
+            f"{run.model} knows no stochastic depth, which the recipe asks for; add design.drop_path=0"
+        ) from error
+
+
+def cost_of(run: Run, num_classes: int) -> dict[str, int]:
+    with torch.device("meta"):
+        network = make_network(run, num_classes)
+    try:
+        return count(network, run.resolution)._asdict()
+    except RuntimeError as error:
+        raise SettingsError(f"{run.label} does not take images of {run.resolution} px: {error}") from error
+
+
+def start_from(init: Init, network: nn.Module, say: Callable[[str], None]) -> None:
+    """Give a network the weights that `init` names. Where these have other classes, it keeps its own head.
+
+    Raises:
+        SettingsError: if they can't be had, or are another network's.
+    """
+    state = read_weights(init)
+    try:
+        if isinstance(network, Network):
+            theirs, ours = classes_of(network, state), network.head.linear.out_features
+            layout = load_weights(network, state, head=theirs == ours)
+            origin = f"{init.source} ({layout} layout)"
+        else:
+            theirs, ours = _load_model_of_timm(network, state)
+            origin = init.source
+    except WeightsError as error:
+        raise SettingsError(f"init={init.source}: {error}") from error
+    head = "" if theirs == ours else f"; its head of {theirs or 'no'} classes is replaced by a new one of {ours}"
+    say(f"starting from {origin}{head}")
+
+
+def _load_model_of_timm(network: nn.Module, state: State) -> tuple[int, int]:
+    """Returns the numbers of classes of the state and of the network."""
+    heads = network.pretrained_cfg.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else heads
+
+    def classes(state: State) -> int:
+        return next((len(state[f"{head}.weight"]) for head in heads if f"{head}.weight" in state), 0)
+
+    theirs, ours = classes(state), classes(network.state_dict())
+    if theirs != ours:
+        state = {key: value for key, value in state.items() if key.rpartition(".")[0] not in heads}
+    missing, unexpected = network.load_state_dict(state, strict=False)
+    wrong = [f"missing {key}" for key in missing if theirs == ours or key.rpartition(".")[0] not in heads]
+    wrong += [f"unexpected {key}" for key in unexpected]
+    if wrong:
+        raise WeightsError(f"these weights do not fit: {'; '.join(wrong[:6])}")
+    return theirs, ours
+
+
+def read_weights(init: Init) -> dict[str, Tensor]:
+    """The state dict that `init` names, in whatever layout it is; never unpickled.
+
+    Raises:
+        SettingsError: if there is none, or it can't be downloaded.
+    """
+    if init.file is None:
+        return _published(init.source)
+    file = Path(init.file)
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        with torch.serialization.safe_globals([argparse.Namespace]):  # the authors' checkpoints hold their arguments
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a foreign file raises depends on what it is
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SettingsError(f"{file} holds no weights that can be read safely: {reason}") from error
+    for wrapper in ("network", "model", "state_dict"):  # our checkpoints, the authors', others'
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            return dict(state[wrapper])
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise SettingsError(f"{file} holds no state dict")
+    return dict(state)
+
+
+def _published(source: str) -> dict[str, Tensor]:
+    library, _, name = source.partition(":")
+    try:
+        if library == "torchvision":
+            return torchvision_weights(name).get_state_dict(progress=False, check_hash=True)
+        import timm
+
+        return timm.create_model(name, pretrained=True).state_dict()
+    except SettingsError:
+        raise
+    except Exception as error:  # of the network, of the disk, or for an unknown tag
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SettingsError(f"{source} can't be had: {reason}") from error
+
+
+def torchvision_weights(name: str):
+    """torchvision's entry for MODEL.WEIGHTS: its weights, and how images are made ready for them.
+
+    Raises:
+        SettingsError: if there is none of that name.
+    """
+    from torchvision.models import get_model_weights
+
+    model, _, tag = name.partition(".")
+    try:
+        return get_model_weights(model)[tag]
+    except (ValueError, KeyError) as error:
+        try:
+            known = ", ".join(f"{model}.{one.name}" for one in get_model_weights(model))
+        except ValueError:
+            raise SettingsError(f"torchvision has no model {model!r}") from error
+        raise SettingsError(f"torchvision has no weights {name!r} (known: {known})") from error
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """The state dict, as `torch.load(path, weights_only=True)` reads it, in place or not at all."""
+    state: dict[str, Tensor] = {key: tensor.detach().cpu() for key, tensor in network.state_dict().items()}
+    aside = path.with_suffix(".part")
+    torch.save(state, aside)
+    aside.replace(path)

@@ -1,0 +1,53 @@
+"""How a step's images are split among processes, and among the passes of each. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from experiments.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Split:
+    """An optimizer step of `processes` x `accumulation` passes of `device_batch` images each."""
+
+    processes: int
+    accumulation: int
+    device_batch: int
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of a step, on all processes together."""
+        return self.processes * self.accumulation
+
+
+def split_batch(batch_size: int, device_batch: int | None, processes: int) -> Split:
+    """Split a step of `batch_size` images among processes, `device_batch` at a time; all that a process gets if None.
+
+    Raises:
+        SettingsError: if it can't be split evenly.
+    """
+    if batch_size % processes:
+        raise SettingsError(
+            f"recipe.batch_size={batch_size} can't be split among {processes} processes; take a multiple of {processes}"
+        )
+    share = batch_size // processes
+    at_once = min(device_batch or share, share)
+    if share % at_once:
+        fitting = max(size for size in range(1, at_once + 1) if share % size == 0)
+        raise SettingsError(
+            f"device_batch={at_once} does not divide the {share} images that each of {processes} process(es) gets of "
+            f"recipe.batch_size={batch_size}; take device_batch={fitting}, or another recipe.batch_size"
+        )
+    return Split(processes, share // at_once, at_once)
+
+
+def world_size() -> int:
+    """How many processes train this run together: torchrun says so, or srun; else one."""
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
