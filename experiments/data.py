@@ -116,8 +116,76 @@ class Streamed(IterableDataset):
             yield pixels, label, sample
 
 
+class Reader:
+    """How a process gets at batches: through its loader workers, and past what can't be read."""
+
+    def __init__(self, processes: Processes, workers: int, seed: int = 0, *, skip_broken: bool = False) -> None:
+        self.processes, self.workers, self.seed, self.skip_broken = processes, workers, seed, skip_broken
+        self.broken: set[str] = set()
+
+    def read(self, dataset: Transformed, batches: Batches) -> Iterator[Batch]:
+        return self._checked(DataLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch, **self._how()))
+
+    def stream(self, stream: Stream, transform: Transform, size: int, epoch: int | None) -> Iterator[Batch]:
+        """Batches of `size`, but for each loader worker's last; not shuffled, for evaluation, if `epoch` is None."""
+        dataset = Streamed(stream, transform, self.seed, epoch, self.processes)
+        return self._checked(DataLoader(dataset, batch_size=size, collate_fn=_collate, **self._how()))
+
+    def _how(self) -> dict:
+        return {
+            "num_workers": self.workers,
+            "pin_memory": self.processes.device.type == "cuda",
+            "worker_init_fn": _leave_signals,
+            "generator": torch.Generator(),  # nothing reads it; without it, torch draws from the global one
+        }
+
+    def _checked(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
+            if batch.broken and not self.skip_broken:
+                raise DataError(f"{batch.broken[0]}; mend or remove it, or pass over such images with data.broken=skip")
+            self.broken.update(batch.broken)
+            if len(batch.images):
+                yield batch
+
+
+class Evaluation:
+    """Images to evaluate on: a stream, or those of a collection at `indices` (all if None)."""
+
+    def __init__(
+        self, images: Images | Stream, indices: np.ndarray | None, transform: Transform, reader: Reader
+    ) -> None:
+        self.reader, self.transform = reader, transform
+        self.stream = None if hasattr(images, "labels") else images
+        if self.stream is None:
+            indices = np.arange(len(images.labels)) if indices is None else indices
+            self.dataset = Transformed(images, indices, transform, reader.seed)
+        self._kept: list[Batch] | None = None
+
+    def __len__(self) -> int:
+        return self.stream.length if self.stream else len(self.dataset)
+
+    def batches(self) -> Iterator[Batch]:
+        """This process's share of the images: over all processes, each image once."""
+        if self._kept is not None:
+            return iter(self._kept)
+        if self.stream:
+            return self.reader.stream(self.stream, self.transform, EVALUATED_AT_ONCE, None)
+        mine = torch.arange(len(self))[self.reader.processes.rank :: self.reader.processes.world]
+        return self._keep(self.reader.read(self.dataset, Batches(0, mine.split(EVALUATED_AT_ONCE))))
+
+    def _keep(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Pass batches on, and keep them for the next time if all of them together are small."""
+        kept: list[Batch] | None = []
+        for batch in batches:
+            yield batch
+            if kept is not None:
+                kept.append(batch)
+                kept = kept if sum(one.images.nbytes for one in kept) <= KEEP else None
+        self._kept = kept
+
+
 class Loader:
-    """A process's batches of training epochs and of evaluations.
+    """A process's batches of training epochs, and what it evaluates on.
 
     Raises:
         SettingsError: if the data are not there, or too few.
@@ -128,75 +196,48 @@ class Loader:
         train, test = load_images(run.data)
         self.num_classes = train.classes
         self.streamed = not hasattr(train, "labels")
+        workers = loader_workers(run.workers, in_memory=isinstance(train, ArrayImages))
+        skip = run.data.broken == "skip"
+        self.reader = Reader(processes, workers, run.seed, skip_broken=skip)
+        self.transform = training_transform(run.recipe, run.resolution)
+        prepare = evaluation_transform(run.recipe, run.resolution)
         self.evaluated_on = "holdout" if run.data.holdout else "test"
-        self.broken: set[str] = set()
-        self._augment = training_transform(run.recipe, run.resolution)
-        self._prepare = evaluation_transform(run.recipe, run.resolution)
         if self.streamed:
             if run.data.holdout or run.data.subset < 1:
                 raise SettingsError("data.holdout and data.subset choose images, which a stream can't; leave them out")
-            self.training, self.evaluation = train, test
-            self.training_images = train.length
-            self.evaluation_images = test.length
+            self.training, self.training_images = train, train.length
+            self.evaluation = Evaluation(test, None, prepare, self.reader)
         else:
             chosen, held_out = split(train.labels, run.data)
-            evaluated, indices = (train, held_out) if run.data.holdout else (test, np.arange(len(test.labels)))
-            skip = run.data.broken == "skip"
-            self.training = Transformed(train, chosen, self._augment, run.seed, replace_broken=skip)
-            self.evaluation = Transformed(evaluated, indices, self._prepare, run.seed)
-            self.training_images, self.evaluation_images = len(chosen), len(indices)
-        self.workers = _workers(run, in_memory=isinstance(train, ArrayImages))
+            self.training = Transformed(train, chosen, self.transform, run.seed, replace_broken=skip)
+            self.training_images = len(chosen)
+            evaluated = (train, held_out) if run.data.holdout else (test, None)
+            self.evaluation = Evaluation(*evaluated, prepare, self.reader)
         self.steps_per_epoch = self.training_images // run.recipe.batch_size
         if not self.steps_per_epoch:
             raise SettingsError(
                 f"recipe.batch_size={run.recipe.batch_size} is more than the {self.training_images} training images; "
                 "take a smaller batch or more data"
             )
-        self._kept: list[Batch] | None = None
+
+    @property
+    def broken(self) -> set[str]:
+        """The images that could not be read so far, and why."""
+        return self.reader.broken
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """This process's batches of training epoch `epoch` from step `first` on, as many a step as it accumulates, in
         an order of the epoch's own; what does not fill a step is dropped. A step has the same images on any number of
-        processes."""
+        processes. Of a stream `first` must be 0."""
+        run = self.run
         if self.streamed:
-            return self._checked(self._exactly(self._stream(self.training, self._augment, epoch)))
-        run, rank = self.run, self.processes.rank
+            return self._full(self.reader.stream(self.training, self.transform, run.split.device_batch, epoch))
         order = permutation(len(self.training), Purpose.ORDER, run.seed, epoch)
         steps = order[: self.steps_per_epoch * run.recipe.batch_size].view(self.steps_per_epoch, run.split.passes, -1)
-        mine = steps[first:, rank :: run.split.processes].flatten(0, 1)
-        return self._checked(self._load(self.training, Batches(epoch, mine)))
+        mine = steps[first:, self.processes.rank :: run.split.processes].flatten(0, 1)
+        return self.reader.read(self.training, Batches(epoch, mine))
 
-    def evaluation_batches(self) -> Iterator[Batch]:
-        """This process's share of the evaluation images: over all processes, each image once."""
-        if self._kept is not None:
-            return iter(self._kept)
-        if self.streamed:
-            return self._checked(self._stream(self.evaluation, self._prepare, None))
-        mine = torch.arange(len(self.evaluation))[self.processes.rank :: self.processes.world]
-        load = self._checked(self._load(self.evaluation, Batches(0, mine.split(EVALUATED_AT_ONCE))))
-        if len(mine) * 3 * self.run.resolution**2 > KEEP:
-            return load
-        self._kept = list(load)
-        return iter(self._kept)
-
-    def _load(self, dataset: Transformed, batches: Batches) -> DataLoader:
-        return DataLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch, **self._how())
-
-    def _stream(self, stream: Stream, transform: Transform, epoch: int | None) -> DataLoader:
-        """`epoch` is None in evaluation."""
-        dataset = Streamed(stream, transform, self.run.seed, epoch, self.processes)
-        size = EVALUATED_AT_ONCE if epoch is None else self.run.split.device_batch
-        return DataLoader(dataset, batch_size=size, collate_fn=_collate, **self._how())
-
-    def _how(self) -> dict:
-        return {
-            "num_workers": self.workers,
-            "pin_memory": self.processes.device.type == "cuda",
-            "worker_init_fn": _leave_signals,
-            "generator": torch.Generator(),  # nothing reads it; without it, torch draws from the global one
-        }
-
-    def _exactly(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def _full(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """A stream's batches, of which each loader worker's last is short, as full ones, as many as an epoch has."""
         size, left = self.run.split.device_batch, self.steps_per_epoch * self.run.split.accumulation
         images, labels, samples = torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), []
@@ -212,14 +253,6 @@ class Loader:
                 f"{self.training_images} that it states"
             )
 
-    def _checked(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            if batch.broken and self.run.data.broken == "stop":
-                raise DataError(f"{batch.broken[0]}; mend or remove it, or pass over such images with data.broken=skip")
-            self.broken.update(batch.broken)
-            if len(batch.images):
-                yield batch
-
 
 def _collate(samples: list[tuple[Tensor, int, Sample]]) -> Batch:
     images, labels, keys = zip(*samples, strict=True)
@@ -232,10 +265,10 @@ def _leave_signals(*_: object) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _workers(run: Run, *, in_memory: bool) -> int:
+def loader_workers(asked: int | None, *, in_memory: bool) -> int:
     """As many loader workers as were asked for; else none for images in memory, and for files a core each."""
-    if run.workers is not None:
-        return run.workers
+    if asked is not None:
+        return asked
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
     return 0 if in_memory else max(1, cores // here)

@@ -80,7 +80,7 @@ def train(
         **cost_of(run, data.num_classes),
         evaluated_on=data.evaluated_on,
         train_images=data.training_images,
-        evaluation_images=data.evaluation_images,
+        evaluation_images=len(data.evaluation),
         device=device_name(device),
         processes=processes.world,
         accumulation=run.split.accumulation,
@@ -152,15 +152,15 @@ def train(
         train_seconds += seconds
         row = {"lr": learning_rate(run.recipe, step - 1, steps), "train_loss": losses / steps_per_epoch}
         processes.equal_buffers(network)
-        found = evaluate(network, data.evaluation_batches(), finish, processes, precision)
+        found = evaluate(network, data.evaluation.batches(), finish, processes, precision)
         row |= {name: found[name] for name in ("val_loss", "top1", "top5")}
         if average:
             processes.equal_buffers(average.module)
-            of_average = evaluate(average.module, data.evaluation_batches(), finish, processes, precision)
+            of_average = evaluate(average.module, data.evaluation.batches(), finish, processes, precision)
             row |= {f"ema_{name}": of_average[name] for name in ("val_loss", "top1", "top5")}
         row["images_per_second"] = steps_per_epoch * run.recipe.batch_size / seconds
         row["seconds"] = time.perf_counter() - epoch_started
-        data.broken = processes.union(data.broken)
+        data.broken.update(processes.union(data.broken))
         record.epoch(row, evaluation_images=found["images"], broken_images=len(data.broken))
         progress.epoch(record.epochs[-1])
         losses, seconds = 0.0, 0.0

@@ -14,11 +14,10 @@ from PIL import Image, ImageOps
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
-from experiments import data as data_module
-from experiments.data import Batch, Loader, split
+from experiments.data import Batch, Evaluation, Loader, split
 from experiments.errors import SettingsError
 from experiments.evaluation import evaluate
-from experiments.images import SAMPLE, load_images
+from experiments.images import SAMPLE, ArrayImages, load_images
 from experiments.processes import Processes
 from experiments.run import Run
 from experiments.settings import Data
@@ -118,8 +117,8 @@ def test_split_is_balanced_and_disjoint(
 def test_every_seed_trains_on_the_same_images(modern: Run) -> None:
     one, other = Loader(modern, ALONE), Loader(replace(modern, seed=1), ALONE)
     np.testing.assert_array_equal(one.training.indices, other.training.indices)
-    np.testing.assert_array_equal(one.evaluation.indices, other.evaluation.indices)
-    assert not set(one.training.indices) & set(one.evaluation.indices)
+    np.testing.assert_array_equal(one.evaluation.dataset.indices, other.evaluation.dataset.indices)
+    assert not set(one.training.indices) & set(one.evaluation.dataset.indices)
 
 
 def test_held_out_images_stay_out_of_every_subset(sample: dict[str, np.ndarray]) -> None:
@@ -135,17 +134,17 @@ def test_evaluation_counts_every_image_once(size: int, modern: Run) -> None:
     pixels = np.zeros((size, 28, 28), np.uint8)
     pixels[np.arange(size), 10, np.arange(size) % 10] = 255
     labels = np.where(np.arange(size) % 3 == 0, np.arange(size) % 10, (np.arange(size) + 1) % 10)
-    loader.evaluation.images = data_module.ArrayImages(pixels, labels)
-    loader.evaluation.indices = np.arange(size)
+    images = ArrayImages(pixels, labels)
+    loader.evaluation = Evaluation(images, None, evaluation_transform(modern.recipe, 32), loader.reader)
 
     class Marked(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images[:, 0, 12, 2:12]  # 28 pixels centred in 32
 
     for _ in range(2):  # the second time from memory
-        seen = [sample for batch in loader.evaluation_batches() for _, sample in batch.samples]
+        seen = [sample for batch in loader.evaluation.batches() for _, sample in batch.samples]
         assert seen == list(range(size))
-        result = evaluate(Marked(), loader.evaluation_batches(), Finish(modern.recipe, 0, CPU), ALONE)
+        result = evaluate(Marked(), loader.evaluation.batches(), Finish(modern.recipe, 0, CPU), ALONE)
         assert result["top1"] == pytest.approx(100 * len(range(0, size, 3)) / size)
 
 
@@ -206,7 +205,7 @@ def test_batch_of_more_than_there_is_is_refused(modern: Run) -> None:
 def test_images_are_what_was_stored(modern: Run, sample: dict[str, np.ndarray]) -> None:
     """In evaluation: grey as RGB, 28 pixels centred in 32, normalised as ImageNet is."""
     loader = Loader(modern, ALONE)
-    images, labels, samples, _ = next(loader.evaluation_batches())
+    images, labels, samples, _ = next(loader.evaluation.batches())
     finished = Finish(modern.recipe, 0, CPU)(images)
     index = samples[3][1]
     framed = np.pad(sample["train_images"][index], 2).astype(np.float32) / 255
