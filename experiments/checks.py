@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import SettingsError, unknown_key
-from experiments.settings import Config, Data, MutableDesign, Recipe, fraction_of_run
+from experiments.settings import Config, Data, EvaluationConfig, MutableDesign, Recipe, fraction_of_run
 from experiments.timm_names import check_timm_name
 from roadmap.designs import did_you_mean
 from roadmap.steps import options, regimes, rung_steps
@@ -59,16 +59,41 @@ NOT_NEGATIVE = (
 FACTORS = ("recipe.layer_decay", "recipe.crop_pct", "recipe.mixup_prob", "recipe.mixup_switch_prob")
 
 
+def check_evaluation(config: DictConfig) -> None:
+    """The same for `experiments.evaluate`."""
+    for path, schema in {"": EvaluationConfig, "data": Data}.items():
+        for name in OmegaConf.select(config, path) if path else config:
+            if name not in {one.name for one in fields(schema)} | {"hydra"}:
+                raise SettingsError(unknown_key(f"{path}.{name}".lstrip("."), EvaluationConfig))
+    if OmegaConf.is_missing(config, "weights"):
+        raise SettingsError("say which weights: weights=a run's directory, a file, torchvision:... or timm:...")
+    for key in ("precision", "device", "data.broken"):
+        _check_choice(key, OmegaConf.select(config, key))
+    if config.interpolation is not None:
+        _check_choice("interpolation", config.interpolation, CHOICES["recipe.interpolation"])
+    for key in ("resolution", "threads"):
+        if config[key] is not None and config[key] < 1:
+            raise SettingsError(f"{key} must be at least 1, not {config[key]}")
+    if config.model is not None:
+        check_timm_name(config.model)
+    if config.crop_pct is not None and not 0 < config.crop_pct <= 1:
+        raise SettingsError(f"crop_pct must be in (0, 1], not {config.crop_pct}")
+
+
+def _check_choice(key: str, value: Any, choices: Sequence[str] = ()) -> None:
+    choices = choices or CHOICES[key]
+    if value not in choices:
+        raise SettingsError(f"{key} must be {' or '.join(choices)}, not {value!r}{did_you_mean(value, choices)}")
+
+
 def check_values(config: DictConfig) -> None:
     """Refuse what would fail, or mean nothing, once training has begun."""
 
     def value(key: str) -> Any:
         return OmegaConf.select(config, key)
 
-    for key, choices in CHOICES.items():
-        if value(key) not in choices:
-            hint = did_you_mean(value(key), choices)
-            raise SettingsError(f"{key} must be {' or '.join(choices)}, not {value(key)!r}{hint}")
+    for key in CHOICES:
+        _check_choice(key, value(key))
     for key in POSITIVE:
         if value(key) is not None and value(key) < 1:
             raise SettingsError(f"{key} must be at least 1, not {value(key)}")

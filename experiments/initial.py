@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from experiments.errors import SettingsError
 from experiments.timm_names import check_timm_name
@@ -50,6 +52,18 @@ def find_init(source: str | None) -> Init | None:
         )
     stamp = file.stat()
     return Init(source, str(file), _digest(file, stamp.st_mtime_ns, stamp.st_size))
+
+
+def run_config(file: str | None) -> dict[str, Any] | None:
+    """config.json of the run in whose directory, or among whose checkpoints, a file lies; None if it is no run's."""
+    for folder in list(Path(file).resolve().parents)[:2] if file else []:
+        try:
+            config = json.loads((folder / "config.json").read_text("utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(config, dict) and {"model", "design", "recipe", "data", "resolution"} <= config.keys():
+            return config
+    return None
 
 
 @cache

@@ -64,7 +64,7 @@ def start_from(init: Init, network: nn.Module, say: Callable[[str], None]) -> No
             layout = load_weights(network, state, head=theirs == ours)
             origin = f"{init.source} ({layout} layout)"
         else:
-            theirs, ours = _load_model_of_timm(network, state)
+            theirs, ours = load_model_of_timm(network, state)
             origin = init.source
     except WeightsError as error:
         raise SettingsError(f"init={init.source}: {error}") from error
@@ -72,22 +72,34 @@ def start_from(init: Init, network: nn.Module, say: Callable[[str], None]) -> No
     say(f"starting from {origin}{head}")
 
 
-def _load_model_of_timm(network: nn.Module, state: State) -> tuple[int, int]:
-    """Returns the numbers of classes of the state and of the network."""
+def load_model_of_timm(network: nn.Module, state: State, *, adapt: bool = False) -> tuple[int, int]:
+    """Give a model of timm's a state dict. If that has other classes, the model keeps its own head, or `adapt`s it.
+
+    Returns the numbers of classes of the state dict and of the model.
+
+    Raises:
+        WeightsError: if they do not fit.
+    """
     heads = network.pretrained_cfg.get("classifier") or ()
-    heads = (heads,) if isinstance(heads, str) else heads
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
 
     def classes(state: State) -> int:
         return next((len(state[f"{head}.weight"]) for head in heads if f"{head}.weight" in state), 0)
 
+    def is_new(key: str) -> bool:
+        return theirs != ours and key.rpartition(".")[0] in heads
+
+    if adapt:
+        network.reset_classifier(classes(state))
     theirs, ours = classes(state), classes(network.state_dict())
-    if theirs != ours:
-        state = {key: value for key, value in state.items() if key.rpartition(".")[0] not in heads}
-    missing, unexpected = network.load_state_dict(state, strict=False)
-    wrong = [f"missing {key}" for key in missing if theirs == ours or key.rpartition(".")[0] not in heads]
-    wrong += [f"unexpected {key}" for key in unexpected]
+    state = {key: value for key, value in state.items() if not is_new(key)}
+    own = network.state_dict()
+    wrong = [f"missing {key}" for key in own if key not in state and not is_new(key)]
+    wrong += [f"unexpected {key}" for key in state if key not in own]
+    wrong += [f"{key} of another shape" for key in state if key in own and own[key].shape != state[key].shape]
     if wrong:
         raise WeightsError(f"these weights do not fit: {'; '.join(wrong[:6])}")
+    network.load_state_dict(state, strict=False)
     return theirs, ours
 
 

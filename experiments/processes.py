@@ -50,6 +50,14 @@ class Processes:
         distributed.all_reduce(sums)
         return sums.tolist()
 
+    def total(self, counts: torch.Tensor) -> torch.Tensor:
+        """The sum over the processes of a tensor on the CPU."""
+        if self.world == 1:
+            return counts
+        counts = counts.to(self.device)
+        distributed.all_reduce(counts)
+        return counts.cpu()
+
     def union(self, names: Iterable[str]) -> set[str]:
         """What any of the processes names."""
         if self.world == 1:

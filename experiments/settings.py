@@ -118,9 +118,28 @@ class Config:
     keep: str = "last"
 
 
+@dataclass
+class EvaluationConfig:
+    """The root of conf/evaluate.yaml. What is null is the run's own or, of published weights, as their makers say."""
+
+    weights: str = MISSING
+    model: str | None = None
+    design: Any = None
+    data: Data = field(default_factory=Data)
+    resolution: int | None = None
+    interpolation: str | None = None
+    crop_pct: float | None = None
+    precision: str = "float32"
+    device: str = "auto"
+    threads: int | None = None
+    workers: int | None = None
+    out: str | None = None
+
+
 def register() -> None:
-    """Make the schema known to Hydra under the name that conf/config.yaml's defaults list begins with."""
+    """Make the schemas known to Hydra under the names that the defaults lists of conf/*.yaml begin with."""
     ConfigStore.instance().store(name="schema", node=Config)
+    ConfigStore.instance().store(name="evaluation_schema", node=EvaluationConfig)
 
 
 def fraction_of_run(text: str, key: str = "this") -> Fraction:

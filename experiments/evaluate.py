@@ -1,0 +1,75 @@
+"""The command line: `python -m experiments.evaluate weights=... [overrides]`: how good weights are, on any data.
+
+As in `experiments.train`, Hydra composes conf/, and no torch is imported until what was asked for has been found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.checks import check_evaluation
+from experiments.errors import CONFIGURATION_ERRORS, IMPOSSIBLE, INTERRUPTED, SettingsError, in_one_line
+from experiments.initial import find_init, run_config
+from experiments.settings import Data, EvaluationConfig, register
+from experiments.split import is_first
+from roadmap.steps import CONF, to_design
+
+
+@hydra.main(config_path=str(CONF), config_name="evaluate", version_base="1.3")
+def evaluate_one(config: DictConfig) -> None:
+    check_evaluation(config)
+    init = find_init(config.weights)
+    data = data_of(config, run_config(init.file))
+    switches = asdict(to_design(config.design)) if config.design else None
+    from experiments.examine import examine, show
+
+    result = examine(init, data, config, switches)
+    if not is_first():
+        return
+    if config.out == "-":
+        print(json.dumps(result))
+    else:
+        show(result)
+    if config.out not in (None, "-"):
+        Path(config.out).write_text(json.dumps(result) + "\n", "utf-8")
+
+
+def data_of(config: DictConfig, ran: dict[str, Any] | None) -> Data:
+    """The data that were asked for; else those that the run was evaluated on, read from where it is said."""
+    if not OmegaConf.is_missing(config.data, "name"):
+        return OmegaConf.to_object(config.data)
+    if ran is None:
+        raise SettingsError(
+            "say on which data, for example data=imagenet data.path=...; only a run has data of its own"
+        )
+    known = {one.name for one in fields(Data)}
+    plain = asdict(Data())
+    given = {key: config.data[key] for key in known if not OmegaConf.is_missing(config.data, key)}
+    stated = {key: value for key, value in given.items() if value != plain[key]}
+    return Data(**{key: value for key, value in ran["data"].items() if key in known} | stated)
+
+
+def main() -> None:
+    """Exit codes: 0 evaluated, 2 a mistake, 130 interrupted."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: one place words the errors
+    register()
+    try:
+        evaluate_one()
+    except CONFIGURATION_ERRORS as error:
+        if is_first():
+            print(f"error: {in_one_line(error, EvaluationConfig)}", file=sys.stderr)
+        sys.exit(IMPOSSIBLE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

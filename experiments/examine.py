@@ -1,0 +1,137 @@
+"""An evaluation in full: accuracy of all images and of each class, what is taken for what, and throughput."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from experiments.data import EVALUATED_AT_ONCE, Evaluation, Reader, loader_workers, split
+from experiments.devices import autocast, device_name, pick_device, set_precision
+from experiments.errors import SettingsError
+from experiments.evaluation import evaluate
+from experiments.images import ArrayImages, load_images
+from experiments.initial import Init
+from experiments.processes import Processes, joined
+from experiments.settings import Data, Recipe
+from experiments.subject import Preparation, find_subject
+from experiments.transforms import Finish, evaluation_transform
+
+WORST = 5
+"""Classes that the table shows."""
+
+
+def examine(init: Init, data: Data, config: DictConfig, switches: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `--help` of `experiments.evaluate` says, as JSON can hold it."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    set_precision(config.precision)
+    subject = find_subject(init, config.model, switches)
+    said = {key: value for key in ("resolution", "interpolation", "crop_pct") if (value := config[key]) is not None}
+    preparation = replace(subject.preparation, **said)
+    with joined(pick_device(config.device)) as processes:
+        evaluation, classes = _evaluation(data, preparation, config.workers, processes)
+        if classes != subject.classes:
+            raise SettingsError(f"{init.source} tells {subject.classes} classes apart, and {data.name} has {classes}")
+        network = subject.network.to(processes.device, memory_format=torch.channels_last)
+        finish = Finish(Recipe(), 0, processes.device, preparation.mean, preparation.std)
+
+        def precision() -> object:
+            return autocast(config.precision, processes.device)
+
+        confusion = torch.zeros(classes, classes, dtype=torch.int64)
+        started = time.perf_counter()
+        found = evaluate(network, evaluation.batches(), finish, processes, precision, confusion)
+        seconds = time.perf_counter() - started
+        confusion = processes.total(confusion)
+        return {
+            "weights": init.source,
+            "digest": init.digest,
+            "network": subject.what,
+            "data": asdict(data),
+            "preparation": asdict(preparation),
+            "precision": config.precision,
+            "device": device_name(processes.device),
+            "processes": processes.world,
+            **found,
+            "broken_images": len(processes.union(evaluation.reader.broken)),
+            "images_per_second": found["images"] / seconds,
+            "network_images_per_second": _throughput(network, preparation, processes, precision),
+            "per_class": _per_class(confusion),
+            "confusion": confusion.tolist(),
+        }
+
+
+def _evaluation(
+    data: Data, preparation: Preparation, workers: int | None, processes: Processes
+) -> tuple[Evaluation, int]:
+    train, test = load_images(data)
+    images, indices = (train, split(train.labels, data)[1]) if data.holdout else (test, None)
+    transform = evaluation_transform(preparation.resolution, preparation.interpolation, preparation.crop_pct)
+    workers = loader_workers(workers, in_memory=isinstance(images, ArrayImages))
+    reader = Reader(processes, workers, skip_broken=data.broken == "skip")
+    return Evaluation(images, indices, transform, reader), images.classes
+
+
+def _throughput(network: torch.nn.Module, preparation: Preparation, processes: Processes, precision: Any) -> float:
+    """Images/s of the network alone, in the batches that it was evaluated in: the median of some."""
+    size = preparation.resolution
+    images = torch.rand(EVALUATED_AT_ONCE, 3, size, size, device=processes.device)
+    images = images.contiguous(memory_format=torch.channels_last)
+    times = []
+    with torch.inference_mode(), precision():
+        while len(times) < 4 or (sum(times) < 1 and len(times) < 50):
+            started = time.perf_counter()
+            network(images)[0, 0].item()  # waits for the device
+            times.append(time.perf_counter() - started)
+    return EVALUATED_AT_ONCE / float(np.median(times[1:])) * processes.world
+
+
+def _per_class(confusion: torch.Tensor) -> list[dict[str, float]]:
+    """Of each class: images, accuracy (percent; None without images), and what it is most often taken for."""
+    rows = []
+    for label, row in enumerate(confusion):
+        count, right = int(row.sum()), int(row[label])
+        others = row.clone()
+        others[label] = 0
+        taken_for = int(others.argmax()) if others.sum() else None
+        rows.append({"class": label, "images": count, "top1": 100 * right / count if count else None})
+        rows[-1] |= {"taken_for": taken_for, "times": int(others.max())}
+    return rows
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """The result on the terminal."""
+    console, how = Console(highlight=False), result["preparation"]
+    crop = f", {how['interpolation']}" + (f", crop {how['crop_pct']:.3f}" if how["crop_pct"] else "")
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in {
+        "network": result["network"],
+        "data": f"{result['data']['name']}, {result['images']:,} images, {len(result['per_class'])} classes",
+        "at": f"{how['resolution']} px{crop}, {result['precision']}, {result['device']}",
+        "top-1": f"{result['top1']:.2f} %",
+        "top-5": f"{result['top5']:.2f} %",
+        "loss": f"{result['val_loss']:.4f}",
+        "speed": f"{result['images_per_second']:.0f} images/s; "
+        f"{result['network_images_per_second']:.0f} the network alone",
+    }.items():
+        table.add_row(name, value)
+    if result["broken_images"]:
+        table.add_row("broken", f"{result['broken_images']} images could not be read and are not counted")
+    console.print(table)
+    worst = sorted((row for row in result["per_class"] if row["images"]), key=lambda row: row["top1"])[:WORST]
+    classes = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("worst classes", "images", "top-1 (%)", "most often taken for"):
+        classes.add_column(column, justify="left" if column == "most often taken for" else "right")
+    for row in worst:
+        taken = "" if row["taken_for"] is None else f"{row['taken_for']} ({row['times']})"
+        classes.add_row(str(row["class"]), str(row["images"]), f"{row['top1']:.1f}", taken)
+    console.print()
+    console.print(classes)

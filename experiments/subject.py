@@ -1,0 +1,118 @@
+"""What `experiments.evaluate` evaluates: whose weights, in which network, and how images are made ready for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import Tensor, nn
+
+from experiments.errors import SettingsError
+from experiments.initial import Init, run_config
+from experiments.models import load_model_of_timm, read_weights, torchvision_weights
+from experiments.timm_names import PREFIX
+from roadmap.designs import Design
+from roadmap.network import build
+from roadmap.steps import design, options
+from roadmap.weights import WeightsError, classes_of, load_weights
+
+NAMED = [name for name in options("design") if name not in ("resnet", "convnext")]
+"""The designs that say everything; the two others are kinds."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How images are made ready; see `transforms.evaluation_transform`."""
+
+    resolution: int = 224
+    interpolation: str = "bicubic"
+    crop_pct: float | None = None
+    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN
+    std: tuple[float, ...] = IMAGENET_DEFAULT_STD
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network with its weights, and how its makers prepare images for it."""
+
+    network: nn.Module
+    what: str
+    """For a person: which network this is, and where its weights come from."""
+    classes: int
+    preparation: Preparation
+
+
+def find_subject(init: Init, model: str | None, switches: Mapping[str, Any] | None) -> Subject:
+    """The network of some weights: the run's; of published ones ours of that name, or else the library's own; of
+    another file the named design that it fits, unless `model` (timm:NAME) or a design's `switches` say what it is.
+
+    Raises:
+        SettingsError: if the weights can't be had, or fit no network that is known or stated.
+    """
+    config = run_config(init.file)
+    try:
+        if init.file is None:
+            return _published(init)
+        state = read_weights(init)
+        if model or switches:
+            return _stated(init, state, model or "design", switches or {}, Preparation())
+        if config:
+            how = Preparation(config["resolution"], config["recipe"]["interpolation"], config["recipe"].get("crop_pct"))
+            return _stated(init, state, config["model"], config["design"], how)
+        return _fitting(init, state)
+    except WeightsError as error:
+        raise SettingsError(f"weights={init.source}: {error}") from error
+
+
+def _published(init: Init) -> Subject:
+    library, _, name = init.source.partition(":")
+    model, state = name.partition(".")[0], read_weights(init)
+    if library == "torchvision":
+        preset = torchvision_weights(name).transforms()
+        [resize], [resolution] = preset.resize_size, preset.crop_size
+        crop_pct = resolution / (resize + 0.5)  # half a pixel, lest rounding make it one less
+        how = Preparation(resolution, preset.interpolation.value, crop_pct, tuple(preset.mean), tuple(preset.std))
+    else:
+        found = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+        how = Preparation(
+            found["input_size"][-1], found["interpolation"], found["crop_pct"], found["mean"], found["std"]
+        )
+    if model in NAMED:
+        return _ours(init, state, design(model), how, f"our {model}")
+    if library == "timm":
+        return _stated(init, state, f"timm:{model}", {}, how)
+    import torchvision
+
+    network = torchvision.models.get_model(model)
+    network.load_state_dict(state)
+    return Subject(network, f"torchvision's {model}, {init.source}", 1000, how)
+
+
+def _stated(init: Init, state: Mapping[str, Tensor], model: str, switches: Mapping, how: Preparation) -> Subject:
+    if model == "design":
+        return _ours(init, state, Design(**switches), how, "design")
+    network = timm.create_model(model.removeprefix(PREFIX))
+    classes, _ = load_model_of_timm(network, state, adapt=True)
+    return Subject(network, f"{model}, {init.source}", classes, how)
+
+
+def _fitting(init: Init, state: Mapping[str, Tensor]) -> Subject:
+    for name in NAMED:
+        try:
+            return _ours(init, state, design(name), Preparation(), name)
+        except WeightsError:
+            continue
+    raise WeightsError(f"these fit none of {', '.join(NAMED)}; say design=NAME with its switches, or model=timm:NAME")
+
+
+def _ours(init: Init, state: Mapping[str, Tensor], design: Design, how: Preparation, name: str) -> Subject:
+    with torch.device("meta"):
+        classes = classes_of(build(design, 1), state) or 0
+        network = build(design, max(classes, 1))
+    network = network.to_empty(device="cpu")
+    layout = load_weights(network, state)
+    return Subject(network, f"{name}, {init.source} ({layout} layout)", classes, how)

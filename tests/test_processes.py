@@ -1,0 +1,181 @@
+"""Several processes train one run as one process would: two on this machine's CPU, over gloo."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.errors import SettingsError
+from experiments.split import Split, split_batch
+
+METRICS = ("lr", "train_loss", "val_loss", "top1", "top5", "ema_val_loss", "ema_top1")
+LAYER_NORM = ("rung=separate_downsampling", "design.drop_path=0", "recipe.mixup=0", "recipe.ema=0.9", "recipe.lr=1e-3")
+"""What has nothing of a batch's own: no mixing, no stochastic depth, no BatchNorm."""
+
+
+@pytest.fixture
+def together(here: Path) -> Iterator[Callable[..., list[subprocess.Popen]]]:
+    """`python -m experiments.train ...` in two processes, each told by its environment which of the two it is."""
+    started: list[subprocess.Popen] = []
+
+    def start(environment: Callable[[int], dict[str, str]], *overrides: str) -> list[subprocess.Popen]:
+        command = [sys.executable, "-m", "experiments.train", *overrides]
+        pair = [
+            subprocess.Popen(
+                command,
+                cwd=here,
+                env=os.environ | environment(rank),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            for rank in range(2)
+        ]
+        started.extend(pair)
+        return pair
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def as_torchrun() -> Callable[[int], dict[str, str]]:
+    """What torchrun tells the processes that it starts."""
+    port = str(free_port())
+    return lambda rank: {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+    }
+
+
+def as_srun() -> Callable[[int], dict[str, str]]:
+    """What srun tells the tasks that it starts."""
+    job = str(random.randrange(10**9))  # from which submitit draws the port
+    return lambda rank: {
+        "SLURM_JOB_ID": job,
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_JOB_NUM_NODES": "1",
+        "SLURM_NODEID": "0",
+        "SLURM_JOB_NODELIST": "localhost",
+        "SLURM_PROCID": str(rank),
+        "SLURM_LOCALID": str(rank),
+    }
+
+
+def results(runs: Path) -> tuple[dict, dict, dict, list]:
+    [directory] = runs.glob("*/")
+    weights, average = (torch.load(directory / f"weights{end}.pt", weights_only=True) for end in ("", "_ema"))
+    rows = [json.loads(line) for line in (directory / "epochs.jsonl").read_text().splitlines()]
+    summary = json.loads((directory / "summary.json").read_text())
+    return summary, weights, average, [[row[name] for name in METRICS] for row in rows]
+
+
+def assert_close(one: tuple, other: tuple) -> None:
+    for index in (1, 2):
+        for name, tensor in one[index].items():
+            torch.testing.assert_close(other[index][name], tensor, rtol=0, atol=1e-6, msg=name)
+    assert [x for row in other[3] for x in row] == pytest.approx([x for row in one[3] for x in row], abs=1e-5)
+    assert one[0]["identity"] == other[0]["identity"]
+
+
+@pytest.mark.parametrize("environment", [as_torchrun, as_srun])
+def test_two_processes_train_what_one_does(
+    environment: Callable, together: Callable, command: Callable, tiny: tuple[str, ...], here: Path
+) -> None:
+    """Half the batch each: the same losses, weights, averaged weights and accuracies. Accumulation too."""
+    overrides = (*tiny, *LAYER_NORM)
+    assert command(*overrides, "runs=one").code == 0
+    assert command(*overrides, "runs=passes", "device_batch=5").code == 0
+    pair = together(environment(), *overrides, "runs=two")
+    said = [process.communicate(timeout=100)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], said
+    assert "done: top-1" in said[0]
+    assert said[1] == ""  # of two, one speaks
+    one, passes, two = (results(here / runs) for runs in ("one", "passes", "two"))
+    assert [(x[0]["processes"], x[0]["accumulation"]) for x in (one, passes, two)] == [(1, 1), (1, 4), (2, 1)]
+    assert two[0]["evaluation_images"] == 200
+    assert_close(one, passes)
+    assert_close(one, two)
+
+
+def test_stopped_together_and_resumed_bit_identical(
+    together: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable
+) -> None:
+    """With BatchNorm, mixup and stochastic depth. The signal reaches one process; both stop after the same step."""
+    overrides = (*tiny, "recipe=convnext", "recipe.epochs=8")
+    for process in together(as_torchrun(), *overrides, "runs=whole"):
+        process.communicate(timeout=100)
+    pair = together(as_torchrun(), *overrides, "runs=stopped")
+    wait_for(lambda: any(path.read_text().count("\n") >= 1 for path in here.glob("stopped/*/epochs.jsonl")))
+    pair[1].send_signal(signal.SIGTERM)
+    codes = [process.wait(timeout=60) for process in pair]
+    assert codes == [130, 130]
+    [path] = here.glob("stopped/*/summary.json")
+    assert json.loads(path.read_text())["status"] == "unfinished"
+    for process in together(as_torchrun(), *overrides, "runs=stopped"):
+        process.communicate(timeout=100)
+    whole, stopped = (results(here / runs) for runs in ("whole", "stopped"))
+    assert whole[3] == stopped[3]
+    assert all(torch.equal(whole[i][name], stopped[i][name]) for i in (1, 2) for name in whole[i])
+
+
+def test_run_that_is_done_is_done_for_both(
+    together: Callable, command: Callable, tiny: tuple[str, ...], here: Path
+) -> None:
+    overrides = (*tiny, *LAYER_NORM)
+    assert command(*overrides).code == 0
+    started = time.monotonic()
+    pair = together(as_torchrun(), *overrides)
+    said = [process.communicate(timeout=60)[0] for process in pair]
+    assert ([process.returncode for process in pair], said[1]) == ([0, 0], "")
+    assert "done already" in said[0], time.monotonic() - started
+
+
+@pytest.mark.parametrize(
+    ("batch", "at_once", "processes", "split"),
+    [
+        (4096, None, 1, Split(1, 1, 4096)),
+        (4096, 128, 8, Split(8, 4, 128)),  # the authors' command on one machine
+        (4096, 128, 32, Split(32, 1, 128)),  # and on four
+        (64, 128, 2, Split(2, 1, 32)),
+    ],
+)
+def test_batch_is_split(batch: int, at_once: int | None, processes: int, split: Split) -> None:
+    assert split_batch(batch, at_once, processes) == split
+
+
+@pytest.mark.parametrize(
+    ("batch", "at_once", "processes", "said"),
+    [
+        (100, None, 8, "recipe.batch_size=100 can't be split among 8 processes; take a multiple of 8"),
+        (4096, 100, 8, "device_batch=100 does not divide the 512 images .* take device_batch=64"),
+    ],
+)
+def test_impossible_split_says_so(batch: int, at_once: int | None, processes: int, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        split_batch(batch, at_once, processes)
