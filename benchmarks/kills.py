@@ -1,4 +1,4 @@
-"""Kill a nano run at random moments, go on, and compare: does it end with the weights and metrics of an undisturbed one?
+"""Kill a nano run at random moments, go on, and compare: does it end as an undisturbed one, to the bit?
 
     python -m benchmarks.kills --kills 30
 
