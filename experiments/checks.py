@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import SettingsError, unknown_key
-from experiments.settings import Config, Data, MutableDesign, Recipe, fraction_of_run
+from experiments.settings import READERS, STREAMS, Config, Data, MutableDesign, Recipe, fraction_of_run
 from experiments.timm_names import check_timm_name
 from roadmap.designs import did_you_mean
 from roadmap.steps import regimes, rung_steps
@@ -39,6 +39,8 @@ CHOICES = {
     "recipe.optimizer": ("sgd", "adamw"),
     "recipe.schedule": ("step", "cosine"),
     "recipe.interpolation": ("bilinear", "bicubic"),
+    "data.reader": READERS,
+    "data.broken": ("stop", "skip"),
     "precision": ("float32",),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
@@ -57,6 +59,8 @@ def check_values(config: DictConfig) -> None:
         if value(key) not in choices:
             hint = did_you_mean(value(key), choices)
             raise SettingsError(f"{key} must be {' or '.join(choices)}, not {value(key)!r}{hint}")
+    if config.data.reader != "sample" and value("data.path") is None:
+        raise SettingsError("data.path is not set: say where the data are, like data.path=/data/imagenet")
     for key in POSITIVE:
         if value(key) is not None and value(key) < 1:
             raise SettingsError(f"{key} must be at least 1, not {value(key)}")
@@ -69,6 +73,10 @@ def check_values(config: DictConfig) -> None:
     if not 0 < config.data.subset <= 1:
         subset = config.data.subset
         raise SettingsError(f"data.subset is the part of the training images to use, in (0, 1], not {subset}")
+    if config.data.reader in STREAMS and (config.data.subset != 1 or config.data.holdout):
+        raise SettingsError(
+            f"data.reader={config.data.reader} streams: data.subset and data.holdout need another reader"
+        )
     if config.seed >= 2**63:
         raise SettingsError(f"seed must be less than 2**63, not {config.seed}")
     if (policy := config.recipe.rand_augment) and not policy.startswith("rand-"):

@@ -1,26 +1,21 @@
-"""Datasets by name, their split, and the batches of an epoch."""
+"""The split of a dataset, and the batches of an epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from experiments.errors import SettingsError
+from experiments.images import Images, load_images
 from experiments.randomness import Purpose, derive, permutation, preserved, seed_cpu
 from experiments.run import Run
 from experiments.settings import Data
 from experiments.transforms import Transform, evaluation_transform, training_transform
 
-SAMPLE = Path(__file__).parent / "fashion_mnist" / "sample.npz"
 KEEP = 256 * 2**20
 """Bytes of evaluation images up to which they are transformed once and kept."""
 
@@ -29,25 +24,6 @@ Sample = tuple[int, int]
 
 Batch = tuple[Tensor, Tensor, list[Sample]]
 """Images (N, 3, H, W), uint8; labels (N,), int64; which samples these are."""
-
-
-class Images(Protocol):
-    """A map-style collection of labelled images."""
-
-    labels: np.ndarray
-
-    def image(self, index: int) -> Image.Image: ...
-
-
-@dataclass(frozen=True)
-class ArrayImages:
-    """Greyscale images in memory: (N, H, W) uint8."""
-
-    pixels: np.ndarray
-    labels: np.ndarray
-
-    def image(self, index: int) -> Image.Image:
-        return Image.fromarray(self.pixels[index]).convert("RGB")
 
 
 class Transformed(Dataset):
@@ -130,38 +106,3 @@ def split(labels: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
         rest = members[cut:]
         chosen.append(rest[: max(1, round(len(rest) * data.subset))])
     return np.sort(np.concatenate(chosen)), np.sort(np.concatenate(held_out))
-
-
-def load_images(data: Data) -> tuple[Images, Images]:
-    """The training and test images of a dataset by name.
-
-    Raises:
-        SettingsError: if there is no such dataset, or it is not where it should be.
-    """
-    if data.name == "fashion_mnist_sample":
-        return load_sample()
-    if data.name == "fashion_mnist":
-        return _fashion_mnist(data)
-    raise SettingsError(f"data.name must be fashion_mnist_sample or fashion_mnist, not {data.name!r}")
-
-
-@cache
-def load_sample() -> tuple[ArrayImages, ArrayImages]:
-    with np.load(SAMPLE, allow_pickle=False) as arrays:
-        return tuple(ArrayImages(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "test"))
-
-
-def _fashion_mnist(data: Data) -> tuple[ArrayImages, ArrayImages]:
-    from torchvision.datasets import FashionMNIST
-
-    parts = []
-    for train in (True, False):
-        try:
-            dataset = FashionMNIST(data.path, train=train, download=True)
-        except (OSError, RuntimeError) as error:
-            raise SettingsError(
-                f"Fashion-MNIST is not in {data.path} and could not be downloaded ({' '.join(str(error).split())}); "
-                f"put its four .gz files into {Path(data.path) / 'FashionMNIST' / 'raw'}"
-            ) from error
-        parts.append(ArrayImages(dataset.data.numpy(), dataset.targets.numpy()))
-    return tuple(parts)

@@ -6,7 +6,7 @@ Importing torch and timm takes seconds, and so does the first count of a network
 import torch
 
 import experiments.worker  # noqa: F401
-from experiments.data import load_sample
+from experiments.images import load_sample
 from roadmap.costs import cost
 from roadmap.designs import Design
 

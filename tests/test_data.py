@@ -14,9 +14,9 @@ from PIL import Image, ImageOps
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
-from experiments import data as data_module
-from experiments.data import SAMPLE, Loader, load_images, split
+from experiments.data import Loader, split
 from experiments.errors import SettingsError
+from experiments.images import SAMPLE, ArrayImages, load_images
 from experiments.loop import evaluate
 from experiments.run import Run
 from experiments.settings import Data
@@ -132,7 +132,7 @@ def test_evaluation_counts_every_image_once(size: int, modern: Run) -> None:
     pixels = np.zeros((size, 28, 28), np.uint8)
     pixels[np.arange(size), 10, np.arange(size) % 10] = 255
     labels = np.where(np.arange(size) % 3 == 0, np.arange(size) % 10, (np.arange(size) + 1) % 10)
-    loader.evaluation.images = data_module.ArrayImages(pixels, labels)
+    loader.evaluation.images = ArrayImages(pixels, labels)
     loader.evaluation.indices = np.arange(size)
 
     class Marked(nn.Module):

@@ -23,7 +23,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import roadmap
-from experiments.data import SAMPLE, split
+from experiments.data import split
+from experiments.images import SAMPLE
 from experiments.record import LockedError, Record
 from experiments.run import Run
 from experiments.settings import Data
