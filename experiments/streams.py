@@ -159,9 +159,9 @@ class HubStream:
         shares = world * workers
         dataset = self.dataset
         if shuffle:
-            mixed = max(1, min(10, dataset.num_shards // shares))  # more would leave fewer shards than shares
             seed = derive(Purpose.ORDER, epoch)
-            dataset = dataset.shuffle(seed=seed, buffer_size=BUFFER, max_buffer_input_shards=mixed)
+            # one file after the other: mixing several, datasets 5 sleeps 5 s at the end of each share of Parquet files
+            dataset = dataset.shuffle(seed=seed, buffer_size=BUFFER, max_buffer_input_shards=1)
         dataset = split_dataset_by_node(dataset, rank=worker * world + rank, world_size=shares)
 
         def rows() -> Iterator[

@@ -249,6 +249,18 @@ def test_order_of_a_stream_depends_on_the_epoch_alone(stream: tuple[Stream, Stre
     assert one != sorted(one)
 
 
+def test_order_of_shards_depends_on_the_epoch(stream: tuple[Stream, Stream], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.streams.BUFFER", 1)  # images of a shard come in their order
+    assert len({everything(stream[0], epoch, True, 1, 1)[0] for epoch in range(10)}) == 3
+
+
+def test_order_within_a_shard_depends_on_the_epoch(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    wds_shards(tmp_path)
+    images, _ = load_images(Data("x", "wds", str(tmp_path), "train-2.tar", num_classes=3))
+    assert everything(images, 0, True, 1, 1) != everything(images, 1, True, 1, 1)
+
+
 class Worker(IterableDataset):
     """A loader worker's share, as it comes in a process of its own."""
 
