@@ -10,7 +10,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import SettingsError, unknown_key
-from experiments.settings import Config, Data, EvaluationConfig, MutableDesign, Recipe, fraction_of_run
+from experiments.settings import (
+    READERS,
+    STREAMS,
+    Config,
+    Data,
+    EvaluationConfig,
+    MutableDesign,
+    Recipe,
+    fraction_of_run,
+)
 from experiments.timm_names import check_timm_name
 from roadmap.designs import did_you_mean
 from roadmap.steps import options, regimes, rung_steps
@@ -45,6 +54,8 @@ CHOICES = {
     "recipe.mixup_mode": ("batch", "pair", "elem"),
     "precision": PRECISIONS,
     "keep": ("last", "all"),
+    "data.reader": READERS,
+    "data.broken": ("stop", "skip"),
     "device": ("auto", "cpu", "cuda", "mps"),
 }
 POSITIVE = (
@@ -94,6 +105,8 @@ def check_values(config: DictConfig) -> None:
 
     for key in CHOICES:
         _check_choice(key, value(key))
+    if config.data.reader != "sample" and value("data.path") is None:
+        raise SettingsError("data.path is not set: say where the data are, like data.path=/data/imagenet")
     for key in POSITIVE:
         if value(key) is not None and value(key) < 1:
             raise SettingsError(f"{key} must be at least 1, not {value(key)}")
@@ -111,6 +124,10 @@ def check_values(config: DictConfig) -> None:
     if not 0 < config.data.subset <= 1:
         subset = config.data.subset
         raise SettingsError(f"data.subset is the part of the training images to use, in (0, 1], not {subset}")
+    if config.data.reader in STREAMS and (config.data.subset != 1 or config.data.holdout):
+        raise SettingsError(
+            f"data.reader={config.data.reader} streams: data.subset and data.holdout need another reader"
+        )
     if config.seed >= 2**63:
         raise SettingsError(f"seed must be less than 2**63, not {config.seed}")
     if (policy := config.recipe.rand_augment) and not policy.startswith("rand-"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from experiments.transforms import Transform, evaluation_transform, training_tra
 KEEP = 256 * 2**20
 """Bytes of evaluation images up to which they are transformed once and kept."""
 EVALUATED_AT_ONCE = 250
+NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 
 Sample = tuple[int, int]
 """(epoch, index of the image in its collection)."""
@@ -68,7 +70,7 @@ class Transformed(Dataset):
                 pixels.append(self.transform(image))
                 labels.append(self.images.labels[index])
                 samples.append(sample)
-        images = torch.stack(pixels) if pixels else torch.empty(0, 3, 1, 1, dtype=torch.uint8)
+        images = torch.stack(pixels) if pixels else NO_IMAGES
         return Batch(images, torch.tensor(np.array(labels, dtype=np.int64)), samples, broken)
 
     def _readable(self, position: int, broken: list[str]) -> tuple:
@@ -102,14 +104,22 @@ class Streamed(IterableDataset):
         self.stream, self.transform, self.seed, self.epoch = stream, transform, seed, epoch
         self.rank, self.world = processes.rank, processes.world
 
-    def __iter__(self) -> Iterator[tuple[Tensor, int, Sample]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, int, Sample] | str]:
+        """(image, label, sample), or of an image that can't be read which it is and why."""
         loader = get_worker_info()
         worker, workers = (loader.id, loader.num_workers) if loader else (0, 1)
         shares, epoch = self.world * workers, self.epoch or 0
         part = {"rank": self.rank, "world": self.world, "worker": worker, "workers": workers}
         images = self.stream.images(epoch, shuffle=self.epoch is not None, **part)
-        for count, (image, label) in enumerate(images):
+        for count in itertools.count():
             sample = epoch, (count * shares) + self.rank * workers + worker
+            try:
+                image, label = next(images)
+            except StopIteration:
+                return
+            except BrokenImageError as error:  # the next() after it goes on
+                yield str(error)
+                continue
             with preserved():
                 seed_cpu(derive(Purpose.SAMPLE, self.seed, *sample))
                 pixels = self.transform(image)
@@ -203,8 +213,6 @@ class Loader:
         prepare = evaluation_transform(run.recipe, run.resolution)
         self.evaluated_on = "holdout" if run.data.holdout else "test"
         if self.streamed:
-            if run.data.holdout or run.data.subset < 1:
-                raise SettingsError("data.holdout and data.subset choose images, which a stream can't; leave them out")
             self.training, self.training_images = train, train.length
             self.evaluation = Evaluation(test, None, prepare, self.reader)
         else:
@@ -238,15 +246,19 @@ class Loader:
         return self.reader.read(self.training, Batches(epoch, mine))
 
     def _full(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """A stream's batches, of which each loader worker's last is short, as full ones, as many as an epoch has."""
+        """A stream's batches, of which each loader worker's last is short, as full ones, as many as an epoch has. Where
+        images that could not be read are missing at its end, the last batch comes again."""
         size, left = self.run.split.device_batch, self.steps_per_epoch * self.run.split.accumulation
-        images, labels, samples = torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64), []
+        images, labels, samples, full = NO_IMAGES, torch.empty(0, dtype=torch.int64), [], None
         for batch in batches:
             images = torch.cat([images, batch.images]) if len(images) else batch.images
             labels, samples = torch.cat([labels, batch.labels]), samples + batch.samples
             while left and len(images) >= size:
-                yield Batch(images[:size], labels[:size], samples[:size])
+                yield (full := Batch(images[:size], labels[:size], samples[:size]))
                 images, labels, samples, left = images[size:], labels[size:], samples[size:], left - 1
+        for _ in range(left if self.broken and full else 0):
+            yield full
+            left -= 1
         if left:
             raise DataError(
                 f"the stream ended {left} batches before its epoch did: it has fewer images than the "
@@ -254,9 +266,13 @@ class Loader:
             )
 
 
-def _collate(samples: list[tuple[Tensor, int, Sample]]) -> Batch:
-    images, labels, keys = zip(*samples, strict=True)
-    return Batch(torch.stack(images), torch.tensor(labels), [*keys])
+def _collate(samples: list[tuple[Tensor, int, Sample] | str]) -> Batch:
+    broken = [one for one in samples if isinstance(one, str)]
+    whole = [one for one in samples if not isinstance(one, str)]
+    if not whole:
+        return Batch(NO_IMAGES, torch.empty(0, dtype=torch.int64), [], broken)
+    pixels, labels, keys = zip(*whole, strict=True)
+    return Batch(torch.stack(pixels), torch.tensor(labels), [*keys], broken)
 
 
 def _leave_signals(*_: object) -> None:

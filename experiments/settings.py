@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, fields, make_dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Union, get_type_hints
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from experiments.errors import SettingsError
 from roadmap.designs import Design
+
+READERS = ("sample", "torchvision", "folder", "tar", "hfds", "wds", "hfids")
+"""What reads images: the package itself, torchvision, a folder of class folders, or one of timm's readers."""
+STREAMS = ("wds", "hfids")
+"""Those of READERS whose images come in an order of their own, once an epoch."""
 
 
 @dataclass
@@ -60,7 +67,7 @@ class Data:
     name: str = MISSING
     """What the dataset is called, in reports and in a run's identity: two datasets have two names."""
     reader: str = MISSING
-    """What reads it: sample, torchvision, folder, or one of timm's readers: tar, hfds, wds, hfids."""
+    """What reads it: one of READERS."""
     path: str | None = None
     train: str = "train"
     val: str = "val"
@@ -140,6 +147,15 @@ def register() -> None:
     """Make the schemas known to Hydra under the names that the defaults lists of conf/*.yaml begin with."""
     ConfigStore.instance().store(name="schema", node=Config)
     ConfigStore.instance().store(name="evaluation_schema", node=EvaluationConfig)
+
+
+def folder_name(path: str) -> str:
+    """`flowers-3f9a1c` for .../flowers: a dataset's name is in a run's identity, so two folders have two names."""
+    folder = Path(path).expanduser().absolute()
+    return f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:6]}"
+
+
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 
 
 def fraction_of_run(text: str, key: str = "this") -> Fraction:

@@ -1,0 +1,461 @@
+"""Images of every reader: order, labels and pixels against independent truth; every image once; errors in one line."""
+
+import io
+import json
+import os
+import pickle
+import shutil
+import sys
+import tarfile
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset
+from torchvision.datasets import ImageFolder
+
+from experiments import images as images_module
+from experiments.errors import SettingsError
+from experiments.images import BrokenImageError, Stream, decode, load_images
+from experiments.settings import Data, folder_name
+
+CLASSES = ("n10", "n9", "n9b")  # by name 10 stands before 9: in natural order it would not
+COUNTS = {"train": (7, 5, 8), "val": (2, 4, 3)}
+SHARES = [(1, 1), (2, 1), (1, 3), (3, 2), (4, 4)]  # (processes, loader workers of each); the data have 3 shards
+
+
+def encoded(value: int, format: str = "PNG", size: int = 4) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((size, size, 3), value, np.uint8)).save(file, format)
+    return file.getvalue()
+
+
+def samples(part: str) -> list[tuple[str, bytes, int]]:
+    """(class/name, bytes, label), sorted. Every image has a colour of its own."""
+    rows = [(name, label, i) for label, name in enumerate(CLASSES) for i in range(COUNTS[part][label])]
+    return [(f"{name}/{i}.png", encoded(index), label) for index, (name, label, i) in enumerate(rows)]
+
+
+def colours(images: list[Image.Image]) -> list[int]:
+    return [int(np.asarray(image)[0, 0, 0]) for image in images]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for part in COUNTS:
+        for name, data, _ in samples(part):
+            file = tmp_path / "flowers" / part / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+    return tmp_path / "flowers"
+
+
+def tar_of(path: Path, files: list[tuple[str, bytes]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def one_tar(folder: Path) -> None:
+    for part in COUNTS:
+        tar_of(folder / f"{part}.tar", [(f"./{name}", data) for name, data, _ in reversed(samples(part))])
+
+
+def tar_of_each_class(folder: Path) -> None:
+    for part in COUNTS:
+        for label, name in enumerate(CLASSES):
+            files = [(file.split("/")[1], data) for file, data, of in samples(part) if of == label]
+            tar_of(folder / part / f"{name}.tar", files)
+
+
+def tar_of_tars(folder: Path) -> None:
+    """As ImageNet is given out."""
+    tar_of_each_class(folder)
+    for part in COUNTS:
+        tar_of(folder / f"{part}.tar", [(file.name, file.read_bytes()) for file in (folder / part).iterdir()])
+        shutil.rmtree(folder / part)
+
+
+def mixed_shards(folder: Path) -> None:
+    for part in COUNTS:
+        for shard in range(3):
+            tar_of(folder / part / f"{shard}.tar", [(name, data) for name, data, _ in samples(part)[shard::3]])
+
+
+def wds_shards(folder: Path, info: bool = True) -> None:
+    """Three shards of unequal length a part."""
+    splits = {}
+    for part in COUNTS:
+        shards = np.array_split(np.arange(len(samples(part))), [3, 4])
+        splits[part] = {"name": part, "num_samples": len(samples(part)), "filenames": [], "shard_lengths": []}
+        for number, indices in enumerate(shards):
+            files = []
+            for index in indices:
+                _, data, label = samples(part)[index]
+                files += [(f"{index:03}.png", data), (f"{index:03}.cls", str(label).encode())]
+            tar_of(folder / f"{part}-{number}.tar", files)
+            splits[part]["filenames"].append(f"{part}-{number}.tar")
+            splits[part]["shard_lengths"].append(len(indices))
+    if info:
+        (folder / "_info.json").write_text(json.dumps({"splits": splits}))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Hugging Face dataset of three files a split; whatever the library keeps stays in the test's folder."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=list(CLASSES)))
+    for part in COUNTS:
+        for number, rows in enumerate(np.array_split(np.arange(len(samples(part))), 3)):
+            chosen = [samples(part)[row] for row in rows]
+            columns = {
+                "image": [{"bytes": data, "path": None} for _, data, _ in chosen],
+                "label": [label for *_, label in chosen],
+            }
+            file = tmp_path / "hub" / f"{'validation' if part == 'val' else part}-{number:05}-of-00003.parquet"
+            file.parent.mkdir(exist_ok=True)
+            datasets.Dataset.from_dict(columns, features).to_parquet(file)
+    return tmp_path / "hub"
+
+
+@pytest.fixture(params=["wds", "wds counted", "hfids"])
+def stream(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Stream, Stream]:
+    if request.param == "hfids":
+        return load_images(Data("x", "hfids", str(request.getfixturevalue("hub")), "train|20", "validation|9"))
+    pytest.importorskip("webdataset")
+    (tmp_path / "shards").mkdir()
+    wds_shards(tmp_path / "shards", info=request.param == "wds")
+    splits = ("train", "val") if request.param == "wds" else ("train-{0..2}.tar", "val-{0..2}.tar|9")
+    return load_images(Data("x", "wds", str(tmp_path / "shards"), *splits, num_classes=3))
+
+
+def refused(data: Data) -> str:
+    """The one line that says why."""
+    with pytest.raises(SettingsError) as error:
+        load_images(data)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_folder_has_the_order_and_labels_of_torchvision(folder: Path) -> None:
+    (folder / "train" / "n9" / "deeper").mkdir()
+    (folder / "train" / "n9" / "deeper" / "é.JPEG").write_bytes(encoded(200, "JPEG"))
+    (folder / "train" / "n9" / "notes.txt").write_text("not an image")
+    for part, images in zip(COUNTS, load_images(Data("x", "folder", str(folder))), strict=True):
+        truth = ImageFolder(folder / part)
+        assert images.classes == len(truth.classes) == 3
+        assert [images.name(i) for i in range(len(images.labels))] == [path for path, _ in truth.samples]
+        assert images.labels.dtype == np.int64
+        assert images.labels.tolist() == truth.targets
+        for index, (image, _) in enumerate(truth):
+            np.testing.assert_array_equal(np.asarray(images.image(index)), np.asarray(image))
+
+
+@pytest.mark.parametrize("form", [one_tar, tar_of_each_class, tar_of_tars, mixed_shards])
+def test_tar_files_are_the_same_dataset_as_the_folder(form: Callable[[Path], None], tmp_path: Path) -> None:
+    form(tmp_path)
+    for part, images in zip(COUNTS, load_images(Data("x", "tar", str(tmp_path))), strict=True):
+        assert images.classes == 3
+        assert images.labels.dtype == np.int64
+        assert images.labels.tolist() == [label for *_, label in samples(part)]
+        assert colours([images.image(i) for i in range(len(images.labels))]) == list(range(len(images.labels)))
+        assert images.name(1).startswith(str(tmp_path / part))
+        assert images.name(1).endswith("1.png")
+
+
+def test_hugging_face_dataset_is_read_in_any_order(hub: Path) -> None:
+    for part, images in zip(COUNTS, load_images(Data("x", "hfds", str(hub), val="validation")), strict=True):
+        assert images.classes == 3
+        assert images.labels.dtype == np.int64
+        assert images.labels.tolist() == [label for *_, label in samples(part)]
+        order = list(reversed(range(len(images.labels))))
+        assert colours([images.image(i) for i in order]) == order
+        assert str(hub) in images.name(0)
+
+
+@pytest.mark.parametrize(("name", "classes", "key"), [("cifar10", 10, "labels"), ("cifar100", 100, "fine_labels")])
+def test_cifar_is_read_from_its_own_files(
+    name: str, classes: int, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision import datasets
+
+    dataset = getattr(datasets, name.upper())
+    monkeypatch.setattr(dataset, "_check_integrity", lambda _: True)  # whose sums are those of the true files
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
+    rng = np.random.default_rng(0)
+    written = {}
+    for train, files in ((True, dataset.train_list), (False, dataset.test_list)):
+        pixels = rng.integers(0, 256, (len(files), classes, 3, 32, 32), np.uint8)
+        labels = [rng.permutation(classes).tolist() for _ in files]
+        for (file, _), some, of in zip(files, pixels, labels, strict=True):
+            path = tmp_path / dataset.base_folder / file
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(pickle.dumps({"data": some.reshape(classes, -1), key: of}))
+        written[train] = pixels.reshape(-1, 3, 32, 32), np.concatenate(labels)
+    meta = {dataset.meta["key"]: [str(i) for i in range(classes)]}
+    (tmp_path / dataset.base_folder / dataset.meta["filename"]).write_bytes(pickle.dumps(meta))
+    for train, images in zip((True, False), load_images(Data(name, "torchvision", str(tmp_path))), strict=True):
+        pixels, labels = written[train]
+        np.testing.assert_array_equal(images.labels, labels)
+        np.testing.assert_array_equal(np.asarray(images.image(3)), pixels[3].transpose(1, 2, 0))
+        assert (images.classes, images.labels.dtype, images.image(3).mode) == (classes, np.int64, "RGB")
+
+
+def test_cifar_that_cannot_be_had_says_where_to_put_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no\nnetwork")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", refuse)
+    line = refused(Data("cifar10", "torchvision", str(tmp_path / "new")))
+    assert f"put cifar-10-python.tar.gz into {tmp_path / 'new'}" in line
+    assert "(no network)" in line
+
+
+@pytest.mark.parametrize(("world", "workers"), SHARES)
+def test_evaluation_of_a_stream_sees_every_image_once(world: int, workers: int, stream: tuple[Stream, Stream]) -> None:
+    for part, images in zip(COUNTS, stream, strict=True):
+        assert (images.length, images.classes) == (len(samples(part)), 3)
+        seen = everything(images, 0, False, world, workers)
+        assert sorted(seen) == [(index, label) for index, (*_, label) in enumerate(samples(part))]
+
+
+@pytest.mark.parametrize(("world", "workers"), SHARES)
+def test_training_on_a_stream_gives_every_process_as_many(
+    world: int, workers: int, stream: tuple[Stream, Stream]
+) -> None:
+    for rank in range(world):
+        assert len(share(stream[0], 0, True, rank, world, workers)) == 20 // world
+    seen = Counter(everything(stream[0], 0, True, world, workers))
+    truth = {(index, label) for index, (*_, label) in enumerate(samples("train"))}
+    assert {*seen} <= truth
+    if (world, workers) != (1, 3):  # where datasets gives each worker one of three files of 7, 7 and 6
+        assert set(seen.values()) == {1}
+    assert sum((seen - Counter({*seen})).values()) <= 1
+
+
+def test_order_of_a_stream_depends_on_the_epoch_alone(stream: tuple[Stream, Stream]) -> None:
+    one, again, other = (everything(stream[0], epoch, True, 2, 1) for epoch in (5, 5, 6))
+    assert one == again
+    assert one != other
+    assert one != sorted(one)
+
+
+def test_order_of_shards_depends_on_the_epoch(stream: tuple[Stream, Stream], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.streams.BUFFER", 1)  # images of a shard come in their order
+    assert len({everything(stream[0], epoch, True, 1, 1)[0] for epoch in range(10)}) == 3
+
+
+def test_order_within_a_shard_depends_on_the_epoch(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    wds_shards(tmp_path)
+    images, _ = load_images(Data("x", "wds", str(tmp_path), "train-2.tar", num_classes=3))
+    assert everything(images, 0, True, 1, 1) != everything(images, 1, True, 1, 1)
+
+
+class Worker(IterableDataset):
+    """A loader worker's share, as it comes in a process of its own."""
+
+    def __init__(self, images: Stream) -> None:
+        self.images = images
+
+    def __iter__(self):
+        info = torch.utils.data.get_worker_info()
+        share = self.images.images(0, shuffle=False, rank=0, world=1, worker=info.id, workers=info.num_workers)
+        yield from ((colours([image])[0], label) for image, label in share)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [1, 4])
+def test_streams_are_not_split_once_more_inside_loader_workers(workers: int, stream: tuple[Stream, Stream]) -> None:
+    loader = DataLoader(Worker(stream[1]), batch_size=None, num_workers=workers)
+    assert sorted(map(tuple, loader)) == [(index, label) for index, (*_, label) in enumerate(samples("val"))]
+
+
+def share(images: Stream, epoch: int, shuffle: bool, rank: int, world: int, workers: int) -> list[tuple[int, int]]:
+    """What one process sees: [(colour, label)]."""
+    place = partial(images.images, epoch, shuffle=shuffle, rank=rank, world=world, workers=workers)
+    pairs = [pair for worker in range(workers) for pair in place(worker=worker)]
+    return list(zip(colours([image for image, _ in pairs]), [label for _, label in pairs], strict=True))
+
+
+def everything(images: Stream, epoch: int, shuffle: bool, world: int, workers: int) -> list[tuple[int, int]]:
+    return [pair for rank in range(world) for pair in share(images, epoch, shuffle, rank, world, workers)]
+
+
+@pytest.mark.parametrize("cut", [0, 10, 300, -200])
+def test_truncated_image_is_named(cut: int, folder: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    file = folder / "train" / "n10" / "1.jpg"
+    Image.fromarray(pixels).save(file)
+    file.write_bytes(file.read_bytes()[:cut])
+    images, _ = load_images(Data("x", "folder", str(folder)))
+    broken = next(i for i in range(len(images.labels)) if images.name(i) == str(file))
+    with pytest.raises(BrokenImageError) as error:
+        images.image(broken)
+    assert error.value.name == str(file)
+    assert str(file) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)  # as a loader worker sends it
+
+
+def test_image_that_is_gone_is_named(folder: Path) -> None:
+    images, _ = load_images(Data("x", "folder", str(folder)))
+    (folder / "train" / "n10" / "0.png").unlink()
+    with pytest.raises(BrokenImageError, match=r"n10/0\.png: .*No such file"):
+        images.image(0)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_every_image_becomes_rgb(mode: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), "white").convert(mode).save(file, "TIFF")
+    image = decode(file, "x")
+    assert (image.mode, colours([image])) == ("RGB", [255])
+
+
+def test_stream_goes_on_after_a_broken_image(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    wds_shards(tmp_path)
+    tar_of(tmp_path / "train-1.tar", [("1.png", encoded(1)[:40]), ("1.cls", b"0")])
+    images, _ = load_images(Data("x", "wds", str(tmp_path), num_classes=3))
+    iterator = images.images(0, shuffle=False, rank=0, world=1, worker=0, workers=1)
+    assert colours([next(iterator)[0] for _ in range(3)]) == [0, 1, 2]
+    with pytest.raises(BrokenImageError, match=r"the image 1 in .*train-1\.tar: "):
+        next(iterator)
+    assert colours([image for image, _ in iterator]) == list(range(4, 20))
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_shard_of_another_length_than_said_is_named(more: int, tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    wds_shards(tmp_path)
+    info = json.loads((tmp_path / "_info.json").read_text())
+    info["splits"]["val"]["shard_lengths"][2] += more
+    (tmp_path / "_info.json").write_text(json.dumps(info))
+    _, images = load_images(Data("x", "wds", str(tmp_path), num_classes=3))
+    with pytest.raises(SettingsError, match=rf"val-2\.tar has .* not {5 + more}"):
+        list(images.images(0, shuffle=False, rank=0, world=1, worker=0, workers=1))
+
+
+def test_label_beyond_the_classes_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    wds_shards(tmp_path)
+    images, _ = load_images(Data("x", "wds", str(tmp_path), num_classes=2))
+    with pytest.raises(SettingsError, match=r"label of 012 in .*train-2\.tar is b'2': not a class from 0 to 1"):
+        list(images.images(0, shuffle=False, rank=0, world=1, worker=0, workers=1))
+
+
+def test_named_shards_are_those_alone(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    wds_shards(tmp_path)
+    images, _ = load_images(Data("x", "wds", str(tmp_path), "train-{0..1}.tar", num_classes=3))
+    assert images.length == 4
+    assert [colour for colour, _ in everything(images, 0, False, 1, 1)] == [0, 1, 2, 3]
+
+
+def test_folder_mistakes_are_one_line_that_names_the_path(folder: Path) -> None:
+    data = Data("x", "folder", str(folder))
+    assert str(folder / "nope") in refused(Data("x", "folder", str(folder / "nope")))
+    assert "data.path is not set" in refused(Data("x", "folder"))
+    assert f"no folder {folder / 'test'}: data.val" in refused(Data("x", "folder", str(folder), val="test"))
+    assert "has 3 classes" in refused(Data("x", "folder", str(folder), num_classes=4))
+    for image in (folder / "val" / "n9").iterdir():
+        image.unlink()
+    (folder / "val" / "n9" / "notes.txt").touch()
+    assert f"class folder {folder / 'val' / 'n9'} has no images" in refused(data)
+    shutil.rmtree(folder / "val" / "n9")
+    for name in ("a", "b", "c", "d", "e"):
+        (folder / "val" / name).mkdir()
+    line = refused(data)
+    assert "lacks n9 and adds a, b, c and 2 more" in line
+    assert str(folder / "train") in line
+    assert str(folder / "val") in line
+    shutil.rmtree(folder / "val")
+    (folder / "val").mkdir()
+    assert f"{folder / 'val'} has no class folders" in refused(data)
+
+
+def test_tar_mistakes_are_one_line_that_names_the_path(tmp_path: Path) -> None:
+    data = partial(Data, "x", "tar", str(tmp_path))
+    assert str(tmp_path / "train.tar") in refused(data())
+    one_tar(tmp_path)
+    assert str(tmp_path / "nope.tar") in refused(data(val="nope"))
+    tar_of(tmp_path / "fewer.tar", [("n10/1.png", encoded(1))])
+    assert "lacks n9, n9b" in refused(data(val="fewer"))
+    tar_of(tmp_path / "none.tar", [("notes.txt", b"")])
+    assert str(tmp_path / "none.tar") in refused(data(val="none"))
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "train.tar").read_bytes()[:700])
+    assert str(tmp_path / "cut.tar") in refused(data(val="cut"))
+    (tmp_path / "empty").mkdir()
+    assert str(tmp_path / "empty") in refused(data(val="empty"))
+
+
+def test_mistakes_with_shards_are_one_line_that_names_the_path(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    wds_shards(tmp_path)
+    data = partial(Data, "x", "wds", str(tmp_path))
+    assert "set data.num_classes" in refused(data())
+    assert f"data.path={tmp_path} has no split 'nope'" in refused(data(val="nope", num_classes=3))
+    assert str(tmp_path / "val-3.tar") in refused(data(val="val-{0..3}.tar", num_classes=3))
+    (tmp_path / "_info.json").unlink()
+    assert "has 9 images, not 10" in refused(data("train-{0..2}.tar", "val-{0..2}.tar|10", num_classes=3))
+    (tmp_path / "val-2.tar").write_bytes(b"no tar")
+    assert str(tmp_path / "val-2.tar") in refused(data("train-{0..2}.tar", "val-{0..2}.tar", num_classes=3))
+    assert "is not a folder" in refused(Data("x", "wds", str(tmp_path / "nope")))
+
+
+@pytest.mark.parametrize("reader", ["hfds", "hfids"])
+def test_mistakes_with_hugging_face_datasets_are_one_line_that_names_the_path(reader: str, hub: Path) -> None:
+    data = partial(Data, "x", reader, str(hub))
+    assert f"data.path={hub / 'nope'} does not exist" in refused(Data("x", reader, str(hub / "nope")))
+    line = refused(data("train|20", "nope|9") if reader == "hfids" else data(val="nope"))
+    assert f"data.path={hub}, split 'nope'" in line
+    if reader == "hfids":
+        assert "state it, like train|" in refused(data(val="validation"))
+
+
+@pytest.mark.parametrize(("reader", "module"), [("wds", "webdataset"), ("hfds", "datasets"), ("hfids", "datasets")])
+def test_reader_without_its_library_says_what_to_install(
+    reader: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images_module, "find_spec", lambda name: None if name == module else sys)
+    assert f"needs {module}: pip install 'convnext-roadmap[readers]'" in refused(Data("x", reader, str(tmp_path)))
+
+
+def test_folders_have_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert folder_name("/a/flowers") == folder_name("/a/flowers/") != folder_name("/b/flowers")
+    assert folder_name("/a/flowers").startswith("flowers-")
+    monkeypatch.chdir(tmp_path)
+    assert folder_name("flowers") == folder_name(os.path.join(tmp_path, "flowers"))
+
+
+@pytest.mark.parametrize("group", ["imagenet", "folder", "tar", "hfds", "wds", "hfids"])
+def test_data_of_ones_own_need_a_path(group: str, run_of: Callable) -> None:
+    with pytest.raises(SettingsError, match=r"data\.path is not set"):
+        run_of(f"data={group}")
+    run = run_of(f"data={group}", "data.path=/data/flowers")
+    expected = {"imagenet": "imagenet", "hfds": "/data/flowers", "hfids": "/data/flowers"}
+    assert run.data.name == expected.get(group, folder_name("/data/flowers"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (("data.reader=foldr",), "data.reader must be .* did you mean 'folder'"),
+        (("data.broken=skp",), "data.broken must be stop or skip, not 'skp'"),
+        (("data=wds", "data.path=x", "data.holdout=0.1"), "data.reader=wds streams"),
+        (("data=hfids", "data.path=x", "data.subset=0.1"), "data.reader=hfids streams"),
+    ],
+)
+def test_settings_of_data_are_checked(overrides: tuple[str, ...], line: str, run_of: Callable) -> None:
+    with pytest.raises(SettingsError, match=line):
+        run_of(*overrides)
