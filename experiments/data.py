@@ -18,7 +18,7 @@ from experiments.errors import SettingsError
 from experiments.randomness import Purpose, derive, permutation, preserved, seed_cpu
 from experiments.run import Run
 from experiments.settings import Data
-from experiments.transforms import Transform, evaluation_transform, training_transform
+from experiments.transforms import Transform, evaluation_transform, stack, training_transform
 
 SAMPLE = Path(__file__).parent / "fashion_mnist" / "sample.npz"
 KEEP = 256 * 2**20
@@ -68,7 +68,7 @@ class Transformed(Dataset):
                 seed_cpu(derive(Purpose.SAMPLE, self.seed, epoch, index))
                 pixels.append(self.transform(self.images.image(index)))
         labels = self.images.labels[[index for _, index in samples]].astype(np.int64)
-        return torch.stack(pixels), torch.from_numpy(labels), samples
+        return stack(pixels), torch.from_numpy(labels), samples
 
 
 class Loader:
@@ -81,7 +81,8 @@ class Loader:
         evaluated, indices = (train, held_out) if run.data.holdout else (test, np.arange(len(test.labels)))
         self.evaluated_on = "holdout" if run.data.holdout else "test"
         self.training = Transformed(train, chosen, training_transform(run.recipe, run.resolution), run.seed)
-        self.evaluation = Transformed(evaluated, indices, evaluation_transform(run.recipe, run.resolution), run.seed)
+        evaluation = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
+        self.evaluation = Transformed(evaluated, indices, evaluation, run.seed)
         self.steps_per_epoch = len(self.training) // run.recipe.batch_size
         if not self.steps_per_epoch:
             raise SettingsError(
