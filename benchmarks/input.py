@@ -3,18 +3,19 @@
     python -m benchmarks.input [--json FILE]
 
 All sides read the same JPEG files, follow the modern recipe at 224 px without mixup, and end in normalised, randomly
-erased float batches on the CPU. They take turns: a ratio is the median of its rounds' ratios, so a core that others use
-too slows all sides alike.
+erased float batches on the CPU. They take turns, a batch each, and a ratio is the median of its rounds' ratios: so a
+core that others use too slows all sides alike.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,16 +43,19 @@ TIMM = {
     "re_count": RECIPE.erasing_count,
 }
 
-Epoch = Callable[[], None]
+Epoch = Callable[[], Iterator[torch.Tensor]]
+"""What gives an epoch's batches of normalised images."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--images", type=int, default=256, help="a multiple of the batch size")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--json", type=Path, help="write every round's images/s here")
     arguments = parser.parse_args()
+    if arguments.images % arguments.batch_size:
+        parser.error("--images must be a multiple of --batch-size")
     torch.set_num_threads(1)
     NAME_TO_OP["PosterizeIncreasing"] = admitting_no_bits(NAME_TO_OP["PosterizeIncreasing"])  # else timm's side dies
     with tempfile.TemporaryDirectory() as folder:
@@ -102,15 +106,14 @@ def ours(files: list[Path], batch_size: int) -> Epoch:
     """The path of a training run: `Transformed` behind a DataLoader without workers, then `Finish`."""
     dataset = Transformed(Files(files), np.arange(len(files)), training_transform(RECIPE, RESOLUTION), seed=0)
     finish = Finish(RECIPE, 0, torch.device("cpu"))
-    batches = torch.arange(len(files)).split(batch_size)
+    number = itertools.count()
 
-    def epoch(count: int = 0) -> None:
-        sampler = [[(epoch.count, int(index)) for index in batch] for batch in batches]
+    def epoch() -> Iterator[torch.Tensor]:
+        keys = [(next(number), index) for index in range(len(files))]  # each time another, so augmented otherwise
+        sampler = [keys[first : first + batch_size] for first in range(0, len(keys), batch_size)]
         for images, _, samples in DataLoader(dataset, batch_sampler=sampler, collate_fn=lambda batch: batch):
-            check(finish(images, samples))
-        epoch.count += 1
+            yield finish(images, samples)
 
-    epoch.count = 0
     return epoch
 
 
@@ -125,40 +128,33 @@ def timm_loader(folder: str, batch_size: int, use_prefetcher: bool) -> Epoch:
         device=torch.device("cpu"),
         **TIMM,
     )
-
-    def epoch() -> None:
-        for images, _ in loader:
-            check(images)
-
-    return epoch
+    return lambda: (images for images, _ in loader)
 
 
 def per_sample(folder: str, batch_size: int) -> Epoch:
     """As the authors' code does it: everything in the sample's transform, torch's DataLoader."""
     dataset = create_dataset("", root=folder, transform=create_transform(RESOLUTION, **TIMM))
     loader = DataLoader(dataset, batch_size, shuffle=True, drop_last=True)
-
-    def epoch() -> None:
-        for images, _ in loader:
-            check(images)
-
-    return epoch
-
-
-def check(images: torch.Tensor) -> None:
-    assert images.shape[1:] == (3, RESOLUTION, RESOLUTION)
-    assert images.dtype == torch.float32
+    return lambda: (images for images, _ in loader)
 
 
 def race(epochs: dict[str, Epoch], images: int, rounds: int) -> dict[str, list[float]]:
-    """Images/s of every round by name; an epoch of each side a round, in turns, after one that isn't counted."""
+    """Images/s of every round by name. In a round each side goes through an epoch, all batch by batch in turns; the
+    first round isn't counted."""
     rates: dict[str, list[float]] = {name: [] for name in epochs}
     for number in range(rounds + 1):
-        for name, epoch in epochs.items():
-            start = time.perf_counter()
-            epoch()
-            if number:
-                rates[name].append(images / (time.perf_counter() - start))
+        running = {name: epoch() for name, epoch in epochs.items()}
+        seconds, seen = dict.fromkeys(epochs, 0.0), dict.fromkeys(epochs, 0)
+        while seen != dict.fromkeys(epochs, images):
+            for name, batches in running.items():
+                start = time.perf_counter()
+                batch = next(batches)
+                seconds[name] += time.perf_counter() - start
+                assert batch.shape[1:] == (3, RESOLUTION, RESOLUTION)
+                assert batch.dtype == torch.float32
+                seen[name] += len(batch)
+        for name in epochs if number else ():
+            rates[name].append(images / seconds[name])
     return rates
 
 
