@@ -19,7 +19,7 @@ from experiments.processes import Processes
 from experiments.randomness import Purpose, derive, permutation, preserved, seed_cpu
 from experiments.run import Run
 from experiments.settings import Data
-from experiments.transforms import Transform, evaluation_transform, training_transform
+from experiments.transforms import Transform, evaluation_transform, stack, training_transform
 
 KEEP = 256 * 2**20
 """Bytes of evaluation images up to which they are transformed once and kept."""
@@ -70,7 +70,7 @@ class Transformed(Dataset):
                 pixels.append(self.transform(image))
                 labels.append(self.images.labels[index])
                 samples.append(sample)
-        images = torch.stack(pixels) if pixels else NO_IMAGES
+        images = stack(pixels) if pixels else NO_IMAGES
         return Batch(images, torch.tensor(np.array(labels, dtype=np.int64)), samples, broken)
 
     def _readable(self, position: int, broken: list[str]) -> tuple:
@@ -110,7 +110,8 @@ class Streamed(IterableDataset):
         worker, workers = (loader.id, loader.num_workers) if loader else (0, 1)
         shares, epoch = self.world * workers, self.epoch or 0
         part = {"rank": self.rank, "world": self.world, "worker": worker, "workers": workers}
-        images = self.stream.images(epoch, shuffle=self.epoch is not None, **part)
+        order = derive(Purpose.ORDER, self.seed, epoch) >> 1  # of 63 bits, and every seed's own
+        images = self.stream.images(order, shuffle=self.epoch is not None, **part)
         for count in itertools.count():
             sample = epoch, (count * shares) + self.rank * workers + worker
             try:
@@ -210,7 +211,7 @@ class Loader:
         skip = run.data.broken == "skip"
         self.reader = Reader(processes, workers, run.seed, skip_broken=skip)
         self.transform = training_transform(run.recipe, run.resolution)
-        prepare = evaluation_transform(run.recipe, run.resolution)
+        prepare = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
         self.evaluated_on = "holdout" if run.data.holdout else "test"
         if self.streamed:
             self.training, self.training_images = train, train.length
@@ -272,7 +273,7 @@ def _collate(samples: list[tuple[Tensor, int, Sample] | str]) -> Batch:
     if not whole:
         return Batch(NO_IMAGES, torch.empty(0, dtype=torch.int64), [], broken)
     pixels, labels, keys = zip(*whole, strict=True)
-    return Batch(torch.stack(pixels), torch.tensor(labels), [*keys], broken)
+    return Batch(stack(pixels), torch.tensor(labels), [*keys], broken)
 
 
 def _leave_signals(*_: object) -> None:

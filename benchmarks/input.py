@@ -1,0 +1,176 @@
+"""How fast training images are made ready on one core: ours beside timm's loader and a transform a sample.
+
+    python -m benchmarks.input [--json FILE]
+
+All sides read the same JPEG files, follow the modern recipe at 224 px without mixup, and end in normalised, randomly
+erased float batches on the CPU. A second is one of this process's CPU time: with one thread that is wall time, less
+what other processes take. The sides take turns, a batch each, and a ratio is the median of its rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from timm.data import create_dataset, create_loader, create_transform
+from timm.data.auto_augment import NAME_TO_OP
+from torch.utils.data import DataLoader
+
+from experiments.data import Transformed
+from experiments.settings import Recipe
+from experiments.transforms import Finish, admitting_no_bits, training_transform
+
+RESOLUTION = 224
+RECIPE = Recipe(name="modern", interpolation="bicubic", rand_augment="rand-m9-mstd0.5-inc1", random_erasing=0.25)
+TIMM = {
+    "is_training": True,
+    "color_jitter": None,
+    "auto_augment": RECIPE.rand_augment,
+    "interpolation": RECIPE.interpolation,
+    "re_prob": RECIPE.random_erasing,
+    "re_mode": RECIPE.erasing_mode,
+    "re_count": RECIPE.erasing_count,
+}
+
+Epoch = Callable[[], Iterator[torch.Tensor]]
+"""What gives an epoch's batches of normalised images."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=256, help="a multiple of the batch size")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", type=Path, help="write every round's images/s here")
+    arguments = parser.parse_args()
+    if arguments.images % arguments.batch_size:
+        parser.error("--images must be a multiple of --batch-size")
+    torch.set_num_threads(1)
+    NAME_TO_OP["PosterizeIncreasing"] = admitting_no_bits(NAME_TO_OP["PosterizeIncreasing"])  # else timm's side dies
+    with tempfile.TemporaryDirectory() as folder:
+        files = make_images(Path(folder), arguments.images)
+        epochs = {
+            "ours": ours(files, arguments.batch_size),
+            "timm create_loader": timm_loader(folder, arguments.batch_size, use_prefetcher=False),
+            "timm create_loader, prefetcher": timm_loader(folder, arguments.batch_size, use_prefetcher=True),
+            "timm transform a sample": per_sample(folder, arguments.batch_size),
+        }
+        rounds = race(epochs, arguments.images, arguments.rounds)
+        size = statistics.mean(file.stat().st_size for file in files)
+    Console(width=120).print(tabulate(rounds, f"{len(files)} JPEGs of 500x375, {size / 1e3:.0f} kB on average"))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rounds, indent=2) + "\n")
+
+
+def make_images(folder: Path, count: int) -> list[Path]:
+    """`count` JPEGs of 500x375, of quality 90, in the layout of an image folder: like natural images, their amplitude
+    falls with frequency, their channels are correlated, and there is sensor noise. So is their size on disk."""
+    (folder / "class").mkdir()
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(375)[:, None], np.fft.rfftfreq(500))
+    frequency[0, 0] = np.inf  # no constant
+    channels = np.array([[0.9, 0.4, 0.15], [0.9, 0.0, -0.3], [0.9, -0.4, 0.15]])  # of brightness and two hues
+    files = []
+    for index in range(count):
+        spectrum = np.fft.rfft2(rng.normal(size=(3, 375, 500))) / frequency**1.2
+        smooth = np.fft.irfft2(spectrum, (375, 500))
+        pixels = 128 + 55 * np.tensordot(channels, smooth / smooth.std(), 1) + rng.normal(0, 2, smooth.shape)
+        image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+        files.append(folder / "class" / f"{index:04}.jpg")
+        image.save(files[-1], quality=90)
+    return files
+
+
+class Files:
+    """A collection of image files, as `Transformed` takes it."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files, self.labels = files, np.zeros(len(files), np.int64)
+
+    def image(self, index: int) -> Image.Image:
+        return Image.open(self.files[index]).convert("RGB")
+
+
+def ours(files: list[Path], batch_size: int) -> Epoch:
+    """The path of a training run: `Transformed` behind a DataLoader without workers, then `Finish`."""
+    dataset = Transformed(Files(files), np.arange(len(files)), training_transform(RECIPE, RESOLUTION), seed=0)
+    finish = Finish(RECIPE, 0, torch.device("cpu"))
+    number = itertools.count()
+
+    def epoch() -> Iterator[torch.Tensor]:
+        keys = [(next(number), index) for index in range(len(files))]  # each time another, so augmented otherwise
+        sampler = [keys[first : first + batch_size] for first in range(0, len(keys), batch_size)]
+        for images, _, samples in DataLoader(dataset, batch_sampler=sampler, collate_fn=lambda batch: batch):
+            yield finish(images, samples)
+
+    return epoch
+
+
+def timm_loader(folder: str, batch_size: int, use_prefetcher: bool) -> Epoch:
+    loader = create_loader(
+        create_dataset("", root=folder),
+        (3, RESOLUTION, RESOLUTION),
+        batch_size,
+        num_workers=0,
+        persistent_workers=False,
+        use_prefetcher=use_prefetcher,
+        device=torch.device("cpu"),
+        **TIMM,
+    )
+    return lambda: (images for images, _ in loader)
+
+
+def per_sample(folder: str, batch_size: int) -> Epoch:
+    """As the authors' code does it: everything in the sample's transform, torch's DataLoader."""
+    dataset = create_dataset("", root=folder, transform=create_transform(RESOLUTION, **TIMM))
+    loader = DataLoader(dataset, batch_size, shuffle=True, drop_last=True)
+    return lambda: (images for images, _ in loader)
+
+
+def race(epochs: dict[str, Epoch], images: int, rounds: int) -> dict[str, list[float]]:
+    """Images/s of every round by name. In a round each side goes through an epoch, all batch by batch in turns; the
+    first round isn't counted."""
+    rates: dict[str, list[float]] = {name: [] for name in epochs}
+    for number in range(rounds + 1):
+        running = {name: epoch() for name, epoch in epochs.items()}
+        seconds, seen = dict.fromkeys(epochs, 0.0), dict.fromkeys(epochs, 0)
+        while seen != dict.fromkeys(epochs, images):
+            for name, batches in running.items():
+                start = time.process_time()
+                batch = next(batches)
+                seconds[name] += time.process_time() - start
+                assert batch.shape[1:] == (3, RESOLUTION, RESOLUTION)
+                assert batch.dtype == torch.float32
+                seen[name] += len(batch)
+        for name in epochs if number else ():
+            rates[name].append(images / seconds[name])
+    return rates
+
+
+def tabulate(rounds: dict[str, list[float]], title: str) -> Table:
+    table = Table("", "images/s", "slowest - fastest", "ours is faster by", "smallest - largest", title=title)
+    for name, rates in rounds.items():
+        ratios = [mine / other for mine, other in zip(rounds["ours"], rates, strict=True)]
+        table.add_row(
+            name,
+            f"{statistics.median(rates):.0f}",
+            f"{min(rates):.0f} - {max(rates):.0f}",
+            f"{statistics.median(ratios):.2f}",
+            f"{min(ratios):.2f} - {max(ratios):.2f}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()
