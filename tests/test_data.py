@@ -20,7 +20,7 @@ from experiments.images import SAMPLE, ArrayImages, load_images
 from experiments.processes import Processes
 from experiments.run import Run
 from experiments.settings import Data
-from experiments.transforms import Finish
+from experiments.transforms import Finish, evaluation_transform
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 PARTS = {"train": "train", "test": "t10k"}
