@@ -91,6 +91,11 @@ def check_evaluation(config: DictConfig) -> None:
         raise SettingsError(f"crop_pct must be in (0, 1], not {config.crop_pct}")
 
 
+def check_path(data: DictConfig | Data) -> None:
+    if data.reader != "sample" and data.path is None:
+        raise SettingsError("data.path is not set: say where the data are, like data.path=/data/imagenet")
+
+
 def _check_choice(key: str, value: Any, choices: Sequence[str] = ()) -> None:
     choices = choices or CHOICES[key]
     if value not in choices:
@@ -105,8 +110,7 @@ def check_values(config: DictConfig) -> None:
 
     for key in CHOICES:
         _check_choice(key, value(key))
-    if config.data.reader != "sample" and value("data.path") is None:
-        raise SettingsError("data.path is not set: say where the data are, like data.path=/data/imagenet")
+    check_path(config.data)
     for key in POSITIVE:
         if value(key) is not None and value(key) < 1:
             raise SettingsError(f"{key} must be at least 1, not {value(key)}")

@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -204,7 +205,8 @@ class Loader:
 
     def __init__(self, run: Run, processes: Processes) -> None:
         self.run, self.processes = run, processes
-        train, test = load_images(run.data)
+        # What is evaluated on held-out images needs no others.
+        train, test = load_images(replace(run.data, val=run.data.train) if run.data.holdout else run.data)
         self.num_classes = train.classes
         self.streamed = not hasattr(train, "labels")
         workers = loader_workers(run.workers, in_memory=isinstance(train, ArrayImages))

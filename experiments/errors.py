@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from roadmap.designs import DesignError, did_you_mean
-from roadmap.steps import CONF, options
+from roadmap.steps import options
 
 DONE, FAILED, IMPOSSIBLE, LOCKED, INTERRUPTED = 0, 1, 2, 75, 130
 """Exit codes of a process that trains a run."""
@@ -21,7 +23,19 @@ class SettingsError(ValueError):
     """A setting that no run can have. The message is one line: what is wrong, where, what to do."""
 
 
+def is_first() -> bool:
+    """Whether this process is, of those that train a run together, the one that writes and speaks."""
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
+
+
 CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBaseException)
+
+
+def refuse(error: Exception, schema: type) -> NoReturn:
+    """Print one line and exit. `schema` is the configuration's root dataclass."""
+    if is_first():  # of a run's several processes one speaks for all
+        print(f"error: {in_one_line(error, schema)}", file=sys.stderr)
+    sys.exit(IMPOSSIBLE)
 
 
 def in_one_line(error: BaseException, schema: type) -> str:
@@ -62,7 +76,7 @@ def unknown_key(key: str, schema: type) -> str:
     known = [one.name for one in fields(at)] if is_dataclass(at) else []
     if path:
         return f"there is no setting {name!r} in {'.'.join(path)!r}{did_you_mean(name, known)}{_listed(known)}"
-    known = sorted({*known, *(folder.name for folder in CONF.iterdir() if folder.is_dir())})
+    known = sorted({*known, *getattr(schema, "groups", ())})
     groups = {group: kind for group, kind in get_type_hints(at).items() if is_dataclass(kind)}
     inside = [f"{group}.{name}" for group, kind in groups.items() if name in get_type_hints(kind)]
     hint = f"; did you mean {inside[0]!r}?" if inside else did_you_mean(name, known)

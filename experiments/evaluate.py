@@ -15,23 +15,26 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.checks import check_evaluation
-from experiments.errors import CONFIGURATION_ERRORS, IMPOSSIBLE, INTERRUPTED, SettingsError, in_one_line
+from experiments.checks import check_evaluation, check_path
+from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, SettingsError, is_first, refuse
 from experiments.initial import find_init, run_config
 from experiments.settings import Data, EvaluationConfig, register
-from experiments.split import is_first
 from roadmap.steps import CONF, to_design
 
 
 @hydra.main(config_path=str(CONF), config_name="evaluate", version_base="1.3")
 def evaluate_one(config: DictConfig) -> None:
-    check_evaluation(config)
-    init = find_init(config.weights)
-    data = data_of(config, run_config(init.file))
-    switches = asdict(to_design(config.design)) if config.design else None
-    from experiments.examine import examine, show
+    try:
+        check_evaluation(config)
+        init = find_init(config.weights)
+        data = data_of(config, run_config(init.file))
+        check_path(data)
+        switches = asdict(to_design(config.design)) if config.design else None
+        from experiments.examine import examine, show
 
-    result = examine(init, data, config, switches)
+        result = examine(init, data, config, switches)
+    except CONFIGURATION_ERRORS as error:  # not left to Hydra, which would add a line of its own
+        refuse(error, EvaluationConfig)
     if not is_first():
         return
     if config.out == "-":
@@ -64,9 +67,7 @@ def main() -> None:
     try:
         evaluate_one()
     except CONFIGURATION_ERRORS as error:
-        if is_first():
-            print(f"error: {in_one_line(error, EvaluationConfig)}", file=sys.stderr)
-        sys.exit(IMPOSSIBLE)
+        refuse(error, EvaluationConfig)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -17,7 +17,7 @@ from experiments.data import EVALUATED_AT_ONCE, Evaluation, Reader, loader_worke
 from experiments.devices import autocast, device_name, pick_device, set_precision
 from experiments.errors import SettingsError
 from experiments.evaluation import evaluate
-from experiments.images import ArrayImages, load_images
+from experiments.images import ArrayImages, Images, Stream, load_images
 from experiments.initial import Init
 from experiments.processes import Processes, joined
 from experiments.settings import Data, Recipe
@@ -33,13 +33,18 @@ def examine(init: Init, data: Data, config: DictConfig, switches: Mapping[str, A
     if config.threads:
         torch.set_num_threads(config.threads)
     set_precision(config.precision)
+    images, indices = _images(data)  # before anything is downloaded
     subject = find_subject(init, config.model, switches)
     said = {key: value for key in ("resolution", "interpolation", "crop_pct") if (value := config[key]) is not None}
     preparation = replace(subject.preparation, **said)
     with joined(pick_device(config.device)) as processes:
-        evaluation, classes = _evaluation(data, preparation, config.workers, processes)
+        classes = images.classes
         if classes != subject.classes:
             raise SettingsError(f"{init.source} tells {subject.classes} classes apart, and {data.name} has {classes}")
+        transform = evaluation_transform(preparation.resolution, preparation.interpolation, preparation.crop_pct)
+        workers = loader_workers(config.workers, in_memory=isinstance(images, ArrayImages))
+        reader = Reader(processes, workers, skip_broken=data.broken == "skip")
+        evaluation = Evaluation(images, indices, transform, reader)
         network = subject.network.to(processes.device, memory_format=torch.channels_last)
         finish = Finish(Recipe(), 0, processes.device, preparation.mean, preparation.std)
 
@@ -61,7 +66,7 @@ def examine(init: Init, data: Data, config: DictConfig, switches: Mapping[str, A
             "device": device_name(processes.device),
             "processes": processes.world,
             **found,
-            "broken_images": len(processes.union(evaluation.reader.broken)),
+            "broken_images": len(processes.union(reader.broken)),
             "images_per_second": found["images"] / seconds,
             "network_images_per_second": _throughput(network, preparation, processes, precision),
             "per_class": _per_class(confusion),
@@ -69,15 +74,11 @@ def examine(init: Init, data: Data, config: DictConfig, switches: Mapping[str, A
         }
 
 
-def _evaluation(
-    data: Data, preparation: Preparation, workers: int | None, processes: Processes
-) -> tuple[Evaluation, int]:
-    train, test = load_images(data)
-    images, indices = (train, split(train.labels, data)[1]) if data.holdout else (test, None)
-    transform = evaluation_transform(preparation.resolution, preparation.interpolation, preparation.crop_pct)
-    workers = loader_workers(workers, in_memory=isinstance(images, ArrayImages))
-    reader = Reader(processes, workers, skip_broken=data.broken == "skip")
-    return Evaluation(images, indices, transform, reader), images.classes
+def _images(data: Data) -> tuple[Images | Stream, np.ndarray | None]:
+    """What to evaluate on, and which of it (None: all). The other part of the data need not be there."""
+    part = data.train if data.holdout else data.val
+    train, test = load_images(replace(data, train=part, val=part))
+    return (train, split(train.labels, data)[1]) if data.holdout else (test, None)
 
 
 def _throughput(network: torch.nn.Module, preparation: Preparation, processes: Processes, precision: Any) -> float:

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field, fields, make_dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Union, get_type_hints
+from typing import Any, ClassVar, Union, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
@@ -100,6 +100,9 @@ MutableDesign = _mutable_design()
 @dataclass
 class Config:
     """The root of the configuration. The order is that of `--cfg job`."""
+
+    groups: ClassVar[tuple[str, ...]] = ("hydra", "rung", "step", "study")
+    """Of conf/, besides those that are settings too."""
 
     regime: Any = MISSING
     widths: dict[str, int] = field(default_factory=dict)

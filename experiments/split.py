@@ -46,8 +46,3 @@ def split_batch(batch_size: int, device_batch: int | None, processes: int) -> Sp
 def world_size() -> int:
     """How many processes train this run together: torchrun says so, or srun; else one."""
     return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or 1)
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0

@@ -89,7 +89,9 @@ def _published(init: Init) -> Subject:
 
     network = torchvision.models.get_model(model)
     network.load_state_dict(state)
-    return Subject(network, f"torchvision's {model}, {init.source}", 1000, how)
+    with torch.inference_mode():
+        classes = network.eval()(torch.zeros(1, 3, how.resolution, how.resolution)).shape[1]
+    return Subject(network, f"torchvision's {model}, {init.source}", classes, how)
 
 
 def _stated(init: Init, state: Mapping[str, Tensor], model: str, switches: Mapping, how: Preparation) -> Subject:

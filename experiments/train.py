@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from experiments.errors import CONFIGURATION_ERRORS, IMPOSSIBLE, INTERRUPTED, in_one_line
+from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, refuse
 from experiments.run import to_run
 from experiments.settings import Config, register
-from experiments.split import is_first
 from roadmap.steps import CONF
 
 
@@ -26,16 +24,10 @@ def train_one(config: DictConfig) -> None:
     try:
         run = to_run(config, HydraConfig.get().overrides.task)
     except CONFIGURATION_ERRORS as error:  # not left to Hydra, which would add a line of its own
-        refuse(error)
+        refuse(error, Config)
     from experiments.worker import train_here
 
     train_here(run)
-
-
-def refuse(error: Exception) -> NoReturn:
-    if is_first():  # of a run's several processes one speaks for all
-        print(f"error: {in_one_line(error, Config)}", file=sys.stderr)
-    sys.exit(IMPOSSIBLE)
 
 
 def main() -> None:
@@ -45,11 +37,11 @@ def main() -> None:
     try:
         train_one()
     except CONFIGURATION_ERRORS as error:
-        refuse(error)
+        refuse(error, Config)
     except ValueError as error:
         if not str(error).startswith("Config group override"):  # Hydra's for study=null, say
             raise
-        refuse(error)
+        refuse(error, Config)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -15,12 +15,12 @@ from rich.progress import Progress as Bar
 
 from experiments.data import DataError
 from experiments.devices import pick_device
-from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, SettingsError
+from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, SettingsError, is_first
 from experiments.loop import DivergedError, StoppedError, train
 from experiments.processes import joined
 from experiments.record import DoneError, LockedError, Record, is_done
 from experiments.run import Run
-from experiments.split import is_first, world_size
+from experiments.split import world_size
 
 
 class Reporter:

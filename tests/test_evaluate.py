@@ -1,0 +1,176 @@
+"""Weights of any kind are evaluated as their makers say, every image once, and the figures are those of plain torch."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from torchvision.datasets import ImageFolder
+
+import roadmap
+from experiments.evaluate import main
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def evaluate(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple]:
+    """`python -m experiments.evaluate ...` in this process: (exit code, JSON if any, standard output, and error)."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+
+    def call(*arguments: str) -> tuple[int, dict, str, str]:
+        monkeypatch.setattr(sys, "argv", ["experiments.evaluate", *arguments, "device=cpu"])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        out, err = capsys.readouterr()
+        return code, json.loads(out) if out.startswith("{") else {}, out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """val/ of 40 JPEGs of 90 x 70 and 70 x 90, in 10 classes; no train/."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for index in range(40):
+        size = (90, 70) if index % 2 else (70, 90)
+        coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
+        path = folder / "val" / f"c{index % 10}" / f"{index}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse.save(path, quality=90)
+    return folder
+
+
+def plain(network: nn.Module, folder: Path, transform: Callable) -> dict:
+    """Top-1, top-5, loss and confusion, written once more."""
+    dataset = ImageFolder(folder / "val", transform)
+    images, labels = torch.stack([image for image, _ in dataset]), torch.tensor(dataset.targets)
+    with torch.inference_mode():
+        logits = network.eval()(images)
+    confusion = torch.zeros(logits.shape[1], logits.shape[1], dtype=torch.int64)
+    for label, prediction in zip(labels, logits.argmax(1), strict=True):
+        confusion[label, prediction] += 1
+    ranks = (logits > logits.gather(1, labels[:, None])).sum(1)
+    return {
+        "top1": 100 * (ranks < 1).double().mean().item(),
+        "top5": 100 * (ranks < 5).double().mean().item(),
+        "val_loss": F.cross_entropy(logits, labels).item(),
+        "confusion": confusion.tolist(),
+    }
+
+
+def assert_equal(result: dict, expected: dict, images: int = 40) -> None:
+    assert result["confusion"] == expected["confusion"]
+    assert {key: result[key] for key in ("top1", "top5", "val_loss")} == pytest.approx(
+        {key: expected[key] for key in ("top1", "top5", "val_loss")}, rel=1e-4
+    )
+    assert result["images"] == images
+    for row, counts in zip(result["per_class"], expected["confusion"], strict=True):
+        assert row["images"] == sum(counts)
+        assert row["top1"] == pytest.approx(100 * counts[row["class"]] / sum(counts))
+    assert result["images_per_second"] > 0
+    assert result["network_images_per_second"] > 0
+
+
+def test_run_is_what_its_record_says(evaluate: Callable, command: Callable, tiny: tuple[str, ...], here: Path) -> None:
+    """By its directory, its averaged weights, and the checkpoint before its end; on what it was evaluated on."""
+    assert command(*tiny, "recipe.ema=0.9", "keep=all").code == 0
+    [run] = here.glob("runs/*")
+    rows = [json.loads(line) for line in (run / "epochs.jsonl").read_text().splitlines()]
+    cases = {"": (rows[1], ""), "weights_ema.pt": (rows[1], "ema_"), "checkpoints/step-00000010.pt": (rows[0], "")}
+    for file, (row, prefix) in cases.items():
+        code, result, _, _ = evaluate(f"weights={run / file}", "out=-")
+        assert code == 0
+        found = {name: result[name] for name in ("top1", "top5", "val_loss")}
+        assert found == pytest.approx({name: row[f"{prefix}{name}"] for name in found}, rel=1e-5), file
+        assert (result["images"], result["data"]["holdout"]) == (200, 0.02)
+    code, result, _, _ = evaluate(f"weights={run}", "data=fashion_mnist_sample", "out=-")
+    assert (code, result["images"]) == (0, 10_000)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "convnext_tiny", "resnet18"])
+def test_published_weights_of_torchvision(
+    name: str, evaluate: Callable, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images are prepared as torchvision prepares them; resnet50 and convnext_tiny run as our network."""
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, num_classes=10)
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.normal_(module.weight, std=0.05)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(network.state_dict(), tmp_path / "hub" / "checkpoints" / weights.url.rpartition("/")[2])
+    monkeypatch.setattr(torchvision.models, "get_model", lambda _: network)  # of ten classes
+    source = f"torchvision:{name}.IMAGENET1K_V1"
+    code, result, _, err = evaluate(f"weights={source}", "data=folder", f"data.path={photos}", "out=-", "workers=0")
+    assert code == 0, err
+    assert_equal(result, plain(network, photos, weights.transforms()))
+    assert result["network"].startswith("torchvision's resnet18" if name == "resnet18" else f"our {name}")
+
+
+def test_file_in_the_authors_layout_at_another_resolution(evaluate: Callable, photos: Path, here: Path) -> None:
+    """Which network it is, the file's shapes say; here 64 px with the paper's preparation: resize 73, crop 64."""
+    torch.manual_seed(0)
+    network = roadmap.build(roadmap.design("convnext_tiny"), 10)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    torch.save({"model": roadmap.export_weights(network, "authors")}, here / "file.pth")
+    transform = timm.data.create_transform(64, interpolation="bicubic", crop_pct=0.875)
+    where = ("data=folder", f"data.path={photos}", "workers=0", "resolution=64")
+    code, result, _, err = evaluate("weights=file.pth", *where, "out=result.json")
+    assert code == 0, err
+    result = json.loads((here / "result.json").read_text())
+    assert_equal(result, plain(network, photos, transform))
+    assert result["network"].startswith("convnext_tiny, file.pth (authors layout)")
+
+
+def test_table_shows_what_a_person_asks_for(evaluate: Callable, photos: Path, here: Path) -> None:
+    network = timm.create_model("test_resnet", num_classes=10)
+    torch.save(network.state_dict(), here / "file.pth")
+    data = ("data=folder", f"data.path={photos}", "workers=0", "resolution=32", "crop_pct=1")
+    code, _, out, _ = evaluate("weights=file.pth", "model=timm:test_resnet", *data)
+    assert code == 0
+    for word in ("timm:test_resnet", "40 images, 10 classes", "top-1", "top-5", "images/s", "worst classes"):
+        assert word in out
+
+
+MISTAKES = [
+    ((), "say which weights"),
+    (("weights=nowhere",), "there are no weights at nowhere"),
+    (("weights=timm:resnet50", "foo=1"), "there is no setting 'foo'"),
+    (("weights=timm:resnet50.a1_in1k",), "say on which data"),
+    (("weights=timm:resnet50", "data=imagnet"), "unknown data 'imagnet'; did you mean 'imagenet'?"),
+    (("weights=timm:resnet50", "data=imagenet"), "data.path is not set"),
+    (("weights=timm:resnet50", "crop_pct=2"), "crop_pct must be in (0, 1], not 2"),
+    (("weights=timm:resnet50", "precision=bf17"), "precision must be float32 or tf32 or bf16 or fp16, not 'bf17'"),
+    (("weights=torchvision:resnet50.V1", "data=fashion_mnist_sample"), "known: resnet50.IMAGENET1K_V1"),
+]
+
+
+@pytest.mark.parametrize(("typed", "said"), MISTAKES, ids=[" ".join(typed) for typed, _ in MISTAKES])
+def test_mistake_is_told_in_one_line(typed: tuple[str, ...], said: str, evaluate: Callable) -> None:
+    code, _, out, err = evaluate(*typed)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+
+
+def test_classes_that_differ_are_told(evaluate: Callable, photos: Path, here: Path) -> None:
+    torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), here / "file.pth")
+    code, _, _, err = evaluate("weights=file.pth", "model=timm:test_resnet", "data=folder", f"data.path={photos}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "file.pth tells 7 classes apart, and photos" in err
