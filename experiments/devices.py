@@ -71,13 +71,14 @@ def _checkpointed(block: Block, x: torch.Tensor) -> torch.Tensor:
 def _seen_once(block: Block) -> Iterator[None]:
     """While the block runs again, its BatchNorms' running statistics, which have seen this batch, stay as they are."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    as_it_was = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, batches) in zip(norms, as_it_was, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 def device_name(device: torch.device) -> str:

@@ -72,8 +72,9 @@ def train(
     if run.gradient_checkpointing:
         forget_activations(network)
     network.to(device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(run.recipe, network)
-    scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
+    scaled = run.precision == "fp16"
+    optimizer = make_optimizer(run.recipe, network, scaled=scaled)
+    scaler = torch.amp.GradScaler(device.type, enabled=scaled)
     average = make_average(run.recipe, network)
     objective = Objective(run.recipe, data.num_classes)
     record.update(
@@ -89,6 +90,7 @@ def train(
     steps_per_epoch, steps = data.steps_per_epoch, data.steps_per_epoch * run.recipe.epochs
     train_seconds = 0.0
     step, losses, seconds = 0, 0.0, 0.0  # optimizer steps of the run; summed losses and seconds of the epoch
+    told: set[str] = set()  # images that can't be read, of which the log has told
 
     checkpoints = Checkpoints(run, progress.say, processes)
     held = {"network": network, "optimizer": optimizer, "scaler": scaler} | ({"average": average} if average else {})
@@ -96,7 +98,8 @@ def train(
         for name, one in held.items():
             one.load_state_dict(state[name])
         step, losses, seconds, train_seconds = (state[k] for k in ("step", "losses", "seconds", "train_seconds"))
-        data.broken.update(state["broken"])
+        told = {*state["broken"]}
+        data.broken.update(told)
         progress.say(f"going on after step {step} of {steps}")
     record.begin(state["epochs"] if state else [])
     parallel = processes.parallel(network)
@@ -104,8 +107,8 @@ def train(
 
     def save() -> None:
         spent = {"losses": losses, "seconds": seconds, "train_seconds": train_seconds}
-        told = {"epochs": record.epochs, "broken": sorted(data.broken)}
-        checkpoints.save(step, spent | told | {name: one.state_dict() for name, one in held.items()})
+        so_far = {"epochs": record.epochs, "broken": sorted(data.broken)}
+        checkpoints.save(step, spent | so_far | {name: one.state_dict() for name, one in held.items()})
 
     for epoch in range(len(record.epochs), run.recipe.epochs):
         epoch_started = time.perf_counter() - seconds
@@ -161,6 +164,9 @@ def train(
         row["images_per_second"] = steps_per_epoch * run.recipe.batch_size / seconds
         row["seconds"] = time.perf_counter() - epoch_started
         data.broken.update(processes.union(data.broken))
+        for name in sorted(data.broken - told):
+            progress.say(f"passed over: {name}")
+        told |= data.broken
         record.epoch(row, evaluation_images=found["images"], broken_images=len(data.broken))
         progress.epoch(record.epochs[-1])
         losses, seconds = 0.0, 0.0

@@ -15,11 +15,12 @@ from torch.nn import functional as F
 from experiments.settings import Recipe, fraction_of_run
 
 
-def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW over the network's parameters, fused; see `parameter_groups`."""
+def make_optimizer(recipe: Recipe, network: nn.Module, *, scaled: bool = False) -> torch.optim.Optimizer:
+    """SGD or AdamW over the network's parameters, fused; see `parameter_groups`. `scaled`: the loss is (fp16)."""
     groups = parameter_groups(recipe, network)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, recipe.lr, momentum=recipe.momentum, fused=True)
+        # torch's fused SGD goes on from uninitialised memory if its first step is skipped, as it is in scaling's search
+        return torch.optim.SGD(groups, recipe.lr, momentum=recipe.momentum, fused=not scaled)
     return torch.optim.AdamW(groups, recipe.lr, betas=tuple(recipe.betas), eps=recipe.eps, fused=True)
 
 
