@@ -14,6 +14,7 @@ from torch import nn
 from experiments.checkpoint import Checkpoints
 from experiments.data import Loader
 from experiments.devices import autocast, device_name, forget_activations, peak_memory_mb, set_precision
+from experiments.errors import SettingsError
 from experiments.evaluation import evaluate
 from experiments.models import cost_of, make_network, save_weights, start_from
 from experiments.processes import Processes
@@ -67,7 +68,9 @@ def train(
     network = make_network(run, data.num_classes)
     if run.init:
         start_from(run.init, network, progress.say)
-    if run.sync_batch_norm:
+    if run.sync_batch_norm and processes.world > 1:
+        if device.type != "cuda":
+            raise SettingsError("sync_batch_norm=true needs GPUs: torch has no other; leave it false")
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     if run.gradient_checkpointing:
         forget_activations(network)

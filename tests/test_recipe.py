@@ -1,7 +1,10 @@
 """Recipes are what facts/README.md says: Tables 5 and 6 of the paper, and the formulas of the authors' code."""
 
 import math
+import re
 from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ import roadmap
 from experiments.recipe import Objective, learning_rate, make_optimizer, set_learning_rate
 from experiments.settings import Recipe
 
+DOCUMENT = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text("utf-8")
 TABLES = {  # facts/README.md, "The recipes"
     "original": {
         "optimizer": "sgd",
@@ -53,6 +57,29 @@ TABLES = {  # facts/README.md, "The recipes"
         "interpolation": "bicubic",
     },
 }
+TABLES["convnext"] = TABLES["modern"] | {"ema": 0.9999}
+TABLES["pretrain_in22k"] = TABLES["modern"] | {"epochs": 90, "warmup": "5/90", "ema": 0.0}
+TABLES["finetune"] = TABLES["modern"] | {
+    "epochs": 30,
+    "batch_size": 512,
+    "lr": 5e-5,
+    "weight_decay": 1e-8,
+    "warmup": "0",
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "layer_decay": 0.8,
+    "ema": 0.0,
+}
+TABLES["finetune_in1k"] = TABLES["finetune"] | {"layer_decay": 0.7}
+SCHEDULES = {"modern": (4e-3, 20 / 300), "pretrain_in22k": (4e-3, 5 / 90), "finetune": (5e-5, 0)}
+DROP_PATHS = {  # of T, S, B, L and XL, where the paper has them
+    "modern": (0.1, 0.4, 0.5, 0.5, None),
+    "convnext": (0.1, 0.4, 0.5, 0.5, None),
+    "pretrain_in22k": (0.0, 0.0, 0.1, 0.1, 0.2),
+    "finetune": (0.0, 0.1, 0.2, 0.3, 0.4),
+    "finetune_in1k": (None, None, 0.8, 0.95, None),
+}
+SIZES = ("tiny", "small", "base", "large", "xlarge")
 STEPS = [90, 300, 468, 1407, 7777]
 
 
@@ -73,20 +100,45 @@ def test_recipe_is_the_published_table(name: str, recipes: dict[str, Recipe]) ->
 
 @pytest.mark.parametrize(("regime", "drop_path"), [("resnet50", 0.1), ("resnet200", 0.5)])
 def test_modern_recipe_sets_its_part_of_the_design(regime: str, drop_path: float, run_of: Callable) -> None:
-    original, modern = (run_of(f"regime={regime}", f"recipe={name}").design for name in TABLES)
+    original, modern = (run_of(f"regime={regime}", f"recipe={name}").design for name in ("original", "modern"))
     assert (original.init, original.layer_scale, original.drop_path) == ("kaiming", 0, 0)
     assert (modern.init, modern.layer_scale, modern.drop_path) == ("truncated_normal", 1e-6, drop_path)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "size"),
+    [(recipe, size) for recipe, of in DROP_PATHS.items() for size in range(5) if of[size] is not None],
+)
+def test_stochastic_depth_follows_the_size(recipe: str, size: int, run_of: Callable) -> None:
+    design = run_of(f"design=convnext_{SIZES[size]}", f"recipe={recipe}", "regime=resnet50").design
+    assert design.drop_path == DROP_PATHS[recipe][size]
+    assert design.layer_scale == 1e-6
+    assert design.head_scale == (0.001 if recipe.startswith("finetune") else 1)
+
+
+def test_only_the_largest_is_averaged_when_fine_tuned(run_of: Callable) -> None:
+    emas = [run_of(f"design=convnext_{size}", "recipe=finetune", "regime=resnet50").recipe.ema for size in SIZES]
+    assert emas == [0, 0, 0, 0, 0.9999]
+
+
+def test_every_setting_is_in_the_documentation() -> None:
+    """And the table of the authors' settings names none that is not there."""
+    named = set(re.findall(r"`recipe\.(\w+)", DOCUMENT)) | {"mixup_prob", "mixup_switch_prob", "mixup_mode", "cutmix"}
+    settings = {one.name for one in fields(Recipe)} - {"name", "schedule", "drops", "drop_factor"}
+    assert named == settings
+    assert set(re.findall(r"^\| `(\w+)` \|", DOCUMENT.split("Stochastic depth")[0], re.M)) == set(TABLES)
+
+
 @pytest.mark.parametrize("steps", STEPS)
-def test_modern_learning_rate_warms_up_and_follows_the_cosine(steps: int, recipes: dict[str, Recipe]) -> None:
-    base, low = 4e-3, 1e-6
-    warmup = steps * 20 // 300
+@pytest.mark.parametrize("recipe", SCHEDULES)
+def test_learning_rate_warms_up_and_follows_the_cosine(recipe: str, steps: int, recipes: dict[str, Recipe]) -> None:
+    (base, part), low = SCHEDULES[recipe], 1e-6
+    warmup = int(steps * part + 1e-9)
     rising = [base * t / (warmup - 1) for t in range(warmup)]
     falling = [low + (base - low) * (1 + math.cos(math.pi * i / (steps - warmup))) / 2 for i in range(steps - warmup)]
-    actual = [learning_rate(recipes["modern"], step, steps) for step in range(steps)]
+    actual = [learning_rate(recipes[recipe], step, steps) for step in range(steps)]
     assert actual == pytest.approx(rising + falling, rel=0, abs=1e-12)
-    assert (actual[0], max(actual)) == (0, base)
+    assert (actual[0], max(actual)) == (0 if warmup else base, base)
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -124,7 +176,8 @@ def test_weight_decay_spares_one_dimension_in_the_modern_recipe_alone(
     if name == "original":
         assert set(decay.values()) == {1e-4}
     else:
-        assert decay == {name: 0.0 if name in one_dimension else 0.05 for name in names.values()}
+        expected = TABLES[name]["weight_decay"]
+        assert decay == {name: 0.0 if name in one_dimension else expected for name in names.values()}
 
 
 def test_optimizer_has_the_recipes_settings(recipes: dict[str, Recipe]) -> None:
