@@ -67,7 +67,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def command(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """`python -m experiments.train ...` in this process, in an empty working directory."""
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # main sets it; here it is undone after the test
+    for name in ("HYDRA_FULL_ERROR", "THP_MEM_ALLOC_ENABLE"):  # main sets them; here that is undone after the test
+        monkeypatch.setenv(name, "1")
     monkeypatch.setattr("signal.signal", lambda *_: None)  # a run takes over the process's signals: not pytest's
 
     def call(*arguments: str) -> Outcome:
