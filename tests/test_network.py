@@ -15,7 +15,7 @@ from torch import nn
 
 import roadmap
 from roadmap import Design
-from roadmap.block import Block, DropPath, LayerNorm2d, LayerScale, PointwiseLinear
+from roadmap.block import Block, DepthwiseConv, DropPath, LayerNorm2d, LayerScale, PointwiseLinear
 
 torch.set_num_threads(1)
 
@@ -320,3 +320,22 @@ def test_maps_stay_in_channels_last_memory(rung: str) -> None:
     network = roadmap.build(replace(RUNGS[rung], width=8, depths=(1, 1, 1, 1)), CLASSES)
     maps = network.stages(network.stem(torch.randn(2, 3, 64, 64)))
     assert maps.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("side", [1, 2, 4, 9])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel_size", SWITCHES["kernel_size"])
+def test_depthwise_conv_is_torchs(kernel_size: int, stride: int, side: int) -> None:
+    """Its output and gradients, however it computes them, on oblong maps and with a kernel larger than the map too."""
+    for bias in (True, False):
+        ours, theirs = (
+            conv(6, 6, kernel_size, stride, padding=kernel_size // 2, groups=6, bias=bias, dtype=torch.float64)
+            for conv in (DepthwiseConv, nn.Conv2d)
+        )
+        ours.load_state_dict(theirs.state_dict())
+        x = torch.randn(3, 6, side, side + 1, dtype=torch.float64, requires_grad=True)
+        results = []
+        for conv in (ours, theirs):
+            out = conv(x)
+            results.append([out, *torch.autograd.grad(out.sin().sum(), [x, *conv.parameters()])])
+        torch.testing.assert_close(*results)
