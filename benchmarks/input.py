@@ -27,8 +27,10 @@ from timm.data import create_dataset, create_loader, create_transform
 from timm.data.auto_augment import NAME_TO_OP
 from torch.utils.data import DataLoader
 
-from experiments.data import Transformed
-from experiments.settings import Recipe
+from experiments.data import Batches, Reader, Transformed
+from experiments.images import load_images
+from experiments.processes import Processes
+from experiments.settings import Data, Recipe
 from experiments.transforms import Finish, admitting_no_bits, training_transform
 
 RESOLUTION = 224
@@ -61,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = make_images(Path(folder), arguments.images)
         epochs = {
-            "ours": ours(files, arguments.batch_size),
+            "ours": ours(folder, arguments.batch_size),
             "timm create_loader": timm_loader(folder, arguments.batch_size, use_prefetcher=False),
             "timm create_loader, prefetcher": timm_loader(folder, arguments.batch_size, use_prefetcher=True),
             "timm transform a sample": per_sample(folder, arguments.batch_size),
@@ -92,27 +94,16 @@ def make_images(folder: Path, count: int) -> list[Path]:
     return files
 
 
-class Files:
-    """A collection of image files, as `Transformed` takes it."""
-
-    def __init__(self, files: list[Path]) -> None:
-        self.files, self.labels = files, np.zeros(len(files), np.int64)
-
-    def image(self, index: int) -> Image.Image:
-        return Image.open(self.files[index]).convert("RGB")
-
-
-def ours(files: list[Path], batch_size: int) -> Epoch:
-    """The path of a training run: `Transformed` behind a DataLoader without workers, then `Finish`."""
-    dataset = Transformed(Files(files), np.arange(len(files)), training_transform(RECIPE, RESOLUTION), seed=0)
-    finish = Finish(RECIPE, 0, torch.device("cpu"))
-    number = itertools.count()
+def ours(folder: str, batch_size: int) -> Epoch:
+    """The path of a training run, without loader workers."""
+    images, _ = load_images(Data(name="photos", reader="folder", path=folder, train="", val=""))
+    dataset = Transformed(images, np.arange(len(images.labels)), training_transform(RECIPE, RESOLUTION), seed=0)
+    device = torch.device("cpu")
+    reader, finish, number = Reader(Processes(device), workers=0), Finish(RECIPE, 0, device), itertools.count()
 
     def epoch() -> Iterator[torch.Tensor]:
-        keys = [(next(number), index) for index in range(len(files))]  # each time another, so augmented otherwise
-        sampler = [keys[first : first + batch_size] for first in range(0, len(keys), batch_size)]
-        for images, _, samples in DataLoader(dataset, batch_sampler=sampler, collate_fn=lambda batch: batch):
-            yield finish(images, samples)
+        for batch in reader.read(dataset, Batches(next(number), torch.arange(len(dataset)).split(batch_size))):
+            yield finish(batch.images, batch.samples)
 
     return epoch
 

@@ -84,7 +84,8 @@ def decode(file: str | IO[bytes], name: str) -> Image.Image:
     """
     try:
         with Image.open(file) as image:
-            return image.convert("RGB")  # decodes all of it; a truncated one raises
+            image.load()  # all of it; a truncated one raises
+            return image if image.mode == "RGB" else image.convert("RGB")
     except UnidentifiedImageError as error:  # whose own text names the file object, not the file
         raise BrokenImageError(name, "not an image, or of an unknown format") from error
     except MemoryError:
