@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 
 RUN = (
-    *("rung=gelu", "recipe=convnext", "data.subset=0.4", "data.holdout=0.05", "recipe.random_erasing=0.25"),
+    *("rung=gelu", "recipe=convnext", "data.subset=0.2", "data.holdout=0.05", "recipe.random_erasing=0.25"),
     *("recipe.cutmix=1.0", "checkpoint_minutes=0.005", "threads=1", "device=cpu"),
 )
 METRICS = ("epoch", "lr", "train_loss", "val_loss", "top1", "top5", "ema_val_loss", "ema_top1", "ema_top5")
