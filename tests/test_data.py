@@ -20,6 +20,7 @@ from experiments.images import SAMPLE, ArrayImages, load_images
 from experiments.processes import Processes
 from experiments.run import Run
 from experiments.settings import Data
+from experiments.split import split_batch
 from experiments.transforms import Finish, evaluation_transform
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -213,3 +214,25 @@ def test_images_are_what_was_stored(modern: Run, sample: dict[str, np.ndarray]) 
         np.testing.assert_allclose(finished[3, channel].numpy(), expected, atol=1e-5)
     assert labels[3] == sample["train_labels"][index]
     assert finished.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_a_step_has_the_same_images_on_any_number_of_processes(world: int, modern: Run) -> None:
+    """And however it is split into passes; so an epoch that was begun on one number can be ended on another."""
+    alone = [sorted(batch.samples) for batch in epoch(modern)]
+    split = split_batch(modern.recipe.batch_size, 5, world)
+    shared = replace(modern, split=split)
+    parts = [epoch(shared, processes=Processes(CPU, rank, world)) for rank in range(world)]
+    assert {len(part) for part in parts} == {len(alone) * split.accumulation}
+    for step, samples in enumerate(alone):
+        passes = slice(step * split.accumulation, (step + 1) * split.accumulation)
+        assert sorted(s for part in parts for batch in part[passes] for s in batch.samples) == samples
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_processes_share_the_evaluation_images(world: int, modern: Run) -> None:
+    """200 images among 3 or 7: nobody counts one twice, and none is left out."""
+    loaders = [Loader(modern, Processes(CPU, rank, world)) for rank in range(world)]
+    seen = [s for loader in loaders for batch in loader.evaluation.batches() for _, s in batch.samples]
+    assert sorted(seen) == sorted(s for batch in Loader(modern, ALONE).evaluation.batches() for _, s in batch.samples)
+    assert len(set(seen)) == 200
