@@ -79,8 +79,8 @@ def main() -> None:
             time.sleep(moment)
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            start(runs, workers=draw.randrange(3)).wait()
-            same = identical(whole, result(runs))
+            code = start(runs, workers=draw.randrange(3)).wait()
+            same = code == 0 and identical(whole, result(runs))
             good += same
             verdict = "identical" if same else "DIFFERENT"
             console.print(f"{number + 1:3}  killed after {moment:5.1f} s, went on {resumed_at(runs):<24} {verdict}")

@@ -191,9 +191,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["resnet50", "convnext_tiny"], metavar="NAME")
     parser.add_argument("--resolutions", nargs="+", type=int, default=[224, 64], metavar="PX")
-    parser.add_argument("--batches", nargs="+", type=int, default=[16, 64], metavar="N", help="one a resolution")
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--turn", type=float, default=1.0, help="least seconds of a turn, in whole steps (1)")
+    parser.add_argument("--batches", nargs="+", type=int, default=[8, 32], metavar="N", help="one a resolution")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--turn", type=float, default=0.5, help="least seconds of a turn, in whole steps (0.5)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N")
     parser.add_argument(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,8 +68,15 @@ class Checkpoints:
         """
         state = self._load(self._paths()) if self.processes.is_first else None
         newest = self.processes.of_first(state and state["step"])
-        if newest is not None and not self.processes.is_first:
+        if newest is None:
+            return None
+        if not self.processes.is_first:
             state = self._load([self._path(newest)])
+        if blind := self.processes.union([] if state else [str(self.processes.rank)]):
+            raise SettingsError(
+                f"process {', '.join(sorted(blind))} does not see {self._path(newest)}, from which the first goes on; "
+                "runs=... must be a folder that all of a run's processes share"
+            )
         return state
 
     def _load(self, paths: list[Path]) -> State | None:
@@ -88,10 +96,7 @@ class Checkpoints:
         """The run is done."""
         if self.keep == "all" or not self.processes.is_first:
             return
-        for path in self._paths():
-            path.unlink()
-        if self.folder.exists():
-            self.folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)  # what a killed writer left too
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.pt"

@@ -67,7 +67,7 @@ NOT_NEGATIVE = (
     *("recipe.lr", "recipe.min_lr", "recipe.weight_decay", "recipe.mixup", "recipe.cutmix"),
     *("workers", "seed", "checkpoint_minutes"),
 )
-FACTORS = ("recipe.layer_decay", "recipe.crop_pct", "recipe.mixup_prob", "recipe.mixup_switch_prob")
+FACTORS = ("recipe.layer_decay", "recipe.crop_pct", "recipe.mixup_prob", "recipe.mixup_switch_prob", "crop_pct")
 
 
 def check_evaluation(config: DictConfig) -> None:
@@ -82,13 +82,22 @@ def check_evaluation(config: DictConfig) -> None:
         _check_choice(key, OmegaConf.select(config, key))
     if config.interpolation is not None:
         _check_choice("interpolation", config.interpolation, CHOICES["recipe.interpolation"])
-    for key in ("resolution", "threads"):
-        if config[key] is not None and config[key] < 1:
-            raise SettingsError(f"{key} must be at least 1, not {config[key]}")
     if config.model is not None:
         check_timm_name(config.model)
-    if config.crop_pct is not None and not 0 < config.crop_pct <= 1:
-        raise SettingsError(f"crop_pct must be in (0, 1], not {config.crop_pct}")
+    _check_ranges(config)
+
+
+def _check_ranges(config: DictConfig) -> None:
+    for keys, possible, range_ in (
+        (POSITIVE, lambda value: value >= 1, "at least 1"),
+        (FRACTIONS, lambda value: 0 <= value < 1, "in [0, 1)"),
+        (NOT_NEGATIVE, lambda value: math.isfinite(value) and value >= 0, "a finite number, 0 or more"),
+        (FACTORS, lambda value: 0 < value <= 1, "in (0, 1]"),
+    ):
+        for key in keys:
+            value = OmegaConf.select(config, key)  # None where a configuration has no such setting
+            if value is not None and not possible(value):
+                raise SettingsError(f"{key} must be {range_}, not {value}")
 
 
 def check_path(data: DictConfig | Data) -> None:
@@ -111,18 +120,7 @@ def check_values(config: DictConfig) -> None:
     for key in CHOICES:
         _check_choice(key, value(key))
     check_path(config.data)
-    for key in POSITIVE:
-        if value(key) is not None and value(key) < 1:
-            raise SettingsError(f"{key} must be at least 1, not {value(key)}")
-    for key in FRACTIONS:
-        if not 0 <= value(key) < 1:
-            raise SettingsError(f"{key} must be in [0, 1), not {value(key)}")
-    for key in NOT_NEGATIVE:
-        if value(key) is not None and not (math.isfinite(value(key)) and value(key) >= 0):
-            raise SettingsError(f"{key} must be a finite number, 0 or more, not {value(key)}")
-    for key in FACTORS:
-        if value(key) is not None and not 0 < value(key) <= 1:
-            raise SettingsError(f"{key} must be in (0, 1], not {value(key)}")
+    _check_ranges(config)
     if (norm := value("recipe.clip_grad")) is not None and not norm > 0:
         raise SettingsError(f"recipe.clip_grad must be null or more than 0, not {norm}")
     if not 0 < config.data.subset <= 1:
@@ -132,6 +130,8 @@ def check_values(config: DictConfig) -> None:
         raise SettingsError(
             f"data.reader={config.data.reader} streams: data.subset and data.holdout need another reader"
         )
+    if config.compile and config.gradient_checkpointing:
+        raise SettingsError("compile=true can't trace gradient_checkpointing=true; take one of them")
     if config.seed >= 2**63:
         raise SettingsError(f"seed must be less than 2**63, not {config.seed}")
     if (policy := config.recipe.rand_augment) and not policy.startswith("rand-"):

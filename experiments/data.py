@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from experiments.errors import SettingsError
+from experiments.errors import DataError, SettingsError
 from experiments.images import ArrayImages, BrokenImageError, Images, Stream, load_images
 from experiments.processes import Processes
 from experiments.randomness import Purpose, derive, permutation, preserved, seed_cpu
@@ -29,10 +29,6 @@ NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 
 Sample = tuple[int, int]
 """(epoch, index of the image in its collection)."""
-
-
-class DataError(RuntimeError):
-    """An image that can't be read. The message is one line and names it."""
 
 
 class Batch(NamedTuple):

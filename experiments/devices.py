@@ -47,13 +47,17 @@ def forget_activations(network: nn.Module) -> None:
     2016). Equal results, less memory, a third more time.
 
     Raises:
-        SettingsError: for a model of timm's that doesn't offer it.
+        SettingsError: for a model of timm's that doesn't offer it, or has BatchNorm.
     """
     blocks = [module for module in network.modules() if isinstance(module, Block)]
     for block in blocks:
         block.forward = types.MethodType(_checkpointed, block)
     if blocks:
         return
+    if any(isinstance(module, _BatchNorm) for module in network.modules()):
+        raise SettingsError(
+            "gradient_checkpointing would show this model's BatchNorms each batch twice; leave it false"
+        )
     try:
         network.set_grad_checkpointing(True)
     except (AttributeError, AssertionError) as error:
@@ -71,14 +75,15 @@ def _checkpointed(block: Block, x: torch.Tensor) -> torch.Tensor:
 def _seen_once(block: Block) -> Iterator[None]:
     """While the block runs again, its BatchNorms' running statistics, which have seen this batch, stay as they are."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
-    as_it_was = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    as_it_was = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum = 0.0
     try:
         yield
     finally:
         for norm, (momentum, batches) in zip(norms, as_it_was, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, batches
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 
 
 def device_name(device: torch.device) -> str:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.checks import check_evaluation, check_path
-from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, SettingsError, is_first, refuse
+from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, DataError, SettingsError, is_first, refuse
 from experiments.initial import find_init, run_config
 from experiments.settings import Data, EvaluationConfig, register
 from roadmap.steps import CONF, to_design
@@ -27,13 +29,15 @@ def evaluate_one(config: DictConfig) -> None:
     try:
         check_evaluation(config)
         init = find_init(config.weights)
-        data = data_of(config, run_config(init.file))
+        data = data_of(config, run_config(init.file), HydraConfig.get().overrides.task)
         check_path(data)
+        if config.out not in (None, "-") and not Path(config.out).parent.is_dir():
+            raise SettingsError(f"there is no folder {Path(config.out).parent} to write out={config.out} into")
         switches = asdict(to_design(config.design)) if config.design else None
         from experiments.examine import examine, show
 
         result = examine(init, data, config, switches)
-    except CONFIGURATION_ERRORS as error:  # not left to Hydra, which would add a line of its own
+    except (*CONFIGURATION_ERRORS, DataError) as error:  # not left to Hydra, which would add a line of its own
         refuse(error, EvaluationConfig)
     if not is_first():
         return
@@ -45,7 +49,7 @@ def evaluate_one(config: DictConfig) -> None:
         Path(config.out).write_text(json.dumps(result) + "\n", "utf-8")
 
 
-def data_of(config: DictConfig, ran: dict[str, Any] | None) -> Data:
+def data_of(config: DictConfig, ran: dict[str, Any] | None, overrides: Sequence[str]) -> Data:
     """The data that were asked for; else those that the run was evaluated on, read from where it is said."""
     if not OmegaConf.is_missing(config.data, "name"):
         return OmegaConf.to_object(config.data)
@@ -53,11 +57,9 @@ def data_of(config: DictConfig, ran: dict[str, Any] | None) -> Data:
         raise SettingsError(
             "say on which data, for example data=imagenet data.path=...; only a run has data of its own"
         )
-    known = {one.name for one in fields(Data)}
-    plain = asdict(Data())
-    given = {key: config.data[key] for key in known if not OmegaConf.is_missing(config.data, key)}
-    stated = {key: value for key, value in given.items() if value != plain[key]}
-    return Data(**{key: value for key, value in ran["data"].items() if key in known} | stated)
+    known = [one.name for one in fields(Data)]
+    said = [key for key in known if any(override.startswith(f"data.{key}=") for override in overrides)]
+    return Data(**{key: ran["data"][key] for key in known if key in ran["data"]} | {k: config.data[k] for k in said})
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from experiments.data import EVALUATED_AT_ONCE, Evaluation, Reader, loader_workers, split
 from experiments.devices import autocast, device_name, pick_device, set_precision
@@ -68,7 +69,7 @@ def examine(init: Init, data: Data, config: DictConfig, switches: Mapping[str, A
             **found,
             "broken_images": len(processes.union(reader.broken)),
             "images_per_second": found["images"] / seconds,
-            "network_images_per_second": _throughput(network, preparation, processes, precision),
+            "network_images_per_second": _throughput(network, preparation, len(evaluation), processes, precision),
             "per_class": _per_class(confusion),
             "confusion": confusion.tolist(),
         }
@@ -81,18 +82,20 @@ def _images(data: Data) -> tuple[Images | Stream, np.ndarray | None]:
     return (train, split(train.labels, data)[1]) if data.holdout else (test, None)
 
 
-def _throughput(network: torch.nn.Module, preparation: Preparation, processes: Processes, precision: Any) -> float:
-    """Images/s of the network alone, in the batches that it was evaluated in: the median of some."""
-    size = preparation.resolution
-    images = torch.rand(EVALUATED_AT_ONCE, 3, size, size, device=processes.device)
+def _throughput(
+    network: torch.nn.Module, preparation: Preparation, count: int, processes: Processes, precision: Any
+) -> float:
+    """Images/s of the network alone, in a batch like those that it was evaluated in: the median of some."""
+    size, count = preparation.resolution, min(count, EVALUATED_AT_ONCE)
+    images = torch.rand(count, 3, size, size, device=processes.device)
     images = images.contiguous(memory_format=torch.channels_last)
     times = []
     with torch.inference_mode(), precision():
-        while len(times) < 4 or (sum(times) < 1 and len(times) < 50):
+        while len(times) < 2 or (sum(times) < 1 and len(times) < 50):
             started = time.perf_counter()
             network(images)[0, 0].item()  # waits for the device
             times.append(time.perf_counter() - started)
-    return EVALUATED_AT_ONCE / float(np.median(times[1:])) * processes.world
+    return count / float(np.median(times[1:])) * processes.world
 
 
 def _per_class(confusion: torch.Tensor) -> list[dict[str, float]]:
@@ -110,7 +113,7 @@ def _per_class(confusion: torch.Tensor) -> list[dict[str, float]]:
 
 def show(result: Mapping[str, Any]) -> None:
     """The result on the terminal."""
-    console, how = Console(highlight=False), result["preparation"]
+    console, how = Console(highlight=False, markup=False), result["preparation"]
     crop = f", {how['interpolation']}" + (f", crop {how['crop_pct']:.3f}" if how["crop_pct"] else "")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in {
@@ -123,7 +126,7 @@ def show(result: Mapping[str, Any]) -> None:
         "speed": f"{result['images_per_second']:.0f} images/s; "
         f"{result['network_images_per_second']:.0f} the network alone",
     }.items():
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     if result["broken_images"]:
         table.add_row("broken", f"{result['broken_images']} images could not be read and are not counted")
     console.print(table)

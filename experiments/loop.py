@@ -101,8 +101,8 @@ def train(
         for name, one in held.items():
             one.load_state_dict(state[name])
         step, losses, seconds, train_seconds = (state[k] for k in ("step", "losses", "seconds", "train_seconds"))
-        told = {*state["broken"]}
-        data.broken.update(told)
+        told = {*state["told"]}
+        data.broken.update(state["broken"])
         progress.say(f"going on after step {step} of {steps}")
     record.begin(state["epochs"] if state else [])
     parallel = processes.parallel(network)
@@ -110,7 +110,8 @@ def train(
 
     def save() -> None:
         spent = {"losses": losses, "seconds": seconds, "train_seconds": train_seconds}
-        so_far = {"epochs": record.epochs, "broken": sorted(data.broken)}
+        data.broken.update(processes.union(data.broken))
+        so_far = {"epochs": record.epochs, "broken": sorted(data.broken), "told": sorted(told)}
         checkpoints.save(step, spent | so_far | {name: one.state_dict() for name, one in held.items()})
 
     for epoch in range(len(record.epochs), run.recipe.epochs):

@@ -6,6 +6,7 @@ The training loop talks to this alone, so it never asks where it runs.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -28,6 +29,7 @@ class Processes:
         """The network whose backward pass averages gradients over all processes."""
         if self.world == 1:
             return network
+        warnings.filterwarnings("ignore", "Grad strides do not match")  # 1x1 convs': both layouts are the same memory
         on = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(network, device_ids=on, gradient_as_bucket_view=True)
 

@@ -93,6 +93,7 @@ class Run:
             decisive[name] = {key: value for key, value in decisive[name].items() if value != unset[key]}
         for name in ("reader", "path", "broken"):  # how the data come here, not what they are
             decisive["data"].pop(name, None)
+        del decisive["recipe"]["name"]  # what it says counts
         if self.model != "design":  # of a timm model, the recipe's stochastic depth alone counts
             decisive["design"] = {"drop_path": self.design.drop_path}
         if self.init:

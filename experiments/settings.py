@@ -158,7 +158,13 @@ def folder_name(path: str) -> str:
     return f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:6]}"
 
 
+def folder_or_hub_name(path: str) -> str:
+    """The same for what is there; else the name that a dataset has on the hub."""
+    return folder_name(path) if Path(path).expanduser().exists() else path
+
+
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
+OmegaConf.register_new_resolver("folder_or_hub_name", folder_or_hub_name, replace=True)
 
 
 def fraction_of_run(text: str, key: str = "this") -> Fraction:

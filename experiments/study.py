@@ -27,6 +27,7 @@ from rich.text import Text
 from experiments.errors import DONE, FAILED, LOCKED, SettingsError
 from experiments.record import is_done, read_summary
 from experiments.run import Run, to_run
+from experiments.split import world_size
 
 POLL = 0.5
 """Seconds between two looks at the running runs."""
@@ -41,6 +42,8 @@ def train_study(configs: Sequence[DictConfig], jobs: int | None = None) -> int:
         SettingsError, DesignError: if one of them is impossible.
         KeyboardInterrupt: after the running runs have stopped and been recorded as unfinished.
     """
+    if world_size() > 1:
+        raise SettingsError("a study starts its runs itself; under torchrun or srun start one run, without -m")
     if jobs is not None and jobs < 1:
         raise SettingsError(f"hydra.launcher.jobs must be at least 1, not {jobs}")
     asked = (to_run(config, config.hydra.overrides.task) for config in configs)
@@ -60,7 +63,7 @@ class Study:
         self.running: dict[BaseProcess, Run] = {}
         self.over: dict[str, int] = dict.fromkeys(self.done_before, DONE)
         self.threads = max(1, cores() // self.jobs)
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, markup=False)
         self.started = time.monotonic()
         self.processes = multiprocessing.get_context("forkserver")
         self.processes.set_forkserver_preload(["experiments.warm"])

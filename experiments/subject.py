@@ -77,10 +77,7 @@ def _published(init: Init) -> Subject:
         crop_pct = resolution / (resize + 0.5)  # half a pixel, lest rounding make it one less
         how = Preparation(resolution, preset.interpolation.value, crop_pct, tuple(preset.mean), tuple(preset.std))
     else:
-        found = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
-        how = Preparation(
-            found["input_size"][-1], found["interpolation"], found["crop_pct"], found["mean"], found["std"]
-        )
+        how = preparation_of_timm(name)
     if model in NAMED:
         return _ours(init, state, design(model), how, f"our {model}")
     if library == "timm":
@@ -92,6 +89,14 @@ def _published(init: Init) -> Subject:
     with torch.inference_mode():
         classes = network.eval()(torch.zeros(1, 3, how.resolution, how.resolution)).shape[1]
     return Subject(network, f"torchvision's {model}, {init.source}", classes, how)
+
+
+def preparation_of_timm(name: str) -> Preparation:
+    """What timm's MODEL.TAG was evaluated with. Some at 384 px were squashed, which here is no crop_pct."""
+    found = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    resolution, squashed = found["input_size"][-1], found["crop_mode"] == "squash"
+    crop_pct = None if squashed and resolution >= 384 else found["crop_pct"]
+    return Preparation(resolution, found["interpolation"], crop_pct, found["mean"], found["std"])
 
 
 def _stated(init: Init, state: Mapping[str, Tensor], model: str, switches: Mapping, how: Preparation) -> Subject:

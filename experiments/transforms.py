@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision import transforms
 
-from experiments.randomness import Purpose, derive, preserved, seed_cpu
+from experiments.randomness import Purpose, derive, preserved, seed_all, seed_cpu
 from experiments.settings import Recipe
 from experiments.shears import SHEARS
 
@@ -115,9 +115,10 @@ class Finish:
         """(N, 3, H, W) uint8 to float32, channels-last. `samples` are the (epoch, sample) pairs if it is training."""
         images = self._normalise(images.to(self.device, non_blocking=True))
         if samples is not None and self.erase.probability:
+            seed = seed_cpu if self.device.type == "cpu" else seed_all  # its pixels are drawn on the device
             with preserved():
                 for image, (epoch, sample) in zip(images, samples, strict=True):
-                    seed_cpu(derive(Purpose.ERASING, self.seed, epoch, sample))
+                    seed(derive(Purpose.ERASING, self.seed, epoch, sample))
                     self.erase(image)
         return images
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -13,9 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from experiments.data import DataError
 from experiments.devices import pick_device
-from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, SettingsError, is_first
+from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, DataError, SettingsError, is_first
 from experiments.loop import DivergedError, StoppedError, train
 from experiments.processes import joined
 from experiments.record import DoneError, LockedError, Record, is_done
@@ -53,7 +53,7 @@ class Reporter:
 
 def train_here(run: Run) -> None:
     """Train a run in this process, with a progress bar, and exit with its code."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)  # a path may look like markup
     if is_done(run):
         if is_first():
             console.print(f"done already: {run.directory}", soft_wrap=True)
@@ -85,6 +85,11 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
                 train(run, record, reporter, processes, stop.is_set)
     except BaseException as error:
         status, reason, code = _outcome(error)
+        if world_size() > 1 and status == "failed":
+            if isinstance(error, RuntimeError) and "onnection" in reason:
+                reason = f"another process of the run ended, and said why on its standard error ({reason})"
+            elif not is_first():
+                print(f"error: process {os.environ.get('RANK', '?')}: {reason}", file=sys.stderr)
         try:
             record.finish(status, reason)
             reporter.say(f"{status}: {reason}")

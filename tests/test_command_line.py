@@ -53,6 +53,7 @@ MISTAKES = [  # what was typed, what the line must say
     ("seed=-1", "seed must be a finite number, 0 or more, not -1"),
     ("seed=9223372036854775808", "seed must be less than 2**63"),
     # what contradicts itself or can't be read
+    ("compile=true gradient_checkpointing=true", "compile=true can't trace gradient_checkpointing=true"),
     ("step=[kernel_5,kernel_7]", "steps kernel_5 and kernel_7 contradict each other"),
     (
         "rung=patchify_stem step=[gelu]",

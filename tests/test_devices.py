@@ -76,6 +76,13 @@ def test_recomputation_keeps_the_inputs_of_blocks_alone() -> None:
     assert kept(again) < kept(plain) / 3
 
 
+def test_recomputation_is_refused_where_it_would_change_the_result(command: Callable, tiny: tuple[str, ...]) -> None:
+    """timm recomputes BatchNorms as if they saw another batch."""
+    code, out, _ = command(*tiny, "model=timm:test_resnet", "gradient_checkpointing=true")
+    assert code == 2
+    assert "would show this model's BatchNorms each batch twice" in " ".join(out.split())
+
+
 def test_compiled_network_trains_the_same(
     command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +152,13 @@ def test_broken_image_stops_the_run_by_its_name(workers: int, command: Callable,
     assert f"cannot read the image {Path('photos') / 'train' / 'b' / '03.jpg'}: image file is truncated" in text
     assert "or pass over such images with data.broken=skip" in text
     assert "Traceback" not in text
+
+
+def test_path_that_looks_like_markup_is_printed_as_it_is(command: Callable, photos: Path, here: Path) -> None:
+    photos.rename(here / "pho[t]os[")
+    code, out, _ = command(*of_photos("data.path='pho[t]os['"))
+    assert code == 2
+    assert "cannot read the image pho[t]os[/train/b/03.jpg" in " ".join(out.split())
 
 
 def test_broken_images_are_passed_over_and_counted(command: Callable, photos: Path, here: Path) -> None:

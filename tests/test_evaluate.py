@@ -1,6 +1,7 @@
 """Weights of any kind are evaluated as their makers say, every image once, and the figures are those of plain torch."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from torchvision.datasets import ImageFolder
 
 import roadmap
 from experiments.evaluate import main
+from experiments.subject import preparation_of_timm
+from experiments.transforms import evaluation_transform
 
 torch.set_num_threads(1)
 
@@ -97,8 +100,9 @@ def test_run_is_what_its_record_says(evaluate: Callable, command: Callable, tiny
         found = {name: result[name] for name in ("top1", "top5", "val_loss")}
         assert found == pytest.approx({name: row[f"{prefix}{name}"] for name in found}, rel=1e-5), file
         assert (result["images"], result["data"]["holdout"]) == (200, 0.02)
-    code, result, _, _ = evaluate(f"weights={run}", "data=fashion_mnist_sample", "out=-")
-    assert (code, result["images"]) == (0, 10_000)
+    for other in ("data=fashion_mnist_sample", "data.holdout=0"):
+        code, result, _, _ = evaluate(f"weights={run}", other, "out=-")
+        assert (code, result["images"]) == (0, 10_000)
 
 
 @pytest.mark.parametrize("name", ["resnet50", "convnext_tiny", "resnet18"])
@@ -158,6 +162,9 @@ MISTAKES = [
     (("weights=timm:resnet50", "data=imagenet"), "data.path is not set"),
     (("weights=timm:resnet50", "crop_pct=2"), "crop_pct must be in (0, 1], not 2"),
     (("weights=timm:resnet50", "precision=bf17"), "precision must be float32 or tf32 or bf16 or fp16, not 'bf17'"),
+    (("weights=timm:resnet50", "data=fashion_mnist_sample", "data.holdout=7"), "data.holdout must be in [0, 1), not 7"),
+    (("weights=timm:resnet50", "workers=-1"), "workers must be a finite number, 0 or more, not -1"),
+    (("weights=timm:resnet50", "data=fashion_mnist_sample", "out=no/x.json"), "there is no folder no to write out="),
     (("weights=torchvision:resnet50.V1", "data=fashion_mnist_sample"), "known: resnet50.IMAGENET1K_V1"),
 ]
 
@@ -174,3 +181,26 @@ def test_classes_that_differ_are_told(evaluate: Callable, photos: Path, here: Pa
     code, _, _, err = evaluate("weights=file.pth", "model=timm:test_resnet", "data=folder", f"data.path={photos}")
     assert (code, err.count("\n")) == (2, 1)
     assert "file.pth tells 7 classes apart, and photos" in err
+
+
+def test_broken_image_is_told_in_one_line(evaluate: Callable, photos: Path, here: Path) -> None:
+    shutil.copytree(photos, here / "photos")
+    (here / "photos" / "val" / "c3" / "13.jpg").write_bytes(b"no image")
+    torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), here / "file.pth")
+    typed = ("weights=file.pth", "model=timm:test_resnet", "data=folder", "data.path=photos", "workers=0")
+    code, out, err = evaluate(*typed)[0], *evaluate(*typed)[2:]
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"cannot read the image {Path('photos') / 'val' / 'c3' / '13.jpg'}: not an image" in err
+    code, result, _, _ = evaluate(*typed, "data.broken=skip", "resolution=32", "out=-")
+    assert (code, result["images"], result["broken_images"]) == (0, 39, 1)
+
+
+@pytest.mark.parametrize("name", ["convnext_base.fb_in22k_ft_in1k_384", "convnext_tiny.fb_in1k", "resnet50.a1_in1k"])
+def test_images_are_prepared_as_timm_does(name: str) -> None:
+    how = preparation_of_timm(name)
+    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    theirs = timm.data.create_transform(**config | {"use_prefetcher": True})  # to bytes, not normalised
+    ours = evaluation_transform(how.resolution, how.interpolation, how.crop_pct)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 500, 3), np.uint8))
+    np.testing.assert_array_equal(np.asarray(ours(image)), np.asarray(theirs(image)))
+    assert (how.mean, how.std) == (config["mean"], config["std"])

@@ -185,6 +185,33 @@ def full_disk(state: object, file) -> None:
     raise OSError(28, "No space left on device")
 
 
+def test_what_a_killed_writer_left_is_cleared_away(run: Run, undisturbed: tuple, tmp_path: Path) -> None:
+    """It is under the name of a step that is not written again."""
+    run = replace(run, runs=tmp_path)
+    stop(run, 4)
+    (run.directory / "checkpoints" / "step-00000003.part").write_bytes(b"the beginning")
+    record = Record(run)
+    train(run, record, Told())
+    assert record.summary["status"] == "done"
+    assert not (run.directory / "checkpoints").exists()
+    assert_equal(results(run), undisturbed)
+
+
+def test_process_that_does_not_see_the_checkpoint_is_told_of(run: Run, tmp_path: Path) -> None:
+    """Two machines whose `runs` are not one folder."""
+
+    class Second(Processes):
+        def of_first(self, value: object) -> object:
+            return 12
+
+        def union(self, names: list[str]) -> set[str]:
+            return {*names}
+
+    run = replace(run, runs=tmp_path)
+    with pytest.raises(SettingsError, match="process 1 does not see .*step-00000012.pt.* runs=... must be a folder"):
+        Checkpoints(run, print, Second(torch.device("cpu"), rank=1, world=2)).load()
+
+
 def test_loading_never_unpickles(run: Run, tmp_path: Path) -> None:
     run = replace(run, runs=tmp_path)
     folder = run.directory / "checkpoints"
