@@ -208,7 +208,7 @@ def test_process_that_does_not_see_the_checkpoint_is_told_of(run: Run, tmp_path:
             return {*names}
 
     run = replace(run, runs=tmp_path)
-    with pytest.raises(SettingsError, match="process 1 does not see .*step-00000012.pt.* runs=... must be a folder"):
+    with pytest.raises(SettingsError, match=r"process 1 does not see .*step-00000012\.pt.* must be a folder"):
         Checkpoints(run, print, Second(torch.device("cpu"), rank=1, world=2)).load()
 
 
