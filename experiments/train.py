@@ -33,7 +33,7 @@ def train_one(config: DictConfig) -> None:
 def main() -> None:
     """Exit codes: 0 all trained, 1 a run failed, 2 a mistake in the configuration, 130 interrupted."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: one place words the errors
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: a tenth faster on a CPU
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: up to a tenth faster on a CPU
     register()
     try:
         train_one()
