@@ -45,14 +45,13 @@ def check_steps(overrides: Sequence[str]) -> None:
         raise SettingsError(f"rung={given['rung']} is step=[{steps}]: name either the rung or all the steps, not both")
 
 
-PRECISIONS = ("float32", "tf32", "bf16", "fp16")
 CHOICES = {
     "recipe.optimizer": ("sgd", "adamw"),
     "recipe.schedule": ("step", "cosine"),
     "recipe.interpolation": ("bilinear", "bicubic"),
     "recipe.erasing_mode": ("const", "rand", "pixel"),
     "recipe.mixup_mode": ("batch", "pair", "elem"),
-    "precision": PRECISIONS,
+    "precision": ("float32", "tf32", "bf16", "fp16"),
     "keep": ("last", "all"),
     "data.reader": READERS,
     "data.broken": ("stop", "skip"),
