@@ -22,7 +22,7 @@ NUMBERS = (
     *("wall_seconds", "peak_memory_mb", "epochs_done", "threads", "train_images", "evaluation_images"),
 )
 OTHERS = ("reason", "evaluated_on", "started", "finished", "device", "versions", "git")
-STATUSES = ("done", "running", "unfinished", "diverged", "failed")
+STATUSES = ("done", "queued", "running", "unfinished", "diverged", "failed")
 
 
 class RecordsError(ValueError):

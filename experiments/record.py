@@ -56,6 +56,16 @@ def is_done(run: Run) -> bool:
     return summary is not None and summary["status"] == "done" and summary["identity"] == run.identity
 
 
+KEPT = ("job", "wandb")
+"""Facts of the summary that outlive a run's interruption: the SLURM job that it is, and its id at W&B."""
+
+
+def kept(run: Run) -> Row:
+    """What a run that goes on keeps of the summary that it left."""
+    summary = read_summary(run.directory) or {}
+    return {name: summary.get(name) for name in KEPT}
+
+
 class DoneError(RuntimeError):
     """Another process has trained this run since it was looked at."""
 
@@ -74,7 +84,7 @@ class Record:
         self.directory, self.writes = run.directory, writes
         self._lock = self._locked(run) if writes else None
         self.epochs: list[Row] = []
-        self.summary: Row = {
+        self.summary: Row = kept(run) | {
             "status": "running",
             "reason": None,
             "identity": run.identity,
@@ -82,8 +92,11 @@ class Record:
             "seed": run.seed,
             "epochs_done": 0,
             "epochs": run.recipe.epochs,
+            "study": run.study,
             "started": _now(),
             "finished": None,
+            "host": platform.node(),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "versions": versions(),
             "git": git_state(),
         }
@@ -134,6 +147,7 @@ class Record:
             top1_best=best["top1"],
             epoch_best=best["epoch"],
             images_per_second=statistics.median(row["images_per_second"] for row in self.epochs),
+            seconds_per_epoch=statistics.median(row["seconds"] for row in self.epochs),
         )
 
     def finish(self, status: str, reason: str | None = None, **facts: Any) -> None:

@@ -38,6 +38,7 @@ class Run:
 
     regime: str
     place: Place
+    study: str
     runs: Path
     device: str
     threads: int | None
@@ -66,6 +67,11 @@ class Run:
         if self.place.rung:
             return self.place.rung
         return "+".join(self.place.steps) if self.place.steps else "design"
+
+    @property
+    def title(self) -> str:
+        """The label, and what else differs: what replicates share."""
+        return " ".join([self.label, *(f"{key}={value}" for key, value in self.place.differs.items())])
 
     @property
     def name(self) -> str:
@@ -146,6 +152,7 @@ def to_run(config: DictConfig, overrides: Sequence[str] = ()) -> Run:
         sync_batch_norm=config.sync_batch_norm,
         regime=config.regime.name,
         place=Place(None, None, {}),
+        study=config.study,
         runs=Path(config.runs),
         device=config.device,
         threads=config.threads,

@@ -159,7 +159,7 @@ class Study:
         running = {run.identity for run in self.running.values()}
         for by_seed in list(rows.values())[: max(1, self.console.height - 4)]:
             cells = [self.cell(by_seed[seed], running) if seed in by_seed else "" for seed in seeds]
-            grid.add_row(_title(next(iter(by_seed.values()))), *cells)
+            grid.add_row(next(iter(by_seed.values())).title, *cells)
         return grid
 
     def cell(self, run: Run, running: set[str]) -> Text:
@@ -182,10 +182,6 @@ def _train(run: Run, threads: int) -> None:
 
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _title(run: Run) -> str:
-    return " ".join([run.label, *(f"{key}={value}" for key, value in run.place.differs.items())])
 
 
 def _clock(seconds: float) -> str:

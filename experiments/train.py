@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -28,6 +30,15 @@ def train_one(config: DictConfig) -> None:
     from experiments.worker import train_here
 
     train_here(run)
+
+
+def train_several(configs: Sequence[DictConfig], launcher: Any) -> int:
+    from experiments.study import train_study
+
+    return train_study(configs, launcher.jobs)
+
+
+train_one.__wrapped__.of_study = train_several  # what the launchers do with a study (hydra_plugins/study.py)
 
 
 def main() -> None:

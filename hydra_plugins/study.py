@@ -54,11 +54,10 @@ class LocalLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config_loader = hydra_context.config_loader
+        self.task = task_function
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from experiments.study import train_study
-
         composed: dict[tuple[str, ...], DictConfig] = {}
 
         def compose(overrides: Sequence[str]) -> DictConfig:
@@ -71,7 +70,7 @@ class LocalLauncher(Launcher):
             config.seed = int(seeds[-1].removeprefix("seed=")) if seeds else config.seed
             return config
 
-        code = train_study([compose(overrides) for overrides in job_overrides], self.jobs)
+        code = self.task.of_study([compose(overrides) for overrides in job_overrides], self)
         if code:
             sys.exit(code)
         return [JobReturn(overrides=list(one), status=JobStatus.COMPLETED) for one in job_overrides]
