@@ -5,7 +5,6 @@ Imports no torch, so that what is done and what is left can be told at once.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -16,8 +15,9 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
+from experiments.locks import lock_file
 from experiments.run import Run
 
 Row = dict[str, Any]
@@ -51,19 +51,40 @@ def read_summary(directory: Path) -> Row | None:
         return None
 
 
-def is_done(run: Run) -> bool:
+class Known(Protocol):
+    """What suffices to find a run's record: a Run, or what a study keeps of one."""
+
+    @property
+    def directory(self) -> Path: ...
+
+    @property
+    def identity(self) -> str: ...
+
+
+def is_done(run: Known) -> bool:
     summary = read_summary(run.directory)
-    return summary is not None and summary["status"] == "done" and summary["identity"] == run.identity
+    return summary is not None and summary.get("status") == "done" and summary.get("identity") == run.identity
 
 
-KEPT = ("job", "wandb")
-"""Facts of the summary that outlive a run's interruption: the SLURM job that it is, and its id at W&B."""
+def mark(run: Run, status: str, reason: str | None = None, **facts: Any) -> None:
+    """Say of a run that is not being trained what becomes of it; what its record knows already is kept."""
+    run.directory.mkdir(parents=True, exist_ok=True)
+    summary = _begun(run) | (read_summary(run.directory) or {}) | {"status": status, "reason": reason} | facts
+    write(run.directory / "config.json", _pretty(run.to_json()))
+    write(run.directory / "summary.json", _pretty(summary))
 
 
-def kept(run: Run) -> Row:
-    """What a run that goes on keeps of the summary that it left."""
-    summary = read_summary(run.directory) or {}
-    return {name: summary.get(name) for name in KEPT}
+def _begun(run: Run) -> Row:
+    return {
+        "status": "running",
+        "reason": None,
+        "identity": run.identity,
+        "series": run.series,
+        "seed": run.seed,
+        "epochs_done": 0,
+        "epochs": run.recipe.epochs,
+        "study": run.study,
+    }
 
 
 class DoneError(RuntimeError):
@@ -82,17 +103,12 @@ class Record:
 
     def __init__(self, run: Run, *, writes: bool = True) -> None:
         self.directory, self.writes = run.directory, writes
-        self._lock = self._locked(run) if writes else None
+        self._lock = self._have(run) if writes else None
         self.epochs: list[Row] = []
-        self.summary: Row = kept(run) | {
-            "status": "running",
-            "reason": None,
-            "identity": run.identity,
-            "series": run.series,
-            "seed": run.seed,
-            "epochs_done": 0,
-            "epochs": run.recipe.epochs,
-            "study": run.study,
+        before = read_summary(run.directory) or {}
+        self.summary: Row = _begun(run) | {
+            "job": _job(before.get("job")),
+            "wandb": before.get("wandb"),
             "started": _now(),
             "finished": None,
             "host": platform.node(),
@@ -103,13 +119,10 @@ class Record:
         self._write("config.json", _pretty(run.to_json()))
         self.update()
 
-    def _locked(self, run: Run) -> TextIO:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        lock = (self.directory / "lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise LockedError(f"{self.directory} is being trained by another process") from error
+    def _have(self, run: Run) -> TextIO:
+        lock = lock_file(self.directory / "lock")
+        if lock is None:
+            raise LockedError(f"{self.directory} is being trained by another process")
         if is_done(run):
             lock.close()
             raise DoneError(f"{self.directory} is done already")
@@ -154,6 +167,16 @@ class Record:
         self.update(status=status, reason=reason, finished=_now(), **facts)
         if self._lock:
             self._lock.close()
+
+
+def _job(reserved: Row | None) -> Row | None:
+    """The SLURM job that this process is in, if any: the one that the run's launcher reserved, or another."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return None
+    array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
+    ours = reserved and reserved["name"] == os.environ.get("SLURM_JOB_NAME")
+    number = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    return (reserved if ours else {"name": None, "index": None}) | {"id": number}
 
 
 @cache

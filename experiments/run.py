@@ -117,8 +117,9 @@ class Run:
         return {name: count for name, count in counts.items() if count != self.recipe.batch_size}
 
 
-def to_run(config: DictConfig, overrides: Sequence[str] = ()) -> Run:
-    """The run that a composed configuration asks for. `overrides` are those that Hydra composed it from.
+def to_run(config: DictConfig, overrides: Sequence[str] = (), processes: int | None = None) -> Run:
+    """The run that a composed configuration asks for. `overrides` are those that Hydra composed it from; `processes`
+    will train it together, as many as there are here if not given.
 
     Raises:
         SettingsError: if there is no such setting, or its value is impossible.
@@ -126,7 +127,7 @@ def to_run(config: DictConfig, overrides: Sequence[str] = ()) -> Run:
     check_names(config)
     check_steps(overrides)
     check_values(config)
-    split = split_batch(config.recipe.batch_size, config.device_batch, world_size())
+    split = split_batch(config.recipe.batch_size, config.device_batch, processes or world_size())
     if (config.recipe.mixup or config.recipe.cutmix) and split.device_batch % 2:
         raise SettingsError(
             "recipe.mixup and recipe.cutmix pair images, so the images that a device takes at once must be even, "

@@ -16,6 +16,8 @@ from roadmap.designs import Design
 
 READERS = ("sample", "torchvision", "folder", "tar", "hfds", "wds", "hfids")
 """What reads images: the package itself, torchvision, a folder of class folders, or one of timm's readers."""
+IN_MEMORY = ("sample", "torchvision")
+"""Those of READERS that hold all images in memory, and need no loader workers."""
 STREAMS = ("wds", "hfids")
 """Those of READERS whose images come in an order of their own, once an epoch."""
 

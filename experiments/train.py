@@ -32,10 +32,10 @@ def train_one(config: DictConfig) -> None:
     train_here(run)
 
 
-def train_several(configs: Sequence[DictConfig], launcher: Any) -> int:
-    from experiments.study import train_study
+def train_several(jobs: Sequence[Sequence[str]], launcher: Any) -> int:
+    from experiments.study import find_study
 
-    return train_study(configs, launcher.jobs)
+    return launcher.train(find_study(jobs, launcher.compose, launcher.config, launcher.processes))
 
 
 train_one.__wrapped__.of_study = train_several  # what the launchers do with a study (hydra_plugins/study.py)

@@ -58,19 +58,18 @@ def train_here(run: Run) -> None:
         if is_first():
             console.print(f"done already: {run.directory}", soft_wrap=True)
         return
-    if run.threads:
-        torch.set_num_threads(run.threads)
     sys.exit(train_recorded(run, console))
 
 
-def train_in_child(run: Run, threads: int) -> None:
-    """Train a run in a child process of a study, and exit with its code."""
-    torch.set_num_threads(run.threads or threads)
+def train_in_child(run: Run) -> None:
+    """Train a run of a study, quietly, and exit with its code."""
     sys.exit(train_recorded(run))
 
 
 def train_recorded(run: Run, console: Console | None = None) -> int:
     """Train a run and record how it ended, whatever happens to it. Returns the exit code."""
+    if run.threads:
+        torch.set_num_threads(run.threads)
     stop = StopFlag()
     record, refused = _open(run)
     if refused is not None and world_size() == 1:

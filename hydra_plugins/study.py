@@ -1,4 +1,4 @@
-"""Hydra's multirun as this project does it: a sweeper that composes nothing twice, and the launcher `local`.
+"""Hydra's multirun as this project does it: a sweeper that composes nothing, and the launchers `local` and `slurm`.
 
 Hydra finds plugins in the package `hydra_plugins` alone. It imports this file at every start, so nothing heavy is
 imported at its top, and annotations are not postponed (it runs the file outside sys.modules, where dataclasses look
@@ -8,7 +8,8 @@ for them).
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
@@ -39,42 +40,106 @@ class StudySweeper(BasicSweeper):
         return returns
 
 
-@dataclass
-class LocalLauncherConf:
-    _target_: str = "hydra_plugins.study.LocalLauncher"
-    jobs: int | None = None
-    """Runs side by side; one a core if not given."""
+class StudyLauncher(Launcher):
+    """Hands a study to the task, which says what becomes of it: experiments.train has the launcher train it."""
 
-
-class LocalLauncher(Launcher):
-    """Trains a study's runs side by side on this machine, a process and one thread a run."""
-
-    def __init__(self, jobs: int | None) -> None:
-        self.jobs = jobs
+    processes = 1
+    """That will train each run together."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config_loader = hydra_context.config_loader
         self.task = task_function
         self.config = config
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        composed: dict[tuple[str, ...], DictConfig] = {}
-
-        def compose(overrides: Sequence[str]) -> DictConfig:
-            """The seed is a leaf that nothing else of the configuration hangs on: replicates are composed once."""
-            seeds = [item for item in overrides if re.fullmatch(r"seed=\d+", item)]
-            rest = tuple(item for item in overrides if item not in seeds)
-            if rest not in composed:
-                composed[rest] = self.config_loader.load_sweep_config(self.config, list(rest))
-            config = composed[rest].copy()
-            config.seed = int(seeds[-1].removeprefix("seed=")) if seeds else config.seed
-            return config
-
-        code = self.task.of_study([compose(overrides) for overrides in job_overrides], self)
-        if code:
+        if code := self.task.of_study(job_overrides, self):
             sys.exit(code)
         return [JobReturn(overrides=list(one), status=JobStatus.COMPLETED) for one in job_overrides]
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The seed is a leaf that nothing else of the configuration hangs on: replicates are composed once."""
+        seeds = [item for item in overrides if re.fullmatch(r"seed=\d+", item)]
+        rest = tuple(item for item in overrides if item not in seeds)
+        if rest not in self._composed:
+            self._composed[rest] = self.config_loader.load_sweep_config(self.config, list(rest))
+        config = self._composed[rest].copy()
+        config.seed = int(seeds[-1].removeprefix("seed=")) if seeds else config.seed
+        return config
+
+
+@dataclass
+class LocalLauncherConf:
+    """`hydra/launcher=local`, the default: runs side by side on this machine."""
+
+    _target_: str = "hydra_plugins.study.LocalLauncher"
+    jobs: int | None = None
+    """Runs side by side; if not given, as many as there are GPUs for, or cores."""
+    gpus_per_run: int = 1
+    """On a machine with GPUs: that train a run together, a process each."""
+
+
+class LocalLauncher(StudyLauncher):
+    def __init__(self, jobs: int | None, gpus_per_run: int) -> None:
+        self.jobs, self.gpus_per_run = jobs, gpus_per_run
+        self.processes = gpus_per_run
+
+    def train(self, study: Any) -> int:
+        from experiments.local import share, train_study
+
+        return train_study(study, share(len(study.members), self.jobs, self.gpus_per_run))
+
+
+@dataclass
+class SlurmLauncherConf:
+    """`hydra/launcher=slurm`: a job a run. The names are submitit's, of sbatch's options; null is the cluster's own."""
+
+    _target_: str = "hydra_plugins.study.SlurmLauncher"
+    _convert_: str = "all"
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    nodes: int = 1
+    """That train a run together."""
+    gpus_per_node: int = 1
+    """0 for CPUs alone."""
+    tasks_per_node: int | None = None
+    """Processes of a run on a node; one a GPU if not given."""
+    cpus_per_task: int = 8
+    mem_gb: float | None = None
+    """Of a node."""
+    timeout_min: int = 1440
+    """A run that needs longer is stopped before, put back into the queue, and goes on."""
+    signal_delay_s: int = 120
+    """So long before."""
+    max_num_timeout: int = 100
+    """So many times."""
+    array_parallelism: int = 256
+    """Runs of a study at a time."""
+    setup: list[str] = field(default_factory=list)
+    """Shell commands before each run: module load, say."""
+    additional_parameters: dict[str, Any] = field(default_factory=dict)
+    """Any other option of sbatch: {reservation: name}."""
+    wait: bool = False
+    """Until no run is in the queue any more, and then say what became of them; else return after submission."""
+    changed_sources: bool = False
+    """Train even if the code that trains has changed between launch and start."""
+
+
+class SlurmLauncher(StudyLauncher):
+    def __init__(self, wait: bool, changed_sources: bool, **options: Any) -> None:
+        self.wait, self.changed_sources = wait, changed_sources
+        self.options = options | {"tasks_per_node": options["tasks_per_node"] or max(1, options["gpus_per_node"])}
+        self.processes = self.options["nodes"] * self.options["tasks_per_node"]
+
+    def train(self, study: Any) -> int:
+        from experiments.slurm import submit_study
+
+        return submit_study(study, self.options, wait=self.wait, changed_sources=self.changed_sources)
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConf, provider="roadmap")
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConf, provider="roadmap")
+ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmLauncherConf, provider="roadmap")

@@ -36,7 +36,7 @@ MISTAKES = [  # what was typed, what the line must say
     ("design=convnext_tinny", "unknown design 'convnext_tinny'; did you mean 'convnext_tiny'?"),
     ("model=timm:resnext50_32x4", "'resnext50_32x4'; did you mean 'resnext50_32x4d'?"),
     ("model=resnet50", "'resnet50'; did you mean timm:resnet50?"),
-    ("hydra/launcher=loca", "unknown hydra/launcher 'loca'; did you mean 'local'? (known: basic, local)"),
+    ("hydra/launcher=loca", "unknown hydra/launcher 'loca'; did you mean 'local'? (known: basic, local, slurm)"),
     # a value that can't be
     ("design.stem=patchfy", "design.stem must be 'resnet' or 'patchify', not 'patchfy'; did you mean 'patchify'?"),
     ("design.kernel_size=4", "design.kernel_size must be odd to keep the map's size, not 4; try 3 or 5"),
@@ -78,7 +78,7 @@ def test_mistake_is_told_in_one_line(
     typed: str, said: str, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "experiments.worker", None)  # no run may get as far as to import it
-    monkeypatch.delattr("experiments.study.Study.train")
+    monkeypatch.delattr("experiments.local.Floor.train")
     code, out, err = command(*typed.split())
     assert said in err
     assert err.startswith("error: ")

@@ -224,7 +224,7 @@ def child() -> Iterator[Callable[[Run], BaseProcess]]:
     processes.set_forkserver_preload(["experiments.worker"])
 
     def start(run: Run) -> BaseProcess:
-        process = processes.Process(target=train_in_child, args=(run, 1))
+        process = processes.Process(target=train_in_child, args=(run,))
         process.start()
         started.append(process)
         return process

@@ -1,0 +1,44 @@
+"""Locks that die with the process that holds them, on this machine and on a file system that several share."""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+PATIENCE = 1.0
+"""Seconds to wait for a lock: a predecessor may still be dying, and a look at whether it lives takes a moment."""
+
+
+def lock_file(path: Path, patience: float = PATIENCE) -> TextIO | None:
+    """Lock a file, which is created. Close what is returned to unlock it; None if another process holds it.
+
+    Where the file system knows no locks, everybody has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file, deadline = path.open("w"), time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                file.close()
+                return None
+            time.sleep(0.05)
+        except OSError:  # no locks on this file system
+            return file
+
+
+@contextmanager
+def locked(path: Path, patience: float = PATIENCE) -> Iterator[bool]:
+    """Whether the lock was had; it is held within the block."""
+    file = lock_file(path, patience)
+    try:
+        yield file is not None
+    finally:
+        if file:
+            file.close()

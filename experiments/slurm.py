@@ -1,0 +1,211 @@
+"""The launcher `slurm`: a study's runs as an array of jobs, each of which trains a run as it was when it was submitted.
+
+Nothing is kept but the run records, into which a job's name is written before it is submitted: whether a run is taken
+care of is told by its record and by squeue, whatever became of whoever submitted it.
+"""
+
+from __future__ import annotations
+
+import io
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from experiments.errors import DONE, IMPOSSIBLE, SettingsError
+from experiments.locks import locked
+from experiments.record import Row, is_done, mark, read_summary
+from experiments.run import Run
+from experiments.sources import changed_sources, training_sources
+from experiments.study import Study
+
+if TYPE_CHECKING:
+    from submitit import AutoExecutor
+    from submitit.helpers import DelayedSubmission
+
+SHARED = ("nodes", "tasks_per_node", "gpus_per_node", "cpus_per_task", "mem_gb", "timeout_min")
+"""Options that submitit knows for any cluster; it calls the others slurm_..."""
+LARGEST_ARRAY = 1000
+"""Jobs submitted together: SLURM takes 1,000 unless its MaxArraySize says otherwise."""
+POLL = 5.0
+"""Seconds between two looks at the queue, with wait=true."""
+PATIENCE = 60.0
+"""Seconds to wait for another launcher that is submitting runs of the same folder."""
+
+REQUEUE_THE_DEAD = r"""
+code=$?
+# A process that was killed by what nobody can catch (128 + 9: out of memory, say) goes on from its checkpoint; three
+# times, since it may die again of the same. A run that failed, or was stopped (130), has said so and ends.
+if [ $code -gt 128 ] && [ $code -lt 160 ] && [ $code -ne 130 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 3 ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit $code
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What SLURM runs: a run as it was launched, by the sources that it was launched with."""
+
+    run: Run
+    sources: dict[str, str]
+    changed_sources: bool
+    """Whether others will do."""
+
+    def __call__(self) -> None:
+        others = [] if self.changed_sources else changed_sources(self.sources)
+        if others:
+            names = f"{', '.join(others[:3])}{' and others' if len(others) > 3 else ''}"
+            reason = (
+                f"the sources have changed since this run was launched ({names}); launch it again to train it with "
+                "them, or launch with hydra.launcher.changed_sources=true"
+            )
+            mark(self.run, "failed", reason)
+            print(f"error: {reason}", file=sys.stderr)
+            sys.exit(IMPOSSIBLE)
+        from experiments.worker import train_in_child
+
+        train_in_child(self.run)
+
+    def checkpoint(self) -> DelayedSubmission:
+        """submitit asks what to put back into the queue, after the run has stopped and saved where it is."""
+        from submitit.helpers import DelayedSubmission
+
+        mark(self.run, "queued", "goes on when SLURM has room again")
+        return DelayedSubmission(self)
+
+
+def submit_study(study: Study, options: dict[str, Any], *, wait: bool, changed_sources: bool) -> int:
+    """Submit what is neither done nor in the queue. Returns the exit code.
+
+    `options` are submitit's names of sbatch's.
+
+    Raises:
+        SettingsError: if there is no SLURM here, or it refuses the jobs; then nothing of them is left.
+    """
+    if shutil.which("sbatch") is None:
+        raise SettingsError(
+            "there is no sbatch here: launch on a login node of a SLURM cluster, or without hydra/launcher=slurm"
+        )
+    study.begin()
+    with locked(study.runs / "studies" / ".submitting", PATIENCE) as alone:
+        if not alone:
+            raise SettingsError(f"another launcher is submitting runs of {study.runs}; try again when it is through")
+        todo = [run for run in study.todo if not is_done(run)]
+        taken = in_queue(todo)
+        todo = [run for run in todo if run.identity not in taken and not _is_training(run)]
+        trained_here = len(study.todo) - len(taken) - len(todo)
+        ids = []
+        for first in range(0, len(todo), LARGEST_ARRAY):
+            ids.append(_submit(study, todo[first : first + LARGEST_ARRAY], options, changed_sources))
+    counts = {
+        "submitted": len(todo),
+        "in the queue already": len(taken),
+        "done already": len(study.members) - len(study.todo),
+        "being trained outside SLURM": trained_here,
+    }
+    said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    job = f" (job {', '.join(ids)})" if ids else ""
+    study.console.print(f"{len(study.members)} runs: {said}{job}", soft_wrap=True)
+    if not wait:
+        if todo or taken:
+            study.console.print(f"follow them: python -m experiments.status {study.runs}", soft_wrap=True)
+        return DONE
+    while in_queue(study.todo):
+        time.sleep(POLL)
+    return study.conclude()
+
+
+def _submit(study: Study, runs: Sequence[Run], options: dict[str, Any], changed_sources: bool) -> str:
+    """Submit an array of jobs, a run each. Returns its number."""
+    from submitit.core.utils import FailedJobError
+
+    name = f"{study.name}-{secrets.token_hex(3)}"
+    executor = _executor(study, name, options)
+    before = [read_summary(run.directory) for run in runs]
+    several = len(runs) > 1
+    jobs = [{"name": name, "index": index if several else None, "id": None} for index in range(len(runs))]
+    for run, job in zip(runs, jobs, strict=True):
+        mark(run, "queued", job=job)
+    sources = training_sources()
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            submitted = executor.submit_array([Job(run, sources, changed_sources) for run in runs])
+    except FailedJobError as error:
+        for run, summary in zip(runs, before, strict=True):
+            if summary:
+                mark(run, **summary)
+            else:
+                shutil.rmtree(run.directory)
+        reason = str(error).strip().splitlines()[-1:] or ["no reason given"]
+        raise SettingsError(f"SLURM refuses the jobs: {reason[0].removeprefix('sbatch: error: ')}") from error
+    for run, job, one in zip(runs, jobs, submitted, strict=True):
+        with locked(run.directory / "lock", patience=0) as free:
+            summary = read_summary(run.directory)
+            if free and summary and summary["status"] == "queued":  # else it has begun, and says so itself
+                mark(run, "queued", job=job | {"id": one.job_id})
+    return submitted[0].job_id.partition("_")[0]
+
+
+def _executor(study: Study, name: str, options: dict[str, Any]) -> AutoExecutor:
+    from submitit import AutoExecutor
+
+    folder = study.runs.absolute() / "studies" / "slurm" / name
+    executor = AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=options["max_num_timeout"])
+    given = {
+        key if key in SHARED else f"slurm_{key}": value
+        for key, value in options.items()
+        if value and key not in ("max_num_timeout", "additional_parameters")
+    }
+    executor.update_parameters(
+        name=name,
+        **given,
+        slurm_teardown=REQUEUE_THE_DEAD.strip().splitlines(),
+        slurm_srun_args=[f"--cpus-per-task={options['cpus_per_task']}"],  # since 22.05 not taken over from sbatch
+        slurm_additional_parameters={"requeue": True} | options["additional_parameters"],
+    )
+    return executor
+
+
+def _is_training(run: Run) -> bool:
+    """Whether a process holds the run's lock."""
+    if not run.directory.exists():
+        return False
+    with locked(run.directory / "lock", patience=0) as free:
+        return not free
+
+
+def in_queue(runs: Iterable[Run]) -> set[str]:
+    """The identities of those runs that SLURM has, waiting or running.
+
+    Raises:
+        SettingsError: if a record names a job, and squeue does not say what became of it.
+    """
+    jobs = {}
+    for run in runs:
+        summary = read_summary(run.directory) or {}
+        job: Row = summary.get("job") or {}
+        if job.get("name") and summary["status"] in ("queued", "running", "unfinished"):
+            jobs[run.identity] = (job["name"], job["index"])
+    if not jobs or shutil.which("squeue") is None:  # the records were brought here from elsewhere
+        return set()
+    names = ",".join(sorted({name for name, _ in jobs.values()}))
+    asked = ["squeue", "--noheader", "--array", f"--name={names}", "--format=%K|%j"]
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired as error:
+        raise SettingsError("squeue does not answer, so what SLURM is training already is not known") from error
+    if answer.returncode:
+        reason = answer.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        raise SettingsError(f"squeue does not answer, so what SLURM is training already is not known: {reason[0]}")
+    there = set()
+    for line in answer.stdout.splitlines():
+        index, _, name = line.partition("|")
+        there.add((name, int(index) if index.isdecimal() else None))
+    return {identity for identity, job in jobs.items() if job in there}
