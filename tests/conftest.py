@@ -111,10 +111,10 @@ def launch(here: Path) -> Iterator[Callable[..., subprocess.Popen]]:
 
 @pytest.fixture(scope="session")
 def wait_for() -> Callable[[Callable[[], Any]], Any]:
-    """The first true value of a condition; fails if there is none within a minute."""
+    """The first true value of a condition; fails if there is none within two minutes."""
 
     def wait(condition: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not (value := condition()):
             assert time.monotonic() < deadline, "waited in vain"
             time.sleep(0.02)

@@ -1,0 +1,302 @@
+"""Studies on a real SLURM: controller, node and munge, all on this machine (tests/slurm_cluster.py)."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import slurm_cluster
+import torch
+
+from experiments.run import Run
+from experiments.slurm import Job, in_queue
+
+pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, and its two CPUs, serve them all
+
+LAUNCH = ("-m", "hydra/launcher=slurm", "hydra.launcher.gpus_per_node=0", "hydra.launcher.cpus_per_task=1")
+WAIT = "hydra.launcher.wait=true"
+STEPS = 196  # of an epoch of `long`
+METRICS = ("epoch", "lr", "train_loss", "val_loss", "top1", "top5")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a running cluster, whose commands find it through SLURM_CONF."""
+    if lacking := slurm_cluster.missing():
+        why = f"there is no SLURM here: {', '.join(lacking)} not found (Debian: apt-get install slurm-wlm munge)"
+        if os.environ.get("CI"):
+            pytest.fail(why)
+        pytest.skip(why)
+    folder = tmp_path_factory.mktemp("slurm")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in slurm_cluster.start(folder).items():
+            patch.setenv(name, value)
+        yield folder
+        slurm_cluster.stop(folder)
+
+
+@pytest.fixture(autouse=True)
+def empty(cluster: Path) -> Iterator[None]:
+    """A test leaves no job behind, and the node as it found it."""
+    yield
+    ask("scancel", "--me")
+    ask("scontrol", "update", "NodeName=localhost", "State=resume")
+
+
+@pytest.fixture(scope="session")
+def long(tiny: tuple[str, ...]) -> tuple[str, ...]:
+    """A run of a few seconds, two epochs of STEPS, with mixup, stochastic depth and BatchNorm."""
+    return (*tiny, "recipe=convnext", "recipe.epochs=2", "recipe.lr=1e-3", "data.subset=0.4")
+
+
+def ask(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+
+
+def jobs_in_queue() -> list[str]:
+    return ask("squeue", "--noheader", "--array", "--format=%i").split()
+
+
+def times_trained(runs: Path) -> list[int]:
+    return [path.read_text().count("training runs/") for path in runs.glob("*/log.txt")]
+
+
+def the_log(runs: Path) -> str:
+    [log] = runs.glob("*/log.txt")
+    return log.read_text()
+
+
+def result(runs: Path) -> tuple[list, dict[str, torch.Tensor]]:
+    [directory] = (path.parent for path in runs.glob("*/weights.pt"))
+    rows = [json.loads(line) for line in (directory / "epochs.jsonl").read_text().splitlines()]
+    return [[row[name] for name in METRICS] for row in rows], torch.load(directory / "weights.pt", weights_only=True)
+
+
+def assert_identical(one: Path, other: Path) -> None:
+    (rows, weights), (other_rows, other_weights) = result(one), result(other)
+    assert rows == other_rows
+    assert weights.keys() == other_weights.keys()
+    assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
+
+
+def steps_when_resumed(log: str) -> list[int]:
+    return [int(line.split("after step ")[1].split()[0]) for line in log.splitlines() if "going on after" in line]
+
+
+@pytest.fixture
+def submitted(command: Callable, here: Path, long: tuple[str, ...], wait_for: Callable) -> Callable[..., str]:
+    """A `long` run on the cluster, in its second epoch. Returns the number of its job."""
+
+    def submit(*overrides: str) -> str:
+        launched = command(*LAUNCH, *long, *overrides)
+        assert (launched.code, launched.err) == (0, "")
+        wait_for(lambda: any(path.read_text() for path in here.glob("runs/*/epochs.jsonl")))
+        [summary] = (json.loads(path.read_text()) for path in here.glob("runs/*/summary.json"))
+        return summary["job"]["id"]
+
+    return submit
+
+
+@pytest.fixture(scope="module")
+def undisturbed(long: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same run trained here, without SLURM."""
+    whole = tmp_path_factory.mktemp("whole")
+    subprocess.run([sys.executable, "-m", "experiments.train", *long, f"runs={whole}"], check=True, capture_output=True)
+    return whole
+
+
+def test_study_is_an_array_that_is_submitted_once(
+    launch: Callable, command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
+) -> None:
+    """By two launchers at the same time; a run that diverges takes no other with it; what failed is named."""
+    arguments = (*LAUNCH, *tiny, "recipe.lr=0.05,1e12", "seed=0,1", WAIT)
+    launchers = [launch(*arguments) for _ in range(2)]
+    said = [process.communicate(timeout=200)[0] for process in launchers]
+    assert [process.returncode for process in launchers] == [1, 1], said
+    assert sorted(times_trained(here / "runs")) == [1, 1, 1, 1]
+    runs = summaries(here / "runs")
+    assert sorted(summary["status"] for summary in runs.values()) == ["diverged", "diverged", "done", "done"]
+    jobs = [summary["job"] for summary in runs.values()]
+    assert len({job["name"] for job in jobs}) == len({job["id"].partition("_")[0] for job in jobs}) == 1
+    assert sorted(job["index"] for job in jobs) == [0, 1, 2, 3]
+    assert all("2 of 4 runs are done" in out for out in said)
+    assert "4 submitted" in "".join(said)
+    assert "4 in the queue already" in "".join(said)
+    code, out, _ = command(*LAUNCH, *tiny, "seed=0,1")
+    assert (code, out) == (0, "2 runs: 2 done already\n")
+
+
+def test_several_processes_train_a_run(
+    command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
+) -> None:
+    code, out, _ = command(*LAUNCH, *tiny, "hydra.launcher.tasks_per_node=2", WAIT)
+    assert code == 0, out
+    [summary] = summaries(here / "runs").values()
+    assert (summary["status"], summary["processes"], summary["evaluation_images"]) == ("done", 2, 200)
+    assert times_trained(here / "runs") == [1]
+
+
+def test_stopped_before_its_time_limit_it_goes_on_bit_identical(
+    submitted: Callable, undisturbed: Path, here: Path, wait_for: Callable, summaries: Callable
+) -> None:
+    """SIGUSR2, which SLURM sends signal_delay_s before the limit, in the middle of an epoch."""
+    job = submitted()
+    ask("scancel", "--signal=USR2", job)
+    wait_for(lambda: "queued" in {summary["status"] for summary in summaries(here / "runs").values()})
+    wait_for(lambda: list(here.glob("runs/*/weights.pt")))
+    [step] = steps_when_resumed(the_log(here / "runs"))
+    assert STEPS < step < 2 * STEPS
+    assert_identical(here / "runs", undisturbed)
+
+
+def test_preempted_by_a_job_that_is_more_urgent_it_goes_on_bit_identical(
+    submitted: Callable, undisturbed: Path, here: Path, wait_for: Callable
+) -> None:
+    job = submitted()
+    ask("sbatch", "--partition=urgent", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 1")
+    wait_for(lambda: list(here.glob("runs/*/weights.pt")))
+    assert "Restarts=1" in ask("scontrol", "show", "job", job)
+    [step] = steps_when_resumed(the_log(here / "runs"))
+    assert STEPS < step < 2 * STEPS
+    assert_identical(here / "runs", undisturbed)
+
+
+def processes_of(job: str) -> list[int]:
+    """The processes that train, of a job."""
+    marks = f"SLURM_JOB_ID={job}\0".encode(), b"SUBMITIT_EXECUTOR=slurm\0"
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environment, arguments = (process / "environ").read_bytes(), (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if all(mark in environment for mark in marks) and b"submitit.core._submit\0" in arguments:
+            found.append(int(process.name))
+    return found
+
+
+@pytest.mark.parametrize("killed", ["process", "node"])
+def test_killed_it_is_requeued_and_goes_on_bit_identical(
+    killed: str, cluster: Path, submitted: Callable, undisturbed: Path, here: Path, wait_for: Callable
+) -> None:
+    """No signal that could be caught: by whatever kills processes, or because the node is gone."""
+    job = submitted("checkpoint_minutes=0.005")
+    trains = [pid for pid in processes_of(job) if b"srun" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert trains
+    if killed == "node":
+        slurm_cluster.end(cluster, "slurmd")
+        subprocess.run(["pkill", "-9", "-f", "slurmstepd: .*" + job.partition("_")[0]])
+        subprocess.run(["pkill", "-9", "-f", f"srun .*{here}"])
+    for pid in trains:
+        os.kill(pid, signal.SIGKILL)
+    if killed == "node":
+        wait_for(lambda: "down" in ask("sinfo", "--noheader", "--format=%t"))
+        slurm_cluster.start_node(cluster)
+    wait_for(lambda: list(here.glob("runs/*/weights.pt")))
+    assert "Restarts=1" in ask("scontrol", "show", "job", job)
+    assert len(steps_when_resumed(the_log(here / "runs"))) == 1
+    assert_identical(here / "runs", undisturbed)
+
+
+def test_run_trains_what_it_was_launched_as(
+    command: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable, summaries: Callable
+) -> None:
+    """On a drained node it waits; a second launch leaves it alone; what is edited meanwhile does not reach it."""
+    study = here / "own" / "study" / "mine.yaml"
+    study.parent.mkdir(parents=True)
+    study.write_text("# @package _global_\nstudy: mine\nrecipe: {weight_decay: 0.011}\n")
+    arguments = (*LAUNCH, *tiny, "study=mine", "--config-dir", str(here / "own"))
+    ask("scontrol", "update", "NodeName=localhost", "State=drain", "Reason=test")
+    code, out, err = command(*arguments)
+    assert (code, err) == (0, "")
+    assert out.startswith("1 runs: 1 submitted (job ")
+    code, out, _ = command(*arguments)
+    assert (code, out.splitlines()[0]) == (0, "1 runs: 1 in the queue already")
+    assert len(jobs_in_queue()) == 1
+    [summary] = summaries(here / "runs").values()
+    assert (summary["status"], summary["study"], summary["job"]["id"]) == ("queued", "mine", jobs_in_queue()[0])
+    study.write_text("# @package _global_\nstudy: mine\nrecipe: {weight_decay: 0.022}\n")
+    ask("scontrol", "update", "NodeName=localhost", "State=resume")
+    wait_for(lambda: list(here.glob("runs/*/weights.pt")))
+    [config] = here.glob("runs/*/config.json")
+    assert json.loads(config.read_text())["recipe"]["weight_decay"] == 0.011
+
+
+@pytest.mark.parametrize("epochs", [2, 3])
+def test_launcher_that_is_killed_loses_nothing(
+    epochs: int, launch: Callable, command: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable
+) -> None:
+    """While it submits or just after; each run is trained once."""
+    arguments = (*LAUNCH, *tiny, f"recipe.epochs={epochs}", "seed=0,1")
+    process = launch(*arguments)
+    wait_for(lambda: len(list(here.glob("runs/*/summary.json"))) == 2 and (epochs == 2 or jobs_in_queue()))
+    process.kill()
+    process.wait()
+    code, out, _ = command(*arguments, WAIT)
+    assert code == 0, out
+    assert "2 of 2 runs are done" in out
+    assert times_trained(here / "runs") == [1, 1]
+
+
+def test_run_in_the_queue_is_left_to_it_by_the_local_launcher(
+    command: Callable, tiny: tuple[str, ...], here: Path
+) -> None:
+    ask("scontrol", "update", "NodeName=localhost", "State=drain", "Reason=test")
+    assert command(*LAUNCH, *tiny).code == 0
+    code, out, _ = command("-m", *tiny, "seed=0,1")
+    assert code == 0
+    assert "2 runs, 1 queued or running in SLURM" in out
+    assert "1 of 2 runs are done" in out
+    ask("scancel", "--me")
+    code, out, _ = command("-m", *tiny, "seed=0,1")
+    assert (code, "2 of 2 runs are done" in out) == (0, True)
+
+
+def test_what_slurm_refuses_is_one_line_and_leaves_nothing(
+    command: Callable, tiny: tuple[str, ...], here: Path
+) -> None:
+    code, out, err = command(*LAUNCH, *tiny, "seed=0,1", "hydra.launcher.partition=nowhere")
+    assert (code, out) == (2, "")
+    assert err == "error: SLURM refuses the jobs: Batch job submission failed: Invalid partition name specified\n"
+    assert not list(here.glob("runs/*/summary.json"))
+
+
+def test_queue_that_cannot_be_asked_is_no_empty_queue(
+    command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask("scontrol", "update", "NodeName=localhost", "State=drain", "Reason=test")
+    assert command(*LAUNCH, *tiny).code == 0
+    (here / "bin").mkdir()
+    (here / "bin" / "squeue").write_text(
+        "#!/bin/sh\necho slurm_load_jobs error: Unable to contact controller >&2\nexit 1\n"
+    )
+    (here / "bin" / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here / 'bin'}:{os.environ['PATH']}")
+    for launcher in (LAUNCH, ("-m",)):
+        code, _, err = command(*launcher, *tiny)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "squeue does not answer, so what SLURM is training already is not known" in err
+    assert len(times_trained(here / "runs")) == 0
+
+
+def test_changed_sources_stop_a_run_unless_they_may(
+    run_of: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    run: Run = run_of(*tiny)
+    trained = []
+    monkeypatch.setattr("experiments.worker.train_in_child", trained.append)
+    with pytest.raises(SystemExit) as end:
+        Job(run, {"roadmap/block.py": "as it was"}, changed_sources=False)()
+    assert end.value.code == 2
+    assert trained == []
+    summary = json.loads((here / run.directory / "summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert "the sources have changed since this run was launched (" in summary["reason"]
+    assert capsys.readouterr().err == f"error: {summary['reason']}\n"
+    Job(run, {"roadmap/block.py": "as it was"}, changed_sources=True)()
+    assert trained == [run]
+    assert in_queue([run]) == set()
