@@ -116,8 +116,12 @@ def submit_study(study: Study, options: dict[str, Any], *, wait: bool, changed_s
         if todo or taken:
             study.console.print(f"follow them: python -m experiments.status {study.runs}", soft_wrap=True)
         return DONE
-    while in_queue(study.todo):
-        time.sleep(POLL)
+    try:
+        while in_queue(study.todo):
+            time.sleep(POLL)
+    except KeyboardInterrupt:
+        study.console.print("the jobs go on; scancel ends them")
+        raise
     return study.conclude()
 
 

@@ -12,11 +12,11 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -101,18 +101,38 @@ def find_study(
     """
     if world_size() > 1:
         raise SettingsError("a study starts its runs itself; under torchrun or srun start one run, without -m")
-    manifest = Manifest(config, processes)
+    manifest, composed = Manifest(config, processes), Composed(compose, processes)
     members, todo = [], []
     for overrides in jobs:
         member = manifest.known(overrides)
         if member is None or not is_done(member):
-            run = to_run(compose(overrides), overrides, processes)
+            run = composed.run(overrides)
             member = Member(run.directory, run.identity, run.series, run.seed, run.title)
             if not is_done(member):
                 todo.append(run)
         manifest.add(overrides, member)
         members.append(member)
     return Study(config.study, Path(config.runs), members, todo, manifest)
+
+
+class Composed:
+    """The runs that jobs ask for. Replicates, which differ in a seed that nothing else looks at, are composed once."""
+
+    def __init__(self, compose: Callable[[Overrides], DictConfig], processes: int) -> None:
+        self._compose, self._processes = compose, processes
+        self._replicas: dict[tuple[str, ...], Run | None] = {}
+
+    def run(self, overrides: Overrides) -> Run:
+        seeds = [item for item in overrides if re.fullmatch(r"seed=\d{1,18}", item)]
+        rest = tuple(item for item in overrides if item not in seeds)
+        if rest not in self._replicas:
+            config = self._compose(rest)
+            looked_at = re.search(r"\$\{[^}]*\bseed\b", OmegaConf.to_yaml(config))
+            self._replicas[rest] = None if looked_at else to_run(config, rest, self._processes)
+        run = self._replicas[rest]
+        if run is None:
+            return to_run(self._compose(overrides), overrides, self._processes)
+        return replace(run, seed=int(seeds[-1].removeprefix("seed="))) if seeds else run
 
 
 class Manifest:

@@ -5,7 +5,6 @@ imported at its top, and annotations are not postponed (it runs the file outside
 for them).
 """
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -50,7 +49,6 @@ class StudyLauncher(Launcher):
         self.config_loader = hydra_context.config_loader
         self.task = task_function
         self.config = config
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         if code := self.task.of_study(job_overrides, self):
@@ -58,14 +56,7 @@ class StudyLauncher(Launcher):
         return [JobReturn(overrides=list(one), status=JobStatus.COMPLETED) for one in job_overrides]
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The seed is a leaf that nothing else of the configuration hangs on: replicates are composed once."""
-        seeds = [item for item in overrides if re.fullmatch(r"seed=\d+", item)]
-        rest = tuple(item for item in overrides if item not in seeds)
-        if rest not in self._composed:
-            self._composed[rest] = self.config_loader.load_sweep_config(self.config, list(rest))
-        config = self._composed[rest].copy()
-        config.seed = int(seeds[-1].removeprefix("seed=")) if seeds else config.seed
-        return config
+        return self.config_loader.load_sweep_config(self.config, list(overrides))
 
 
 @dataclass

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 
 import roadmap
+from experiments import local
+from experiments.errors import SettingsError
+from experiments.local import Machine, share
+from experiments.record import mark
 from experiments.run import Run
 
 SEEDS = "seed=0,1,2"
@@ -131,3 +135,109 @@ def test_study_can_be_changed_on_the_command_line(asked: Callable) -> None:
 
 def test_same_run_is_asked_for_once(asked: Callable) -> None:
     assert len(asked("step=[gelu,stage_ratio],[stage_ratio,gelu]", "seed=0,0")) == 1
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "asked", "machine"),
+    [
+        (8, "", (51, None, 1), Machine(8, (), 1)),
+        (8, "", (2, None, 1), Machine(2, (), 4)),
+        (8, "", (51, 3, 1), Machine(3, (), 2)),
+        (2, "", (51, 4, 1), Machine(4, (), 1)),
+        (16, "0,1,2,3", (51, None, 1), Machine(4, (("0",), ("1",), ("2",), ("3",)), 4)),
+        (16, "0,1,2,3", (51, None, 2), Machine(2, (("0", "1"), ("2", "3")), 4)),
+        (16, "4,7,9", (51, None, 2), Machine(1, (("4", "7"),), 8)),
+        (16, "GPU-ab,GPU-cd", (51, 1, 1), Machine(1, (("GPU-ab",),), 16)),
+    ],
+)
+def test_machine_is_shared_among_runs(
+    cores: int, gpus: str, asked: tuple, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setattr(local, "cores", lambda: cores)
+    assert share(*asked) == machine
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "said"),
+    [
+        ("", (51, None, 2), "gpus_per_run=2, but there is no GPU here"),
+        ("0,1", (51, None, 4), r"1 run\(s\) of 4 GPU\(s\) at a time need 4 GPUs, and there are 2; change"),
+        ("0,1", (51, 2, 2), r"2 run\(s\) of 2 GPU\(s\) at a time need 4 GPUs"),
+        ("0,1", (51, None, 0), "gpus_per_run must be at least 1, not 0"),
+    ],
+)
+def test_machine_that_is_too_small_is_refused(
+    gpus: str, asked: tuple, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    with pytest.raises(SettingsError, match=said):
+        share(*asked)
+
+
+def test_gpus_are_counted_without_cuda(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    program = here / "nvidia-smi"
+    program.write_text('#!/bin/sh\ntest "$1" = -L && echo "GPU 0: NVIDIA (UUID: GPU-1)\nGPU 1: NVIDIA (UUID: GPU-2)"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(here), prepend=":")
+    assert local.visible_gpus() == ("0", "1")
+
+
+def test_runs_of_several_gpus_each_have_their_own(
+    command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes a run, which train together; without CUDA, on the CPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    code, out, _ = command("-m", *tiny, "seed=0,1", "hydra.launcher.gpus_per_run=2")
+    assert code == 0, out
+    runs = summaries(here / "runs").values()
+    assert {summary["gpus"] for summary in runs} == {"0,1", "2,3"}
+    assert {summary["processes"] for summary in runs} == {2}
+    assert times_trained(here) == [1, 1]
+
+
+@pytest.fixture
+def composed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """What Hydra has composed."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    original, calls = ConfigLoaderImpl.load_sweep_config, []
+
+    def counted(self: ConfigLoaderImpl, master: object, overrides: list[str]) -> object:
+        calls.append(tuple(overrides))
+        return original(self, master, overrides)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
+    return calls
+
+
+def test_what_is_done_is_not_even_composed(
+    command: Callable, here: Path, composed: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replicates are composed once, a study that is done not at all; but again when a file of it has changed."""
+    monkeypatch.setattr(local, "train_study", lambda study, machine: study.begin() or asked.extend(study.todo) or 0)
+    asked: list[Run] = []
+    own = here / "own" / "study" / "mine.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("# @package _global_\nstudy: mine\nrecipe: {epochs: 3}\n")
+    study = ("-m", "study=mine", "rung=gelu,kernel_7", "seed=0,1,2", "--config-dir", str(own.parent.parent))
+    assert command(*study).code == 0
+    assert (len(asked), len(composed)) == (6, 2)
+    for run in asked:
+        mark(run, "done", top1=50.0)
+    asked.clear()
+    composed.clear()
+    assert command(*study).code == 0
+    assert (asked, composed) == ([], [])
+    assert command(*study[:3], "seed=0,3", *study[4:]).code == 0
+    assert [(run.seed, run.recipe.epochs) for run in asked] == [(3, 3), (3, 3)]
+    asked.clear()
+    own.write_text("# @package _global_\nstudy: mine\nrecipe: {epochs: 4}\n")
+    assert command(*study).code == 0
+    assert [run.recipe.epochs for run in asked] == [4] * 6
+
+
+def test_seed_that_something_hangs_on_is_composed_each_time(asked: Callable) -> None:
+    runs = asked("seed=0,3", "recipe.weight_decay=${seed}")
+    assert [(run.seed, run.recipe.weight_decay) for run in runs] == [(0, 0), (3, 3)]
