@@ -56,6 +56,8 @@ def in_one_line(error: BaseException, schema: type) -> str:
             return unknown_key(match[1], schema)
         if match := re.search(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):
             return f"{match[1] or match[2]} asks for several runs; add -m, or take one value (a list is [a,b])"
+        if match := re.match(r"In '(.+)': \w+ raised while composing config:\n(.+)", text):
+            return f"{match[1]}.yaml: {match[2]}"
         if match := re.search(r"Multiple values for (\S+?)\.? To override", text):
             return f"{match[1]} is chosen twice; name it once"
         if error.__cause__ is not None and "Error merging override" in text:
