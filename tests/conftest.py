@@ -86,6 +86,21 @@ def command(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 @pytest.fixture
+def asked(command: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Run]]:
+    """The runs that a study would train."""
+
+    def runs_of(*arguments: str) -> list[Run]:
+        studies = []
+        monkeypatch.setattr("experiments.study.Study.train", lambda study: studies.append(study))
+        monkeypatch.setattr("experiments.study.Study.conclude", lambda study: 0)
+        assert command("-m", *arguments).code == 0
+        [study] = studies
+        return study.runs
+
+    return runs_of
+
+
+@pytest.fixture
 def launch(here: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     """`python -m experiments.train ...` in a process of its own, in an empty working directory.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import roadmap
-from experiments.run import Run
 
 SEEDS = "seed=0,1,2"
 
@@ -96,21 +95,6 @@ def test_interrupted_study_records_its_runs_and_says_how_to_go_on(
     assert code == 130
     assert [summary["status"] for summary in summaries(here / "runs").values()] == ["unfinished"] * 2
     assert "interrupted; the same command goes on:" in out
-
-
-@pytest.fixture
-def asked(command: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Run]]:
-    """The runs that a study would train."""
-
-    def runs_of(*arguments: str) -> list[Run]:
-        studies = []
-        monkeypatch.setattr("experiments.study.Study.train", lambda study: studies.append(study))
-        monkeypatch.setattr("experiments.study.Study.conclude", lambda study: 0)
-        assert command("-m", *arguments).code == 0
-        [study] = studies
-        return study.runs
-
-    return runs_of
 
 
 def test_ladder_study_is_every_rung_three_times(asked: Callable) -> None:
