@@ -59,12 +59,12 @@ CHOICES = {
 }
 POSITIVE = (
     *("recipe.epochs", "recipe.batch_size", "recipe.erasing_count", "device_batch"),
-    *("resolution", "data.num_classes", "threads"),
+    *("resolution", "data.num_classes", "threads", "orders"),
 )
 FRACTIONS = ("data.holdout", "recipe.random_erasing", "recipe.label_smoothing", "recipe.momentum", "recipe.ema")
 NOT_NEGATIVE = (
     *("recipe.lr", "recipe.min_lr", "recipe.weight_decay", "recipe.mixup", "recipe.cutmix"),
-    *("workers", "seed", "checkpoint_minutes"),
+    *("workers", "seed", "order_seed", "checkpoint_minutes"),
 )
 FACTORS = ("recipe.layer_decay", "recipe.crop_pct", "recipe.mixup_prob", "recipe.mixup_switch_prob", "crop_pct")
 

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, get_type_hints
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from roadmap.designs import DesignError, did_you_mean
 from roadmap.steps import options
@@ -32,7 +33,7 @@ class DataError(RuntimeError):
     """An image that can't be read, or a stream that ends too soon. The message is one line and names it."""
 
 
-CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBaseException)
+CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBaseException, YAMLError)
 
 
 def refuse(error: Exception, schema: type) -> NoReturn:
@@ -45,9 +46,11 @@ def refuse(error: Exception, schema: type) -> NoReturn:
 def in_one_line(error: BaseException, schema: type) -> str:
     """What is wrong, where, and the nearest right word. `schema` is the configuration's root dataclass."""
     text = str(error)
+    if isinstance(error, YAMLError):
+        return f"not YAML: {' '.join(text.split())}"
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         group, _, option = error.missing_cfg_file.rpartition("/")
-        known = options(group) or error.options or ()
+        known = error.options or options(group)
         return f"unknown {group} {option!r}{did_you_mean(option, known)}{_listed(known)}"
     if isinstance(error, OverrideParseException):
         return f"cannot read the override {error.override!r}: {_first_line(error.message)}"
@@ -56,18 +59,26 @@ def in_one_line(error: BaseException, schema: type) -> str:
             return unknown_key(match[1], schema)
         if match := re.search(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):
             return f"{match[1] or match[2]} asks for several runs; add -m, or take one value (a list is [a,b])"
-        if match := re.match(r"In '(.+)': \w+ raised while composing config:\n(.+)", text):
-            return f"{match[1]}.yaml: {match[2]}"
         if match := re.search(r"Multiple values for (\S+?)\.? To override", text):
             return f"{match[1]} is chosen twice; name it once"
         if error.__cause__ is not None and "Error merging override" in text:
             override = text.removeprefix("Error merging override ").splitlines()[0]
             return f"{override}: {_first_line(str(error.__cause__))}"
+        if match := re.match(r"In '(.+)': \w+ raised while composing config:\s+(.+)\s+full_key: (.+)", text):
+            return f"conf file {match[1]}: {_in_file(match[2], match[3], schema)}"
     if isinstance(error, OmegaConfBaseException):
         key = getattr(error, "full_key", None)
         reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", _first_line(text))
         return f"{key}: {reason}" if key and not isinstance(error.__cause__, ValueError) else reason
     return _first_line(text)
+
+
+def _in_file(reason: str, key: str, schema: type) -> str:
+    if reason.startswith("Key ") and " not in " in reason:
+        return unknown_key(key, schema)
+    if key == "study" and "'DictConfig' to string" in reason:
+        return "its first line must be '# @package _global_'"
+    return f"{key}: {reason}"
 
 
 def unknown_key(key: str, schema: type) -> str:

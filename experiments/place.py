@@ -41,33 +41,48 @@ def find_place(
     return Place(rung.name if rung else None, steps, differs | ({"init": init} if init else {}))
 
 
+@cache
 def steps_of(regime: str, design: Design, recipe: str) -> tuple[str, ...] | None:
     """The steps that make this design in this regime, in the paper's order; None if none do."""
+    has = asdict(design) | {"recipe": recipe}
+    on = [step for step, sign in _signs(regime).items() if sign and sign.items() <= has.items()]
+    return tuple(on) if to_design(compose(regime, on).design) == design else None
+
+
+@cache
+def _signs(regime: str) -> dict[str, dict[str, Any]]:
+    """{step: what tells that it is on}: the values of the design that it sets, or the recipe."""
     start = to_design(compose(regime, ()).design)
-    on = []
+    signs = {}
     for step in (rung.name for rung in _ladder(regime)[1:]):
         flipped = compose(regime, [step])
         target = to_design(flipped.design)
         changed = [one.name for one in fields(Design) if getattr(target, one.name) != getattr(start, one.name)]
         telling = [name for name in changed if name != "width"] or changed  # a later step may widen further
         if step == "modern_recipe":
-            is_on = recipe == flipped.recipe.name
+            signs[step] = {"recipe": flipped.recipe.name}
         else:
-            is_on = bool(telling) and all(getattr(design, name) == getattr(target, name) for name in telling)
-        if is_on:
-            on.append(step)
-    return tuple(on) if to_design(compose(regime, on).design) == design else None
+            signs[step] = {name: getattr(target, name) for name in telling}
+    return signs
 
 
 def _differences(
     regime: str, steps: tuple[str, ...], design: Design, recipe: Recipe, data: Data, resolution: int
 ) -> dict[str, Any]:
-    shape = {"design": {"depths": list(design.depths), "width": design.width}}  # which some settings follow
-    expected = OmegaConf.merge(compose(regime, steps, recipe.name), shape)
-    usual = asdict(Recipe()) | OmegaConf.to_container(expected.recipe, resolve=True)
+    usual, size = _usual(regime, steps, design.depths, design.width, recipe.name)
     different = {f"recipe.{name}": value for name, value in asdict(recipe).items() if value != usual[name]}
     different |= {f"data.{name}": value for name in PARTS if (value := getattr(data, name)) != getattr(Data(), name)}
-    return different if resolution == expected.resolution else different | {"resolution": resolution}
+    return different if resolution == size else different | {"resolution": resolution}
+
+
+@cache
+def _usual(
+    regime: str, steps: tuple[str, ...], depths: tuple[int, ...], width: int, recipe: str
+) -> tuple[dict[str, Any], int]:
+    """The recipe's settings and the resolution as the regime has them for these steps and this recipe."""
+    shape = {"design": {"depths": list(depths), "width": width}}  # which some settings follow
+    expected = OmegaConf.merge(compose(regime, steps, recipe), shape)
+    return asdict(Recipe()) | OmegaConf.to_container(expected.recipe, resolve=True), expected.resolution
 
 
 @cache

@@ -18,6 +18,7 @@ from experiments.place import Place, find_place
 from experiments.settings import Data, Recipe
 from experiments.split import Split, split_batch, world_size
 from roadmap.designs import Design, DesignError
+from roadmap.sets import adopted
 from roadmap.steps import to_design
 
 
@@ -61,12 +62,17 @@ class Run:
 
     @property
     def label(self) -> str:
-        """What a person calls the network: rung, timm model, or the steps that are on."""
+        """What a person calls the network: rung, timm model, or the steps that are on or, if fewer, off."""
         if self.model != "design":
             return self.model
         if self.place.rung:
             return self.place.rung
-        return "+".join(self.place.steps) if self.place.steps else "design"
+        if not self.place.steps:
+            return "design"
+        missing = [step for step in adopted() if step not in self.place.steps]
+        if len(missing) <= 3 and len(self.place.steps) + len(missing) == len(adopted()):
+            return f"all-but-{'+'.join(missing)}"
+        return f"{'' if self.place.steps[1:] else 'only-'}{'+'.join(self.place.steps)}"  # a rung has its step's name
 
     @property
     def title(self) -> str:

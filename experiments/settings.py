@@ -120,6 +120,9 @@ class Config:
     device_batch: int | None = None
     sync_batch_norm: bool = False
     study: str = "custom"
+    orders: int = 16
+    """How many random orders of the steps `study=orderings` walks; `order_seed` draws others."""
+    order_seed: int = 0
     runs: str = "runs"
     device: str = "auto"
     threads: int | None = None

@@ -13,9 +13,10 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, refuse
+from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, SettingsError, refuse
 from experiments.run import to_run
 from experiments.settings import Config, register
 from roadmap.steps import CONF
@@ -23,8 +24,11 @@ from roadmap.steps import CONF
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def train_one(config: DictConfig) -> None:
+    asked = HydraConfig.get()
     try:
-        run = to_run(config, HydraConfig.get().overrides.task)
+        if asked.mode == RunMode.RUN and asked.sweeper.params:
+            raise SettingsError(f"study={asked.runtime.choices.study} asks for several runs; add -m")
+        run = to_run(config, asked.overrides.task)
     except CONFIGURATION_ERRORS as error:  # not left to Hydra, which would add a line of its own
         refuse(error, Config)
     from experiments.worker import train_here

@@ -7,16 +7,29 @@ for them).
 
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+from hydra._internal.config_repository import CachingConfigRepository
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+
+class ReadOnce(CachingConfigRepository):
+    """conf/ as it is when a study starts: Hydra alone would read each file anew for each job."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        return deepcopy(super().load_config(config_path))  # composing a job changes what it was given
+
+    def __deepcopy__(self, memo: dict) -> "ReadOnce":
+        return self
 
 
 @dataclass
@@ -28,7 +41,9 @@ class StudySweeper(BasicSweeper):
     """Hydra's basic sweeper; but it composes and writes nothing: the launcher composes and checks every job first."""
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        loader = self.hydra_context.config_loader
+        loader.repository = ReadOnce(loader.repository)
+        parser = OverridesParser.create(config_loader=loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         returns, first = [], 0
         for batch in self.split_arguments(overrides, self.max_batch_size):

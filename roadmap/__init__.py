@@ -11,6 +11,7 @@ Importing `roadmap` imports no torch; the names that need a network import it wh
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from roadmap import sets
 from roadmap.designs import Design, DesignError
 from roadmap.steps import Published, Rung, design, ladder, regimes
 
@@ -44,6 +45,7 @@ __all__ = [
     "ladder",
     "load_weights",
     "regimes",
+    "sets",
 ]  # fmt: skip
 
 

@@ -86,6 +86,20 @@ def command(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 @pytest.fixture
+def asked(command: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Run]]:
+    """The runs that a study would train."""
+
+    def runs_of(*arguments: str) -> list[Run]:
+        studies = []
+        monkeypatch.setattr("experiments.local.train_study", lambda study, machine: studies.append(study))
+        assert command("-m", *arguments).code == 0
+        [study] = studies
+        return study.todo
+
+    return runs_of
+
+
+@pytest.fixture
 def launch(here: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     """`python -m experiments.train ...` in a process of its own, in an empty working directory.
 

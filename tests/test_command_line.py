@@ -62,12 +62,15 @@ MISTAKES = [  # what was typed, what the line must say
     ("+rung=gelu", "rung is chosen twice"),
     ("step=[a", "cannot read the override 'step=[a'"),
     ("rung=gelu,kernel_7", "rung=gelu,kernel_7 asks for several runs; add -m"),
+    ("study=ladder", "study=ladder asks for several runs; add -m"),
     # in one job of a study: before any is trained
     ("-m rung=gelu,kernal_7", "unknown rung 'kernal_7'; did you mean 'kernel_7'?"),
     ("-m step=[gelu],[gleu]", "unknown step 'gleu'; did you mean 'gelu'?"),
     ("-m design.width=16,0", "design.width must be a positive integer, not 0"),
     ("-m step=[gelu],[kernel_5,kernel_7]", "steps kernel_5 and kernel_7 contradict each other"),
     ("-m rung=gelu,kernel_5 step=[gelu]", "name either the rung or all the steps, not both"),
+    ("-m study=orderings orders=0", "orders must be at least 1, not 0"),
+    ("-m study=sections rung=gelu", "name either the rung or all the steps, not both"),
     ("-m seed=0,abc", "seed=abc: "),
     ("-m seed=0,1 hydra.launcher.jobs=-1", "hydra.launcher.jobs must be at least 1, not -1"),
 ]

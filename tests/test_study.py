@@ -103,20 +103,6 @@ def test_interrupted_study_records_its_runs_and_says_how_to_go_on(
     assert "interrupted; the same command goes on:" in out
 
 
-@pytest.fixture
-def asked(command: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Run]]:
-    """The runs that a study would train."""
-
-    def runs_of(*arguments: str) -> list[Run]:
-        studies = []
-        monkeypatch.setattr("experiments.local.train_study", lambda study, machine: studies.append(study))
-        assert command("-m", *arguments).code == 0
-        [study] = studies
-        return study.todo
-
-    return runs_of
-
-
 def test_ladder_study_is_every_rung_three_times(asked: Callable) -> None:
     runs = asked("study=ladder")
     rungs = [rung.name for rung in roadmap.ladder("nano")]
