@@ -116,6 +116,7 @@ def start(asked: dict[str, Any], mode: str) -> wandb.Run:
         x_save_requirements=False,
         x_stats_pid=asked["process"],
         x_stats_track_process_tree=True,  # its loader workers
+        x_transaction_log_flush_interval=POLL,  # what W&B has not taken is on this disk, also if this process is ended
     )
     run = wandb.init(
         **{name: asked[name] for name in ("id", "project", "entity", "group", "name", "tags")},

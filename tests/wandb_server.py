@@ -38,6 +38,9 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def handle_error(self, *_: object) -> None:
+        """A client that goes away is none of the server's trouble."""
+
     def close(self) -> None:
         self.stopped.set()
         self.shutdown()
