@@ -16,6 +16,7 @@ from experiments.settings import (
     Config,
     Data,
     EvaluationConfig,
+    Logger,
     MutableDesign,
     Recipe,
     fraction_of_run,
@@ -27,7 +28,8 @@ from roadmap.steps import options, regimes, rung_steps
 
 def check_names(config: DictConfig) -> None:
     """Refuse what `+name=value` adds to the configuration and nothing reads."""
-    for path, schema in {"": Config, "design": MutableDesign, "recipe": Recipe, "data": Data}.items():
+    schemas = {"": Config, "design": MutableDesign, "recipe": Recipe, "data": Data, "logger": Logger}
+    for path, schema in schemas.items():
         known = {one.name for one in fields(schema)} | {"hydra"}
         for name in OmegaConf.select(config, path) if path else config:
             if name not in known:
@@ -56,6 +58,8 @@ CHOICES = {
     "data.reader": READERS,
     "data.broken": ("stop", "skip"),
     "device": ("auto", "cpu", "cuda", "mps"),
+    "logger.name": ("none", "wandb"),
+    "logger.mode": ("auto", "online", "offline"),
 }
 POSITIVE = (
     *("recipe.epochs", "recipe.batch_size", "recipe.erasing_count", "device_batch"),
@@ -135,6 +139,8 @@ def check_values(config: DictConfig) -> None:
         raise SettingsError(f"seed must be less than 2**63, not {config.seed}")
     if (policy := config.recipe.rand_augment) and not policy.startswith("rand-"):
         raise SettingsError(f"recipe.rand_augment must be null or like rand-m9-mstd0.5-inc1, not {policy!r}")
+    if not (project := config.logger.project) or len(project) > 128 or set(project) & set("/\\#?%:"):
+        raise SettingsError(f"logger.project must be 1 to 128 characters, none of / \\ # ? % :, not {project!r}")
     if len(config.recipe.betas) != 2:
         raise SettingsError(f"recipe.betas must be two numbers, not {config.recipe.betas}")
     for key, texts in {"recipe.warmup": [config.recipe.warmup], "recipe.drops": config.recipe.drops}.items():

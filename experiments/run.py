@@ -15,7 +15,7 @@ from experiments.checks import check_names, check_steps, check_values
 from experiments.errors import SettingsError
 from experiments.initial import Init, find_init
 from experiments.place import Place, find_place
-from experiments.settings import Data, Recipe
+from experiments.settings import Data, Logger, Recipe
 from experiments.split import Split, split_batch, world_size
 from roadmap.designs import Design, DesignError
 from roadmap.sets import adopted
@@ -48,6 +48,7 @@ class Run:
     gradient_checkpointing: bool
     checkpoint_minutes: float
     keep: str
+    logger: Logger
 
     @property
     def identity(self) -> str:
@@ -168,6 +169,7 @@ def to_run(config: DictConfig, overrides: Sequence[str] = (), processes: int | N
         gradient_checkpointing=config.gradient_checkpointing,
         checkpoint_minutes=config.checkpoint_minutes,
         keep=config.keep,
+        logger=OmegaConf.to_object(config.logger),
     )
     place = find_place(run.regime, run.design, run.recipe, run.data, run.resolution, config.init)
     return replace(run, place=place if run.model == "design" else Place(None, None, place.differs))

@@ -84,6 +84,20 @@ class Data:
     """What to do about an image that can't be read: stop, or skip."""
 
 
+@dataclass
+class Logger:
+    """Who is told of a run besides its record."""
+
+    name: str = "none"
+    """none, or wandb: a run at Weights & Biases."""
+    project: str = "convnext-roadmap"
+    entity: str | None = None
+    """The user or team whose project it is; null for the account's own."""
+    mode: str = "auto"
+    """online, offline (kept in the run's directory), or auto: as W&B's settings say, or else by whether there is an
+    account."""
+
+
 def _mutable_design() -> type:
     """`Design` as OmegaConf can override it: mutable, a literal as its base type. `to_design` validates and freezes."""
     plain = {"depths": list[int], "groups": Union[int, str]}  # noqa: UP007 - what OmegaConf understands
@@ -131,6 +145,7 @@ class Config:
     gradient_checkpointing: bool = False
     checkpoint_minutes: float = 10
     keep: str = "last"
+    logger: Logger = field(default_factory=Logger)
 
 
 @dataclass

@@ -21,6 +21,7 @@ from experiments.processes import joined
 from experiments.record import DoneError, LockedError, Record, is_done
 from experiments.run import Run
 from experiments.split import world_size
+from experiments.tracking import Tracker
 
 
 class Reporter:
@@ -34,6 +35,17 @@ class Reporter:
         hidden = self.console is None or not self.console.is_terminal
         self.bar = Bar(*columns, console=self.console, transient=True, disable=hidden)
         self.task = self.bar.add_task("", total=None)
+        self.tracker: Tracker | None = None
+
+    def follow(self, run: Run, record: Record) -> None:
+        """Have W&B follow the run, if it is asked to, until it is over."""
+        if run.logger.name == "wandb" and is_first():
+            self.tracker = Tracker(run, record, self.say)
+
+    def over(self) -> None:
+        """The record is finished."""
+        if self.tracker:
+            self.tracker.close()
 
     def say(self, line: str) -> None:
         self.log(line)
@@ -41,6 +53,8 @@ class Reporter:
             self.console.print(line, soft_wrap=True)
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        if self.tracker:
+            self.tracker.look()
         self.bar.update(self.task, description=f"epoch {epoch}  loss {loss:.3f}", completed=step, total=steps)
 
     def epoch(self, row: dict[str, float]) -> None:
@@ -80,6 +94,7 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
             if (refused := processes.of_first(refused)) is not None:
                 return refused
             reporter.say(f"training {run.directory}")
+            reporter.follow(run, record)
             with reporter.bar:
                 train(run, record, reporter, processes, stop.is_set)
     except BaseException as error:
@@ -96,9 +111,13 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
                 reporter.log(traceback.format_exc())
         except OSError as full:  # the disk, say: then the terminal is all that is left to tell it to
             print(f"error: {reason}; and it could not be recorded: {full}", file=sys.stderr)
-        stop.hand_over()
+        try:
+            stop.hand_over()
+        finally:
+            reporter.over()
         return code
     reporter.say(f"done: top-1 {record.summary['top1']:.2f} % in {record.summary['wall_seconds']:.0f} s")
+    reporter.over()
     return DONE
 
 

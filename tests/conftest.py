@@ -107,10 +107,16 @@ def launch(here: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     """
     started = []
 
-    def start(*arguments: str) -> subprocess.Popen:
+    def start(*arguments: str, **environment: str) -> subprocess.Popen:
         words = [sys.executable, "-m", "experiments.train", *arguments]
         process = subprocess.Popen(
-            words, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            words,
+            cwd=here,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
         started.append(process)
         return process

@@ -50,6 +50,12 @@ MISTAKES = [  # what was typed, what the line must say
     ("data.holdout=1.5", "data.holdout must be in [0, 1), not 1.5"),
     ("data.subset=0", "data.subset is the part of the training images to use, in (0, 1], not 0.0"),
     ("device=cudo", "device must be auto or cpu or cuda or mps, not 'cudo'; did you mean 'cuda'?"),
+    ("logger=wanb", "unknown logger 'wanb'; did you mean 'wandb'?"),
+    ("logger.name=wanb", "logger.name must be none or wandb, not 'wanb'; did you mean 'wandb'?"),
+    ("logger.mode=onlin", "logger.mode must be auto or online or offline, not 'onlin'; did you mean 'online'?"),
+    ("logger.project=a/b", "logger.project must be 1 to 128 characters, none of / \\ # ? % :, not 'a/b'"),
+    ("logger.project=", "logger.project must be 1 to 128 characters"),
+    ("+logger.team=me", "there is no setting 'team' in 'logger'"),
     ("seed=-1", "seed must be a finite number, 0 or more, not -1"),
     ("seed=9223372036854775808", "seed must be less than 2**63"),
     # what contradicts itself or can't be read
@@ -110,7 +116,7 @@ def test_help_and_mistakes_need_no_torch(here: Path) -> None:
 def test_help_names_every_group_and_study(command: Callable) -> None:
     code, out, _ = command("--help")
     assert code == 0
-    for group in ("data", "design", "recipe", "regime", "rung", "step", "study"):
+    for group in ("data", "design", "logger", "recipe", "regime", "rung", "step", "study"):
         assert f"\n{group}: {', '.join(options(group))}\n" in out
 
 

@@ -29,7 +29,10 @@ DECISIVE = [
     "resolution=64",
     "model=timm:resnet18",
 ]
-INDIFFERENT = ["device=cpu", "threads=3", "workers=2", "runs=elsewhere", "data.path=elsewhere", "study=ladder"]
+INDIFFERENT = [
+    *("device=cpu", "threads=3", "workers=2", "runs=elsewhere", "data.path=elsewhere", "study=ladder"),
+    *("logger=wandb", "logger.mode=offline", "logger.project=other", "logger.entity=me"),
+]
 
 
 @pytest.mark.parametrize("override", DECISIVE)
