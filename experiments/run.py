@@ -97,7 +97,7 @@ class Run:
         for name, defaults in {"design": Design(), "recipe": Recipe(), "data": Data()}.items():
             unset = _plain_value(asdict(defaults))
             decisive[name] = {key: value for key, value in decisive[name].items() if value != unset[key]}
-        for name in ("reader", "path", "broken"):  # how the data come here, not what they are
+        for name in ("reader", "path", "broken", "train_images", "val_images"):  # how they come here, or are counted
             decisive["data"].pop(name, None)
         del decisive["recipe"]["name"]  # what it says counts
         if self.model != "design":  # of a timm model, the recipe's stochastic depth alone counts
@@ -117,8 +117,9 @@ class Run:
         return {name: count for name, count in counts.items() if count != self.recipe.batch_size}
 
 
-def to_run(config: DictConfig, overrides: Sequence[str] = ()) -> Run:
-    """The run that a composed configuration asks for. `overrides` are those that Hydra composed it from.
+def to_run(config: DictConfig, overrides: Sequence[str] = (), processes: int | None = None) -> Run:
+    """The run that a composed configuration asks for, to be trained by so many processes together; by as many as were
+    started if not given. `overrides` are those that Hydra composed it from.
 
     Raises:
         SettingsError: if there is no such setting, or its value is impossible.
@@ -126,7 +127,7 @@ def to_run(config: DictConfig, overrides: Sequence[str] = ()) -> Run:
     check_names(config)
     check_steps(overrides)
     check_values(config)
-    split = split_batch(config.recipe.batch_size, config.device_batch, world_size())
+    split = split_batch(config.recipe.batch_size, config.device_batch, processes or world_size())
     if (config.recipe.mixup or config.recipe.cutmix) and split.device_batch % 2:
         raise SettingsError(
             "recipe.mixup and recipe.cutmix pair images, so the images that a device takes at once must be even, "
