@@ -1,4 +1,4 @@
-"""How many images a run trains on and evaluates on, without having them if that is stated; and whether they are here."""
+"""How many images a run trains on and evaluates on, without having them if that is stated; whether they are there."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import NamedTuple
 
 from experiments.errors import SettingsError
 from experiments.images import check_folders, load_images
-from experiments.settings import Data
+from experiments.settings import UNSTATED, Data
 
-UNSTATED = "?"
-"""For data.path where it was not said: what lies there is not looked for."""
 LOCAL = ("folder", "tar", "wds")
 """The readers whose data are files here, or nowhere; what the others lack they get."""
 

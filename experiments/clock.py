@@ -9,14 +9,19 @@ import torch
 from experiments.devices import device_name, pick_device
 from experiments.errors import SettingsError
 from experiments.network import Network
-from experiments.pace import Pace, between, measured, read_records, recorded, stated
+from experiments.pace import Pace, Sample, between, measured, read_records, recorded, stated
 from experiments.study import cores
 from roadmap.designs import did_you_mean
+
+AT_ONCE = {"cpu": 4e9, "mps": 4e10, "cuda": 1e12}
+"""Multiply-adds of a measured forward pass."""
+BUDGET = 10
+"""Seconds for all measurements together."""
 
 
 class Clock:
     """The paces of a study's networks: all from what was stated if anything was; else what records of the same network
-    on the same device say, and what was measured here of the rest within `seconds`.
+    on the same device say, and what was measured here of the rest.
 
     Raises:
         SettingsError: if a network of another name is stated, or the device is not here and nothing is stated.
@@ -27,7 +32,6 @@ class Clock:
         networks: Sequence[Network],
         images_per_second: Mapping[str | None, float],
         side_by_side: int | None,
-        seconds: float,
     ) -> None:
         run = networks[0].run
         self.is_stated = bool(images_per_second)
@@ -37,23 +41,37 @@ class Clock:
         self.threads = run.threads or _threads(self.side_by_side)
         self.devices = run.split.processes * (self.threads if self.unit == "core" else 1)
         """GPUs, or cores, of one run."""
-        self.paces = _stated(networks, images_per_second) if self.is_stated else self._found(networks, seconds)
+        self.paces = _stated(networks, images_per_second) if self.is_stated else self._found(networks)
 
-    def _found(self, networks: Sequence[Network], seconds: float) -> dict[str, Pace]:
+    def _found(self, networks: Sequence[Network]) -> dict[str, Pace]:
         records = {runs: read_records(runs) for runs in {network.run.runs for network in networks}}
         paces = {}
         for one in networks:
             if pace := recorded(records[one.run.runs], one.run, one.macs, self.device, self.threads):
                 paces[one.run.series] = pace
-        missing = [(one.run, one.macs, one.classes) for one in networks if one.left and one.run.series not in paces]
+        missing = [
+            Sample(one.run, one.macs, one.classes, self._at_once(one))
+            for one in networks
+            if one.left and one.run.series not in paces
+        ]
         if not missing:
             return paces
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            return paces | measured(missing, self.device, seconds)
+            return paces | measured(missing, self.device, BUDGET)
         finally:
             torch.set_num_threads(before)
+
+    def _at_once(self, network: Network) -> int:
+        """Images to measure with: enough to keep the device busy for a moment, an even number that it has room for."""
+        images = max(2, int(AT_ONCE[self.device.type] / network.macs) // 2 * 2)
+        if self.device.type == "cuda" and network.footprint.an_image:
+            free, _ = torch.cuda.mem_get_info(self.device)
+            images = min(
+                images, max(2, int((0.7 * free - network.footprint.fixed) / network.footprint.an_image) // 2 * 2)
+            )
+        return min(network.run.split.device_batch, images)
 
     def _gpus(self, processes: int) -> int:
         """Runs at a time that the GPUs here are enough for; one at a time if the study is to be trained elsewhere."""
@@ -79,7 +97,7 @@ class Clock:
             elif source == "recorded":
                 said.append(f"{_networks(ones)} as records of this device say")
             else:
-                threads = f", {self.threads} thread(s)" if self.unit == "core" else ""
+                threads = f", {self.threads} thread{'' if self.threads == 1 else 's'}" if self.unit == "core" else ""
                 said.append(f"{_networks(ones)} measured here ({device_name(self.device)}{threads})")
         return "; ".join(said) or "nowhere: all runs are done, on another device"
 

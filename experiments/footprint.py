@@ -54,7 +54,7 @@ def footprint(run: Run, num_classes: int, *, checkpointing: bool | None = None) 
     average = state if run.recipe.ema else 0
     halved = run.precision in HALVES
     forgetful = run.gradient_checkpointing if checkpointing is None else checkpointing
-    kept = _kept(network, run.resolution, forgetful)
+    kept = kept_for_backward(network, run.resolution, forgetful)
     return Footprint(
         fixed=state + parameters + optimizer + average + (parameters // 2 if halved else 0),  # autocast's own copy
         an_image=None if kept is None else kept // 2 if halved else kept,
@@ -63,7 +63,7 @@ def footprint(run: Run, num_classes: int, *, checkpointing: bool | None = None) 
     )
 
 
-def _kept(network: nn.Module, resolution: int, forgetful: bool) -> int | None:
+def kept_for_backward(network: nn.Module, resolution: int, forgetful: bool) -> int | None:
     """Bytes in float32 that a forward pass of training keeps for the backward pass, an image.
 
     Each storage counts once, and the parameters', which are there anyhow, not at all. Where blocks are `forgetful`,

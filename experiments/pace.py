@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +29,6 @@ from experiments.transforms import Finish, evaluation_transform, training_transf
 FORWARD = 1 / 3
 """Of a training step's time, the part of its forward pass: the backward pass has two products for each of its. Used
 where a training throughput is all that is known."""
-AT_ONCE = {"cpu": 4e9, "mps": 4e10, "cuda": 1e12}
-"""Multiply-adds of the images that are timed together."""
 TIMES = 8
 """How often, at most, what is timed is repeated."""
 IN_MEMORY = ("sample", "torchvision")
@@ -114,27 +112,37 @@ def _recorded(recipe: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[fl
 # What is measured here.
 
 
-def measured(asked: Sequence[tuple[Run, int, int]], device: torch.device, seconds: float) -> dict[str, Pace]:
-    """{series: pace} of as many of these (run, multiply-adds, classes) as `seconds` allow, and of one in any case: the
-    cheapest, the dearest, then always what is farthest from those."""
-    ends, waiting, known = time.perf_counter() + seconds, [*asked], {}
-    share, spent = seconds / max(len(asked), 1), 0.0
+class Sample(NamedTuple):
+    """What is to be measured."""
+
+    run: Run
+    macs: int
+    classes: int
+    at_once: int
+    """Images a pass: fewer than a run takes at once are enough, and fit."""
+
+
+def measured(samples: Sequence[Sample], device: torch.device, seconds: float) -> dict[str, Pace]:
+    """{series: pace} of as many as `seconds` allow, and of one in any case: the cheapest, the dearest, then always
+    what is farthest from those."""
+    ends, waiting, known = time.perf_counter() + seconds, [*samples], {}
+    share, spent = seconds / max(len(samples), 1), 0.0
     while waiting:
         done = [pace.macs for pace in known.values()]
-        chosen = max(waiting, key=lambda one: min((abs(one[1] - macs) for macs in done), default=-one[1]))
-        waiting.remove(chosen)
-        run, macs, classes = chosen
+        one = max(waiting, key=lambda it: min((abs(it.macs - macs) for macs in done), default=-it.macs))
+        waiting.remove(one)
         left = ends - time.perf_counter()
-        if known and spent * macs > left:
+        if known and spent * one.macs > left:
             continue
         began = time.perf_counter()
-        known[run.series] = measure(run, macs, classes, device, min(share, left))
-        spent = (time.perf_counter() - began) / macs
+        known[one.run.series] = measure(one, device, min(share, left))
+        spent = (time.perf_counter() - began) / one.macs
     return known
 
 
-def measure(run: Run, macs: int, classes: int, device: torch.device, seconds: float) -> Pace:
+def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
     """Time real passes, updates and evaluations of the run's network on noise, for about so many seconds."""
+    run, macs, classes, at_once = sample
     set_precision(run.precision)
     precision, processes = partial(autocast, run.precision, device), Processes(device)
     network = make_network(run, classes)
@@ -144,7 +152,6 @@ def measure(run: Run, macs: int, classes: int, device: torch.device, seconds: fl
     optimizer, average = make_optimizer(run.recipe, network), make_average(run.recipe, network)
     objective, finish = Objective(run.recipe, classes), Finish(run.recipe, run.seed, device)
     loads = loader_workers(run.workers, in_memory=run.data.reader in IN_MEMORY) == 0
-    at_once = min(run.split.device_batch, max(2, int(AT_ONCE[device.type] / macs) // 2 * 2))
     batches = _batches(run, at_once, classes, processes, loads)
 
     def train() -> None:

@@ -13,13 +13,14 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import train
 from experiments.checks import check_names
-from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line
+from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line, refuse
 from experiments.run import Run, to_run
-from experiments.settings import Config
+from experiments.settings import UNSTATED, Config
 from roadmap.steps import CONF
 
 PAGE = """\
@@ -38,23 +39,29 @@ def plan_with(options: argparse.Namespace) -> Callable[[], None]:
     """Hydra's task function, with `of_study` for the launchers (hydra_plugins/study.py)."""
 
     def plan_one(config: DictConfig) -> None:
-        if code := plan([config], options, side_by_side=1):
+        try:
+            code = plan([(config, HydraConfig.get().overrides.task)], options, side_by_side=1)
+        except CONFIGURATION_ERRORS as error:  # not left to Hydra, which would add a line of its own
+            refuse(error, Config)
+        if code:
             sys.exit(code)
 
     def plan_several(configs: Sequence[DictConfig], launcher: Any) -> int:
-        return plan(configs, options, launcher.jobs, getattr(launcher, "processes", None))
+        asked = [(config, config.hydra.overrides.task) for config in configs]
+        return plan(asked, options, launcher.jobs, getattr(launcher, "processes", None))
 
     plan_one.of_study = plan_several
     return hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(plan_one)
 
 
 def plan(
-    configs: Sequence[DictConfig],
+    asked: Sequence[tuple[DictConfig, Sequence[str]]],
     options: argparse.Namespace,
     side_by_side: int | None = None,
     processes: int | None = None,
 ) -> int:
-    """Price what these configurations ask for, so many runs at a time, each trained by so many processes, and show it.
+    """Price what is asked for, each a configuration and the overrides that it was composed from, so many runs at a
+    time, each trained by so many processes; and show it. Returns the exit code.
 
     Raises:
         SettingsError, DesignError: if none of them can be priced; or for a name that nothing reads.
@@ -62,12 +69,12 @@ def plan(
     if side_by_side is not None and side_by_side < 1:
         raise SettingsError(f"hydra.launcher.jobs must be at least 1, not {side_by_side}")
     runs, refused = {}, []
-    for config in configs:
-        run, refusal = _asked(config, processes)
+    for config, overrides in asked:
+        run, refusal = _asked(config, overrides, processes)
         if run:
             runs[run.identity] = run if options.images is None else _with_images(run, *options.images)
         if refusal:
-            refused.append((run.title if run else " ".join(config.hydra.overrides.task), refusal))
+            refused.append((run.title if run else " ".join(overrides), refusal))
     if not runs:
         raise SettingsError(refused[0][1])
     from experiments.price import Terms, price
@@ -82,18 +89,17 @@ def plan(
     return FAILED if found.problems else DONE
 
 
-def _asked(config: DictConfig, processes: int | None) -> tuple[Run | None, str | None]:
+def _asked(config: DictConfig, overrides: Sequence[str], processes: int | None) -> tuple[Run | None, str | None]:
     """The run that a configuration asks for, and why the launch would refuse it. One that it would refuse for where
     the data are or how a step is split is priced without."""
     check_names(config)
-    overrides = config.hydra.overrides.task
     try:
         return to_run(config, overrides, processes), None
     except CONFIGURATION_ERRORS as error:
         refusal = in_one_line(error, Config)
     mended = config.copy()
     if OmegaConf.is_missing(mended.data, "path") or mended.data.path is None:
-        mended.data.path = "?"
+        mended.data.path = UNSTATED
     mended.device_batch = None
     try:
         return to_run(mended, overrides, processes=1), refusal

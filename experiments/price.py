@@ -35,8 +35,6 @@ class Terms:
     """{network: training throughput of one device}, None being the first network; found here if there are none."""
     memory: float | None = None
     """GB of one device."""
-    seconds: float = 10
-    """For all measurements together."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ def price(runs: Sequence[Run], terms: Terms, refused: Sequence[Finding] = ()) ->
     warnings = [(it.title, _unknown(it)) for it in networks if None in (it.amounts.training, it.amounts.evaluation)]
     clock, unknown = None, ""
     try:
-        clock = Clock(networks, terms.images_per_second, terms.side_by_side, terms.seconds)
+        clock = Clock(networks, terms.images_per_second, terms.side_by_side)
     except SettingsError as error:
         if terms.images_per_second:
             raise
@@ -142,20 +140,21 @@ def price(runs: Sequence[Run], terms: Terms, refused: Sequence[Finding] = ()) ->
         disk_bytes=need,
         free_bytes=free,
         note=clock.note(networks) if clock else "unknown",
-        warnings=lines(warnings, len(networks)),
-        problems=lines(problems, len(networks)),
+        warnings=_lines(warnings, networks),
+        problems=_lines(problems, networks),
     )
 
 
-def lines(findings: Sequence[Finding], networks: int) -> tuple[str, ...]:
+def _lines(findings: Sequence[Finding], networks: Sequence[Network]) -> tuple[str, ...]:
     """A line for each different finding, with whom it concerns unless that is everyone."""
-    concerned: dict[str, list[str]] = {}
+    everyone = {network.title for network in networks}
+    concerned: dict[str, dict[str, None]] = {}
     for title, finding in findings:
-        concerned.setdefault(finding, []).append(title)
+        concerned.setdefault(finding, {})[title] = None
     said = []
-    for finding, titles in concerned.items():
+    for finding, titles in ((finding, [*titles]) for finding, titles in concerned.items()):
         whom = ", ".join(titles[:3]) + (f" and {len(titles) - 3} more" if len(titles) > 3 else "")
-        said.append(finding if len(titles) == networks else f"{whom}: {finding}")
+        said.append(finding if everyone == {*titles} else f"{whom}: {finding}")
     return tuple(said)
 
 

@@ -52,15 +52,19 @@ def sums(price: Price) -> list[str]:
     runs, done = (sum(getattr(row, name) for row in price.rows) for name in ("runs", "done"))
     partly = sum(row.partly for row in price.rows)
     exist = f"{done} done already" + (f", ({partly}) partly trained" if partly else "")
-    at_a_time = f"{price.side_by_side} at a time, {price.devices} {price.unit}{'s' if price.devices > 1 else ''} each"
+    at_a_time = f"{price.side_by_side} at a time, {_some(price.devices, price.unit)} each"
     return [
-        f"{runs} runs of {len(price.rows)} networks: {exist}",
+        f"{_some(runs, 'run')} of {_some(len(price.rows), 'network')}: {exist}",
         f"{price.unit}-hours: {_hours(price.hours_in_all)} in all, {_hours(price.hours_left)} left; "
         f"{_clock(price.wall_seconds)} until all are done, {at_a_time}",
         f"hours from: {price.note}",
         f"images: {_images(price)}",
         f"disk: up to {_bytes(price.disk_bytes)} of {_bytes(price.free_bytes)} free",
     ]
+
+
+def _some(count: int, name: str) -> str:
+    return f"{count} {name}{'' if count == 1 else 's'}"
 
 
 def _done(row: Row) -> str:

@@ -19,6 +19,9 @@ READERS = ("sample", "torchvision", "folder", "tar", "hfds", "wds", "hfids")
 STREAMS = ("wds", "hfids")
 """Those of READERS whose images come in an order of their own, once an epoch."""
 
+UNSTATED = "?"
+"""For data.path where experiments.plan goes without."""
+
 
 @dataclass
 class Recipe:

@@ -30,6 +30,7 @@ DECISIVE = [
     "model=timm:resnet18",
 ]
 INDIFFERENT = ["device=cpu", "threads=3", "workers=2", "runs=elsewhere", "data.path=elsewhere", "study=ladder"]
+INDIFFERENT += ["data.train_images=5", "data.val_images=5"]
 
 
 @pytest.mark.parametrize("override", DECISIVE)
