@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -41,6 +42,8 @@ class Clock:
         self.threads = run.threads or _threads(self.side_by_side)
         self.devices = run.split.processes * (self.threads if self.unit == "core" else 1)
         """GPUs, or cores, of one run."""
+        self.busy = False
+        """Whether something else ran on the cores that were measured."""
         self.paces = _stated(networks, images_per_second) if self.is_stated else self._found(networks)
 
     def _found(self, networks: Sequence[Network]) -> dict[str, Pace]:
@@ -56,6 +59,7 @@ class Clock:
         ]
         if not missing:
             return paces
+        self.busy = self.unit == "core" and os.getloadavg()[0] > cores()
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:

@@ -30,6 +30,8 @@ class Footprint:
     """Of the device's memory, however many images it takes at once."""
     an_image: int | None
     """Kept for the backward pass, for each image that a device takes at once; None where that can't be counted."""
+    an_image_at_least: int | None
+    """The same with gradient_checkpointing=true."""
     weights: int
     """Of the weights files of a run that is done."""
     checkpoint: int
@@ -44,8 +46,7 @@ class Footprint:
         return max((one for one in powers if (self.memory(one) or 0) <= memory), default=0)
 
 
-def footprint(run: Run, num_classes: int, *, checkpointing: bool | None = None) -> Footprint:
-    """`checkpointing` instead of the run's own gradient_checkpointing, if given."""
+def footprint(run: Run, num_classes: int) -> Footprint:
     with torch.device("meta"):
         network = make_network(run, num_classes)
     parameters = sum(one.nbytes for one in network.parameters())
@@ -53,60 +54,58 @@ def footprint(run: Run, num_classes: int, *, checkpointing: bool | None = None) 
     optimizer = parameters * (2 if run.recipe.optimizer == "adamw" else int(run.recipe.momentum > 0))
     average = state if run.recipe.ema else 0
     halved = run.precision in HALVES
-    forgetful = run.gradient_checkpointing if checkpointing is None else checkpointing
-    kept = kept_for_backward(network, run.resolution, forgetful)
+    kept = [one and one // (2 if halved else 1) for one in kept_for_backward(network, run.resolution)]
     return Footprint(
         fixed=state + parameters + optimizer + average + (parameters // 2 if halved else 0),  # autocast's own copy
-        an_image=None if kept is None else kept // 2 if halved else kept,
+        an_image=kept[run.gradient_checkpointing],
+        an_image_at_least=kept[True],
         weights=state + average,
         checkpoint=state + optimizer + average,
     )
 
 
-def kept_for_backward(network: nn.Module, resolution: int, forgetful: bool) -> int | None:
-    """Bytes in float32 that a forward pass of training keeps for the backward pass, an image.
+def kept_for_backward(network: nn.Module, resolution: int) -> tuple[int | None, int | None]:
+    """Bytes in float32 that a forward pass of training keeps for the backward pass, an image: as it is; and where
+    blocks forget (`devices.forget_activations`) all but their inputs, and one at a time, the largest, runs again.
 
-    Each storage counts once, and the parameters', which are there anyhow, not at all. Where blocks are `forgetful`,
-    that is what lies between them, and what the largest of them keeps while it runs again.
+    Each storage counts once, and the parameters', which are there anyhow, not at all.
     """
     blocks = [module for module in network.modules() if isinstance(module, Block)]
-    if forgetful and not blocks:  # which parts of a model of timm's forget is known to it alone
-        return None
     own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
     storages: dict[int, torch.UntypedStorage] = {}  # held: a freed one's address would be another's soon
-    between: set[int] = set()
-    inside: dict[Block, set[int]] = {block: set() for block in blocks}
-    at: list[Block] = []
+    inputs: set[int] = set()
+    saved: dict[Block | None, set[int]] = {block: set() for block in [None, *blocks]}  # None: outside of blocks
+    at: list[Block | None] = [None]
 
-    def keep(tensor: Tensor, where: set[int]) -> None:
+    def note(tensor: Tensor, where: set[int]) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
             storages[storage._cdata] = storage
             where.add(storage._cdata)
-
-    def pack(tensor: Tensor) -> Tensor:
-        keep(tensor, inside[at[-1]] if at else between)
         return tensor
 
-    def enter(block: Block, inputs: tuple[Tensor]) -> None:
-        keep(inputs[0], between)
+    def enter(block: Block, arguments: tuple[Tensor]) -> None:
+        note(arguments[0], inputs)
         at.append(block)
 
-    hooks = [block.register_forward_pre_hook(enter) for block in blocks if forgetful]
-    hooks += [block.register_forward_hook(lambda *_: at.pop() and None) for block in blocks if forgetful]
-    images = torch.empty(IMAGES, 3, resolution, resolution, device="meta")
+    def leave(*_: object) -> None:
+        at.pop()
+
+    def size(which: set[int]) -> int:
+        return sum(storages[one].nbytes() for one in which)
+
+    hooks = [block.register_forward_pre_hook(enter) for block in blocks]
+    hooks += [block.register_forward_hook(leave) for block in blocks]
     try:
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = network.train()(images).sum()
+        with saved_tensors_hooks(lambda tensor: note(tensor, saved[at[-1]]), lambda tensor: tensor):
+            network.train()(torch.empty(IMAGES, 3, resolution, resolution, device="meta"))
     except RuntimeError:  # an operation that the meta device doesn't have
-        return None
+        return None, None
     finally:
         for hook in hooks:
             hook.remove()
-    del loss
-    largest = max((_bytes(storages, one - between) for one in inside.values()), default=0)
-    return (_bytes(storages, between) + largest) // IMAGES
-
-
-def _bytes(storages: dict[int, torch.UntypedStorage], which: set[int]) -> int:
-    return sum(storages[one].nbytes() for one in which)
+    everything = size(set().union(*saved.values())) // IMAGES
+    if not blocks:  # which parts of a model of timm's forget is known to it alone
+        return everything, None
+    between = inputs | saved.pop(None)
+    return everything, (size(between) + max(size(one - between) for one in saved.values())) // IMAGES

@@ -15,7 +15,6 @@ from experiments.amounts import amounts
 from experiments.checkpoint import KEPT
 from experiments.clock import Clock
 from experiments.errors import SettingsError
-from experiments.footprint import footprint
 from experiments.network import Network, count
 from experiments.run import Run
 
@@ -124,6 +123,9 @@ def price(runs: Sequence[Run], terms: Terms, refused: Sequence[Finding] = ()) ->
             raise
         unknown = f"{error}; or state --images-per-second of the one that will train"
         problems += [(it.title, unknown) for it in networks]
+    if clock and clock.busy:
+        busy = "others kept this machine busy while it was measured: on an idle one the hours are fewer"
+        warnings += [(it.title, busy) for it in networks]
     rows = [_row(network, clock) for network in networks]
     problems += _memory_problems(networks, terms.memory or _memory_here(clock))
     side_by_side = clock.side_by_side if clock else terms.side_by_side or 1
@@ -222,8 +224,9 @@ def _memory_problems(networks: Sequence[Network], memory: float | None) -> list[
         if fitting := one.footprint.fitting(at_once, memory * GB):
             remedies.append(f"device_batch={fitting}")
         if not run.gradient_checkpointing and not run.compile:
-            less = footprint(run, one.classes, checkpointing=True).memory(at_once)
-            remedies += ["gradient_checkpointing=true"] if less and less <= memory * GB else []
+            least = one.footprint.an_image_at_least
+            fits = least and one.footprint.fixed + at_once * least <= memory * GB
+            remedies += ["gradient_checkpointing=true"] if fits else []
         todo = f"take {' or '.join(remedies)}" if remedies else "its weights alone are too much, or nearly so"
         findings.append((one.title, f"{at_once} images at once need more than {memory:g} GB of memory; {todo}"))
     return findings

@@ -55,8 +55,8 @@ def sums(price: Price) -> list[str]:
     at_a_time = f"{price.side_by_side} at a time, {_some(price.devices, price.unit)} each"
     return [
         f"{_some(runs, 'run')} of {_some(len(price.rows), 'network')}: {exist}",
-        f"{price.unit}-hours: {_hours(price.hours_in_all)} in all, {_hours(price.hours_left)} left; "
-        f"{_clock(price.wall_seconds)} until all are done, {at_a_time}",
+        f"{price.unit}-hours: {_hours(price.hours_in_all)} in all, {_hours(price.hours_left)} left",
+        f"time: {_clock(price.wall_seconds)} until all are done, {at_a_time}",
         f"hours from: {price.note}",
         f"images: {_images(price)}",
         f"disk: up to {_bytes(price.disk_bytes)} of {_bytes(price.free_bytes)} free",

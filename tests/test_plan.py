@@ -215,7 +215,7 @@ def test_memory_of_two_layers_is_as_by_hand() -> None:
     with torch.device("meta"):
         convs = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, padding=1)]
         network = nn.Sequential(*convs)
-    assert kept_for_backward(network, 8, forgetful=False) == 4 * 8 * 8 * (3 + 4)
+    assert kept_for_backward(network, 8) == (4 * 8 * 8 * (3 + 4), None)
 
 
 @pytest.mark.parametrize("forgetful", [False, True])
@@ -256,7 +256,7 @@ def test_halves_and_checkpointing_take_less(run_of: Callable) -> None:
     assert half.fixed - plain.fixed == weights // 2
     forgetful = footprint(run_of(*asked, "gradient_checkpointing=true"), 10)
     assert forgetful.an_image < plain.an_image / 3
-    assert footprint(run_of(*asked), 10, checkpointing=True) == forgetful
+    assert plain.an_image_at_least == forgetful.an_image
 
 
 def test_memory_that_is_not_there_is_a_problem_with_remedies_that_help(planned: Callable) -> None:
@@ -328,7 +328,8 @@ def test_plan_of_one_run_is_legible_in_80_columns(
     assert max(map(len, (head, names, rule, row))) <= 80
     assert row.startswith("separate_downsampling  ")
     assert "separate_downsampling" in row
-    assert any(line.startswith("core-hours: ") and "2 cores each" in line for line in sums)
+    assert any(line.startswith("core-hours: ") for line in sums)
+    assert any(line.endswith("1 at a time, 2 cores each") for line in sums)
     assert not list(here.iterdir())
 
 
