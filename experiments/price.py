@@ -198,7 +198,7 @@ def _row(network: Network, clock: Clock | None) -> Row:
         training_images=network.amounts.training,
         evaluation_images=network.amounts.evaluation,
         seconds=seconds,
-        seconds_left=None if seconds is None else seconds * sum(left.values()),
+        seconds_left=seconds and seconds * sum(left.values()) if left else 0.0,
         pace=pace and pace.source,
         memory_bytes=network.footprint.memory(run.split.device_batch),
         weights_bytes=network.footprint.weights,
@@ -253,7 +253,7 @@ def _free(runs: Path) -> int:
 
 def _wall(networks: Sequence[Network], rows: Sequence[Row], side_by_side: int) -> float | None:
     """Seconds until the last run is done if each, in the order of the study, begins when another ends."""
-    if _sum(row.seconds for row in rows) is None:
+    if _sum(row.seconds_left for row in rows) is None:
         return None
     ends = [0.0] * side_by_side
     for network, row in zip(networks, rows, strict=True):

@@ -169,6 +169,9 @@ def test_run_that_was_trained_is_what_the_plan_says(
     [row] = planned(*asked, "--json").price["rows"]
     assert (row["done"], row["partly"]) == (0, 1)
     assert row["seconds_left"] == pytest.approx(summary["seconds_per_epoch"])
+    path.write_text(json.dumps(summary | {"device": "a GPU"}))  # done elsewhere: nothing is left to measure for
+    found = planned(*asked, "--json")
+    assert (found.rows.popitem()[1]["pace"], found.price["hours_left"], found.price["wall_seconds"]) == (None, 0, 0)
     path.write_text(json.dumps(summary | {"status": "unfinished", "device": "a GPU"}))
     assert planned(*asked, "--json").price["rows"][0]["pace"] == "measured"
 
