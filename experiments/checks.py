@@ -63,7 +63,7 @@ CHOICES = {
 }
 POSITIVE = (
     *("recipe.epochs", "recipe.batch_size", "recipe.erasing_count", "device_batch"),
-    *("resolution", "data.num_classes", "threads", "orders"),
+    *("resolution", "data.num_classes", "data.train_images", "data.val_images", "threads", "orders"),
 )
 FRACTIONS = ("data.holdout", "recipe.random_erasing", "recipe.label_smoothing", "recipe.momentum", "recipe.ema")
 NOT_NEGATIVE = (

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from experiments.errors import DataError, SettingsError
 from experiments.images import ArrayImages, BrokenImageError, Images, Stream, load_images
+from experiments.machine import cores
 from experiments.processes import Processes
 from experiments.randomness import Purpose, derive, permutation, preserved, seed_cpu
 from experiments.run import Run
@@ -284,9 +285,8 @@ def loader_workers(asked: int | None, *, in_memory: bool) -> int:
     """As many loader workers as were asked for; else none for images in memory, and for files a core each."""
     if asked is not None:
         return asked
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
-    return 0 if in_memory else max(1, cores // here)
+    return 0 if in_memory else max(1, cores() // here)
 
 
 def split(labels: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:

@@ -136,12 +136,26 @@ def load_images(data: Data) -> tuple[Images, Images] | tuple[Stream, Stream]:
     """
     parts = _load(data.reader, data.name, data.path, data.train, data.val, data.num_classes)
     for part in parts:
-        if data.num_classes not in (None, part.classes):
-            raise SettingsError(
-                f"data.num_classes={data.num_classes}, but {data.path or data.name} has {part.classes} classes; "
-                "leave data.num_classes=null to take it from the data"
-            )
+        _check_classes(data, part.classes)
     return parts
+
+
+def check_folders(data: Data) -> None:
+    """Whether the class folders of data.reader=folder are where they should be, without a look at what is in them.
+
+    Raises:
+        SettingsError: if not, as `load_images` would.
+    """
+    _, classes = _class_folders_of_parts(Path(data.path).expanduser(), data.train, data.val)
+    _check_classes(data, len(classes))
+
+
+def _check_classes(data: Data, classes: int) -> None:
+    if data.num_classes not in (None, classes):
+        raise SettingsError(
+            f"data.num_classes={data.num_classes}, but {data.path or data.name} has {classes} classes; "
+            "leave data.num_classes=null to take it from the data"
+        )
 
 
 @lru_cache(maxsize=1)  # a run asks for its data more than once; 1.3 million files are listed in seconds
@@ -230,24 +244,30 @@ def _folder(path: Path, train: str, val: str) -> tuple[FolderImages, FolderImage
     """`path/train/<class>/**/*.jpg` and the same of `val`: order and labels are those of torchvision's ImageFolder."""
     from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-    if not path.is_dir():
-        raise SettingsError(f"data.path={path} is not a folder")
-    roots = [path / train, path / val]
-    classes = [_class_folders(root, key) for root, key in zip(roots, ("train", "val"), strict=True)]
-    same_classes(*classes, *map(str, roots))
+    roots, classes = _class_folders_of_parts(path, train, val)
+    index = {name: label for label, name in enumerate(classes)}
     parts = []
     for root in roots:
-        index = {name: label for label, name in enumerate(classes[0])}
         samples = make_dataset(root, index, IMG_EXTENSIONS, allow_empty=True)
         labels = np.fromiter((label for _, label in samples), np.int64, len(samples))
         counts = np.bincount(labels, minlength=len(index))
         if not counts.all():
-            empty = root / classes[0][int(counts.argmin())]
+            empty = root / classes[int(counts.argmin())]
             raise SettingsError(f"the class folder {empty} has no images ({', '.join(IMG_EXTENSIONS)})")
         inside = len(os.path.join(root, ""))
         paths = np.array([os.fsencode(name[inside:]) for name, _ in samples])
         parts.append(FolderImages(root, paths, labels, len(index)))
     return tuple(parts)
+
+
+def _class_folders_of_parts(path: Path, train: str, val: str) -> tuple[list[Path], list[str]]:
+    """The folders of the two parts, and their class folders' names."""
+    if not path.is_dir():
+        raise SettingsError(f"data.path={path} is not a folder")
+    roots = [path / train, path / val]
+    classes = [_class_folders(root, key) for root, key in zip(roots, ("train", "val"), strict=True)]
+    same_classes(*classes, *map(str, roots))
+    return roots, classes[0]
 
 
 def _class_folders(root: Path, key: str) -> list[str]:

@@ -9,11 +9,10 @@ import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections import deque
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
@@ -23,7 +22,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.errors import DONE, INTERRUPTED, LOCKED, SettingsError
+from experiments.errors import DONE, INTERRUPTED, LOCKED
+from experiments.machine import Machine
 from experiments.record import is_done, read_summary
 from experiments.run import Run
 from experiments.settings import IN_MEMORY
@@ -32,59 +32,6 @@ from experiments.study import Member, Study, command
 
 POLL = 0.5
 """Seconds between two looks at the running runs."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """How a machine is shared among runs."""
-
-    side_by_side: int
-    """Runs at a time."""
-    gpus: tuple[tuple[str, ...], ...]
-    """Those of each place; empty on a machine without."""
-    threads: int
-    """Of each process of a run."""
-
-
-def share(runs: int, jobs: int | None, gpus_per_run: int) -> Machine:
-    """Share this machine among a study of so many runs: its GPUs, or else its cores, as evenly as they go.
-
-    Raises:
-        SettingsError: if there are fewer GPUs than a run, or than `jobs` runs, would take.
-    """
-    if jobs is not None and jobs < 1:
-        raise SettingsError(f"hydra.launcher.jobs must be at least 1, not {jobs}")
-    if gpus_per_run < 1:
-        raise SettingsError(f"hydra.launcher.gpus_per_run must be at least 1, not {gpus_per_run}")
-    gpus = visible_gpus()
-    if not gpus:
-        if gpus_per_run > 1:
-            raise SettingsError(f"hydra.launcher.gpus_per_run={gpus_per_run}, but there is no GPU here")
-        places = jobs or min(cores(), max(1, runs))
-        return Machine(places, (), max(1, cores() // places))
-    places = jobs or len(gpus) // gpus_per_run
-    if (needed := max(1, places) * gpus_per_run) > len(gpus):
-        raise SettingsError(
-            f"{max(1, places)} run(s) of {gpus_per_run} GPU(s) at a time need {needed} GPUs, and "
-            f"there are {len(gpus)}; change hydra.launcher.jobs or hydra.launcher.gpus_per_run"
-        )
-    own = tuple(gpus[place * gpus_per_run : (place + 1) * gpus_per_run] for place in range(places))
-    return Machine(places, own, max(1, cores() // (places * gpus_per_run)))
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """The GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them. Asks no CUDA: the launcher must not hold one."""
-    if (stated := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return tuple(one.strip() for one in stated.split(",") if one.strip() not in ("", "-1", "NoDevFiles"))
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    return tuple(str(number) for number, _ in enumerate(line for line in listed.splitlines() if line[:4] == "GPU "))
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def train_study(study: Study, machine: Machine) -> int:

@@ -104,7 +104,7 @@ class Run:
         for name, defaults in {"design": Design(), "recipe": Recipe(), "data": Data()}.items():
             unset = _plain_value(asdict(defaults))
             decisive[name] = {key: value for key, value in decisive[name].items() if value != unset[key]}
-        for name in ("reader", "path", "broken"):  # how the data come here, not what they are
+        for name in ("reader", "path", "broken", "train_images", "val_images"):  # how they come here, or are counted
             decisive["data"].pop(name, None)
         del decisive["recipe"]["name"]  # what it says counts
         if self.model != "design":  # of a timm model, the recipe's stochastic depth alone counts

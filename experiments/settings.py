@@ -21,6 +21,9 @@ IN_MEMORY = ("sample", "torchvision")
 STREAMS = ("wds", "hfids")
 """Those of READERS whose images come in an order of their own, once an epoch."""
 
+UNSTATED = "?"
+"""For data.path where experiments.plan goes without."""
+
 
 @dataclass
 class Recipe:
@@ -76,6 +79,9 @@ class Data:
     """The two parts: of a folder, its subfolders; elsewhere, the reader's names of its splits."""
     num_classes: int | None = None
     """Stated for known datasets, so that a study can be priced without them; null: as the data has."""
+    train_images: int | None = None
+    val_images: int | None = None
+    """Likewise: how many the two parts have, whole. Read by experiments.plan alone, and not in a run's identity."""
     subset: float = 1.0
     """The part of the training images to train on, class-balanced."""
     holdout: float = 0.0

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -28,6 +28,8 @@ from experiments.split import world_size
 
 Overrides = Sequence[str]
 """Of one job, as Hydra's sweeper makes them."""
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,14 @@ def find_study(
     """
     if world_size() > 1:
         raise SettingsError("a study starts its runs itself; under torchrun or srun start one run, without -m")
-    manifest, composed = Manifest(config, processes), Composed(compose, processes)
+    manifest = Manifest(config, processes)
+    composed = Composed(compose, lambda config, overrides: to_run(config, overrides, processes))
     members, todo = [], []
     for overrides in jobs:
         member = manifest.known(overrides)
         if member is None or not is_done(member):
-            run = composed.run(overrides)
+            run, seed = composed(overrides)
+            run = run if seed is None else replace(run, seed=seed)
             member = Member(run.directory, run.identity, run.series, run.seed, run.title)
             if not is_done(member):
                 todo.append(run)
@@ -115,24 +119,27 @@ def find_study(
     return Study(config.study, Path(config.runs), members, todo, manifest)
 
 
-class Composed:
-    """The runs that jobs ask for. Replicates, which differ in a seed that nothing else looks at, are composed once."""
+class Composed(Generic[Made]):
+    """What is made of the configurations that jobs ask for. Replicates, whose seed nothing else looks at, share it."""
 
-    def __init__(self, compose: Callable[[Overrides], DictConfig], processes: int) -> None:
-        self._compose, self._processes = compose, processes
-        self._replicas: dict[tuple[str, ...], Run | None] = {}
+    def __init__(
+        self, compose: Callable[[Overrides], DictConfig], make: Callable[[DictConfig, Overrides], Made]
+    ) -> None:
+        self._compose, self._make = compose, make
+        self._shared: dict[tuple[str, ...], Made | None] = {}
 
-    def run(self, overrides: Overrides) -> Run:
+    def __call__(self, overrides: Overrides) -> tuple[Made, int | None]:
+        """What is made, and the seed to be set in it; None if it has its own."""
         seeds = [item for item in overrides if re.fullmatch(r"seed=\d{1,18}", item)]
         rest = tuple(item for item in overrides if item not in seeds)
-        if rest not in self._replicas:
+        if rest not in self._shared:
             config = self._compose(rest)
             looked_at = re.search(r"\$\{[^}]*\bseed\b", OmegaConf.to_yaml(config))
-            self._replicas[rest] = None if looked_at else to_run(config, rest, self._processes)
-        run = self._replicas[rest]
-        if run is None:
-            return to_run(self._compose(overrides), overrides, self._processes)
-        return replace(run, seed=int(seeds[-1].removeprefix("seed="))) if seeds else run
+            self._shared[rest] = None if looked_at else self._make(config, rest)
+        made = self._shared[rest]
+        if made is None:
+            return self._make(self._compose(overrides), overrides), None
+        return made, int(seeds[-1].removeprefix("seed=")) if seeds else None
 
 
 class Manifest:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import hydra
@@ -45,13 +45,16 @@ def train_several(jobs: Sequence[Sequence[str]], launcher: Any) -> int:
 train_one.__wrapped__.of_study = train_several  # what the launchers do with a study (hydra_plugins/study.py)
 
 
-def main() -> None:
-    """Exit codes: 0 all trained, 1 a run failed, 2 a mistake in the configuration, 130 interrupted."""
+def main(task: Callable[[], None] = train_one) -> None:
+    """Exit codes: 0 all trained, 1 a run failed, 2 a mistake in the configuration, 130 interrupted.
+
+    `task` is what becomes of what Hydra composes.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: one place words the errors
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: up to a tenth faster on a CPU
     register()
     try:
-        train_one()
+        task()
     except CONFIGURATION_ERRORS as error:
         refuse(error, Config)
     except ValueError as error:

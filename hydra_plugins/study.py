@@ -91,7 +91,8 @@ class LocalLauncher(StudyLauncher):
         self.processes = gpus_per_run
 
     def train(self, study: Any) -> int:
-        from experiments.local import share, train_study
+        from experiments.local import train_study
+        from experiments.machine import share
 
         return train_study(study, share(len(study.members), self.jobs, self.gpus_per_run))
 
@@ -138,6 +139,7 @@ class SlurmLauncher(StudyLauncher):
     def __init__(self, wait: bool, changed_sources: bool, **options: Any) -> None:
         self.wait, self.changed_sources = wait, changed_sources
         self.options = options | {"tasks_per_node": options["tasks_per_node"] or max(1, options["gpus_per_node"])}
+        self.jobs = self.options["array_parallelism"]
         self.processes = self.options["nodes"] * self.options["tasks_per_node"]
 
     def train(self, study: Any) -> int:

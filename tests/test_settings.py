@@ -32,6 +32,7 @@ DECISIVE = [
 INDIFFERENT = [
     *("device=cpu", "threads=3", "workers=2", "runs=elsewhere", "data.path=elsewhere", "study=ladder"),
     *("logger=wandb", "logger.mode=offline", "logger.project=other", "logger.entity=me"),
+    *("data.train_images=5", "data.val_images=5"),
 ]
 
 

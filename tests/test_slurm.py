@@ -143,14 +143,19 @@ def test_several_processes_train_a_run(
 def test_stopped_before_its_time_limit_it_goes_on_bit_identical(
     submitted: Callable, undisturbed: Path, here: Path, wait_for: Callable, summaries: Callable
 ) -> None:
-    """SIGUSR2, which SLURM sends signal_delay_s before the limit, in the middle of an epoch."""
-    job = submitted()
+    """SIGUSR2, which SLURM sends signal_delay_s before the limit, in the middle of an epoch. W&B's run stays one."""
+    job = submitted("logger=wandb", "logger.mode=offline")
+    [before] = (summary["wandb"] for summary in summaries(here / "runs").values())
     ask("scancel", "--signal=USR2", job)
     wait_for(lambda: "queued" in {summary["status"] for summary in summaries(here / "runs").values()})
     wait_for(lambda: list(here.glob("runs/*/weights.pt")))
     [step] = steps_when_resumed(the_log(here / "runs"))
     assert STEPS < step < 2 * STEPS
     assert_identical(here / "runs", undisturbed)
+    wait_for(lambda: len(copies := list(here.glob("runs/*/wandb/offline-run-*"))) == 2 and copies)
+    assert {path.name.rpartition("-")[2] for path in here.glob("runs/*/wandb/offline-run-*")} == {before["id"]}
+    [after] = (summary["wandb"] for summary in summaries(here / "runs").values())
+    assert after == before
 
 
 def test_preempted_by_a_job_that_is_more_urgent_it_goes_on_bit_identical(

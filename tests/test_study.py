@@ -10,7 +10,7 @@ import pytest
 import roadmap
 from experiments import local
 from experiments.errors import SettingsError
-from experiments.local import Machine, share
+from experiments.machine import Machine, share, visible_gpus
 from experiments.record import mark
 from experiments.run import Run
 
@@ -140,7 +140,7 @@ def test_machine_is_shared_among_runs(
     cores: int, gpus: str, asked: tuple, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    monkeypatch.setattr(local, "cores", lambda: cores)
+    monkeypatch.setattr("experiments.machine.cores", lambda: cores)
     assert share(*asked) == machine
 
 
@@ -167,7 +167,7 @@ def test_gpus_are_counted_without_cuda(here: Path, monkeypatch: pytest.MonkeyPat
     program.write_text('#!/bin/sh\ntest "$1" = -L && echo "GPU 0: NVIDIA (UUID: GPU-1)\nGPU 1: NVIDIA (UUID: GPU-2)"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(here), prepend=":")
-    assert local.visible_gpus() == ("0", "1")
+    assert visible_gpus() == ("0", "1")
 
 
 def test_runs_of_several_gpus_each_have_their_own(

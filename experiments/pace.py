@@ -1,0 +1,205 @@
+"""How long a network takes for an image: as stated, as a record says, or as measured here within a few seconds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from experiments.data import Batch, Batches, Reader, Transformed, loader_workers
+from experiments.devices import autocast, device_name, forget_activations, set_precision
+from experiments.evaluation import evaluate
+from experiments.images import ArrayImages
+from experiments.models import make_network
+from experiments.processes import Processes
+from experiments.recipe import Objective, make_average, make_optimizer
+from experiments.record import read_summary
+from experiments.run import Run
+from experiments.transforms import Finish, evaluation_transform, training_transform
+
+FORWARD = 1 / 3
+"""Of a training step's time, the part of its forward pass: the backward pass has two products for each of its. Used
+where a training throughput is all that is known."""
+TIMES = 8
+"""How often, at most, what is timed is repeated."""
+IN_MEMORY = ("sample", "torchvision")
+"""The readers whose images a run's own process transforms, unless it is told to have loader workers."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Of one process with a device of its own, for a network of so many multiply-adds."""
+
+    macs: int
+    training: float
+    """Seconds an image: transformed by the process itself or not at all, both passes, its part of a step's update."""
+    evaluation: float
+    """Seconds an image that is prepared."""
+    preparation: float
+    """Seconds to transform an image for evaluation; 0 where loader workers do, beside the network."""
+    source: str
+    """stated, recorded, measured; or between: from networks with fewer and with more multiply-adds."""
+
+
+def stated(macs: int, images_per_second: float) -> Pace:
+    return Pace(macs, 1 / images_per_second, FORWARD / images_per_second, 0, "stated")
+
+
+def between(known: Sequence[Pace], macs: int) -> Pace:
+    """Linear in multiply-adds between the nearest that are known, in proportion to them beyond."""
+    below = max((one for one in known if one.macs <= macs), key=lambda one: one.macs, default=None)
+    above = min((one for one in known if one.macs >= macs), key=lambda one: one.macs, default=None)
+    if below and above:
+        part = (macs - below.macs) / ((above.macs - below.macs) or 1)
+        times = [(1 - part) * one + part * other for one, other in zip(_times(below), _times(above), strict=True)]
+        return Pace(macs, *times, "between")
+    nearest = below or above
+    training, evaluation, preparation = _times(nearest)
+    factor = macs / nearest.macs
+    return Pace(macs, factor * training, factor * evaluation, preparation, "between")
+
+
+def _times(pace: Pace) -> tuple[float, float, float]:
+    return pace.training, pace.evaluation, pace.preparation
+
+
+# What records say.
+
+Records = list[tuple[Mapping[str, Any], Mapping[str, Any]]]
+"""config.json and summary.json of each."""
+
+
+def read_records(runs: Path) -> Records:
+    """Of the runs that have finished an epoch."""
+    found = []
+    for path in runs.glob("*/config.json"):
+        summary = read_summary(path.parent)
+        if summary and summary.get("seconds_per_epoch"):
+            found.append((json.loads(path.read_text("utf-8")), summary))
+    return found
+
+
+def recorded(records: Records, run: Run, macs: int, device: torch.device, threads: int) -> Pace | None:
+    """The median of the records of this network on this device, with as many threads and processes, if there are."""
+    keys = ("model", "design", "resolution", "precision", "device_batch")
+    asked, paces = run.to_json(), []
+    for config, summary in records:
+        here = summary["device"] == device_name(device) and summary["processes"] == run.split.processes
+        here = here and (device.type == "cuda" or summary["threads"] == threads)
+        if here and config["data"]["name"] == run.data.name and all(config.get(key) == asked[key] for key in keys):
+            paces.append(_recorded(config["recipe"], summary))
+    return Pace(macs, *map(statistics.median, zip(*paces, strict=True)), 0, "recorded") if paces else None
+
+
+def _recorded(recipe: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[float, float]:
+    """(training, evaluation) of a record, whose evaluation has its preparation in it."""
+    training = 1 / summary["images_per_second"]
+    trained = summary["train_images"] // recipe["batch_size"] * recipe["batch_size"]
+    evaluated = summary["evaluation_images"] * (2 if recipe["ema"] else 1)
+    evaluation = max(summary["seconds_per_epoch"] - trained * training, 0) / evaluated
+    return training * summary["processes"], evaluation * summary["processes"]
+
+
+# What is measured here.
+
+
+class Sample(NamedTuple):
+    """What is to be measured."""
+
+    run: Run
+    macs: int
+    classes: int
+    at_once: int
+    """Images a pass: fewer than a run takes at once are enough, and fit."""
+
+
+def measured(samples: Sequence[Sample], device: torch.device, seconds: float) -> dict[str, Pace]:
+    """{series: pace} of as many as `seconds` allow, and of one in any case: the cheapest, the dearest, then always
+    what is farthest from those."""
+    ends, waiting, known = time.perf_counter() + seconds, [*samples], {}
+    share, spent = seconds / max(len(samples), 1), 0.0
+    while waiting:
+        done = [pace.macs for pace in known.values()]
+        one = max(waiting, key=lambda it: min((abs(it.macs - macs) for macs in done), default=-it.macs))
+        waiting.remove(one)
+        left = ends - time.perf_counter()
+        if known and spent * one.macs > left:
+            continue
+        began = time.perf_counter()
+        known[one.run.series] = measure(one, device, min(share, left))
+        spent = (time.perf_counter() - began) / one.macs
+    return known
+
+
+def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
+    """Time real passes, updates and evaluations of the run's network on noise, for about so many seconds."""
+    run, macs, classes, at_once = sample
+    set_precision(run.precision)
+    precision, processes = partial(autocast, run.precision, device), Processes(device)
+    network = make_network(run, classes)
+    if run.gradient_checkpointing:
+        forget_activations(network)
+    network.to(device, memory_format=torch.channels_last).train()
+    optimizer, average = make_optimizer(run.recipe, network), make_average(run.recipe, network)
+    objective, finish = Objective(run.recipe, classes), Finish(run.recipe, run.seed, device)
+    loads = loader_workers(run.workers, in_memory=run.data.reader in IN_MEMORY) == 0
+    batches = _batches(run, at_once, classes, processes, loads)
+
+    def train() -> None:
+        optimizer.zero_grad()
+        images, labels, samples, _ = next(batches)
+        with precision():
+            loss = objective(network, finish(images, samples), labels.to(device))
+        loss.backward()
+        loss.item()  # which waits for the device
+
+    def update() -> None:
+        optimizer.step()
+        if average:
+            average.update(network)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    train(), update()  # the first time, torch chooses and prepares
+    trained, updated = _median(train, 0.5 * seconds), _median(update, 0.1 * seconds)
+    noise = _noise(at_once, classes)
+    began = time.perf_counter()
+    prepare = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
+    batch = Transformed(noise, np.arange(at_once), prepare, 0).__getitems__([(0, one) for one in range(at_once)])
+    prepared = time.perf_counter() - began
+    evaluated = _median(lambda: evaluate(network, [batch], finish, processes, precision), 0.2 * seconds)
+    training = trained / at_once + updated / (run.split.device_batch * run.split.accumulation)
+    return Pace(macs, training, evaluated / at_once, prepared / at_once if loads else 0, "measured")
+
+
+def _batches(run: Run, at_once: int, classes: int, processes: Processes, loads: bool) -> Iterator[Batch]:
+    """Batches without end: transformed one by one if the run's process `loads` them itself, else always the same."""
+    transform = training_transform(run.recipe, run.resolution)
+    dataset = Transformed(_noise(at_once, classes), np.arange(at_once), transform, run.seed)
+    same = cycle([torch.arange(at_once)])
+    batches = Reader(processes, 0).read(dataset, Batches(0, same))
+    return batches if loads else cycle([next(batches)])
+
+
+def _noise(count: int, classes: int) -> ArrayImages:
+    rng = np.random.default_rng(0)
+    return ArrayImages(rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, classes, count))
+
+
+def _median(call: Callable[[], object], seconds: float) -> float:
+    """Seconds of a call, repeated for about so many."""
+    ends, times = time.perf_counter() + seconds, []
+    while not times or (len(times) < TIMES and time.perf_counter() + times[-1] < ends):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)

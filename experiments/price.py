@@ -1,0 +1,267 @@
+"""What a study costs: time, memory and disk of its runs, before any of them is trained."""
+
+from __future__ import annotations
+
+import heapq
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.amounts import amounts
+from experiments.checkpoint import KEPT
+from experiments.clock import Clock
+from experiments.errors import SettingsError
+from experiments.network import Network, count
+from experiments.run import Run
+
+GB = 2**30
+"""Bytes, of memory and of disk."""
+AT_MOST = KEPT + 1
+"""Checkpoints of a run at a time: a new one is written before the oldest goes."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what a study is to be trained, as far as its settings don't say."""
+
+    side_by_side: int | None = None
+    """Runs at a time; as many as there are cores, or GPUs, if None."""
+    images_per_second: Mapping[str | None, float] = field(default_factory=dict)
+    """{network: training throughput of one device}, None being the first network; found here if there are none."""
+    memory: float | None = None
+    """GB of one device."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network of the study. What can't be known is None."""
+
+    title: str
+    runs: int
+    done: int
+    partly: int
+    """Runs that have finished some epochs, which `seconds_left` doesn't count again."""
+    macs: int
+    params: int
+    epochs: int
+    training_images: int | None
+    evaluation_images: int | None
+    seconds: float | None
+    """Of one run, on all its devices together."""
+    seconds_left: float | None
+    """Of all runs that are missing, one after the other."""
+    pace: str | None
+    """Where the time comes from: `Pace.source`."""
+    memory_bytes: int | None
+    """Of each device of a run, at least."""
+    weights_bytes: int
+    """Of a run that is done."""
+    checkpoint_bytes: int
+    """Of each checkpoint of one that is trained."""
+
+
+@dataclass(frozen=True)
+class Price:
+    rows: tuple[Row, ...]
+    unit: str
+    """What hours are of: GPU or core."""
+    devices: int
+    """GPUs, or cores, of one run."""
+    side_by_side: int
+    wall_seconds: float | None
+    """Until the last missing run is done."""
+    disk_bytes: int
+    """That the missing runs need at most."""
+    free_bytes: int
+    note: str
+    """Where the hours come from."""
+    warnings: tuple[str, ...]
+    problems: tuple[str, ...]
+    """What will certainly fail."""
+
+    def hours(self, seconds: float | None) -> float | None:
+        """Of a GPU, or of a core, that a run's seconds are."""
+        return None if seconds is None else seconds * self.devices / 3600
+
+    @property
+    def hours_in_all(self) -> float | None:
+        """As if none were done."""
+        return self.hours(_sum(row.seconds and row.seconds * row.runs for row in self.rows))
+
+    @property
+    def hours_left(self) -> float | None:
+        return self.hours(_sum(row.seconds_left for row in self.rows))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"hours_in_all": self.hours_in_all, "hours_left": self.hours_left}
+
+
+Finding = tuple[str, str]
+"""(network's title, what is wrong with it)."""
+
+
+def price(runs: Sequence[Run], terms: Terms, refused: Sequence[Finding] = ()) -> Price:
+    """Price runs, each asked for once. `refused` is what was found wrong with them before.
+
+    Raises:
+        SettingsError: if none of them can be, or the terms name a network that is not among them.
+    """
+    problems = [*refused]
+    networks = _networks(runs, problems)
+    if not networks:
+        raise SettingsError(problems[0][1])
+    warnings = [(it.title, _unknown(it)) for it in networks if None in (it.amounts.training, it.amounts.evaluation)]
+    clock, unknown = None, ""
+    try:
+        clock = Clock(networks, terms.images_per_second, terms.side_by_side)
+    except SettingsError as error:
+        if terms.images_per_second:
+            raise
+        unknown = f"{error}; or state --images-per-second of the one that will train"
+        problems += [(it.title, unknown) for it in networks]
+    if clock and clock.busy:
+        busy = "others kept this machine busy while it was measured: on an idle one the hours are fewer"
+        warnings += [(it.title, busy) for it in networks]
+    rows = [_row(network, clock) for network in networks]
+    problems += _memory_problems(networks, terms.memory or _memory_here(clock))
+    side_by_side = clock.side_by_side if clock else terms.side_by_side or 1
+    need, free = _disk(networks, rows, side_by_side), _free(networks[0].run.runs)
+    if need > free:
+        full = f"runs={networks[0].run.runs} has {free / GB:.1f} GB of disk left; up to {need / GB:.1f} GB are needed"
+        warnings += [(it.title, full) for it in networks]
+    return Price(
+        rows=tuple(rows),
+        unit=clock.unit if clock else "GPU",
+        devices=clock.devices if clock else networks[0].run.split.processes,
+        side_by_side=side_by_side,
+        wall_seconds=_wall(networks, rows, side_by_side),
+        disk_bytes=need,
+        free_bytes=free,
+        note=clock.note(networks) if clock else "unknown",
+        warnings=_lines(warnings, networks),
+        problems=_lines(problems, networks),
+    )
+
+
+def _lines(findings: Sequence[Finding], networks: Sequence[Network]) -> tuple[str, ...]:
+    """A line for each different finding, with whom it concerns unless that is everyone."""
+    everyone = {network.title for network in networks}
+    concerned: dict[str, dict[str, None]] = {}
+    for title, finding in findings:
+        concerned.setdefault(finding, {})[title] = None
+    said = []
+    for finding, titles in ((finding, [*titles]) for finding, titles in concerned.items()):
+        whom = ", ".join(titles[:3]) + (f" and {len(titles) - 3} more" if len(titles) > 3 else "")
+        said.append(finding if everyone == {*titles} else f"{whom}: {finding}")
+    return tuple(said)
+
+
+def _networks(runs: Sequence[Run], problems: list[Finding]) -> list[Network]:
+    by_series: dict[str, list[Run]] = {}
+    for run in runs:
+        by_series.setdefault(run.series, []).append(run)
+    networks, looked_at = [], {}
+    for ones in by_series.values():
+        data, title = ones[0].data, ones[0].title
+        if repr(data) not in looked_at:
+            looked_at[repr(data)] = amounts(data)
+        found = looked_at[repr(data)]
+        if found.problem:
+            problems.append((title, found.problem))
+        try:
+            networks.append(count(ones, found))
+        except SettingsError as error:
+            problems.append((title, str(error)))
+    return networks
+
+
+def _unknown(network: Network) -> str:
+    return f"how many images {network.run.data.name} has is not known here: say --images TRAIN,VAL to have hours"
+
+
+def _row(network: Network, clock: Clock | None) -> Row:
+    run, left = network.run, network.left
+    pace = clock.pace(network) if clock else None
+    seconds = network.seconds(pace)
+    return Row(
+        title=network.title,
+        runs=len(network.runs),
+        done=len(network.runs) - len(left),
+        partly=sum(part < 1 for part in left.values()),
+        macs=network.macs,
+        params=network.params,
+        epochs=run.recipe.epochs,
+        training_images=network.amounts.training,
+        evaluation_images=network.amounts.evaluation,
+        seconds=seconds,
+        seconds_left=seconds and seconds * sum(left.values()) if left else 0.0,
+        pace=pace and pace.source,
+        memory_bytes=network.footprint.memory(run.split.device_batch),
+        weights_bytes=network.footprint.weights,
+        checkpoint_bytes=network.footprint.checkpoint,
+    )
+
+
+def _memory_here(clock: Clock | None) -> float | None:
+    """GB of the GPU that was measured on."""
+    if clock is None or clock.device is None or clock.device.type != "cuda":
+        return None
+    return torch.cuda.get_device_properties(clock.device).total_memory / GB
+
+
+def _memory_problems(networks: Sequence[Network], memory: float | None) -> list[Finding]:
+    findings = []
+    for one in networks if memory else ():
+        run, at_once = one.run, one.run.split.device_batch
+        need = one.footprint.memory(at_once)
+        if need is None or need <= memory * GB:
+            continue
+        remedies = []
+        if fitting := one.footprint.fitting(at_once, memory * GB):
+            remedies.append(f"device_batch={fitting}")
+        if not run.gradient_checkpointing and not run.compile:
+            least = one.footprint.an_image_at_least
+            fits = least and one.footprint.fixed + at_once * least <= memory * GB
+            remedies += ["gradient_checkpointing=true"] if fits else []
+        todo = f"take {' or '.join(remedies)}" if remedies else "its weights alone are too much, or nearly so"
+        findings.append((one.title, f"{at_once} images at once need more than {memory:g} GB of memory; {todo}"))
+    return findings
+
+
+def _disk(networks: Sequence[Network], rows: Sequence[Row], side_by_side: int) -> int:
+    """Weights of all missing runs, and the checkpoints of the dearest of those that run at a time, or keep them."""
+    weights, checkpoints, forever = 0, [], 0
+    for network, row in zip(networks, rows, strict=True):
+        missing = row.runs - row.done
+        weights += missing * row.weights_bytes
+        size = row.checkpoint_bytes * network.checkpoints(row.seconds, AT_MOST)
+        if network.run.keep == "all":
+            forever += missing * size
+        else:
+            checkpoints += [size] * missing
+    return weights + forever + sum(heapq.nlargest(side_by_side, checkpoints))
+
+
+def _free(runs: Path) -> int:
+    there = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.is_dir())
+    return shutil.disk_usage(there).free
+
+
+def _wall(networks: Sequence[Network], rows: Sequence[Row], side_by_side: int) -> float | None:
+    """Seconds until the last run is done if each, in the order of the study, begins when another ends."""
+    if _sum(row.seconds_left for row in rows) is None:
+        return None
+    ends = [0.0] * side_by_side
+    for network, row in zip(networks, rows, strict=True):
+        for part in network.left.values():
+            heapq.heapreplace(ends, ends[0] + part * row.seconds)
+    return max(ends)
+
+
+def _sum(values: Any) -> float | None:
+    values = [*values]
+    return None if None in values else sum(values)

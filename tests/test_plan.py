@@ -1,0 +1,381 @@
+"""A plan's numbers are those that a hand, the published table or a run that was trained arrives at; and it trains
+nothing."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import hydra
+import numpy as np
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+import roadmap
+from experiments.amounts import amounts
+from experiments.data import split
+from experiments.devices import forget_activations
+from experiments.footprint import footprint, kept_for_backward
+from experiments.images import load_sample
+from experiments.models import make_network
+from experiments.pace import Pace, Sample, between, measured
+from experiments.plan import main, parser, plan_with
+from experiments.recipe import make_optimizer
+from experiments.settings import Data, register
+from roadmap.steps import CONF
+
+TRAIN, VAL = 1_281_167, 50_000
+IMAGENET = ("regime=resnet50", "data=imagenet")
+
+
+class Planned(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def price(self) -> dict[str, Any]:
+        return json.loads(self.out)
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        return {row["title"]: row for row in self.price["rows"]}
+
+
+@pytest.fixture
+def planned(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Planned]:
+    """`python -m experiments.plan ...` in this process, in an empty working directory, measured for half a second."""
+    for name in ("HYDRA_FULL_ERROR", "THP_MEM_ALLOC_ENABLE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setattr("experiments.clock.BUDGET", 0.5)
+
+    def call(*arguments: str) -> Planned:
+        assert not GlobalHydra.instance().is_initialized()
+        monkeypatch.setattr(sys, "argv", ["experiments.plan", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        return Planned(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def imagenet(here: Path) -> str:
+    """What a look at ImageNet's folders sees: a thousand classes."""
+    for part in ("train", "val"):
+        for label in range(1000):
+            (here / "imagenet" / part / f"n{label:08d}").mkdir(parents=True)
+    return f"data.path={here / 'imagenet'}"
+
+
+def hours_by_hand(rate: float, epochs: int, batch: int) -> float:
+    """Of a GPU: full steps, and a forward pass, a third of a step, over the evaluation images after each epoch."""
+    return epochs * (TRAIN // batch * batch + VAL / 3) / rate / 3600
+
+
+def test_study_is_priced_as_by_hand(planned: Callable, imagenet: str, here: Path) -> None:
+    asked = ("-m", "rung=resnet,gelu", "seed=0,1,2", *IMAGENET, imagenet, "hydra.launcher.jobs=4")
+    code, _, err = found = planned(*asked, "--images-per-second", "800", "--json")
+    assert (code, err) == (0, "")
+    rungs = {rung.name: rung for rung in roadmap.ladder("resnet50")}
+    for name, row in found.rows.items():
+        assert (row["runs"], row["done"]) == (3, 0)
+        assert row["macs"] / 1e9 == pytest.approx(rungs[name].published.gflops, abs=0.005)
+        assert row["macs"], row["params"] == roadmap.cost(rungs[name].design)[:2]
+    gelu = 800 * found.rows["resnet"]["macs"] / found.rows["gelu"]["macs"]
+    resnet, gelu = hours_by_hand(800, 90, 256), hours_by_hand(gelu, 300, 4096)
+    assert [row["seconds"] / 3600 for row in found.price["rows"]] == pytest.approx([resnet, gelu])
+    assert found.price["hours_in_all"] == found.price["hours_left"] == pytest.approx(3 * (resnet + gelu))
+    assert found.price["unit"] == "GPU"
+    assert found.price["wall_seconds"] / 3600 == pytest.approx(resnet + gelu)  # 3 and 1 at once, then the last two
+    assert [path.name for path in here.iterdir()] == ["imagenet"]
+
+
+def test_several_stated_rates_are_met_and_lie_on_a_line(planned: Callable, imagenet: str) -> None:
+    asked = (
+        "-m",
+        "rung=resnet,stage_ratio,increase_width",
+        "data=imagenet",
+        imagenet,
+        "recipe.epochs=1",
+        "recipe.batch_size=1024",
+    )
+    found = planned(*asked, "--images-per-second", "1000", "--images-per-second", "increase_width=500", "--json")
+    resnet, middle, dearest = found.price["rows"]
+    assert dearest["seconds"] == pytest.approx(2 * resnet["seconds"])
+    part = (middle["macs"] - resnet["macs"]) / (dearest["macs"] - resnet["macs"])
+    assert middle["seconds"] == pytest.approx((1 + part) * resnet["seconds"])
+
+
+def test_launcher_says_how_many_processes_share_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    register()
+    asked = ("rung=gelu", "regime=resnet50", "data=hfids", "data.path=someone/imagenet", "data.num_classes=1000")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("config", [*asked], return_hydra_config=True)
+    options = parser().parse_args(["--images-per-second=800", f"--images={TRAIN},{VAL}", "--json"])
+    of_study = plan_with(options).__wrapped__.of_study
+
+    def priced(processes: int) -> tuple[int, dict[str, Any], dict[str, Any]]:
+        code = of_study([config], SimpleNamespace(jobs=2, processes=processes))
+        price = json.loads(capsys.readouterr().out)
+        return code, price, price["rows"][0]
+
+    _, alone, row = priced(1)
+    code, price, shared = priced(8)
+    assert code == 0
+    assert shared["seconds"] == pytest.approx(row["seconds"] / 8)
+    assert price["hours_in_all"] == pytest.approx(alone["hours_in_all"])
+    assert shared["memory_bytes"] < row["memory_bytes"] / 7
+    code, price, whole = priced(3)
+    assert code == 1
+    assert "recipe.batch_size=4096 can't be split among 3 processes" in price["problems"][0]
+    assert whole["seconds"] == pytest.approx(row["seconds"])
+
+
+def test_run_that_was_trained_is_what_the_plan_says(
+    planned: Callable, command: Callable, tiny: tuple[str, ...], here: Path
+) -> None:
+    """Its files, its time; what is done or partly trained is not priced again; and another machine's is no guide."""
+    asked = (*tiny, "design.width=32", "recipe.ema=0.9", "recipe.momentum=0.9")
+    assert command(*asked, "keep=all").code == 0
+    [path] = here.glob("runs/*/summary.json")
+    summary, size = json.loads(path.read_text()), lambda name: (path.parent / name).stat().st_size
+    written = {file: file.stat().st_mtime_ns for file in here.rglob("*")}
+
+    found = planned("-m", *asked, "seed=0,1", "--json")
+    [row] = found.price["rows"]
+    assert (row["runs"], row["done"], row["partly"], row["pace"]) == (2, 1, 0, "recorded")
+    assert (row["training_images"], row["evaluation_images"]) == (summary["train_images"], summary["evaluation_images"])
+    assert (row["macs"], row["params"]) == (summary["macs"], summary["params"])
+    assert row["seconds"] == pytest.approx(2 * summary["seconds_per_epoch"])
+    assert row["seconds_left"] == row["seconds"]
+    assert found.price["unit"] == "core"
+    assert row["weights_bytes"] == pytest.approx(size("weights.pt") + size("weights_ema.pt"), rel=0.1)
+    assert row["checkpoint_bytes"] == pytest.approx(size("checkpoints/step-00000010.pt"), rel=0.1)
+    assert found.price["disk_bytes"] == row["weights_bytes"] + 3 * row["checkpoint_bytes"]
+    assert {file: file.stat().st_mtime_ns for file in here.rglob("*")} == written
+
+    path.write_text(json.dumps(summary | {"status": "unfinished", "epochs_done": 1}))
+    [row] = planned(*asked, "--json").price["rows"]
+    assert (row["done"], row["partly"]) == (0, 1)
+    assert row["seconds_left"] == pytest.approx(summary["seconds_per_epoch"])
+    path.write_text(json.dumps(summary | {"device": "a GPU"}))  # done elsewhere: nothing is left to measure for
+    found = planned(*asked, "--json")
+    assert (found.rows.popitem()[1]["pace"], found.price["hours_left"], found.price["wall_seconds"]) == (None, 0, 0)
+    path.write_text(json.dumps(summary | {"status": "unfinished", "device": "a GPU"}))
+    assert planned(*asked, "--json").price["rows"][0]["pace"] == "measured"
+
+
+def test_measured_pace_is_about_that_of_a_run(
+    planned: Callable, command: Callable, tiny: tuple[str, ...], here: Path
+) -> None:
+    found = planned(*tiny, "design.width=32", "--json")
+    assert command(*tiny, "design.width=32").code == 0
+    [path] = here.glob("runs/*/summary.json")
+    [row] = found.price["rows"]
+    assert 1 / 3 < row["seconds"] / json.loads(path.read_text())["wall_seconds"] < 3
+
+
+def test_measuring_begins_at_both_ends_and_stays_within_its_time(
+    run_of: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, clock = [], iter(range(1000))
+
+    def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
+        order.append(sample.macs)
+        return Pace(sample.macs, 1, 1, 0, "measured")
+
+    monkeypatch.setattr("experiments.pace.measure", measure)
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    samples = [Sample(run_of(f"recipe.epochs={macs}"), macs, 10, 2) for macs in (5, 9, 8, 1, 2)]
+    assert len(measured(samples, torch.device("cpu"), 100)) == 5
+    assert order == [1, 9, 5, 8, 2] or order == [1, 9, 5, 2, 8]
+    order.clear()
+    assert len(measured(samples, torch.device("cpu"), 0)) == 1
+    assert order == [1]
+
+
+def test_pace_beyond_what_is_known_is_in_proportion() -> None:
+    known = [Pace(20, 2, 1, 0.5, "measured"), Pace(10, 1.5, 0.5, 0.5, "measured")]
+    found = {macs: between(known, macs) for macs in (5, 10, 15, 20, 40)}
+    assert {macs: pace.training for macs, pace in found.items()} == {5: 0.75, 10: 1.5, 15: 1.75, 20: 2, 40: 4}
+    assert {macs: pace.evaluation for macs, pace in found.items()} == {5: 0.25, 10: 0.5, 15: 0.75, 20: 1, 40: 2}
+    assert {pace.preparation for pace in found.values()} == {0.5}
+
+
+def test_memory_of_two_layers_is_as_by_hand() -> None:
+    """The image and the activation between them are kept, each once; parameters are not."""
+    with torch.device("meta"):
+        convs = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, padding=1)]
+        network = nn.Sequential(*convs)
+    assert kept_for_backward(network, 8) == (4 * 8 * 8 * (3 + 4), None)
+
+
+@pytest.mark.parametrize("forgetful", [False, True])
+@pytest.mark.parametrize("rung", ["resnet", "separate_downsampling"])
+def test_memory_is_what_torch_allocates(rung: str, forgetful: bool, run_of: Callable) -> None:
+    """Within a fifth: not all gradients are there while all activations are, and some more is."""
+    run = run_of(f"rung={rung}", "resolution=64", "device_batch=16", f"gradient_checkpointing={forgetful}")
+    network = make_network(run, 10)
+    if forgetful:
+        forget_activations(network)
+    optimizer = make_optimizer(run.recipe, network)
+    images = torch.randn(16, 3, 64, 64)
+
+    def step() -> None:
+        network(images).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        step()
+    events = sorted(
+        (e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns()
+    )
+    peak = int(np.cumsum([event.nbytes() for event in events]).max())
+    one = footprint(run, 10)
+    held = sum(it.nbytes for it in network.state_dict().values())
+    held += sum(it.nbytes for state in optimizer.state.values() for it in state.values() if it.ndim)
+    assert one.memory(16) == pytest.approx(peak + held + images.nbytes, rel=0.2)
+
+
+def test_halves_and_checkpointing_take_less(run_of: Callable) -> None:
+    asked = ("rung=gelu", "recipe=convnext", "design.depths=[3,3,9,3]")
+    plain, half = footprint(run_of(*asked), 10), footprint(run_of(*asked, "precision=bf16"), 10)
+    assert half.an_image == plain.an_image // 2
+    weights = 4 * roadmap.cost(run_of(*asked).design, 32, 10).params
+    assert plain.fixed == pytest.approx(5 * weights, rel=0.03)  # and gradients, AdamW's two averages, the moving one
+    assert half.fixed - plain.fixed == weights // 2
+    forgetful = footprint(run_of(*asked, "gradient_checkpointing=true"), 10)
+    assert forgetful.an_image < plain.an_image / 3
+    assert plain.an_image_at_least == forgetful.an_image
+
+
+def test_memory_that_is_not_there_is_a_problem_with_remedies_that_help(planned: Callable) -> None:
+    asked = ("rung=gelu", "recipe.batch_size=192", "--images-per-second", "800", "--memory", "0.02")
+    code, out, _ = planned(*asked)
+    assert code == 1
+    assert "192 images at once need more than 0.02 GB of memory; take device_batch=32\n" in out
+    code, out, _ = planned(*asked, "device_batch=32")
+    assert (code, "will fail" in out) == (0, False)
+    code, out, _ = planned(*asked, "device_batch=64")
+    assert "take device_batch=32 or gradient_checkpointing=true" in out
+    code, out, _ = planned(*asked, "device_batch=64", "gradient_checkpointing=true")
+    assert (code, "will fail" in out) == (0, False)
+
+
+PROBLEMS = [  # what was typed, what the plan says of it beside its price
+    ("data=imagenet data.path=nowhere", "data.path=nowhere is not a folder"),
+    ("data=imagenet", "data.path is not set"),
+    ("data=folder data.path=. --images 1000,10", "there is no folder train"),
+    ("data=wds data.path=nowhere --images 1000,10", "data.path=nowhere is not a folder"),
+    ("device_batch=7", "device_batch=7 does not divide the 64 images"),
+    ("-m design.width=16,0", "design.width=0: design.width must be a positive integer, not 0"),
+    ("-m recipe.batch_size=64,20000", "recipe.batch_size=20000 is more than the 10000 training images"),
+    ("-m model=design,timm:vgg11 recipe=modern", "timm:vgg11 knows no stochastic depth"),
+]
+
+
+@pytest.mark.parametrize(("typed", "said"), PROBLEMS, ids=[typed for typed, _ in PROBLEMS])
+def test_problem_is_named_beside_the_price(typed: str, said: str, planned: Callable) -> None:
+    code, out, err = planned(*typed.split(), "--images-per-second", "100")
+    assert (code, err) == (1, "")
+    [line] = [line for line in out.splitlines() if line.startswith("will fail: ")]
+    assert said in line
+    assert "1 run of 1 network" in out
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("desing.width=8", "error: there is no setting 'desing.width'; did you mean 'design'?"),
+        ("-m +foo=1,2", "error: there is no setting 'foo'"),
+        ("-m rung=gelu,kernal_7", "error: unknown rung 'kernal_7'; did you mean 'kernel_7'?"),
+        ("design.width=0", "error: design.width must be a positive integer, not 0"),
+        ("-m seed=0 hydra.launcher.jobs=-1", "error: hydra.launcher.jobs must be at least 1, not -1"),
+        (
+            "--images-per-second gleu=8 rung=gelu",
+            "error: --images-per-second is of no network 'gleu'; did you mean 'gelu'?",
+        ),
+        ("--images-per-second fast", "error: argument --images-per-second: must be a number above 0, not 'fast'"),
+        ("--memory -1", "error: argument --memory"),
+        ("--images many", "error: argument --images: must be one or two numbers of images"),
+    ],
+)
+def test_mistake_is_refused_in_one_line(typed: str, said: str, planned: Callable, here: Path) -> None:
+    code, out, err = planned(*typed.split())
+    assert (code, out) == (2, "")
+    assert err.startswith(said)
+    assert err.count("\n") == 1
+    assert not list(here.iterdir())
+
+
+def test_plan_of_one_run_is_legible_in_80_columns(
+    planned: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = planned("rung=separate_downsampling", "--images-per-second", "1500", "device=cpu", "threads=2")
+    assert (code, err) == (0, "")
+    head, names, rule, row, *sums = out.splitlines()
+    assert max(map(len, (head, names, rule, row))) <= 80
+    assert row.startswith("separate_downsampling  ")
+    assert "separate_downsampling" in row
+    assert any(line.startswith("core-hours: ") for line in sums)
+    assert any(line.endswith("1 at a time, 2 cores each") for line in sums)
+    assert not list(here.iterdir())
+
+
+def test_images_are_counted_as_a_run_would(here: Path) -> None:
+    """The sample's as stated, a folder's as they lie there."""
+    for parts in ({"holdout": 0.1}, {"subset": 0.013}, {"holdout": 0.02, "subset": 0.02}):
+        stated = Data("sample", "sample", num_classes=10, train_images=10_000, val_images=10_000, **parts)
+        train, test = load_sample()
+        chosen, held_out = split(train.labels, stated)
+        assert amounts(stated)[:2] == (len(chosen), len(held_out) or len(test.labels))
+    for number, place in enumerate(["train/a", "train/a", "train/b", "val/a", "val/b", "train/b", "train/b"]):
+        (here / place).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(here / place / f"{number}.png")
+    assert amounts(Data("f", "folder", str(here))) == (5, 2, 2, None)
+    assert amounts(Data("f", "folder", str(here), train_images=99, val_images=9, num_classes=2))[:2] == (99, 9)
+
+
+def test_known_datasets_have_as_many_images_as_they_state(run_of: Callable) -> None:
+    train, test = load_sample()
+    data = run_of().data
+    assert (data.train_images, data.val_images) == (len(train.labels), len(test.labels))
+    data = run_of("data=imagenet", "data.path=x").data
+    assert (data.train_images, data.val_images) == (TRAIN, VAL)
+
+
+def test_stated_images_leave_identities_as_they_were(run_of: Callable) -> None:
+    assert run_of("rung=gelu").name == "nano-gelu-seed0-b908115f"  # as README has it
+    assert run_of("data=cifar10").identity.startswith("126defd8")
+    rung = ("rung=separate_downsampling", *IMAGENET, "data.path=/x")
+    assert run_of(*rung).identity.startswith("dde28b3f")
+
+
+def test_images_that_nobody_knows_can_be_said(planned: Callable) -> None:
+    asked = ("data=hfds", "data.path=someone/something", "recipe.epochs=3", "recipe.batch_size=100")
+    code, out, _ = planned(*asked, "--images-per-second", "10")
+    assert code == 0
+    assert "say --images" in out
+    found = planned(*asked, "--images-per-second", "10", "--images", "1050,30", "--json")
+    assert found.price["rows"][0]["seconds"] == pytest.approx(3 * (1000 / 10 + 30 / 30))
+
+
+def test_help_is_its_own_page(planned: Callable) -> None:
+    code, out, _ = planned("--help")
+    assert code == 0
+    assert "Trains nothing" in out
+    assert all(option in out for option in ("--images-per-second", "--memory GB", "--images TRAIN[,VAL]", "--json"))
