@@ -18,14 +18,14 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import roadmap
-from experiments.amounts import amounts
 from experiments.data import split
 from experiments.devices import forget_activations
-from experiments.footprint import footprint, kept_for_backward
 from experiments.images import load_sample
 from experiments.models import make_network
-from experiments.pace import Pace, Sample, between, measured
-from experiments.plan import main, parser, plan_with
+from experiments.plan.__main__ import main, parser, plan_with
+from experiments.plan.amounts import amounts
+from experiments.plan.footprint import footprint, kept_for_backward
+from experiments.plan.pace import Pace, Sample, between, measured
 from experiments.recipe import make_optimizer
 from experiments.settings import Data, register
 from roadmap.steps import CONF
@@ -53,7 +53,7 @@ def planned(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     """`python -m experiments.plan ...` in this process, in an empty working directory, measured for half a second."""
     for name in ("HYDRA_FULL_ERROR", "THP_MEM_ALLOC_ENABLE"):
         monkeypatch.setenv(name, "1")
-    monkeypatch.setattr("experiments.clock.BUDGET", 0.5)
+    monkeypatch.setattr("experiments.plan.clock.BUDGET", 0.5)
 
     def call(*arguments: str) -> Planned:
         assert not GlobalHydra.instance().is_initialized()
@@ -195,7 +195,7 @@ def test_measuring_begins_at_both_ends_and_stays_within_its_time(
         order.append(sample.macs)
         return Pace(sample.macs, 1, 1, 0, "measured")
 
-    monkeypatch.setattr("experiments.pace.measure", measure)
+    monkeypatch.setattr("experiments.plan.pace.measure", measure)
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     samples = [Sample(run_of(f"recipe.epochs={macs}"), macs, 10, 2) for macs in (5, 9, 8, 1, 2)]
     assert len(measured(samples, torch.device("cpu"), 100)) == 5

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from experiments.status import main
+from experiments.status.__main__ import main
 
 KEYS = (
     *("run", "directory", "state", "reason", "study", "seed", "epochs_done", "epochs", "top1", "images_per_second"),
@@ -311,7 +311,8 @@ def test_mistyped_option_is_told_in_one_line(status: Callable, capsys: pytest.Ca
 def test_neither_torch_nor_hydra_nor_rich_is_imported(runs: Path) -> None:
     record(runs, "a")
     heavy = {"torch", "hydra", "omegaconf", "rich"}
-    code = f"import sys; from experiments.status import main; main(sys.argv[1:]); print({heavy} & {{*sys.modules}})"
+    code = "import sys; from experiments.status.__main__ import main; main(sys.argv[1:]); "
+    code += f"print({heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code, str(runs)], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("\nset()\n")
 
@@ -328,7 +329,7 @@ def test_watch_fits_the_terminal_follows_the_records_and_ends_with_ctrl_c(runs: 
     for number in range(50):
         record(runs, f"nano-gelu-seed{number}-b908115f")
     parent, child = pty.openpty()
-    code = "import experiments.status as s; s.EVERY = 0.1; raise SystemExit(s.main())"
+    code = "import experiments.status.__main__ as s; s.EVERY = 0.1; raise SystemExit(s.main())"
     environment = {**os.environ, "COLUMNS": "80", "LINES": "20", "TERM": "xterm"}
     process = subprocess.Popen(
         [sys.executable, "-c", code, "--watch", str(runs)], stdin=child, stdout=child, stderr=child, env=environment

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from experiments.amounts import amounts
 from experiments.checkpoint import KEPT
-from experiments.clock import Clock
 from experiments.errors import SettingsError
-from experiments.network import Network, count
+from experiments.plan.amounts import amounts
+from experiments.plan.clock import Clock
+from experiments.plan.network import Network, count
 from experiments.run import Run
 
 GB = 2**30

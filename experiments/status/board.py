@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import NamedTuple
 
-from experiments.states import State, States
+from experiments.status.states import State, States
 
 COLOURS = {"running": 32, "killed": 35, "failed": 31, "diverged": 31, "unfinished": 36, "queued": 2}
 """Numbers of ANSI's colours; `done` has none."""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from experiments.amounts import Amounts
 from experiments.data import KEEP
 from experiments.errors import SettingsError
-from experiments.footprint import Footprint, footprint
 from experiments.models import cost_of
-from experiments.pace import Pace
+from experiments.plan.amounts import Amounts
+from experiments.plan.footprint import Footprint, footprint
+from experiments.plan.pace import Pace
 from experiments.record import is_done, read_summary
 from experiments.run import Run
 

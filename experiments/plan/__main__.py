@@ -79,8 +79,8 @@ def plan(asked: Sequence[Asked], options: argparse.Namespace, side_by_side: int 
             refused.append(refusal)
     if not runs:
         raise SettingsError(refused[0][1])
-    from experiments.price import Terms, price
-    from experiments.price_table import show
+    from experiments.plan.price import Terms, price
+    from experiments.plan.table import show
 
     terms = Terms(side_by_side, dict(options.images_per_second), options.memory)
     found = price([*runs.values()], terms, refused)

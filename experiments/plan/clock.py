@@ -10,8 +10,8 @@ import torch
 from experiments.devices import device_name, pick_device
 from experiments.errors import SettingsError
 from experiments.machine import cores
-from experiments.network import Network
-from experiments.pace import Pace, Sample, between, measured, read_records, recorded, stated
+from experiments.plan.network import Network
+from experiments.plan.pace import Pace, Sample, between, measured, read_records, recorded, stated
 from roadmap.designs import did_you_mean
 
 AT_ONCE = {"cpu": 4e9, "mps": 4e10, "cuda": 1e12}

@@ -24,6 +24,7 @@ from experiments.processes import Processes
 from experiments.recipe import Objective, make_average, make_optimizer
 from experiments.record import read_summary
 from experiments.run import Run
+from experiments.settings import IN_MEMORY
 from experiments.transforms import Finish, evaluation_transform, training_transform
 
 FORWARD = 1 / 3
@@ -31,8 +32,6 @@ FORWARD = 1 / 3
 where a training throughput is all that is known."""
 TIMES = 8
 """How often, at most, what is timed is repeated."""
-IN_MEMORY = ("sample", "torchvision")
-"""The readers whose images a run's own process transforms, unless it is told to have loader workers."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from experiments.board import board
-from experiments.states import STATES, NothingError, States, read_states
+from experiments.status.board import board
+from experiments.status.states import STATES, NothingError, States, read_states
 
 EVERY = 3.0
 """Seconds between two looks of --watch; more where a look itself takes long."""
