@@ -12,7 +12,6 @@ import socket
 import time
 from collections import deque
 from contextlib import nullcontext
-from dataclasses import replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
@@ -26,7 +25,6 @@ from experiments.errors import DONE, INTERRUPTED, LOCKED
 from experiments.machine import Machine
 from experiments.record import is_done, read_summary
 from experiments.run import Run
-from experiments.settings import IN_MEMORY
 from experiments.slurm import in_queue
 from experiments.study import Member, Study, command
 
@@ -118,10 +116,7 @@ class Floor:
         if is_done(run):  # by another launcher, while it waited here
             self.over[run.identity] = DONE
             return
-        workers = run.workers if run.workers is not None or run.data.reader in IN_MEMORY else self.machine.threads
-        threads = run.threads or (None if self.machine.gpus else self.machine.threads)
-        shared = replace(run, threads=threads, workers=workers)
-        self.running[run.identity] = Team(shared, self.free.popleft(), self.fork)
+        self.running[run.identity] = Team(run.with_cores(self.machine.threads), self.free.popleft(), self.fork)
 
     def fork(self, run: Run, environment: dict[str, str]) -> BaseProcess:
         process = self.processes.Process(target=_train, args=(run, environment), name=run.name)

@@ -11,6 +11,7 @@ import platform
 import statistics
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -72,6 +73,14 @@ def mark(run: Run, status: str, reason: str | None = None, **facts: Any) -> None
     summary = _begun(run) | (read_summary(run.directory) or {}) | {"status": status, "reason": reason} | facts
     write(run.directory / "config.json", _pretty(run.to_json()))
     write(run.directory / "summary.json", _pretty(summary))
+
+
+def unmark(run: Run) -> None:
+    """Take back the record of a run that had none before `mark`. What else is in its directory stays."""
+    for name in ("config.json", "summary.json", "lock"):
+        (run.directory / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it is not empty
+        run.directory.rmdir()
 
 
 def _begun(run: Run) -> Row:

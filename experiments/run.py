@@ -15,7 +15,7 @@ from experiments.checks import check_names, check_steps, check_values
 from experiments.errors import SettingsError
 from experiments.initial import Init, find_init
 from experiments.place import Place, find_place
-from experiments.settings import Data, Logger, Recipe
+from experiments.settings import IN_MEMORY, Data, Logger, Recipe
 from experiments.split import Split, split_batch, world_size
 from roadmap.designs import Design, DesignError
 from roadmap.sets import adopted
@@ -90,6 +90,11 @@ class Run:
     @property
     def directory(self) -> Path:
         return self.runs / self.name
+
+    def with_cores(self, count: int) -> Run:
+        """The run with so many cores of its own: as many threads and, for images that are files, loader workers."""
+        workers = None if self.data.reader in IN_MEMORY else count
+        return replace(self, threads=self.threads or count, workers=workers if self.workers is None else self.workers)
 
     def to_json(self) -> dict[str, Any]:
         """config.json: everything but where and on what the run runs."""

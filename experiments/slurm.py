@@ -7,6 +7,7 @@ care of is told by its record and by squeue, whatever became of whoever submitte
 from __future__ import annotations
 
 import io
+import os
 import secrets
 import shutil
 import subprocess
@@ -17,9 +18,9 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import DONE, IMPOSSIBLE, SettingsError
+from experiments.errors import DONE, IMPOSSIBLE, SettingsError, is_first
 from experiments.locks import locked
-from experiments.record import Row, is_done, mark, read_summary
+from experiments.record import Row, is_done, mark, read_summary, unmark
 from experiments.run import Run
 from experiments.sources import changed_sources, training_sources
 from experiments.study import Study
@@ -65,8 +66,9 @@ class Job:
                 f"the sources have changed since this run was launched ({names}); launch it again to train it with "
                 "them, or launch with hydra.launcher.changed_sources=true"
             )
-            mark(self.run, "failed", reason)
-            print(f"error: {reason}", file=sys.stderr)
+            if is_first():
+                mark(self.run, "failed", reason)
+                print(f"error: {reason}", file=sys.stderr)
             sys.exit(IMPOSSIBLE)
         from experiments.worker import train_in_child
 
@@ -128,6 +130,7 @@ def submit_study(study: Study, options: dict[str, Any], *, wait: bool, changed_s
 def _submit(study: Study, runs: Sequence[Run], options: dict[str, Any], changed_sources: bool) -> str:
     """Submit an array of jobs, a run each. Returns its number."""
     from submitit.core.utils import FailedJobError
+    from submitit.helpers import clean_env
 
     name = f"{study.name}-{secrets.token_hex(3)}"
     executor = _executor(study, name, options)
@@ -139,14 +142,17 @@ def _submit(study: Study, runs: Sequence[Run], options: dict[str, Any], changed_
     sources = training_sources()
     said = io.StringIO()
     try:
-        with redirect_stderr(said):
-            submitted = executor.submit_array([Job(run, sources, changed_sources) for run in runs])
+        cluster = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+        with redirect_stderr(said), clean_env():  # the launcher may be in a job itself
+            os.environ.update(cluster)
+            cores = options["cpus_per_task"]
+            submitted = executor.submit_array([Job(run.with_cores(cores), sources, changed_sources) for run in runs])
     except FailedJobError as error:
         for run, summary in zip(runs, before, strict=True):
             if summary:
                 mark(run, **summary)
             else:
-                shutil.rmtree(run.directory)
+                unmark(run)
         reason = str(error).strip().splitlines()[-1:] or ["no reason given"]
         raise SettingsError(f"SLURM refuses the jobs: {reason[0].removeprefix('sbatch: error: ')}") from error
     for run, job, one in zip(runs, jobs, submitted, strict=True):

@@ -116,7 +116,7 @@ def find_study(
                 todo.append(run)
         manifest.add(overrides, member)
         members.append(member)
-    return Study(config.study, Path(config.runs), members, todo, manifest)
+    return Study(manifest.name, Path(config.runs), members, todo, manifest)
 
 
 class Composed(Generic[Made]):
@@ -146,7 +146,8 @@ class Manifest:
     """`runs/studies/NAME.json`: which runs a study asked for when it was last launched, and by what overrides."""
 
     def __init__(self, config: DictConfig, processes: int) -> None:
-        self.path = Path(config.runs) / "studies" / (re.sub(r"[^\w.-]", "_", config.study) + ".json")
+        self.name = re.sub(r"[^\w.-]", "_", config.study)  # of a file, and of jobs
+        self.path = Path(config.runs) / "studies" / f"{self.name}.json"
         sources = config.hydra.runtime.config_sources
         digest = composition_digest(Path(one.path) for one in sources if one.schema == "file")
         where = [digest, processes, os.getcwd(), list(config.hydra.overrides.hydra)]
