@@ -28,6 +28,8 @@ def train_one(config: DictConfig) -> None:
     try:
         if asked.mode == RunMode.RUN and asked.sweeper.params:
             raise SettingsError(f"study={asked.runtime.choices.study} asks for several runs; add -m")
+        if (launcher := asked.runtime.choices["hydra/launcher"]) != "local":  # Hydra would train here, without a word
+            raise SettingsError(f"hydra/launcher={launcher} launches studies, also of one run; add -m")
         run = to_run(config, asked.overrides.task)
     except CONFIGURATION_ERRORS as error:  # not left to Hydra, which would add a line of its own
         refuse(error, Config)

@@ -5,10 +5,8 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import hydra
 import numpy as np
 import pytest
 import torch
@@ -22,13 +20,12 @@ from experiments.data import split
 from experiments.devices import forget_activations
 from experiments.images import load_sample
 from experiments.models import make_network
-from experiments.plan.__main__ import main, parser, plan_with
+from experiments.plan.__main__ import main
 from experiments.plan.amounts import amounts
 from experiments.plan.footprint import footprint, kept_for_backward
 from experiments.plan.pace import Pace, Sample, between, measured
 from experiments.recipe import make_optimizer
-from experiments.settings import Data, register
-from roadmap.steps import CONF
+from experiments.settings import Data
 
 TRAIN, VAL = 1_281_167, 50_000
 IMAGENET = ("regime=resnet50", "data=imagenet")
@@ -117,22 +114,19 @@ def test_several_stated_rates_are_met_and_lie_on_a_line(planned: Callable, image
     assert middle["seconds"] == pytest.approx((1 + part) * resnet["seconds"])
 
 
-def test_launcher_says_how_many_processes_share_a_run(capsys: pytest.CaptureFixture[str]) -> None:
-    register()
-    asked = ("rung=gelu", "regime=resnet50", "data=hfids", "data.path=someone/imagenet", "data.num_classes=1000")
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("config", [*asked], return_hydra_config=True)
-    options = parser().parse_args(["--images-per-second=800", f"--images={TRAIN},{VAL}", "--json"])
-    of_study = plan_with(options).__wrapped__.of_study
+def test_launcher_says_how_many_processes_share_a_run(planned: Callable) -> None:
+    data = ("data=hfids", "data.path=someone/imagenet", "data.num_classes=1000")
+    slurm = ("hydra/launcher=slurm", "hydra.launcher.array_parallelism=2")
 
-    def priced(processes: int) -> tuple[int, dict[str, Any], dict[str, Any]]:
-        code = of_study([config], SimpleNamespace(jobs=2, processes=processes))
-        price = json.loads(capsys.readouterr().out)
-        return code, price, price["rows"][0]
+    def priced(gpus: int) -> tuple[int, dict[str, Any], dict[str, Any]]:
+        asked = ("-m", "rung=gelu", "regime=resnet50", *data, *slurm, f"hydra.launcher.gpus_per_node={gpus}")
+        found = planned(*asked, "--images-per-second=800", f"--images={TRAIN},{VAL}", "--json")
+        return found.code, found.price, found.price["rows"][0]
 
     _, alone, row = priced(1)
     code, price, shared = priced(8)
     assert code == 0
+    assert price["side_by_side"] == 2
     assert shared["seconds"] == pytest.approx(row["seconds"] / 8)
     assert price["hours_in_all"] == pytest.approx(alone["hours_in_all"])
     assert shared["memory_bytes"] < row["memory_bytes"] / 7

