@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,15 +65,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def command(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """`python -m experiments.train ...` in this process, in an empty working directory."""
+def call(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """A command line's `main` in this process, in an empty working directory."""
     for name in ("HYDRA_FULL_ERROR", "THP_MEM_ALLOC_ENABLE"):  # main sets them; here that is undone after the test
         monkeypatch.setenv(name, "1")
-    monkeypatch.setattr("signal.signal", lambda *_: None)  # a run takes over the process's signals: not pytest's
 
-    def call(*arguments: str) -> Outcome:
+    def call(main: Callable[[], None], *arguments: str) -> Outcome:
         assert not GlobalHydra.instance().is_initialized()
-        monkeypatch.setattr(sys, "argv", ["experiments.train", *arguments])
+        monkeypatch.setattr(sys, "argv", [main.__module__, *arguments])
         capsys.readouterr()
         code = 0
         try:
@@ -83,6 +82,13 @@ def command(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         return Outcome(code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def command(call: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """`python -m experiments.train ...` in this process, in an empty working directory."""
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # a run takes over the process's signals: not pytest's
+    return partial(call, main)
 
 
 @pytest.fixture

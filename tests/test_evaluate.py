@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,22 +24,14 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture
-def evaluate(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple]:
+def evaluate(call: Callable) -> Callable[..., tuple]:
     """`python -m experiments.evaluate ...` in this process: (exit code, JSON if any, standard output, and error)."""
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
 
-    def call(*arguments: str) -> tuple[int, dict, str, str]:
-        monkeypatch.setattr(sys, "argv", ["experiments.evaluate", *arguments, "device=cpu"])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
+    def evaluated(*arguments: str) -> tuple[int, dict, str, str]:
+        code, out, err = call(main, *arguments, "device=cpu")
         return code, json.loads(out) if out.startswith("{") else {}, out, err
 
-    return call
+    return evaluated
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 nothing."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
@@ -46,24 +44,10 @@ class Planned(NamedTuple):
 
 
 @pytest.fixture
-def planned(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Planned]:
+def planned(call: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Planned]:
     """`python -m experiments.plan ...` in this process, in an empty working directory, measured for half a second."""
-    for name in ("HYDRA_FULL_ERROR", "THP_MEM_ALLOC_ENABLE"):
-        monkeypatch.setenv(name, "1")
     monkeypatch.setattr("experiments.plan.clock.BUDGET", 0.5)
-
-    def call(*arguments: str) -> Planned:
-        assert not GlobalHydra.instance().is_initialized()
-        monkeypatch.setattr(sys, "argv", ["experiments.plan", *arguments])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        return Planned(code, *capsys.readouterr())
-
-    return call
+    return lambda *arguments: Planned(*call(main, *arguments))
 
 
 @pytest.fixture
