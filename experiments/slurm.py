@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -154,7 +155,7 @@ def _submit(study: Study, runs: Sequence[Run], options: dict[str, Any], changed_
             else:
                 unmark(run)
         reason = str(error).strip().splitlines()[-1:] or ["no reason given"]
-        raise SettingsError(f"SLURM refuses the jobs: {reason[0].removeprefix('sbatch: error: ')}") from error
+        raise SettingsError(f"SLURM refuses the jobs: {re.sub('^sbatch: [a-z]+: ', '', reason[0])}") from error
     for run, job, one in zip(runs, jobs, submitted, strict=True):
         with locked(run.directory / "lock", patience=0) as free:
             summary = read_summary(run.directory)

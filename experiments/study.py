@@ -74,8 +74,10 @@ class Study:
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
             table.add_column("failed", overflow="fold", ratio=2)
             table.add_column("why", overflow="fold", ratio=3)
+            common = set.intersection(*({*member.title.split(" ")} for member in self.members))
             for member, why in failures.items():
-                table.add_row(member.name, why)
+                differs = [word for word in member.title.split(" ")[1:] if word not in common]
+                table.add_row("\n  ".join([member.name, *differs]), why)
             self.console.print(table)
             logs = next(iter(failures)).directory.with_name("RUN") / "log.txt"
             self.console.print(f"each has a log: {logs}", soft_wrap=True)
