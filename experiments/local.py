@@ -9,9 +9,10 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import time
 from collections import deque
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
@@ -21,8 +22,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.errors import DONE, INTERRUPTED, LOCKED
-from experiments.machine import Machine
+from experiments.errors import DONE, INTERRUPTED, LOCKED, is_first
+from experiments.locks import lock_file, locked
+from experiments.machine import Machine, gpu_lock
 from experiments.record import is_done, read_summary
 from experiments.run import Run
 from experiments.slurm import in_queue
@@ -102,8 +104,8 @@ class Floor:
         try:
             with live if self.console.is_terminal else nullcontext():
                 while self.waiting or self.running:
-                    while self.waiting and self.free:
-                        self.start(self.waiting.popleft())
+                    while self.waiting and (place := self.free_place()) is not None:
+                        self.start(self.waiting.popleft(), place)
                     for team in [team for team in self.running.values() if team.is_over()]:
                         self.end(team)
                     wait([process.sentinel for team in self.running.values() for process in team.processes], POLL)
@@ -112,11 +114,20 @@ class Floor:
             self.console.print(f"interrupted; the same command goes on:\n  {command()}", soft_wrap=True)
             raise
 
-    def start(self, run: Run) -> None:
+    def free_place(self) -> tuple[str, ...] | None:
+        """The GPUs of a place where nothing runs, not even what another launcher started; () on a CPU."""
+        for gpus in self.free:
+            with ExitStack() as locks:
+                if all(locks.enter_context(locked(gpu_lock(gpu), patience=0)) for gpu in gpus):
+                    return gpus
+        return None
+
+    def start(self, run: Run, place: tuple[str, ...]) -> None:
         if is_done(run):  # by another launcher, while it waited here
             self.over[run.identity] = DONE
             return
-        self.running[run.identity] = Team(run.with_cores(self.machine.threads), self.free.popleft(), self.fork)
+        self.free.remove(place)
+        self.running[run.identity] = Team(run.with_cores(self.machine.threads), place, self.fork)
 
     def fork(self, run: Run, environment: dict[str, str]) -> BaseProcess:
         process = self.processes.Process(target=_train, args=(run, environment), name=run.name)
@@ -139,10 +150,10 @@ class Floor:
         """Ask the running runs to stop, and wait until they have recorded that they did."""
         processes = [process for team in self.running.values() for process in team.processes]
         for process in processes:
-            if process.pid and process.is_alive():
-                os.kill(process.pid, signal.SIGINT)
+            process.terminate()  # not SIGINT, which a shell's background jobs ignore
         for process in processes:
             process.join(timeout=30)
+            process.kill()  # it goes on from its last checkpoint
 
     def verdict(self, run: Run | Member) -> str:
         if why := self.failure(run):
@@ -199,6 +210,10 @@ class Floor:
 def _train(run: Run, environment: dict[str, str]) -> None:
     """In the child: the launcher itself imports no torch."""
     os.environ.update(environment)
+    gpus = environment["CUDA_VISIBLE_DEVICES"].split(",") if is_first() and environment else []
+    held = [lock_file(gpu_lock(gpu)) for gpu in gpus]  # as long as this process lives
+    if None in held:
+        sys.exit(LOCKED)
     from experiments.worker import train_in_child
 
     train_in_child(run)

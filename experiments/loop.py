@@ -151,6 +151,7 @@ def train(
             if stop:
                 if not data.streamed:
                     save()
+                processes.agree(0.0)  # nobody leaves before the first has written
                 whence = f"the beginning of epoch {epoch + 1}: its data are a stream" if data.streamed else "there"
                 raise StoppedError(f"stopped after step {step} of {steps}; the same command goes on from {whence}")
             if due and not data.streamed:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 from experiments.errors import SettingsError
 
@@ -21,7 +23,7 @@ class Machine:
     """Of each process of a run."""
 
 
-def share(runs: int, jobs: int | None, gpus_per_run: int) -> Machine:
+def share(runs: int, jobs: int | None, gpus_per_run: int, device: str = "auto") -> Machine:
     """Share this machine among a study of so many runs: its GPUs, or else its cores, as evenly as they go.
 
     Raises:
@@ -31,7 +33,7 @@ def share(runs: int, jobs: int | None, gpus_per_run: int) -> Machine:
         raise SettingsError(f"hydra.launcher.jobs must be at least 1, not {jobs}")
     if gpus_per_run < 1:
         raise SettingsError(f"hydra.launcher.gpus_per_run must be at least 1, not {gpus_per_run}")
-    gpus = visible_gpus()
+    gpus = () if device == "cpu" else visible_gpus()
     if not gpus:
         if gpus_per_run > 1:
             raise SettingsError(f"hydra.launcher.gpus_per_run={gpus_per_run}, but there is no GPU here")
@@ -56,6 +58,11 @@ def visible_gpus() -> tuple[str, ...]:
     except (OSError, subprocess.TimeoutExpired):
         return ()
     return tuple(str(number) for number, _ in enumerate(line for line in listed.splitlines() if line[:4] == "GPU "))
+
+
+def gpu_lock(gpu: str) -> Path:
+    """Held by the run that trains on a GPU: it may outlive its launcher, and there may be two launchers."""
+    return Path(tempfile.gettempdir()) / f"roadmap-{os.getuid()}-gpu-{gpu}.lock"
 
 
 def cores() -> int:

@@ -10,6 +10,7 @@ import io
 import os
 import re
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,12 +20,12 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import DONE, IMPOSSIBLE, SettingsError, is_first
+from experiments.errors import DONE, IMPOSSIBLE, INTERRUPTED, SettingsError, is_first
 from experiments.locks import locked
 from experiments.record import Row, is_done, mark, read_summary, unmark
 from experiments.run import Run
 from experiments.sources import changed_sources, training_sources
-from experiments.study import Study
+from experiments.study import Member, Study, failure
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor
@@ -36,6 +37,8 @@ LARGEST_ARRAY = 1000
 """Jobs submitted together: SLURM takes 1,000 unless its MaxArraySize says otherwise."""
 POLL = 5.0
 """Seconds between two looks at the queue, with wait=true."""
+SILENCE = 600.0
+"""Seconds that squeue may fail meanwhile."""
 PATIENCE = 60.0
 """Seconds to wait for another launcher that is submitting runs of the same folder."""
 
@@ -43,8 +46,9 @@ REQUEUE_THE_DEAD = r"""
 code=$?
 # A process that was killed by what nobody can catch (128 + 9: out of memory, say) goes on from its checkpoint; three
 # times, since it may die again of the same. A run that failed, or was stopped (130), has said so and ends.
-if [ $code -gt 128 ] && [ $code -lt 160 ] && [ $code -ne 130 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 3 ]; then
-    scontrol requeue "$SLURM_JOB_ID"
+if [ $code -gt 128 ] && [ $code -lt 160 ] && [ $code -ne 130 ]; then
+    echo $code >> {folder}/$SLURM_JOB_ID.deaths
+    if [ $(wc -l < {folder}/$SLURM_JOB_ID.deaths) -le 3 ]; then scontrol requeue $SLURM_JOB_ID; fi
 fi
 exit $code
 """
@@ -73,7 +77,16 @@ class Job:
             sys.exit(IMPOSSIBLE)
         from experiments.worker import train_in_child
 
-        train_in_child(self.run)
+        try:
+            train_in_child(self.run)
+        except SystemExit as end:
+            if end.code == INTERRUPTED and is_first() and _is_preempted():
+                mark(self.run, "queued", "goes on when SLURM has room again")
+                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], timeout=60)
+            raise
+        except Exception as error:  # submitit's, that it has put this run back into the queue too often
+            mark(self.run, "unfinished", str(error))
+            raise
 
     def checkpoint(self) -> DelayedSubmission:
         """submitit asks what to put back into the queue, after the run has stopped and saved where it is."""
@@ -81,6 +94,13 @@ class Job:
 
         mark(self.run, "queued", "goes on when SLURM has room again")
         return DelayedSubmission(self)
+
+
+def _is_preempted() -> bool:
+    """Whether SLURM has asked this job to stop and will have it back: where partitions grant a time of grace, it puts
+    back itself only what has not ended by then. A job that was cancelled is no longer running."""
+    asked = ["squeue", "--noheader", f"--jobs={os.environ['SLURM_JOB_ID']}", "--format=%T"]
+    return subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout.strip() == "RUNNING"
 
 
 def submit_study(study: Study, options: dict[str, Any], *, wait: bool, changed_sources: bool) -> int:
@@ -95,6 +115,9 @@ def submit_study(study: Study, options: dict[str, Any], *, wait: bool, changed_s
         raise SettingsError(
             "there is no sbatch here: launch on a login node of a SLURM cluster, or without hydra/launcher=slurm"
         )
+    for key in ("nodes", "tasks_per_node", "cpus_per_task", "timeout_min", "signal_delay_s", "array_parallelism"):
+        if options[key] < 1:
+            raise SettingsError(f"hydra.launcher.{key} must be at least 1, not {options[key]}")
     study.begin()
     with locked(study.runs / "studies" / ".submitting", PATIENCE) as alone:
         if not alone:
@@ -120,12 +143,33 @@ def submit_study(study: Study, options: dict[str, Any], *, wait: bool, changed_s
             study.console.print(f"follow them: python -m experiments.status {study.runs}", soft_wrap=True)
         return DONE
     try:
-        while in_queue(study.todo):
-            time.sleep(POLL)
+        _wait(study)
     except KeyboardInterrupt:
         study.console.print("the jobs go on; scancel ends them")
         raise
-    return study.conclude()
+    return study.conclude(failed=_unfinished)
+
+
+def _wait(study: Study) -> None:
+    """Until no run is in the queue any more. A controller may be away for a while."""
+    silent = 0
+    while silent * POLL < SILENCE:
+        try:
+            if not in_queue(study.todo):
+                return
+            silent = 0
+        except SettingsError:
+            silent += 1
+        time.sleep(POLL)
+    in_queue(study.todo)  # which says what is wrong
+
+
+def _unfinished(member: Member) -> str | None:
+    """Why a run that has left the queue is not done; None if it is."""
+    if is_done(member):
+        return None
+    status = (read_summary(member.directory) or {}).get("status")
+    return failure(member) or f"left the queue before it was done; its record says {status}"
 
 
 def _submit(study: Study, runs: Sequence[Run], options: dict[str, Any], changed_sources: bool) -> str:
@@ -172,12 +216,12 @@ def _executor(study: Study, name: str, options: dict[str, Any]) -> AutoExecutor:
     given = {
         key if key in SHARED else f"slurm_{key}": value
         for key, value in options.items()
-        if value and key not in ("max_num_timeout", "additional_parameters")
+        if value not in (None, [], 0) and key not in ("max_num_timeout", "additional_parameters")
     }
     executor.update_parameters(
         name=name,
         **given,
-        slurm_teardown=REQUEUE_THE_DEAD.strip().splitlines(),
+        slurm_teardown=REQUEUE_THE_DEAD.strip().replace("{folder}", shlex.quote(str(folder))).splitlines(),
         slurm_srun_args=[f"--cpus-per-task={options['cpus_per_task']}"],  # since 22.05 not taken over from sbatch
         slurm_additional_parameters={"requeue": True} | options["additional_parameters"],
     )

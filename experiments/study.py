@@ -151,8 +151,10 @@ class Manifest:
         self.name = re.sub(r"[^\w.-]", "_", config.study)  # of a file, and of jobs
         self.path = Path(config.runs) / "studies" / f"{self.name}.json"
         sources = config.hydra.runtime.config_sources
-        digest = composition_digest(Path(one.path) for one in sources if one.schema == "file")
-        where = [digest, processes, os.getcwd(), list(config.hydra.overrides.hydra)]
+        unread = [one for one in sources if one.schema == "pkg" and one.path != "hydra.conf"]
+        folders = [Path(one.path) for one in sources if one.schema == "file"]
+        digest = None if unread else composition_digest(folders)
+        where = [digest, processes, os.getcwd(), config.hydra.job.config_name, list(config.hydra.overrides.hydra)]
         self._where = None if digest is None else json.dumps(where)
         self._asked: dict[str, dict[str, Any]] = {}
         try:

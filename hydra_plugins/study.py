@@ -94,7 +94,7 @@ class LocalLauncher(StudyLauncher):
         from experiments.local import train_study
         from experiments.machine import share
 
-        return train_study(study, share(len(study.members), self.jobs, self.gpus_per_run))
+        return train_study(study, share(len(study.members), self.jobs, self.gpus_per_run, self.config.device))
 
 
 @dataclass

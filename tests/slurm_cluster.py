@@ -62,6 +62,7 @@ PreemptMode=REQUEUE
 PreemptType=preempt/partition_prio
 NodeName={node} NodeAddr=127.0.0.1 NodeHostname={host} CPUs=2 RealMemory=2000 State=UNKNOWN
 PartitionName=main Nodes={node} Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=graceful Nodes={node} MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
 PartitionName=urgent Nodes={node} MaxTime=INFINITE State=UP PriorityTier=2
 """
 

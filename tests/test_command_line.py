@@ -67,6 +67,7 @@ MISTAKES = [  # what was typed, what the line must say
     ),
     ("+rung=gelu", "rung is chosen twice"),
     ("step=[a", "cannot read the override 'step=[a'"),
+    ("-m seed=0,1 runs=/dev/null", "/dev/null/studies: Not a directory"),
     ("hydra/launcher=slurm", "hydra/launcher=slurm launches studies, also of one run; add -m"),
     ("rung=gelu,kernel_7", "rung=gelu,kernel_7 asks for several runs; add -m"),
     ("study=ladder", "study=ladder asks for several runs; add -m"),

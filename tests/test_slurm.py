@@ -158,10 +158,12 @@ def test_stopped_before_its_time_limit_it_goes_on_bit_identical(
     assert after == before
 
 
+@pytest.mark.parametrize("partition", ["main", "graceful"])
 def test_preempted_by_a_job_that_is_more_urgent_it_goes_on_bit_identical(
-    submitted: Callable, undisturbed: Path, here: Path, wait_for: Callable
+    partition: str, submitted: Callable, undisturbed: Path, here: Path, wait_for: Callable
 ) -> None:
-    job = submitted()
+    """At once, or with a time of grace, which a run that has saved does not use up."""
+    job = submitted(f"hydra.launcher.partition={partition}")
     ask("sbatch", "--partition=urgent", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 1")
     wait_for(lambda: list(here.glob("runs/*/weights.pt")))
     assert "Restarts=1" in ask("scontrol", "show", "job", job)
@@ -259,6 +261,19 @@ def test_run_in_the_queue_is_left_to_it_by_the_local_launcher(
     ask("scancel", "--me")
     code, out, _ = command("-m", *tiny, "seed=0,1")
     assert (code, "2 of 2 runs are done" in out) == (0, True)
+
+
+def test_run_that_leaves_the_queue_untrained_is_a_failure_to_who_waits(
+    launch: Callable, tiny: tuple[str, ...], wait_for: Callable
+) -> None:
+    ask("scontrol", "update", "NodeName=localhost", "State=drain", "Reason=test")
+    process = launch(*LAUNCH, *tiny, WAIT)
+    wait_for(jobs_in_queue)
+    ask("scancel", "--me")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "0 of 1 runs are done" in out
+    assert "left the queue before it was" in out
 
 
 def test_what_slurm_refuses_is_one_line_and_leaves_nothing(

@@ -10,7 +10,8 @@ import pytest
 import roadmap
 from experiments import local
 from experiments.errors import SettingsError
-from experiments.machine import Machine, share, visible_gpus
+from experiments.locks import locked
+from experiments.machine import Machine, gpu_lock, share, visible_gpus
 from experiments.record import mark
 from experiments.run import Run
 
@@ -142,6 +143,7 @@ def test_machine_is_shared_among_runs(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     monkeypatch.setattr("experiments.machine.cores", lambda: cores)
     assert share(*asked) == machine
+    assert share(*asked[:2], 1, "cpu").gpus == ()
 
 
 @pytest.mark.parametrize(
@@ -175,12 +177,21 @@ def test_runs_of_several_gpus_each_have_their_own(
 ) -> None:
     """Two processes a run, which train together; without CUDA, on the CPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
-    code, out, _ = command("-m", *tiny, "seed=0,1", "hydra.launcher.gpus_per_run=2")
+    code, out, _ = command("-m", *tiny, "seed=0,1", "device=auto", "hydra.launcher.gpus_per_run=2")
     assert code == 0, out
     runs = summaries(here / "runs").values()
     assert {summary["gpus"] for summary in runs} == {"0,1", "2,3"}
     assert {summary["processes"] for summary in runs} == {2}
     assert times_trained(here) == [1, 1]
+
+
+def test_gpu_on_which_a_run_outlived_its_launcher_is_left_to_it(
+    command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "busy,idle")
+    with locked(gpu_lock("busy")):
+        assert command("-m", *tiny, "seed=0,1", "device=auto").code == 0
+    assert {summary["gpus"] for summary in summaries(here / "runs").values()} == {"idle"}
 
 
 @pytest.fixture
@@ -222,6 +233,16 @@ def test_what_is_done_is_not_even_composed(
     own.write_text("# @package _global_\nstudy: mine\nrecipe: {epochs: 4}\n")
     assert command(*study).code == 0
     assert [run.recipe.epochs for run in asked] == [4] * 6
+
+
+def test_other_primary_config_is_another_study(command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Run] = []
+    monkeypatch.setattr(local, "train_study", lambda study, machine: study.begin() or asked.extend(study.todo) or 0)
+    for name, decay in {"one": 0.011, "other": 0.022}.items():
+        (here / f"{name}.yaml").write_text(f"defaults: [config, _self_]\nrecipe: {{weight_decay: {decay}}}\n")
+        assert command("--config-dir", str(here), "--config-name", name, "-m", "seed=0").code == 0
+        mark(asked[-1], "done", top1=50.0)
+    assert [run.recipe.weight_decay for run in asked] == [0.011, 0.022]
 
 
 def test_seed_that_something_hangs_on_is_composed_each_time(asked: Callable) -> None:
