@@ -99,6 +99,8 @@ class Job:
 def _is_preempted() -> bool:
     """Whether SLURM has asked this job to stop and will have it back: where partitions grant a time of grace, it puts
     back itself only what has not ended by then. A job that was cancelled is no longer running."""
+    if shutil.which("squeue") is None:  # on this node
+        return False
     asked = ["squeue", "--noheader", f"--jobs={os.environ['SLURM_JOB_ID']}", "--format=%T"]
     return subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout.strip() == "RUNNING"
 
