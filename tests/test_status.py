@@ -323,6 +323,7 @@ def test_watch_fits_the_terminal_follows_the_records_and_ends_with_ctrl_c(runs: 
         record(runs, f"nano-gelu-seed{number}-b908115f")
     parent, child = pty.openpty()
     code = "import experiments.status.__main__ as s; s.EVERY = 0.1; raise SystemExit(s.main())"
+    code = f"import signal; signal.signal(2, signal.default_int_handler); {code}"  # a job of a shell's may ignore it
     environment = {**os.environ, "COLUMNS": "80", "LINES": "20", "TERM": "xterm"}
     process = subprocess.Popen(
         [sys.executable, "-c", code, "--watch", str(runs)], stdin=child, stdout=child, stderr=child, env=environment
@@ -348,7 +349,8 @@ def test_watch_fits_the_terminal_follows_the_records_and_ends_with_ctrl_c(runs: 
         read_until("out of memory")
         process.send_signal(signal.SIGINT)
         with suppress(OSError):  # which is how a terminal without a program ends
-            while process.poll() is None:  # what it still has to write must go somewhere
+            deadline = time.monotonic() + 20
+            while process.poll() is None and time.monotonic() < deadline:  # what it still writes must go somewhere
                 if select.select([parent], [], [], 0.1)[0]:
                     screen += os.read(parent, 65536).decode()
         assert process.wait(10) == 0
