@@ -76,7 +76,7 @@ class Context:
     @property
     def title(self) -> str:
         """Short, and another for every context of a study: the regime, the data, and what differs."""
-        schedule = [f"{self.epochs} epochs", f"batch {self.batch_size}"] if self.epochs else []
+        schedule = [epochs(self.epochs), f"batch {self.batch_size}"] if self.epochs else []
         parts = [f"{self.regime} on {self.dataset}", f"{self.resolution} px", *schedule, self.changes]
         return ", ".join(filter(None, parts))
 
@@ -84,6 +84,11 @@ class Context:
     def changes(self) -> str:
         """`recipe.lr=0.01, ...`: what differs from the regime's own settings; empty for a plain ladder."""
         return ", ".join(f"{key}={value}" for key, value in self.differs.items())
+
+
+def epochs(*numbers: int) -> str:
+    """ "1 epoch", "300 epochs", "90, 300 epochs"."""
+    return f"{', '.join(map(str, numbers))} {'epoch' if numbers == (1,) else 'epochs'}"
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Every setting in which a ladder's runs depart from the paper's tables, and what follows from the resolution."""
+"""Every setting in which runs of steps depart from the paper's tables, and what follows from the resolution."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from analysis.comparison import Comparison, rungs_of
 from analysis.context import feature_maps, published_recipe
-from analysis.ladder import Ladder, rungs_of
 from roadmap.steps import load
 
 IMAGENET = "ImageNet-1K: 1,281,167 training images in 1,000 classes"
@@ -40,10 +40,10 @@ class Departure(NamedTuple):
     here: str
 
 
-def departures(ladder: Ladder) -> dict[str, list[Departure]]:
-    """By the recipe's name, in the ladder's order: how its runs depart from what the paper trains."""
-    context = ladder.context
-    data = [] if context.on_imagenet else [Departure("data", IMAGENET, _dataset(ladder))]
+def departures(comparison: Comparison) -> dict[str, list[Departure]]:
+    """By the recipe's name, in the ladder's order: how the runs of sets of steps depart from what the paper trains."""
+    context = comparison.context
+    data = [] if context.on_imagenet else [Departure("data", IMAGENET, _dataset(comparison))]
     if context.data.get("holdout"):
         data.append(
             Departure("data.holdout", "none", f"evaluated on {context.data['holdout']:.0%} of the training images")
@@ -53,8 +53,9 @@ def departures(ladder: Ladder) -> dict[str, list[Departure]]:
     if context.resolution <= SMALL:
         data.append(Departure("training crop", "random part, resized, flipped", "padded by 4, random crop, flipped"))
         data.append(Departure("evaluation crop", "resized to 256 px, centre 224 px", "centre, padded"))
-    names = dict.fromkeys(rung.recipe for rung in ladder.rungs)
-    by_name = {name: ladder.runs[ladder.runs["recipe_name"] == name] for name in names}
+    names = dict.fromkeys(rung.recipe for rung in comparison.rungs)
+    runs = comparison.runs[comparison.runs["set"].notna()]
+    by_name = {name: runs[runs["recipe_name"] == name] for name in names}
     return {
         name: data + _recipe_departures(name, runs) + _design_departures(context.regime, runs)
         for name, runs in by_name.items()
@@ -95,6 +96,7 @@ def _design_departures(regime: str, runs: pd.DataFrame) -> list[Departure]:
     """The networks' own: a regime may keep the paper's proportions at another size."""
     published = load("regime", regime).regime.published
     designs = {rung.name: asdict(rung.design) for rung in rungs_of(published)}
+    runs = runs[runs["rung"].notna()]
     found = []
     for key in next(iter(designs.values())):
         pairs = [
@@ -143,7 +145,7 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _dataset(ladder: Ladder) -> str:
-    images, classes = ladder.train_images, ladder.context.data.get("num_classes")
+def _dataset(comparison: Comparison) -> str:
+    images, classes = comparison.train_images, comparison.context.data.get("num_classes")
     counts = [f"{images:,} training images" if images else None, f"in {classes:,} classes" if classes else None]
-    return f"{ladder.context.dataset}: {' '.join(filter(None, counts))}"
+    return f"{comparison.context.dataset}: {' '.join(filter(None, counts))}"

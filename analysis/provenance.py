@@ -1,4 +1,4 @@
-"""Where a ladder's numbers come from: machines, versions, hours, what is missing, and what differs but should not."""
+"""Where a comparison's numbers come from: machines, versions, hours; what is missing, what differs but should not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.ladder import Ladder
+from analysis.comparison import Comparison
+from analysis.context import epochs
 
 
 class Provenance(NamedTuple):
@@ -24,39 +25,39 @@ class Provenance(NamedTuple):
     dates: str
 
 
-def describe(ladder: Ladder) -> str:
+def describe(comparison: Comparison) -> str:
     """What was measured: data, epochs, resolution, seeds, evaluation, and settings that differ."""
-    context, runs = ladder.context, ladder.counted
-    images = ladder.train_images
+    context, runs = comparison.context, comparison.counted
+    images = comparison.train_images
     facts = [
         f"{images:,} training images" if images else None,
-        f"{_listed(runs['epochs'])} epochs, batch {_listed(runs['batch_size'])}" if len(runs) else None,
+        f"{epochs(*sorted(runs['epochs'].unique()))}, batch {_listed(runs['batch_size'])}" if len(runs) else None,
         f"{context.resolution} px",
         f"{'seed' if runs['seed'].nunique() == 1 else 'seeds'} {_listed(runs['seed'])}" if len(runs) else None,
-        f"last epoch, on {ladder.evaluated_on}" if len(runs) else "no finished run",
+        f"last epoch, on {comparison.evaluated_on}" if len(runs) else "no finished run",
         context.changes or None,
     ]
     return " · ".join(filter(None, facts))
 
 
-def provenance(ladder: Ladder) -> Provenance:
-    runs = ladder.runs
+def provenance(comparison: Comparison) -> Provenance:
+    runs = comparison.runs
     return Provenance(
         recipes=[_recipe(recipe) for recipe in _distinct_recipes(runs)],
-        seeds=ladder.seeds,
+        seeds=comparison.seeds,
         devices=_distinct(runs["device"]),
         threads=_distinct(runs["threads"].astype("Int64")),
         versions=_distinct(_versions(runs)),
         commits=_distinct(_commits(runs)),
-        evaluated_on=_distinct(ladder.counted["evaluated_on"]),
+        evaluated_on=_distinct(comparison.counted["evaluated_on"]),
         hours=float(runs["wall_seconds"].sum()) / 3600,
         dates=_dates(runs),
     )
 
 
-def warnings(ladder: Ladder) -> list[str]:
+def warnings(comparison: Comparison) -> list[str]:
     """A sentence for everything that should be equal in all finished runs and is not."""
-    runs = ladder.counted
+    runs = comparison.counted
     facts = {
         "package versions": _versions(runs),
         "commits": _commits(runs),
@@ -75,12 +76,13 @@ def warnings(ladder: Ladder) -> list[str]:
     return found
 
 
-def missing(ladder: Ladder) -> list[str]:
+def missing(comparison: Comparison) -> list[str]:
     """What some rung was started with and these lack: a line for no finished run at all, and one for every seed."""
-    done = ladder.counted.groupby("rung")["seed"].agg(set)
-    rungs = ladder.table["rung"]
+    runs = comparison.runs[comparison.runs["rung"].notna() & comparison.runs["set"].notna()]
+    done = runs[runs["left_out"] == ""].groupby("rung")["seed"].agg(set)
+    rungs = [rung.name for rung in comparison.rungs]
     lacking = {"no finished run": [rung for rung in rungs if rung not in done]}
-    for seed in ladder.seeds:
+    for seed in sorted(runs["seed"].unique()):
         lacking[f"no finished run of seed {seed}"] = [rung for rung in rungs if rung in done and seed not in done[rung]]
     return [f"{what}: {', '.join(rungs)}" for what, rungs in lacking.items() if rungs]
 
@@ -98,8 +100,8 @@ def _listed(values: pd.Series) -> str:
 
 def _recipe(recipe: dict[str, Any]) -> str:
     keys = ("optimizer", "epochs", "batch_size", "lr")
-    optimizer, epochs, batch, lr = (recipe.get(key) for key in keys)
-    return f"{recipe['name']}: {optimizer}, {epochs} epochs, batch {batch}, learning rate {lr:g}"
+    optimizer, number, batch, lr = (recipe.get(key) for key in keys)
+    return f"{recipe['name']}: {optimizer}, {epochs(number)}, batch {batch}, learning rate {lr:g}"
 
 
 def _distinct_recipes(runs: pd.DataFrame) -> list[dict[str, Any]]:

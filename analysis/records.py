@@ -19,9 +19,9 @@ EPOCH_COLUMNS = ("epoch", "lr", "train_loss", "val_loss", "top1", "top5", "image
 NUMBERS = (
     *("resolution", "seed", "epochs", "batch_size", "lr"),
     *("top1", "top5", "val_loss", "macs", "params", "activations", "images_per_second", "train_seconds"),
-    *("wall_seconds", "peak_memory_mb", "epochs_done", "threads", "train_images", "evaluation_images"),
+    *("wall_seconds", "peak_memory_mb", "epochs_done", "threads", "processes", "train_images", "evaluation_images"),
 )
-OTHERS = ("reason", "evaluated_on", "started", "finished", "device", "versions", "git")
+OTHERS = ("study", "reason", "evaluated_on", "started", "finished", "device", "versions", "git")
 STATUSES = ("done", "queued", "running", "unfinished", "diverged", "failed")
 
 
@@ -73,7 +73,16 @@ def load(paths: str | Path | Iterable[str | Path]) -> Runs:
         raise RecordsError(
             f"no run records in {where} ({why}); train something first, or name the folder that has them"
         )
-    return Runs(_frame(rows), skipped)
+    frame = _frame(rows)
+    return Runs(frame.assign(left_out=_left_out(frame)), skipped)
+
+
+def _left_out(frame: pd.DataFrame) -> pd.Series:
+    """Why a run is in no mean: its status, or "copy"; "" if it is."""
+    ranked = frame.assign(done=frame["status"] == "done").sort_values(["done", "started"], na_position="first")
+    first = ranked.drop_duplicates(["series", "seed"], keep="last").index
+    status = frame["status"].where(frame["status"] != "done", "")
+    return status.where(frame.index.isin(first), "copy")
 
 
 def find(path: str | Path) -> Iterator[Path]:

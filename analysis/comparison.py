@@ -1,0 +1,174 @@
+"""Which runs may be compared: those of one context, whose networks differ in their steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import pandas as pd
+
+from analysis.context import Context
+from analysis.records import Runs
+from analysis.statistics import compare, mean
+from roadmap.steps import Rung, ladder
+
+Steps = frozenset[str]
+COSTS = ("macs", "params", "activations", "images_per_second", "train_seconds", "peak_memory_mb")
+"""Of a run, in its record; of a network, the median over its runs."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The runs of one context: what was trained alike, so that networks may be compared."""
+
+    context: Context
+    runs: pd.DataFrame
+    """Those of `Runs.runs`, finished or not, with two columns more.
+
+    `network`: what a run trained, in words: a rung's name, the steps, a model of timm's. Runs of one network differ
+    in their seed alone.
+    `set`: the set of steps of a run, None if its network is none or if it is another series of one that is there.
+    """
+
+    @property
+    def counted(self) -> pd.DataFrame:
+        """The runs that means are made of."""
+        return self.runs[self.runs["left_out"] == ""]
+
+    @property
+    def rungs(self) -> tuple[Rung, ...]:
+        """The ladder that these runs are compared with, measured or not."""
+        return rungs_of(self.context.regime)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of any run, finished or not."""
+        return sorted(self.runs["seed"].unique().tolist())
+
+    @property
+    def train_images(self) -> int | None:
+        """How many images a run trains on."""
+        found = self.runs["train_images"].dropna()
+        return int(found.iloc[0]) if len(found) else None
+
+    @property
+    def evaluated_on(self) -> str:
+        """The images that the accuracies are of, in words."""
+        words = {"test": "the whole test set", "holdout": "a hold-out of the training images"}
+        found = self.counted["evaluated_on"].dropna().unique()
+        return " and ".join(words.get(name, name) for name in found) or "nothing yet"
+
+    @cached_property
+    def by_set(self) -> dict[Steps, pd.DataFrame]:
+        """The runs that count of every set of steps, indexed by seed."""
+        counted = self.counted
+        counted = counted[counted["set"].notna()]
+        return {steps: group.set_index("seed") for steps, group in counted.groupby("set", sort=False)}
+
+    def values(self, steps: Iterable[str], column: str = "top1") -> pd.Series:
+        """A column of the runs of a set of steps, by seed; empty if none is finished."""
+        found = self.by_set.get(frozenset(steps))
+        return pd.Series(dtype=float) if found is None else found[column].astype(float).dropna()
+
+
+def comparisons(runs: Runs) -> list[Comparison]:
+    """Runs by their contexts, the one with the most rungs measured first, then the one with the most finished runs."""
+    contexts = [Context.of(run) for run in runs.runs.to_dict("records")]
+    keys = pd.Series([context.key for context in contexts], index=runs.runs.index, dtype=object)
+    by_key = dict(zip(keys, contexts, strict=True))
+    found = [Comparison(by_key[key], _named(frame)) for key, frame in runs.runs.groupby(keys, sort=False)]
+    return sorted(found, key=_rank)
+
+
+def network_table(comparison: Comparison) -> pd.DataFrame:
+    """A row a network: what it reached, and what it costs.
+
+    `network`, `rung` (None if it is none), `set`; `n` seeds, `left_out` runs; `top1_mean`, `top1_std` (percent, n - 1),
+    `top1_low`, `top1_high` (its 95 % interval); and medians over its runs: `macs`, `params`, `activations`,
+    `images_per_second`, `train_seconds`, `peak_memory_mb`, `device_hours`.
+    """
+    rows, estimates = [], []
+    for name, runs in comparison.runs.groupby("network", sort=False):
+        counted = runs[runs["left_out"] == ""]
+        top1 = counted.set_index("seed")["top1"].astype(float)
+        estimates.append(mean(top1))
+        rows.append(
+            {
+                "network": name,
+                "rung": runs["rung"].iloc[0] if runs["set"].notna().any() else None,
+                "set": runs["set"].iloc[0],
+                "n": len(counted),
+                "left_out": int(runs["left_out"].isin(UNDONE).sum()),
+                "top1_mean": top1.mean(),
+                "top1_std": top1.std(ddof=1),
+                **counted[list(COSTS)].astype(float).median(),
+                "device_hours": (counted["train_seconds"] * counted["processes"].fillna(1)).median() / 3600,
+            }
+        )
+    table = pd.DataFrame(rows)
+    intervals = compare(estimates)
+    table.insert(table.columns.get_loc("top1_std") + 1, "top1_low", intervals["low"])
+    table.insert(table.columns.get_loc("top1_low") + 1, "top1_high", intervals["high"])
+    return table
+
+
+UNDONE = ("queued", "running", "unfinished", "diverged", "failed")
+
+
+@cache
+def rungs_of(regime: str) -> tuple[Rung, ...]:
+    """The ladder of a regime; empty for a regime that this checkout does not know."""
+    try:
+        return ladder(regime)
+    except ValueError:
+        return ()
+
+
+def _named(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs in the paper's order, with `network` and `set`. Series are never averaged: of several that have the
+    same steps, the one with the most finished seeds is the network, and the others are networks of their own."""
+    runs = runs.copy(deep=False)
+    runs["network"] = [_name(run) for run in runs[["model", "rung", "steps", "regime"]].itertuples(index=False)]
+    is_set = (runs["model"] == "design") & runs["steps"].notna()
+    runs["set"] = pd.Series(
+        [frozenset(steps) if yes else None for steps, yes in zip(runs["steps"], is_set, strict=True)],
+        index=runs.index,
+        dtype=object,
+    )
+    ranked = (
+        runs.assign(done=runs["left_out"] == "", latest=runs["started"].fillna(""))
+        .groupby(["network", "series"], as_index=False)
+        .agg(done=("done", "sum"), latest=("latest", "max"))
+        .sort_values(["done", "latest"], ascending=False)
+    )
+    ranked["number"] = ranked.groupby("network").cumcount()
+    number = runs["series"].map(ranked.set_index("series")["number"])
+    for nth in sorted(set(number) - {0}):
+        others = number == nth
+        runs.loc[others, "network"] += ", another series" + (f" ({nth})" if nth > 1 else "")
+        runs.loc[others, "set"] = None
+    order = {rung.name: index for index, rung in enumerate(rungs_of(runs["regime"].iloc[0]))}
+    place = runs["network"].map(order).fillna(len(order))
+    return runs.assign(place=place).sort_values(["place", "network", "seed"], kind="stable").drop(columns="place")
+
+
+def _name(run: tuple) -> str:
+    """What the network is: a timm model, a rung, or its steps, told from the road's end if that is shorter."""
+    if run.model != "design":
+        return run.model
+    if run.rung:
+        return run.rung
+    if run.steps is None:
+        return "a design of its own"
+    rungs = rungs_of(run.regime)
+    every = rungs[-1].steps if rungs else ()
+    lacking = [step for step in every if step not in run.steps]
+    if len(lacking) < len(run.steps) and set(run.steps) <= set(every):
+        return f"all steps but {' + '.join(lacking)}"
+    return " + ".join(run.steps) or "no steps"
+
+
+def _rank(one: Comparison) -> tuple:
+    counted = one.counted
+    return -counted["rung"].nunique(), -len(counted), one.context.key
