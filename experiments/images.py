@@ -213,7 +213,7 @@ def _torchvision(name: str, path: Path) -> tuple[ArrayImages, ArrayImages]:
             part = _or_downloaded(dataset, path, train)
         except (OSError, RuntimeError) as error:
             if name == "fashion_mnist":
-                todo = f"put its four .gz files into {path / 'FashionMNIST' / 'raw'}"
+                todo = f"unpack its four files into {path / 'FashionMNIST' / 'raw'}"
             else:
                 todo = f"put {dataset.filename} into {path}"
             reason = " ".join(str(error).split())
