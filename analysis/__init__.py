@@ -2,10 +2,47 @@
 
     records -> frames -> tables -> figures -> report
 
-    >>> from analysis.records import load
-    >>> from analysis.ladder import ladders
-    >>> for ladder in ladders(load("runs")):
-    ...     print(ladder.table)
+    >>> import analysis
+    >>> ladder = analysis.ladder_table(analysis.comparisons(analysis.load("runs"))[0])
+    >>> analysis.save(analysis.ladder_figure(ladder), "ladder.pdf")
 
 Nothing here imports torch or `experiments`: a record is plain files, so a report opens in a second on a laptop.
+`analysis/ladder.ipynb` is a tour; docs/analysis.md says what the numbers are.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+EXPORTS = {
+    "Runs": "records",
+    "RecordsError": "records",
+    "load": "records",
+    "load_wandb": "tracked",
+    "Comparison": "comparison",
+    "comparisons": "comparison",
+    "network_table": "comparison",
+    "ladder_table": "ladder",
+    "published_ladder": "ladder",
+    "paper_table": "paper",
+    "agreement": "paper",
+    "effect_table": "effects",
+    "shapley_table": "shapley",
+    "interaction_table": "shapley",
+    "shapley_from_orders": "shapley",
+    "cost_table": "costs",
+    "pareto_front": "costs",
+}
+"""By name: the module that has it, which is imported when the name is first asked for."""
+__all__ = list(EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in EXPORTS:
+        raise AttributeError(f"analysis has no {name!r}; it has {', '.join(EXPORTS)}")
+    return getattr(import_module(f"analysis.{EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *EXPORTS])

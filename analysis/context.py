@@ -48,7 +48,8 @@ class Context:
             schedule = dict.fromkeys(schedule)
         differs = {key: run["differs"][key] for key in sorted(run["differs"])}
         return cls(
-            **{key: run[key] for key in ("regime", "data", "resolution", "precision")},
+            **{key: run[key] for key in ("regime", "resolution", "precision")},
+            data={key: value for key, value in run["data"].items() if key != "path"},  # another machine has another
             differs={key: value for key, value in differs.items() if key.removeprefix("recipe.") not in schedule},
             **schedule,
         )

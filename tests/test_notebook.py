@@ -1,0 +1,67 @@
+"""`analysis/ladder.ipynb`: runs from top to bottom on the study in the repository, and shows what it computes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+import analysis
+from roadmap import sets
+from roadmap.steps import ladder
+
+NOTEBOOK = Path(analysis.__file__).with_name("ladder.ipynb")
+STUDY = NOTEBOOK.parent / "studies" / "fashion_mnist"
+
+
+@pytest.fixture(scope="module")
+def stored() -> nbformat.NotebookNode:
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+@pytest.fixture(scope="module")
+def executed(stored: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with new outputs; a cell that fails is an error here."""
+    fresh = nbformat.from_dict(stored)
+    for cell in fresh.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    return NotebookClient(fresh, timeout=300, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
+
+
+def texts(notebook: nbformat.NotebookNode) -> list[str]:
+    """What each code cell says, spaces and line ends aside."""
+    outputs = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    said = [[one.get("text") or one.data.get("text/plain", "") for one in cell] for cell in outputs]
+    return [" ".join(" ".join(cell).split()) for cell in said]
+
+
+def figures(notebook: nbformat.NotebookNode) -> int:
+    return str(notebook).count("'image/png'")
+
+
+def test_the_outputs_in_the_repository_are_what_the_cells_compute(stored, executed):
+    assert texts(stored) == texts(executed)
+    assert figures(stored) == figures(executed) == sum("_figure(" in cell.source for cell in stored.cells) - 1
+
+
+def test_no_output_is_a_warning_or_names_a_machine(stored):
+    outputs = [one for cell in stored.cells if cell.cell_type == "code" for one in cell.outputs]
+    assert not [one for one in outputs if one.get("name") == "stderr" or one.output_type == "error"]
+    assert not [place for place in ("/home/", "/root/", "/tmp/", "/work/") if place in str(outputs)]
+
+
+def test_the_study_is_what_its_commands_train():
+    """Ladder and leave-one-out with three seeds, the 64 networks of the sections, and nothing unfinished."""
+    short, longer = analysis.comparisons(analysis.load(STUDY))
+    seeds = {steps: set(runs.index) for steps, runs in short.by_set.items()}
+    for steps in [*(rung.steps for rung in ladder("nano")), *sets.leave_one_out()]:
+        assert seeds[frozenset(steps)] == {0, 1, 2}, steps
+    for steps in sets.unions(sets.sections().values()):
+        assert 0 in seeds[frozenset(steps)], steps
+    assert Counter(longer.counted["rung"]) == dict.fromkeys(["resnet", "modern_recipe", "separate_downsampling"], 3)
+    assert (short.runs["left_out"] == "").all()
+    assert short.train_images == 60_000
