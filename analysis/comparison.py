@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.context import Context
 from analysis.records import Runs
-from analysis.statistics import compare, mean
+from analysis.statistics import compare
 from roadmap.steps import Rung, ladder
 
 Steps = frozenset[str]
@@ -62,14 +62,23 @@ class Comparison:
     @cached_property
     def by_set(self) -> dict[Steps, pd.DataFrame]:
         """The runs that count of every set of steps, indexed by seed."""
-        counted = self.counted
-        counted = counted[counted["set"].notna()]
-        return {steps: group.set_index("seed") for steps, group in counted.groupby("set", sort=False)}
+        counted = self.counted[self.counted["set"].notna()]
+        return {steps: runs.set_index("seed") for steps, runs in counted.groupby("set", sort=False)}
 
     def values(self, steps: Iterable[str], column: str = "top1") -> pd.Series:
         """A column of the runs of a set of steps, by seed; empty if none is finished."""
-        found = self.by_set.get(frozenset(steps))
-        return pd.Series(dtype=float) if found is None else found[column].astype(float).dropna()
+        return self.scores(column).get(frozenset(steps), pd.Series(dtype=float))
+
+    def scores(self, column: str = "top1") -> dict[Steps | str, pd.Series]:
+        """A column of the runs that count, by seed, of every network that has some: `compare` takes them.
+
+        The key of a network is its set of steps; of one that has none, its name.
+        """
+        counted = self.counted
+        keys = counted["set"].where(counted["set"].notna(), counted["network"])
+        values = counted.set_index("seed")[column].astype(float)
+        found = {key: group.dropna() for key, group in values.groupby(keys.to_numpy(), sort=False)}
+        return {key: group for key, group in found.items() if len(group)}
 
 
 def comparisons(runs: Runs) -> list[Comparison]:
@@ -88,16 +97,17 @@ def network_table(comparison: Comparison) -> pd.DataFrame:
     `top1_low`, `top1_high` (its 95 % interval); and medians over its runs: `macs`, `params`, `activations`,
     `images_per_second`, `train_seconds`, `peak_memory_mb`, `device_hours`.
     """
-    rows, estimates = [], []
+    rows, keys = [], []
     for name, runs in comparison.runs.groupby("network", sort=False):
         counted = runs[runs["left_out"] == ""]
-        top1 = counted.set_index("seed")["top1"].astype(float)
-        estimates.append(mean(top1))
+        top1 = counted["top1"].astype(float)
+        steps = runs["set"].iloc[0]
+        keys.append(name if steps is None else steps)
         rows.append(
             {
                 "network": name,
-                "rung": runs["rung"].iloc[0] if runs["set"].notna().any() else None,
-                "set": runs["set"].iloc[0],
+                "rung": None if steps is None else runs["rung"].iloc[0],
+                "set": steps,
                 "n": len(counted),
                 "left_out": int(runs["left_out"].isin(UNDONE).sum()),
                 "top1_mean": top1.mean(),
@@ -107,9 +117,9 @@ def network_table(comparison: Comparison) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
-    intervals = compare(estimates)
-    table.insert(table.columns.get_loc("top1_std") + 1, "top1_low", intervals["low"])
-    table.insert(table.columns.get_loc("top1_low") + 1, "top1_high", intervals["high"])
+    means = compare(comparison.scores(), [{key: 1.0} for key in keys])
+    table.insert(table.columns.get_loc("top1_std") + 1, "top1_low", means["low"])
+    table.insert(table.columns.get_loc("top1_low") + 1, "top1_high", means["high"])
     return table
 
 
@@ -157,11 +167,15 @@ def _name(run: tuple) -> str:
     """What the network is: a timm model, a rung, or its steps, told from the road's end if that is shorter."""
     if run.model != "design":
         return run.model
+    rungs = rungs_of(run.regime)
+    if run.steps is not None:  # one set has one name, however it was asked for
+        same = [rung.name for rung in rungs if set(rung.steps) == set(run.steps)]
+        if same:
+            return same[0]
     if run.rung:
         return run.rung
     if run.steps is None:
         return "a design of its own"
-    rungs = rungs_of(run.regime)
     every = rungs[-1].steps if rungs else ()
     lacking = [step for step in every if step not in run.steps]
     if len(lacking) < len(run.steps) and set(run.steps) <= set(every):

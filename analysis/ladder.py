@@ -7,7 +7,8 @@ import math
 import pandas as pd
 
 from analysis.comparison import Comparison, network_table
-from analysis.statistics import compare, difference
+from analysis.provenance import describe
+from analysis.statistics import compare
 from roadmap.steps import Rung, ladder, load
 
 MEASURED = (
@@ -26,32 +27,43 @@ def ladder_table(comparison: Comparison) -> pd.DataFrame:
     `verdict`, which says what is lacking where there is no change; `published_top1`, `published_std`,
     `published_change`, `published_gflops`.
 
-    `attrs` has words for captions: `title`, `scale`, `about`, `dataset`, `published`.
+    `attrs` has words for captions (`caption`).
     """
-    from analysis.provenance import describe
-
     rungs = comparison.rungs
-    top1 = {rung.name: comparison.values(rung.steps) for rung in rungs}
-    none = pd.Series(dtype=float)
-    changes = compare([difference(top1[rung.name], top1.get(rung.parent, none)) for rung in rungs])
+    scores = comparison.scores()
+    steps = {rung.name: frozenset(rung.steps) for rung in rungs}
+    changes = compare(scores, [{steps[rung.name]: 1.0, steps.get(rung.parent): -1.0} for rung in rungs])
     changes = changes.rename(columns={"value": "change"})
     changes["verdict"] = [
-        verdict or _why_no_change(rung, top1) for verdict, rung in zip(changes["verdict"], rungs, strict=True)
+        verdict or _why_no_change(rung, measured=steps[rung.name] in scores)
+        for verdict, rung in zip(changes["verdict"], rungs, strict=True)
     ]
     networks = network_table(comparison)
     networks = networks[networks["rung"].notna()].set_index("rung")[list(MEASURED)]
     table = _published(rungs)
     table = table.join(networks, on="rung").join(changes[list(CHANGES)])
     table[["n", "left_out"]] = table[["n", "left_out"]].fillna(0).astype(int)
+    table.attrs = caption(comparison)
+    return table
+
+
+def caption(comparison: Comparison) -> dict[str, str]:
+    """Words for captions: `title`, `scale`, `about`, `dataset`, `published`. `attrs` of every table has them."""
     context = comparison.context
-    table.attrs = {
+    return {
         "title": context.title,
         "scale": context.scale,
         "about": describe(comparison),
         "dataset": context.dataset,
-        "published": load("regime", context.regime).regime.published,
+        "published": load("regime", context.regime).regime.published if comparison.rungs else "",
     }
-    return table
+
+
+def entitled(table: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
+    """A table that has a `step`, with its `title` and `section` beside it; a step of no known ladder is its own."""
+    known = {rung.name: (rung.title, rung.section) for rung in comparison.rungs}
+    words = [known.get(step, (step, "")) for step in table["step"]]
+    return table.assign(title=[title for title, _ in words], section=[section for _, section in words])
 
 
 def published_ladder(regime: str = "resnet50") -> pd.DataFrame:
@@ -92,7 +104,7 @@ def _published(rungs: tuple[Rung, ...]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _why_no_change(rung: Rung, top1: dict[str, pd.Series]) -> str:
-    if top1[rung.name].empty:
+def _why_no_change(rung: Rung, measured: bool) -> str:
+    if not measured:
         return "no finished run"
     return "start" if rung.parent is None else "parent missing"

@@ -1,128 +1,175 @@
-"""How far series of seeds differ, and how sure that is. docs/analysis.md has the reasons.
+"""How sure weighted sums of networks' means are. docs/analysis.md has the reasons and the simulations.
 
-Three seeds tell little about a step's own noise, and sixteen steps tell much about the noise of steps. So each
-variance is drawn towards what all of them say, as far as they agree: Smyth's moderated t (2004), whose intervals are
-Student's where the steps' noises differ widely, and those of a pooled estimate where they are alike.
+All that is reported of a comparison is such a sum: a rung's accuracy (weight 1), what a step changed (1 and -1), a
+Shapley value (64 weights). Three seeds tell little of one network's noise, and the other networks say something about
+it, so each variance is drawn towards that of all. It is drawn by a fixed weight: how much variances differ cannot be
+learned from three seeds, and where it is learned all the same (Smyth, 2004), a noisy network gets changes "shown" that
+are none, in one study of eight.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special, stats
+from scipy import optimize, stats
+
+Scores = Mapping[Hashable, pd.Series]
+"""Of every network of a comparison, the values of its runs, indexed by seed."""
+Weights = Mapping[Hashable, float]
+"""The weights of networks' means in a sum."""
 
 CONFIDENCE = 0.95
 POWER = 0.8
 """The chance to show a change that `detectable` stands for."""
+PRIOR = 2.0
+"""Degrees of freedom that the variance of all networks counts for, beside a network's own."""
 FEWEST = 4
-"""Variances from which something is said about the spread of variances."""
+"""Networks with replicates, from which they say something about each other's noise."""
 
 
 class Estimate(NamedTuple):
-    """A mean of seeds, or a difference of two, before it is known how sure it is. NaN where there is none."""
+    """A weighted sum of means. NaN where there is none, or where nothing is known of its noise."""
 
     value: float = math.nan
-    variance: float = math.nan
-    """Of one seed's value, or of one pair's difference."""
-    share: float = math.nan
-    """The estimate's variance is this share of it: 1 / n."""
-    freedom: float = 0.0
-    """Degrees of freedom of `variance`; 0: one seed, no noise known."""
+    error: float = math.nan
+    """Its standard error."""
+    freedom: float = math.nan
+    """Degrees of freedom of `error`."""
     method: str = ""
-    """"t", "paired t", "Welch t", or "" where seeds are too few for an interval."""
+    """"t" for a single mean, "paired t" for a contrast of networks that have the same seeds, else "Welch t"; ""
+    where there is no error."""
 
 
-def mean(values: pd.Series) -> Estimate:
-    """The mean of seeds."""
-    if values.empty:
-        return Estimate()
-    if len(values) < 2:
-        return Estimate(values.mean())
-    return Estimate(values.mean(), values.var(ddof=1), 1 / len(values), len(values) - 1, "t")
+class Noise(NamedTuple):
+    """How far the values of a network's seeds scatter, an entry a network."""
+
+    variance: np.ndarray
+    freedom: np.ndarray
+    """Degrees of freedom of `variance`; 0 where it is not known."""
+    total: float
+    """Of all variances together: no sum has more."""
 
 
-def difference(values: pd.Series, before: pd.Series) -> Estimate:
-    """Mean of `values` minus mean of `before`, both indexed by seed.
-
-    The same seeds on both sides are paired, for a seed fixes the order of the data and the augmentation; other seeds
-    are independent samples of unequal variance (Welch). With a single seed on a side its noise is not known.
-    """
-    if values.empty or before.empty:
-        return Estimate()
-    value = values.mean() - before.mean()
-    if min(len(values), len(before)) < 2:
-        return Estimate(value)
-    if set(values.index) == set(before.index):
-        return mean(values - before)._replace(value=value, method="paired t")
-    squares = np.array([stats.sem(values) ** 2, stats.sem(before) ** 2])
-    counts = np.array([len(values), len(before)])
-    share = (1 / counts).sum() / 2  # so that `variance` is one pair's, as above
-    # Welch and Satterthwaite's degrees of freedom; where neither side varies, any serve
-    freedom = squares.sum() ** 2 / (squares**2 / (counts - 1)).sum() if squares.any() else counts.sum() - 2
-    return Estimate(value, squares.sum() / share, share, float(freedom), "Welch t")
+def compare(
+    scores: Scores, sums: Sequence[Weights], borrow: bool = False, confidence: float = CONFIDENCE
+) -> pd.DataFrame:
+    """What can be said of these weighted sums: `conclude` of `estimate`."""
+    return conclude(estimate(scores, sums, borrow), confidence)
 
 
-def compare(estimates: Sequence[Estimate], confidence: float = CONFIDENCE) -> pd.DataFrame:
-    """What can be said of these estimates, which are of one kind: their noises are moderated together.
+def conclude(estimates: Sequence[Estimate], confidence: float = CONFIDENCE) -> pd.DataFrame:
+    """What can be said of estimates that are one family of hypotheses.
 
     Returns:
         A row an estimate: `value`; `low`, `high`, its confidence interval; `p`, of the hypothesis that it is 0, and
         `p_holm`, corrected for the number of them; `detectable`, the smallest value that would be shown (p < 0.05)
-        with probability 0.8; `error`, `freedom`, `method`; `verdict`: "up" or "down" if `p_holm` says so, "not
-        distinguishable", "one seed" where nothing is known of the noise, "" where there is no estimate.
+        with probability 0.8; `error`, `freedom`, `method` (`Estimate`); `verdict`: "up" or "down" if `p_holm` says so,
+        "not distinguishable", "one seed" where nothing is known of the noise, "" where a network has no runs.
     """
     table = pd.DataFrame(estimates, columns=Estimate._fields)
-    variance, freedom = moderate(table["variance"].to_numpy(float), table["freedom"].to_numpy(float))
-    known = freedom > 0
-    error = np.sqrt(variance * table["share"])
-    safe = np.where(known, freedom, 1.0)
-    margin = (stats.t.ppf((1 + confidence) / 2, safe) * error).where(known)
-    p = pd.Series(_p(table["value"].to_numpy(), error.to_numpy(), safe)).where(known)
-    holm = adjust(p)
-    return pd.DataFrame(
-        {
-            "value": table["value"],
-            "low": table["value"] - margin,
-            "high": table["value"] + margin,
-            "p": p,
-            "p_holm": holm,
-            "detectable": [
-                detectable(*one) if sure else math.nan for *one, sure in zip(error, safe, known, strict=True)
-            ],
-            "error": error.where(known),
-            "freedom": np.where(known, freedom, math.nan),
-            "method": table["method"],
-            "verdict": [_verdict(*one, 1 - confidence) for one in zip(table["value"], holm, strict=True)],
-        }
-    )
+    value, error, freedom = (table[name].to_numpy(float) for name in ("value", "error", "freedom"))
+    margin = stats.t.ppf((1 + confidence) / 2, freedom) * error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stats.t.sf(np.abs(value) / error, freedom)
+    p = np.where(error == 0, np.where(value == 0, 1.0, 0.0), p)  # what never varies is sure
+    table["low"], table["high"] = value - margin, value + margin
+    table["p"], table["p_holm"] = p, adjust(pd.Series(p))
+    table["detectable"] = [detectable(*one, confidence) for one in zip(error, freedom, strict=True)]
+    table["verdict"] = [_verdict(*one, 1 - confidence) for one in zip(value, table["p_holm"], strict=True)]
+    return table[["value", "low", "high", "p", "p_holm", "detectable", "error", "freedom", "method", "verdict"]]
 
 
-def moderate(variance: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each variance drawn towards what all of them say, and the degrees of freedom that it then has.
+def estimate(scores: Scores, sums: Sequence[Weights], borrow: bool = False) -> list[Estimate]:
+    """Each sum with its standard error.
 
-    The variances are taken as s0^2 chi^2(d) / d-distributed around true ones, which scatter around s0^2 like a scaled
-    inverse chi^2 with d0 degrees of freedom; d0 and s0^2 are estimated from the moments of log variances (Smyth,
-    "Linear models and empirical Bayes methods", 2004, section 6.2). With fewer than four of them nothing is changed.
+    Args:
+        scores: of all networks of the comparison, also those in no sum: their noise is estimated together.
+        borrow: a network with one seed has the noise of the others, instead of an unknown one.
     """
-    usable = (freedom > 0) & (variance > 0)
-    if usable.sum() < FEWEST:
-        return variance, freedom
-    found, d = variance[usable], freedom[usable]
-    logs = np.log(found) - special.digamma(d / 2) + np.log(d / 2)
-    spread = logs.var(ddof=1) - special.polygamma(1, d / 2).mean()
-    known = freedom > 0
-    if spread <= 0:  # no more than chance scatters them: one noise for all
-        pooled = np.average(found, weights=d)
-        return np.where(known, pooled, variance), np.where(known, d.sum(), 0.0)
-    d0 = 2 * _inverse_trigamma(spread)
-    s0 = math.exp(logs.mean() + special.digamma(d0 / 2) - math.log(d0 / 2))
-    drawn = (d0 * s0 + freedom * variance) / (d0 + freedom)
-    # one step's noise can be known no better than if all were one
-    return np.where(known, drawn, variance), np.where(known, np.minimum(d0 + freedom, d.sum()), 0.0)
+    scores = {key: values for key, values in scores.items() if len(values)}
+    if not scores:
+        return [Estimate() for _ in sums]
+    values = _matrix(scores.values())
+    place = {key: index for index, key in enumerate(scores)}
+    alone, paired = noise(values), noise(values, paired=True)
+    return [_estimate(weights, place, values, alone, paired, borrow) for weights in sums]
+
+
+def _estimate(
+    weights: Weights, place: Mapping[Hashable, int], values: np.ndarray, alone: Noise, paired: Noise, borrow: bool
+) -> Estimate:
+    if not all(key in place for key in weights):
+        return Estimate()
+    index = [place[key] for key in weights]
+    weight = np.fromiter(weights.values(), float)
+    own = values[index]
+    there = ~np.isnan(own)
+    counts = there.sum(axis=1)
+    value = float(weight @ np.nanmean(own, axis=1))
+    # What a seed adds to every network leaves a contrast of networks that share their seeds.
+    pairs = abs(weight.sum()) < 1e-9 and (there == there[0]).all()
+    found = paired if pairs else alone
+    variance, freedom = found.variance[index], found.freedom[index]
+    sure = (freedom > 0) & ((counts > 1) | borrow | (variance == 0))
+    if not sure.all():
+        return Estimate(value)
+    method = "paired t" if pairs else "t" if len(index) == 1 else "Welch t"
+    parts = weight**2 * variance / counts
+    error = math.sqrt(parts.sum())
+    # Welch and Satterthwaite's degrees of freedom; where nothing varies, any serve
+    satterthwaite = parts.sum() ** 2 / (parts**2 / freedom).sum() if error else math.inf
+    return Estimate(value, error, min(satterthwaite, found.total), method)
+
+
+def noise(values: np.ndarray, paired: bool = False) -> Noise:
+    """The noise of networks, moderated: a matrix of networks and seeds, NaN where there is no run.
+
+    Paired, it is what networks and seeds, added up, leave over: a seed fixes the order of the data and the
+    augmentation, so it moves all networks alike, and contrasts of networks with the same seeds are free of that.
+    """
+    there = ~np.isnan(values)
+    counts = there.sum(axis=1)
+    own = np.where(there, values - np.nanmean(values, axis=1, keepdims=True), 0.0)
+    # Least squares for the effects of seeds, once each network's mean is taken out. `design` is each network's part
+    # of the normal matrix, so it also tells how many degrees of freedom of a network the fit takes.
+    design = there[:, :, None] * np.eye(values.shape[1]) - there[:, :, None] * there[:, None, :] / counts[:, None, None]
+    inverse = np.linalg.pinv(design.sum(axis=0), hermitian=True)
+    effects = there * (inverse @ own.sum(axis=0))
+    left = np.where(there, own - effects + effects.sum(axis=1, keepdims=True) / counts[:, None], 0.0)
+    freedom_left = counts - 1 - np.einsum("nij,ji->n", design, inverse)
+    freedom_left = np.where(freedom_left > 1e-6, freedom_left, 0.0)
+    squares, freedom, total = (left**2).sum(axis=1), freedom_left, freedom_left.sum()
+    if not paired:
+        # What seeds have in common is in every network's variance, so all together they know less than they add up to.
+        both = np.array([squares.sum(), (own**2).sum() - squares.sum()])
+        each = np.array([total, (counts - 1).sum() - total])
+        shares = np.divide(both**2, each, out=np.zeros(2), where=each > 1e-6).sum()
+        total = both.sum() ** 2 / shares if shares > 0 else each.sum()
+        squares, freedom = (own**2).sum(axis=1), counts - 1.0
+    scale = np.nanmax(np.abs(values), axis=1) ** 2
+    squares = np.where(squares > 1e-20 * scale, squares, 0.0)  # equal values, but for rounding
+    return moderate(squares, freedom, float(total))
+
+
+def moderate(squares: np.ndarray, freedom: np.ndarray, total: float) -> Noise:
+    """Variances from sums of squares, each drawn towards that of all as if that were known from `PRIOR` more squares.
+
+    With fewer than `FEWEST` to say something, or if none varies, each stands for itself.
+    """
+    replicated = freedom > 0
+    variance = np.divide(squares, freedom, out=np.full(len(squares), np.nan), where=replicated)
+    if replicated.any() and not squares[replicated].any():  # not noise that is small, but none: multiply-adds, say
+        return Noise(np.zeros(len(squares)), np.full(len(squares), total), total)
+    if replicated.sum() < FEWEST:
+        return Noise(variance, freedom, total)
+    common = squares[replicated].sum() / freedom[replicated].sum()
+    squares = np.where(replicated, squares, 0.0)
+    return Noise((PRIOR * common + squares) / (PRIOR + freedom), PRIOR + freedom, total)
 
 
 def adjust(p: pd.Series) -> pd.Series:
@@ -141,21 +188,32 @@ def detectable(error: float, freedom: float, confidence: float = CONFIDENCE, pow
     "Would show": with probability `power`, by a two-sided t test at 1 - `confidence`, of this change alone.
     """
     if not error > 0:
-        return 0.0
+        return error
+    return error * _detectable_errors(round(freedom, 3), confidence, power)
+
+
+@cache
+def _detectable_errors(freedom: float, confidence: float, power: float) -> float:
+    """`detectable` in standard errors."""
     limit = stats.t.ppf((1 + confidence) / 2, freedom)
 
     def lacking(size: float) -> float:
         other_side = np.nan_to_num(stats.nct.cdf(-limit, freedom, size))  # scipy's NaN is a chance below 1e-12
         return stats.nct.sf(limit, freedom, size) + other_side - power
 
-    return error * optimize.brentq(lacking, 0.0, 2 * limit + 5)
+    most = limit
+    while lacking(most) < 0:
+        most *= 2
+    return optimize.brentq(lacking, 0.0, most)
 
 
-def _p(value: np.ndarray, error: np.ndarray, freedom: np.ndarray) -> np.ndarray:
-    """Two-sided. Values that never varied are sure: 0 for a change, 1 for none."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.abs(value) / error
-    return np.where(error > 0, 2 * stats.t.sf(ratio, freedom), np.where(value == 0, 1.0, 0.0))
+def _matrix(scores: Sequence[pd.Series]) -> np.ndarray:
+    """Networks and seeds, NaN where there is no run."""
+    seeds = {seed: column for column, seed in enumerate({seed: None for values in scores for seed in values.index})}
+    matrix = np.full((len(scores), len(seeds)), np.nan)
+    for row, values in zip(matrix, scores, strict=True):
+        row[[seeds[seed] for seed in values.index]] = values
+    return matrix
 
 
 def _verdict(value: float, p_holm: float, limit: float) -> str:
@@ -166,7 +224,3 @@ def _verdict(value: float, p_holm: float, limit: float) -> str:
     if p_holm >= limit:
         return "not distinguishable"
     return "up" if value > 0 else "down"
-
-
-def _inverse_trigamma(value: float) -> float:
-    return optimize.brentq(lambda log: special.polygamma(1, math.exp(log)) - value, math.log(1e-6), math.log(1e8))
