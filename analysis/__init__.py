@@ -33,6 +33,14 @@ EXPORTS = {
     "shapley_from_orders": "shapley",
     "cost_table": "costs",
     "pareto_front": "costs",
+    **dict.fromkeys(
+        [
+            *("ladder_figure", "paper_figure", "effects_figure", "shapley_figure", "interactions_figure"),
+            *("pareto_figure", "speed_figure", "learning_curves_figure"),
+        ],
+        "figures",
+    ),
+    "save": "style",
 }
 """By name: the module that has it, which is imported when the name is first asked for."""
 __all__ = list(EXPORTS)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from contextlib import AbstractContextManager
 from html import escape
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -19,10 +22,19 @@ PALETTE = {
     "bar": "#2f6690",
     "side": "#bcd2e6",
     "published": "#8a6d3b",
+    "behind": "#c3c9d1",
+    "line1": "#0072b2",
+    "line2": "#d55e00",
+    "line3": "#009e73",
+    "line4": "#b6619a",
+    "line5": "#4da3d4",
+    "line6": "#c78500",
 }
 """Each colour has one use, so the report can give it another value on a dark page. Told apart by lightness, too."""
-LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-"""Okabe and Ito's, which the colour-blind can tell apart."""
+LINES = tuple(PALETTE[f"line{number}"] for number in range(1, 7))
+"""After Okabe and Ito, which the colour-blind can tell apart; two of them darker, for thin lines on white."""
+MARKERS = ("o", "s", "D", "^", "v", "P")
+"""One a line, so that greyscale tells them apart as well."""
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so the layout is the same on every machine
     "font.size": 9,
@@ -44,7 +56,21 @@ STYLE = {
     "text.parse_math": False,  # a "$" in a name is a "$"
     "svg.fonttype": "path",
     "svg.hashsalt": "convnext-roadmap",
+    "pdf.fonttype": 42,  # text stays text
 }
+DATELESS: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+"""By format: the metadata that would make two drawings of one figure differ."""
+
+
+class Drawing(Figure):
+    """A figure that Jupyter shows without further ado. Its paper is opaque, for dark notebooks."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self, dpi=110)
 
 
 def style() -> AbstractContextManager[None]:
@@ -52,20 +78,31 @@ def style() -> AbstractContextManager[None]:
     return matplotlib.rc_context(STYLE)
 
 
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG (200 dots an inch), SVG or PDF, the same bytes whenever it is drawn.
+
+    Raises:
+        ValueError: if the path ends in anything else.
+    """
+    kind = os.path.splitext(path)[1][1:].lower()
+    if kind not in DATELESS:
+        raise ValueError(f"{path}: a figure is saved as .png, .svg or .pdf")
+    Path(path).write_bytes(_bytes(figure, kind, 200))
+
+
 def svg(figure: Figure) -> str:
-    """The figure as an SVG file, the same bytes whenever it is drawn."""
-    buffer = io.StringIO()
-    with style():
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return buffer.getvalue()
+    """The figure as an SVG file."""
+    return _bytes(figure, "svg", 72).decode()
 
 
 def png(figure: Figure, dpi: int = 200) -> bytes:
-    """The figure as a PNG file for print."""
-    buffer = io.BytesIO()
-    with style():
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
+    """The figure as a PNG file."""
+    return _bytes(figure, "png", dpi)
+
+
+def pdf(figure: Figure) -> bytes:
+    """The figure as a PDF file."""
+    return _bytes(figure, "pdf", 72)
 
 
 def inline_svg(text: str, name: str, description: str) -> str:
@@ -77,3 +114,17 @@ def inline_svg(text: str, name: str, description: str) -> str:
     head, rest = text.split(">", 1)
     view_box = re.search(r'viewBox="[^"]+"', head).group()
     return f'<svg {view_box} role="img" aria-label="{escape(description)}">{rest.replace("xlink:href", "href")}'
+
+
+def heading(figure: Figure, title: str, about: str = "", *, left: float = 0.25) -> None:
+    """A title and a line below it in the figure's upper left corner; `left` in inches."""
+    width, height = figure.get_size_inches()
+    figure.text(left / width, 1 - 0.36 / height, title, fontsize=14, fontweight="bold")
+    figure.text(left / width, 1 - 0.62 / height, about, color=PALETTE["muted"])
+
+
+def _bytes(figure: Figure, kind: str, dpi: int) -> bytes:
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=DATELESS[kind])
+    return buffer.getvalue()

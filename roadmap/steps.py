@@ -19,6 +19,7 @@ from roadmap.designs import Design, did_you_mean
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 PUBLISHED = Path(__file__).with_name("published.csv")
+REFERENCES = Path(__file__).with_name("published_references.csv")
 
 
 class Published(NamedTuple):
@@ -30,6 +31,15 @@ class Published(NamedTuple):
     """Over three seeds; Table 11 has a single run."""
     gflops: float
     """As printed: multiply-adds, in billions."""
+
+
+class Reference(NamedTuple):
+    """A network that the paper draws beside a ladder: no rung, of the same size (its Figure 2)."""
+
+    name: str
+    top1: float
+    """ImageNet-1K top-1 accuracy in percent, at 224 px."""
+    gflops: float
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,13 @@ def ladder(regime: str = "resnet50") -> tuple[Rung, ...]:
                 )
             )
     return tuple(rungs)
+
+
+def references(published: str) -> tuple[Reference, ...]:
+    """What the paper draws beside the published ladder of this name: Swin-T (`resnet50`), Swin-B (`resnet200`)."""
+    with REFERENCES.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["regime"] == published]
+    return tuple(Reference(row["name"], float(row["top1"]), float(row["gflops"])) for row in rows)
 
 
 def design(name: str) -> Design:

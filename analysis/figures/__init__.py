@@ -1,0 +1,22 @@
+"""Figures: each function takes a frame and returns a figure, which Jupyter shows and `analysis.save` writes.
+
+Captions come from the frame's `attrs`, as far as they are there. No pyplot, no global state.
+"""
+
+from analysis.figures.costs import pareto_figure, speed_figure
+from analysis.figures.curves import learning_curves_figure
+from analysis.figures.effects import effects_figure, shapley_figure
+from analysis.figures.interactions import interactions_figure
+from analysis.figures.ladder import ladder_figure
+from analysis.figures.paper import paper_figure
+
+__all__ = [
+    "effects_figure",
+    "interactions_figure",
+    "ladder_figure",
+    "learning_curves_figure",
+    "paper_figure",
+    "pareto_figure",
+    "shapley_figure",
+    "speed_figure",
+]

@@ -1,0 +1,131 @@
+"""What accuracy costs."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.costs import FRONTS
+from analysis.figures.labels import name_points
+from analysis.style import PALETTE, Drawing, heading, style
+from analysis.text import NOTHING, macs_unit, scaled
+
+COSTS = {
+    "macs": "multiply-adds an image",
+    "params": "parameters",
+    "images_per_second": "training throughput (images/s)",
+    "device_hours": "training time (device-hours a run)",
+}
+ROW = 0.3
+
+
+def pareto_figure(table: pd.DataFrame, cost: str = "macs") -> Figure:
+    """Accuracy against a cost, a point a network of `cost_table`; the line joins those that no other one beats.
+
+    Rungs of the ladder are filled, hollow if not adopted; other networks are grey. Networks on the front are named.
+
+    Raises:
+        ValueError: if there is no front of this cost.
+    """
+    if cost not in FRONTS:
+        raise ValueError(f"no front of {cost!r}; there are {', '.join(FRONTS)}")
+    smaller = FRONTS[cost]
+    shown = table[table[cost].notna()]
+    unit = macs_unit(shown["macs"])[0] if cost == "macs" else 1e6 if cost == "params" else 1.0
+    with style():
+        figure = Drawing(figsize=(9.2, 5.6))
+        axes = figure.add_axes((0.085, 0.11, 0.88, 0.735))
+        front = shown[shown[f"front_{cost}"]].sort_values(cost)
+        others = shown[shown["adopted"].isna()]
+        rungs = shown[shown["adopted"].notna()]
+        axes.plot(others[cost] / unit, others["top1_mean"], "o", ms=5, color=PALETTE["behind"], zorder=2)
+        for row in rungs.itertuples():
+            face = PALETTE["bar"] if row.adopted else PALETTE["paper"]
+            x = getattr(row, cost) / unit
+            if not pd.isna(row.top1_std):
+                axes.errorbar(x, row.top1_mean, yerr=row.top1_std, color=PALETTE["side"], lw=1, zorder=2)
+            axes.plot(x, row.top1_mean, "o", ms=7, color=PALETTE["bar"], mfc=face, mew=1.3, zorder=4)
+        how = {"color": PALETTE["published"], "lw": 1.3, "zorder": 3}
+        axes.step(front[cost] / unit, front["top1_mean"], where="post" if smaller else "pre", **how)
+        axes.plot(front[cost] / unit, front["top1_mean"], "o", ms=11, mfc="none", color=PALETTE["published"], zorder=5)
+        names = {
+            "macs": f"multiply-adds an image ({macs_unit(shown['macs'])[1]})",
+            "params": "parameters (millions)",
+        }
+        axes.set_xlabel(names.get(cost, COSTS[cost]) + ("; less is better" if smaller else "; more is better"))
+        axes.set_ylabel("top-1 accuracy (%)")
+        axes.grid()
+        axes.set_axisbelow(True)
+        axes.margins(x=0.09, y=0.1)
+        named = [(getattr(row, cost) / unit, row.top1_mean, _short(row.title)) for row in front.itertuples()]
+        name_points(axes, named, fontsize=8, color=PALETTE["ink"], zorder=6)
+        keys = [
+            Line2D([], [], marker="o", ls="", ms=7, color=PALETTE["bar"], label="rung of the ladder"),
+            Line2D(
+                *([], []), marker="o", ls="", ms=7, color=PALETTE["bar"], mfc=PALETTE["paper"], label="not adopted"
+            ),
+            Line2D([], [], marker="o", ls="", ms=5, color=PALETTE["behind"], label="other network"),
+            Line2D(
+                *([], []), marker="o", ms=10, mfc="none", color=PALETTE["published"], label="Pareto front"
+            ),
+        ]  # fmt: skip
+        if others.empty:
+            del keys[2]
+        figure.legend(handles=keys, loc="upper right", ncols=len(keys), fontsize=8, bbox_to_anchor=(0.975, 0.9))
+        heading(figure, "What accuracy costs", table.attrs.get("scale", ""))
+        return figure
+
+
+def _short(title: str) -> str:
+    return title if len(title) <= 42 else f"{title[:40]}…"
+
+
+def speed_figure(table: pd.DataFrame) -> Figure:
+    """Counted and measured cost by rung of a `ladder_table`: multiply-adds, and images a second in training.
+
+    The paper's steps keep the former level; the latter is what one waits for. Bars are relative to the first rung that
+    was measured, which the dotted lines are at; numbers are absolute.
+    """
+    shown = table[table["n"] > 0].reset_index(drop=True)
+    unit, prefix = macs_unit(shown["macs"]) if len(shown) else (1e6, "M")
+    with style():
+        height = 1.25 + ROW * max(len(shown), 1) + 0.65
+        figure = Drawing(figsize=(9.2, height))
+        columns = {
+            "macs": (f"multiply-adds ({prefix})", "behind", unit, 2),
+            "images_per_second": ("images/s", "bar", 1, 0),
+        }
+        for (column, (title, colour, scale, digits)), left in zip(columns.items(), (0.235, 0.64), strict=True):
+            axes = figure.add_axes((left, 0.5 / height, 0.275, ROW * max(len(shown), 1) / height))
+            _draw_costs(axes, shown, column, PALETTE[colour], scale, digits)
+            axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold", pad=6)
+            axes.set_yticks(range(len(shown)), shown["title"] if column == "macs" else [""] * len(shown))
+            axes.tick_params(axis="y", length=0, labelcolor=PALETTE["ink"])
+        heading(figure, "Counted and real cost", table.attrs.get("scale", ""))
+        first = shown["title"].iloc[0] if len(shown) else NOTHING
+        figure.text(
+            *(0.97, 0.12 / height, f"bars: relative to {first} (dotted); images/s: median training throughput"),
+            ha="right",
+            fontsize=8,
+            color=PALETTE["muted"],
+        )
+        return figure
+
+
+def _draw_costs(axes: Axes, shown: pd.DataFrame, column: str, colour: str, unit: float, digits: int) -> None:
+    values = shown[column].astype(float)
+    start = values.iloc[0] if len(values) else float("nan")
+    relative = values / start
+    axes.barh(range(len(shown)), relative, height=0.66, color=colour)
+    for place, (length, value) in enumerate(zip(relative, values, strict=True)):
+        text = scaled(value, unit) if digits else f"{value:,.0f}"
+        axes.annotate(
+            *(text, (length, place)), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8
+        )  # fmt: skip
+    axes.axvline(1, color=PALETTE["muted"], lw=0.8, ls=(0, (2, 3)))
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.set_xlim(0, 1.25 * max(relative.max(), 1.0) if len(shown) else 1)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.set_xticks([])

@@ -1,0 +1,100 @@
+"""What each step, or section, is worth."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.style import LINES, MARKERS, PALETTE, Drawing, heading, style
+from analysis.text import quantity, step_name
+
+KINDS = {
+    "road": "on the road: from the rung before",
+    "leave_one_out": "leave one out: all steps, minus all but this",
+    "add_one_in": "add one in: modern recipe and this, minus the recipe",
+    "shapley": "Shapley value, from random orders",
+}
+MEASURES = {
+    **{"top1": "top-1 accuracy", "top5": "top-5 accuracy", "macs": "multiply-adds", "params": "parameters"},
+    **{"images_per_second": "training throughput", "peak_memory_mb": "peak memory", "train_seconds": "training time"},
+}
+ROW = 0.44
+
+
+def effects_figure(table: pd.DataFrame) -> Figure:
+    """A row a step of `effect_table`, a mark a way of asking, with its 95 % interval.
+
+    Marks are filled where the effect is shown (Holm-corrected p < 0.05), hollow where it is not.
+    """
+    kinds = [kind for kind in KINDS if (table["kind"] == kind).any()]
+    steps = table.drop_duplicates("step")[["step", "title", "section"]].reset_index(drop=True)
+    place = {step: index for index, step in enumerate(steps["step"])}
+    with style():
+        height = 1.45 + ROW * len(steps) + 0.75
+        figure = Drawing(figsize=(9.2, height))
+        axes = figure.add_axes((0.235, 0.75 / height, 0.735, ROW * len(steps) / height))
+        for index, (_, rows) in enumerate(steps.groupby("section", sort=False)):
+            if index % 2 == 0:
+                axes.axhspan(rows.index[0] - 0.5, rows.index[-1] + 0.5, color=PALETTE["band"], lw=0, zorder=0)
+        for index, kind in enumerate(kinds):
+            offset = 0.22 * (index - (len(kinds) - 1) / 2)
+            look = {"color": LINES[index], "marker": MARKERS[index]}
+            for row in table[(table["kind"] == kind) & table["effect"].notna()].itertuples():
+                _draw(axes, row.effect, row.low, row.high, place[row.step] + offset, row.verdict, **look)
+        _finish(axes, steps["title"].map(step_name), table.attrs)
+        keys = [
+            Line2D([], [], color=LINES[index], marker=MARKERS[index], ms=6, label=KINDS[kind])
+            for index, kind in enumerate(kinds)
+        ]
+        figure.legend(
+            handles=keys, loc="upper left", ncols=2, fontsize=8, bbox_to_anchor=(0.235, 1 - 0.82 / height),
+            borderaxespad=0, borderpad=0, columnspacing=1.5,
+        )  # fmt: skip
+        heading(figure, "What is each step worth?", table.attrs.get("scale", ""))
+        figure.text(
+            *(0.97, 0.1 / height, "bars: 95 % interval; filled: shown (Holm-corrected p < 0.05)"),
+            ha="right",
+            fontsize=8,
+            color=PALETTE["muted"],
+        )
+        return figure
+
+
+def shapley_figure(table: pd.DataFrame) -> Figure:
+    """A row a section of `shapley_table`, or a step of `shapley_from_orders`, with its 95 % interval.
+
+    Marks are filled where the interval excludes 0.
+    """
+    names = table["title"].map(step_name) if "title" in table else table["section"]
+    with style():
+        height = 1.0 + 0.4 * len(table) + 0.75
+        figure = Drawing(figsize=(7.6, height))
+        axes = figure.add_axes((0.27, 0.68 / height, 0.58, 0.4 * len(table) / height))
+        for place, row in enumerate(table.itertuples()):
+            shown = "up" if row.low > 0 else "down" if row.high < 0 else ""
+            _draw(axes, row.value, row.low, row.high, place, shown, color=LINES[0], marker=MARKERS[0])
+            text = quantity(row.value, table.attrs.get("unit", "points"), signed=True)
+            axes.text(1.02, place, text, va="center", transform=axes.get_yaxis_transform())
+        _finish(axes, names, table.attrs)
+        heading(figure, "Shapley values: what each is worth, in any order", table.attrs.get("scale", ""))
+        return figure
+
+
+def _draw(axes, value, low, high, place, verdict, *, color: str, marker: str) -> None:
+    if not pd.isna(low):
+        axes.plot([low, high], [place, place], color=color, lw=1.3, solid_capstyle="butt", zorder=2)
+    face = color if verdict in ("up", "down") else PALETTE["paper"]
+    axes.plot(value, place, marker, ms=6, color=color, mfc=face, mew=1.3, zorder=3)
+
+
+def _finish(axes, names: pd.Series, attrs: dict) -> None:
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0, labelsize=9, labelcolor=PALETTE["ink"])
+    axes.spines["left"].set_visible(False)
+    axes.axvline(0, color=PALETTE["muted"], lw=0.9, zorder=1)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    measure = MEASURES.get(attrs.get("value"), attrs.get("value", "top-1 accuracy"))
+    axes.set_xlabel(f"change of {measure} ({attrs.get('unit', 'points')})")

@@ -1,0 +1,82 @@
+"""How sections of the road depend on each other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from analysis.style import PALETTE, Drawing, heading, style
+from analysis.text import quantity
+
+DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#b35806", "#f7f7f7", "#2166ac"])
+"""Brown to blue, which the colour-blind tell apart; grey scale does not tell the sign, which is printed."""
+
+
+def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Figure:
+    """A heat map: on the diagonal each section's value (`shapley_table`), below it what two bring together beyond what
+    each brings by itself (`interaction_table`). Bold where the 95 % interval excludes 0.
+
+    Raises:
+        ValueError: if the tables are empty, with what they say is missing.
+    """
+    if shapley.empty or interactions.empty:
+        raise ValueError(
+            shapley.attrs.get("missing") or "no Shapley values to draw: the sections study is not complete"
+        )
+    names = shapley["section"].tolist()
+    place = {name: index for index, name in enumerate(names)}
+    cells = [(index, index, *row) for index, row in enumerate(shapley[["value", "low", "high"]].to_numpy())]
+    for row in interactions.itertuples():
+        one, other = sorted((place[row.one], place[row.other]))
+        cells.append((other, one, row.interaction, row.low, row.high))
+    values = np.full((len(names), len(names)), np.nan)
+    for row, column, value, *_ in cells:
+        values[row, column] = value
+    unit = shapley.attrs.get("unit", "points")
+    with style():
+        figure = Drawing(figsize=(8.4, 6.6))
+        axes = figure.add_axes((0.21, 0.12, 0.63, 0.72))
+        limit = float(np.nanmax(np.abs(values))) or 1.0
+        colours = Normalize(-limit, limit)
+        image = axes.imshow(np.ma.masked_invalid(values), cmap=DIVERGING, norm=colours, aspect="auto")
+        for row, column, value, low, high in cells:
+            _draw_cell(axes, row, column, value, low > 0 or high < 0, colours, unit)
+        axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(length=0, labelsize=9, labelcolor=PALETTE["ink"])
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        bar = figure.colorbar(image, cax=figure.add_axes((0.88, 0.12, 0.022, 0.72)))
+        bar.outline.set_visible(False)
+        bar.set_label(unit)
+        heading(figure, "What sections are worth, and together", shapley.attrs.get("scale", ""))
+        figure.text(
+            *(
+                0.97,
+                0.945,
+                "outlined: Shapley value of a section\nbelow: interaction of two\nbold: 95 % interval excludes 0",
+            ),
+            ha="right",
+            va="center",
+            fontsize=8,
+            color=PALETTE["muted"],
+        )
+        return figure
+
+
+def _draw_cell(axes, row, column, value, shown, colours, unit) -> None:
+    red, green, blue, _ = DIVERGING(colours(value))
+    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
+    axes.text(
+        *(column, row, quantity(value, unit, signed=True)),
+        ha="center",
+        va="center",
+        fontsize=10,
+        fontweight="bold" if shown else "normal",
+        color="#ffffff" if dark else "#1b2430",  # on the cell's own colour, whatever the page's
+    )
+    if row == column:
+        axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, ec=PALETTE["ink"], lw=1.2))

@@ -1,0 +1,51 @@
+"""Names beside points, none on another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
+
+PLACES = [(x, y) for reach in (7, 14, 22, 31) for y in (0.0, 0.8, -0.8, 1.4, -1.4) for x in (reach, -reach)]
+"""Offsets that are tried, the nearest first: points to the side, and heights of a line up or down."""
+POINT = 5
+"""Pixels around a point that no name covers."""
+
+
+def name_points(axes: Axes, points: Iterable[tuple[float, float, str]], **how: object) -> None:
+    """Write each name beside its point (x, y), inside the axes, off other points and names; far ones get a line."""
+    points = list(points)
+    renderer = FigureCanvasAgg(axes.figure).get_renderer()
+    at = [axes.transData.transform(point[:2]) for point in points]
+    taken = [Bbox.from_extents(x - POINT, y - POINT, x + POINT, y + POINT) for x, y in at]
+    frame = axes.get_window_extent(renderer)
+    size = float(how.get("fontsize", 8))
+    for x, y, name in points:
+        label = axes.annotate(
+            *(name, (x, y)),
+            xytext=(0, 0),
+            textcoords="offset points",
+            va="center",
+            arrowprops={"arrowstyle": "-", "lw": 0.6, "color": how.get("color", "black"), "shrinkA": 0, "shrinkB": 3},
+            **how,
+        )
+        for right, lines in PLACES:
+            label.set_position((right, lines * size))
+            label.set_ha("left" if right > 0 else "right")
+            box = _extent(label, renderer)
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        near = abs(label.get_position()[0]) <= PLACES[0][0] and abs(label.get_position()[1]) < size
+        label.arrow_patch.set_visible(not near)
+        taken.append(box)
+
+
+def _extent(label: Annotation, renderer: RendererBase) -> Bbox:
+    """Of the text alone, without its line."""
+    label.update_positions(renderer)
+    return Text.get_window_extent(label, renderer)

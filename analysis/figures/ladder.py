@@ -1,0 +1,310 @@
+"""The ladder, drawn like the paper's Figure 2."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, MultipleLocator
+
+from analysis.context import SECTIONS
+from analysis.style import PALETTE, Drawing, style
+from analysis.text import macs_unit, percent, scaled, signed
+from roadmap.steps import Reference, references
+
+# The layout in inches, from the left: section, rung, bars, change, MACs, the paper's numbers.
+ROW, TOP, BOTTOM = 0.33, 1.5, 1.0
+SECTION_X, RUNG_X = 0.25, 3.95
+WIDTH, BARS, CHANGE_X, MACS_X, PUBLISHED = 11.6, (4.1, 7.75), 8.45, 9.15, (9.45, 11.35)
+PAPERS_BARS, PAPERS_CHANGE_X, PAPERS_MACS_X = (4.1, 9.55), 10.35, 11.3  # where there are no numbers but the paper's
+VALUE_X = 5
+"""Points from a bar's end to its value."""
+
+
+def ladder_figure(table: pd.DataFrame, background: pd.DataFrame | None = None) -> Figure:
+    """A bar a rung from ResNet at the top to ConvNeXt at the bottom: measured, or of a `published_ladder`.
+
+    Measured accuracies have the paper's beside them, on an axis of their own. Hatched bars are the steps that the paper
+    measured and did not adopt; error bars are one standard deviation over seeds; the star is the Transformer of that
+    size.
+
+    Args:
+        table: from `ladder_table` or `published_ladder`.
+        background: another `published_ladder`, in grey behind a published one: the paper's Figure 2 has the resnet200
+            regime there.
+    """
+    measured = bool((table["n"] > 0).any())
+    stars = references(table.attrs.get("published", ""))
+    rows = len(table) + (1 if stars else 0)
+    with style():
+        height = TOP + ROW * rows + BOTTOM
+        figure = Drawing(figsize=(WIDTH, height))
+        page = _columns(figure, (0, WIDTH), rows)
+        page.set_xlim(0, WIDTH)
+        page.axis("off")
+        _draw_sections(page, table)
+        if measured:
+            _draw_texts(page, table, table["change"], CHANGE_X, MACS_X, table["macs"])
+            bars = _columns(figure, BARS, rows)
+            _draw_measured(bars, table)
+            published = _columns(figure, PUBLISHED, rows)
+            _draw_papers(published, table, stars)
+        else:
+            _draw_texts(page, table, table["published_change"], PAPERS_CHANGE_X, PAPERS_MACS_X)
+            bars = _columns(figure, PAPERS_BARS, rows)
+            _draw_published(bars, table, background, stars)
+        if stars:
+            page.text(RUNG_X, len(table), stars[0].name, ha="right", va="center", color=PALETTE["published"])
+            if not measured:
+                macs = f"{stars[0].gflops:.2f}"
+                page.text(PAPERS_MACS_X, len(table), macs, ha="right", va="center", color=PALETTE["published"])
+        _draw_titles(figure, table, background, measured)
+        _draw_legend(figure, measured, background)
+        return figure
+
+
+def _columns(figure: Figure, span: tuple[float, float], rows: int) -> Axes:
+    """Axes between two distances from the left (inches), where y is the row, 0 at the top."""
+    left, right = span
+    height = figure.get_figheight()
+    box = (left / WIDTH, BOTTOM / height, (right - left) / WIDTH, ROW * rows / height)
+    axes = figure.add_axes(box)
+    axes.set_ylim(rows - 0.5, -0.5)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    return axes
+
+
+def _draw_sections(page: Axes, table: pd.DataFrame) -> None:
+    """A band and a name for each of the paper's sections."""
+    for index, (section, rows) in enumerate(table.groupby("section", sort=False)):
+        first, last = rows.index[0] - 0.5, rows.index[-1] + 0.5
+        if index % 2 == 0:
+            page.axhspan(first, last, xmin=0.12 / WIDTH, xmax=1 - 0.12 / WIDTH, color=PALETTE["band"], lw=0)
+        middle = (first + last) / 2
+        page.text(SECTION_X, middle, section, va="center", fontsize=8.5, color=PALETTE["muted"])
+        page.text(SECTION_X + 0.34, middle, SECTIONS[section].replace(" ", "\n", 1), va="center", fontsize=8.5)
+
+
+def _draw_texts(
+    page: Axes,
+    table: pd.DataFrame,
+    changes: pd.Series,
+    change_x: float,
+    macs_x: float,
+    macs: pd.Series | None = None,
+) -> None:
+    """The columns of text: rung, change, multiply-adds; the paper's own are printed in billions."""
+    unit, prefix = (1, "G") if macs is None else macs_unit(macs)
+    macs = table["published_gflops"] if macs is None else macs
+    for x, head in {RUNG_X: "step", change_x: "change", macs_x: f"MACs ({prefix})"}.items():
+        page.text(x, -0.85, head, ha="right", fontsize=8.5, color=PALETTE["muted"])
+    ends = (table.index[0], table.index[-1])
+    shown = zip(table.itertuples(), changes, macs, strict=True)
+    for row, change, cost in shown:
+        page.text(
+            *(RUNG_X, row.Index, row.title),
+            ha="right",
+            va="center",
+            fontweight="bold" if row.Index in ends else "normal",
+        )
+        clear = row.verdict in ("up", "down")
+        page.text(
+            *(change_x, row.Index, "" if pd.isna(row.parent) else signed(change)),
+            ha="right",
+            va="center",
+            fontweight="bold" if clear else "normal",
+            color=PALETTE["ink" if clear or not row.n else "muted"],
+        )
+        page.text(macs_x, row.Index, scaled(cost, unit), ha="right", va="center")
+
+
+def _draw_measured(axes: Axes, table: pd.DataFrame) -> None:
+    """Mean accuracy, its standard deviation and its value; a note where there is no run."""
+    done = table[table["n"] > 0]
+    spread = done["top1_std"].fillna(0)
+    _bar_axis(axes, (done["top1_mean"] - spread).min(), (done["top1_mean"] + spread).max(), room=0.3)
+    for row, error in zip(done.itertuples(), spread, strict=True):
+        _bar(axes, row, row.top1_mean, error, percent(row.top1_mean, row.top1_std))
+    for row in table[table["n"] == 0].itertuples():
+        axes.text(
+            *(axes.get_xlim()[0], row.Index, "  no finished run"),
+            va="center",
+            fontsize=8,
+            style="italic",
+            color=PALETTE["muted"],
+        )
+    dataset = table.attrs.get("dataset")
+    on = f" on {dataset}" if dataset else ""
+    axes.set_xlabel(f"top-1 accuracy{on} (%); the axis starts at {axes.get_xlim()[0]:g}")
+
+
+def _draw_published(
+    axes: Axes, table: pd.DataFrame, background: pd.DataFrame | None, stars: tuple[Reference, ...]
+) -> None:
+    """The paper's accuracies as the figure's own bars, those of a larger regime in grey behind them."""
+    behind = table["published_top1"] if background is None else background["published_top1"]
+    _bar_axis(axes, table["published_top1"].min(), max(table["published_top1"].max(), behind.max()), room=0.16)
+    low = axes.get_xlim()[0]
+    height = 0.68 if background is None else 0.46
+    if background is not None:
+        for place, row in enumerate(background.itertuples()):
+            hatch = None if row.adopted else "////"
+            axes.barh(
+                *(place, row.published_top1 - low),
+                left=low,
+                height=0.86,
+                color=PALETTE["behind"],
+                edgecolor=PALETTE["paper"],
+                hatch=hatch,
+                linewidth=0,
+            )
+            _value(axes, row.published_top1, place, f"{row.published_top1:.1f}", PALETTE["muted"])
+    for row in table.itertuples():
+        error = 0 if pd.isna(row.published_std) else row.published_std
+        text = percent(row.published_top1, row.published_std)
+        if background is None:
+            _bar(axes, row, row.published_top1, error, text, height)
+        else:
+            _bar(axes, row, row.published_top1, error, "", height)
+            axes.annotate(
+                *(f"{row.published_top1:.1f}", (low, row.Index)),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7.5,
+                color=PALETTE["paper" if row.adopted else "ink"],
+                fontweight="bold",
+                bbox=None if row.adopted else {"fc": PALETTE["side"], "ec": "none", "pad": 1},
+            )
+    more = () if background is None else references(background.attrs.get("published", ""))
+    for star, colour in [*((one, "published") for one in stars), *((one, "muted") for one in more)]:
+        axes.plot([star.top1, star.top1], [-0.5, len(table)], color=PALETTE[colour], lw=0.8, ls=(0, (2, 3)), zorder=1)
+        _star(axes, star, len(table), PALETTE[colour], named=bool(more))
+    axes.set_xlabel(f"ImageNet-1K top-1 accuracy (%), as published; the axis starts at {low:g}")
+
+
+def _bar_axis(axes: Axes, lowest: float, highest: float, room: float) -> None:
+    """The lowest bar has a length to see, the longest has room for its value."""
+    if pd.isna(lowest):
+        lowest, highest = 0.0, 100.0
+    start = max(lowest - 0.15 * max(highest - lowest, 2), 0)
+    ticks = MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]).tick_values(start, highest)
+    end = highest + room * (highest - ticks[0])
+    axes.set_xlim(ticks[0], end)
+    axes.set_xticks([tick for tick in ticks if tick <= end])
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+
+
+def _bar(axes: Axes, row: tuple, value: float, error: float, text: str, height: float = 0.68) -> None:
+    low = axes.get_xlim()[0]
+    axes.barh(
+        *(row.Index, value - low),
+        left=low,
+        height=height,
+        color=PALETTE["bar" if row.adopted else "side"],
+        edgecolor=PALETTE["bar"],
+        hatch=None if row.adopted else "////",
+        linewidth=0.7,
+    )
+    if error:
+        axes.errorbar(value, row.Index, xerr=error, color=PALETTE["ink"], capsize=2.5, lw=1)
+    _value(axes, value + error, row.Index, text, PALETTE["ink"])
+
+
+def _value(axes: Axes, x: float, row: int, text: str, colour: str) -> None:
+    offset = {"xytext": (VALUE_X, 0), "textcoords": "offset points"}
+    clear = {"fc": PALETTE["paper"], "ec": "none", "pad": 0.8, "alpha": 0.85}  # of lines that pass behind it
+    axes.annotate(text, (x, row), **offset, va="center", fontsize=8, color=colour, bbox=clear)
+
+
+def _star(axes: Axes, star: Reference, row: int, colour: str, named: bool) -> None:
+    axes.plot(star.top1, row, "*", ms=10, color=colour, clip_on=False)
+    axes.annotate(
+        *(f"{star.name} {star.top1:.1f}" if named else f"{star.top1:.1f}", (star.top1, row)),
+        xytext=(8, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+        color=colour,
+    )
+
+
+def _draw_papers(axes: Axes, table: pd.DataFrame, stars: tuple[Reference, ...]) -> None:
+    """The paper's accuracies beside the measured, quietly: most are of another dataset and scale, so on an axis of
+    their own."""
+    adopted = table[table["adopted"]]
+    colour = PALETTE["published"]
+    low, high = table["published_top1"].min(), table["published_top1"].max()
+    axes.set_xlim(low - 0.1 * (high - low), high + 0.42 * (high - low))
+    axes.plot(adopted["published_top1"], adopted.index, color=colour, lw=0.8, alpha=0.5)
+    for row in table.itertuples():
+        error = None if pd.isna(row.published_std) else row.published_std
+        face = colour if row.adopted else PALETTE["paper"]
+        axes.errorbar(
+            *(row.published_top1, row.Index),
+            xerr=error,
+            fmt="o",
+            ms=4,
+            color=colour,
+            mfc=face,
+            lw=0.9,
+            capsize=1.5,
+        )
+        axes.annotate(
+            *(f"{row.published_top1:.2f}", (row.published_top1, row.Index)),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7.5,
+            color=PALETTE["muted"],
+        )
+    for star in stars:
+        _star(axes, star, len(table), colour, named=False)
+    axes.xaxis.set_major_locator(MultipleLocator(2))
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("ImageNet-1K top-1 (%)")
+
+
+def _draw_titles(figure: Figure, table: pd.DataFrame, background: pd.DataFrame | None, measured: bool) -> None:
+    height = figure.get_figheight()
+
+    def write(x: float, from_top: float, text: str, **how: object) -> None:
+        figure.text(x / WIDTH, 1 - from_top / height, text, **how)
+
+    write(SECTION_X, 0.42, "From ResNet to ConvNeXt, one step at a time", fontsize=16, fontweight="bold")
+    about = [one.attrs.get("about", "") for one in (table, background) if one is not None]
+    write(SECTION_X, 0.72, table.attrs.get("scale", ""), fontsize=10.5)
+    write(SECTION_X, 0.95, "; behind: ".join(about), color=PALETTE["muted"])
+    if measured:
+        write(BARS[0], TOP - 0.13, "measured here", fontweight="bold")
+        write(PUBLISHED[0], TOP - 0.13, "the paper's", fontweight="bold", color=PALETTE["published"])
+
+
+def _draw_legend(figure: Figure, measured: bool, background: pd.DataFrame | None) -> None:
+    height = figure.get_figheight()
+    keys = [
+        Patch(facecolor=PALETTE["bar"], edgecolor=PALETTE["bar"], label="adopted"),
+        Patch(facecolor=PALETTE["side"], edgecolor=PALETTE["bar"], hatch="////", label="measured, not adopted"),
+    ]
+    if background is not None:
+        regime = background.attrs.get("published", "another regime")
+        keys.append(Patch(facecolor=PALETTE["behind"], label=f"behind: {regime} regime"))
+    if not measured:
+        star = Line2D([], [], marker="*", ls="", ms=9, color=PALETTE["published"], label="Transformer of that size")
+        keys.append(star)
+    figure.legend(
+        handles=keys, loc="lower left", ncols=len(keys), fontsize=8, bbox_to_anchor=(SECTION_X / WIDTH, 0.12 / height),
+        borderaxespad=0, borderpad=0, columnspacing=1.4,
+    )  # fmt: skip
+    note = "error bars: ± one standard deviation over seeds"
+    if measured:
+        note += "     change: from the parent step, in points; bold where it is shown (Holm-corrected p < 0.05)"
+        figure.text(BARS[0] / WIDTH - 0.04, 0.16 / height, note, fontsize=8, color=PALETTE["muted"])
+    else:
+        note += "; change: from the parent step"
+        figure.text(1 - 0.3 / WIDTH, 0.16 / height, note, fontsize=8, color=PALETTE["muted"], ha="right")

@@ -1,0 +1,105 @@
+"""Published changes against measured ones."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.figures.labels import name_points
+from analysis.style import PALETTE, Drawing, heading, style
+from analysis.text import signed, step_name
+
+SIZE = 10.2, 6.4
+
+
+def paper_figure(table: pd.DataFrame) -> Figure:
+    """A point a step of `paper_table`: what the paper published (across) and what was measured here (up).
+
+    In the shaded quadrants the two have the same sign. Bars are the 95 % interval here, and the published noise, one
+    standard deviation to each side; steps whose published change does not exceed twice that are pale. Squares were
+    measured by the paper and not adopted. Numbers are in the paper's order, and named beside the figure.
+    """
+    shown = table[table["change"].notna()].reset_index(drop=True)
+    with style():
+        figure = Drawing(figsize=SIZE)
+        axes = figure.add_axes((0.075, 0.11, 0.53, 0.74))
+        _draw_quadrants(axes, shown)
+        for row in shown.itertuples():
+            _draw_step(axes, row)
+        points = [(row.published_change, row.change, str(row.Index + 1)) for row in shown.itertuples()]
+        name_points(axes, points, fontsize=9, fontweight="bold", color=PALETTE["ink"], zorder=6)
+        axes.set_xlabel("published change: ImageNet-1K (points)")
+        dataset = table.attrs.get("dataset")
+        axes.set_ylabel(f"measured change{f': {dataset}' if dataset else ''} (points)")
+        _draw_names(figure, shown)
+        heading(figure, "Does a step go the same way here?", table.attrs.get("scale", ""))
+        return figure
+
+
+def _draw_quadrants(axes: Axes, shown: pd.DataFrame) -> None:
+    ends = pd.concat([shown["change"], shown["low"], shown["high"]]).abs().max()
+    high = 1.12 * (1 if math.isnan(ends) else max(ends, 0.5))
+    wide = 1.12 * max(shown["published_change"].abs().max(), 0.5) if len(shown) else 1.0
+    axes.set_xlim(-wide, wide)
+    axes.set_ylim(-high, high)
+    for side in (1, -1):
+        axes.fill_between([0, side * wide], 0, side * high, color=PALETTE["band"], lw=0, zorder=0)
+    axes.axhline(0, color=PALETTE["muted"], lw=0.8, zorder=1)
+    axes.axvline(0, color=PALETTE["muted"], lw=0.8, zorder=1)
+    how = {"fontsize": 8, "color": PALETTE["muted"], "style": "italic"}
+    axes.text(0.985 * wide, 0.97 * high, "up in both", ha="right", va="top", **how)
+    axes.text(-0.985 * wide, -0.97 * high, "down in both", ha="left", va="bottom", **how)
+    axes.text(-0.985 * wide, 0.97 * high, "up here only", ha="left", va="top", **how)
+    axes.text(0.985 * wide, -0.97 * high, "down here only", ha="right", va="bottom", **how)
+
+
+def _draw_step(axes: Axes, row: tuple) -> None:
+    clear = not pd.isna(row.clear) and bool(row.clear)
+    colour = PALETTE["bar" if clear else "side"]
+    if not pd.isna(row.low):
+        axes.plot([row.published_change] * 2, [row.low, row.high], color=colour, lw=1, zorder=2)
+    if not pd.isna(row.published_noise):
+        ends = [row.published_change - row.published_noise, row.published_change + row.published_noise]
+        axes.plot(ends, [row.change] * 2, color=colour, lw=1, zorder=2)
+    axes.plot(
+        *(row.published_change, row.change),
+        "o" if row.adopted else "s",
+        ms=6.5,
+        color=colour if row.adopted else PALETTE["paper"],
+        mec=PALETTE["bar"] if clear else colour,
+        mew=1.3,
+        zorder=3 + clear,
+    )
+
+
+def _draw_names(figure: Figure, shown: pd.DataFrame) -> None:
+    """The legend: number, step, published and measured change; and what the marks mean."""
+    left, top, row_height = 0.645, 0.845, 0.036
+    columns = {left + 0.255: "published", left + 0.335: "here"}
+    for x, head in columns.items():
+        figure.text(x, top, head, ha="right", fontsize=8, color=PALETTE["muted"])
+    for row in shown.itertuples():
+        y = top - row_height * (row.Index + 1)
+        shown_here = row.verdict in ("up", "down")
+        figure.text(left, y, f"{row.Index + 1}", ha="right", fontsize=8, color=PALETTE["muted"])
+        figure.text(left + 0.012, y, step_name(row.title), fontsize=8.5, style="normal" if row.adopted else "italic")
+        figure.text(left + 0.255, y, signed(row.published_change), ha="right", fontsize=8.5)
+        weight = "bold" if shown_here else "normal"
+        figure.text(left + 0.335, y, signed(row.change), ha="right", fontsize=8.5, fontweight=weight)
+    keys = [
+        Line2D(
+            [], [], marker="o", ls="", ms=6.5, color=PALETTE["bar"], label="published change is clear (2 × its noise)"
+        ),
+        Line2D([], [], marker="o", ls="", ms=6.5, color=PALETTE["side"], label="not clear, or noise not published"),
+        Line2D(
+            [], [], marker="s", ls="", ms=6.5, color=PALETTE["paper"], mec=PALETTE["bar"], label="measured, not adopted"
+        ),
+    ]
+    figure.legend(
+        handles=keys, loc="lower left", bbox_to_anchor=(left - 0.02, 0.055), fontsize=8, borderpad=0, borderaxespad=0
+    )
+    figure.text(left - 0.012, 0.02, "bold: shown here (Holm-corrected p < 0.05)", fontsize=8, color=PALETTE["muted"])

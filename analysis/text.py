@@ -1,0 +1,72 @@
+"""Numbers as text, the same in the terminal, the report and the figures."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+NOTHING = "–"
+MINUS = "−"
+
+
+def percent(mean: float, std: float = math.nan) -> str:
+    """An accuracy in percent with its standard deviation: "83.27 ± 0.45"."""
+    if pd.isna(mean):
+        return NOTHING
+    return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
+
+
+def signed(points: float) -> str:
+    """A change in points: "+0.65", "−1.23"."""
+    if pd.isna(points):
+        return NOTHING
+    text = f"{points:+.2f}".replace("-", MINUS)
+    return text[1:] if text[1:] == "0.00" else text
+
+
+def interval(low: float, high: float) -> str:
+    return NOTHING if pd.isna(low) else f"{signed(low)} to {signed(high)}"
+
+
+def macs_unit(macs: pd.Series) -> tuple[float, str]:
+    """Multiply-adds a unit, and its prefix: billions from half a billion on, else millions."""
+    return (1e9, "G") if macs.max() >= 5e8 else (1e6, "M")
+
+
+def scaled(value: float, unit: float) -> str:
+    return NOTHING if pd.isna(value) else f"{value / unit:.2f}"
+
+
+def count(value: float) -> str:
+    """A number of parameters: "388 k", "28.6 M"."""
+    if pd.isna(value):
+        return NOTHING
+    return f"{value / 1e6:.1f} M" if value >= 999_500 else f"{value / 1e3:.0f} k"
+
+
+def whole(value: float) -> str:
+    return NOTHING if pd.isna(value) else f"{value:,.0f}"
+
+
+def quantity(value: float, unit: str, *, signed: bool = False) -> str:
+    """A number in its unit's usual precision: "+1.23" (points), "1,234" (images/s), "2.3 M"."""
+    if pd.isna(value):
+        return NOTHING
+    if unit == "points":
+        text = f"{value:+.2f}"
+    elif abs(value) >= 1e9:
+        text = f"{value / 1e9:+.2f} G"
+    elif abs(value) >= 1e6:
+        text = f"{value / 1e6:+.2f} M"
+    elif abs(value) >= 1e5:
+        text = f"{value / 1e3:+,.0f} k"
+    else:
+        text = f"{value:+,.0f}" if abs(value) >= 100 else f"{value:+.3g}"
+    text = text.replace("-", MINUS)
+    return text if signed or value < 0 else text[1:]
+
+
+def step_name(title: str) -> str:
+    """A rung's title as the name of its step: without the network that it ends in, in brackets."""
+    return title.split(" (")[0]
