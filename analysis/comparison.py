@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.context import Context
 from analysis.records import Runs
 from analysis.statistics import compare
+from roadmap.sets import sections
 from roadmap.steps import Rung, ladder
 
 Steps = frozenset[str]
@@ -83,9 +84,11 @@ class Comparison:
 
 def comparisons(runs: Runs) -> list[Comparison]:
     """Runs by their contexts, the one with the most rungs measured first, then the one with the most finished runs."""
-    contexts = [Context.of(run) for run in runs.runs.to_dict("records")]
-    keys = pd.Series([context.key for context in contexts], index=runs.runs.index, dtype=object)
-    by_key = dict(zip(keys, contexts, strict=True))
+    first = runs.runs.drop_duplicates(["series", "regime"])  # runs of a series differ in their seed alone
+    contexts = [Context.of(run) for run in first.to_dict("records")]
+    by_key = {context.key: context for context in contexts}
+    key_of = dict(zip(zip(first["series"], first["regime"], strict=True), (one.key for one in contexts), strict=True))
+    keys = [key_of[one] for one in zip(runs.runs["series"], runs.runs["regime"], strict=True)]
     found = [Comparison(by_key[key], _named(frame)) for key, frame in runs.runs.groupby(keys, sort=False)]
     return sorted(found, key=_rank)
 
@@ -164,23 +167,35 @@ def _named(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _name(run: tuple) -> str:
-    """What the network is: a timm model, a rung, or its steps, told from the road's end if that is shorter."""
+    """What the network is: a timm model, a rung, or its steps."""
     if run.model != "design":
         return run.model
-    rungs = rungs_of(run.regime)
-    if run.steps is not None:  # one set has one name, however it was asked for
-        same = [rung.name for rung in rungs if set(rung.steps) == set(run.steps)]
-        if same:
-            return same[0]
-    if run.rung:
-        return run.rung
-    if run.steps is None:
-        return "a design of its own"
+    if run.steps is not None:
+        return set_name(run.regime, frozenset(run.steps))
+    return run.rung or "a design of its own"
+
+
+@cache
+def set_name(regime: str, steps: Steps) -> str:
+    """What a set of steps is called, however it was asked for: a rung's name, or whichever is short: `all steps but
+    gelu`, `only gelu`, sections of the paper (`macro + micro`), or the steps."""
+    rungs = rungs_of(regime)
+    for rung in rungs:
+        if steps == frozenset(rung.steps):
+            return rung.name
     every = rungs[-1].steps if rungs else ()
-    lacking = [step for step in every if step not in run.steps]
-    if len(lacking) < len(run.steps) and set(run.steps) <= set(every):
+    named = [step for step in every if step in steps] + sorted(steps - set(every))
+    lacking = [step for step in every if step not in steps]
+    if len(lacking) == 1 and steps < set(every):
+        return f"all steps but {lacking[0]}"
+    if len(named) == 1:
+        return f"only {named[0]}"
+    whole = [name for name, group in sections().items() if steps.issuperset(group)]
+    if steps == {step for name in whole for step in sections()[name]}:
+        return " + ".join(whole)
+    if len(lacking) < len(named) and steps < set(every):
         return f"all steps but {' + '.join(lacking)}"
-    return " + ".join(run.steps) or "no steps"
+    return " + ".join(named)
 
 
 def _rank(one: Comparison) -> tuple:

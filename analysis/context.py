@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -54,10 +54,10 @@ class Context:
             **schedule,
         )
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Equal for runs that may be compared."""
-        return json.dumps(asdict(self), sort_keys=True, default=str)
+        return json.dumps(vars(self), sort_keys=True, default=str)
 
     @property
     def dataset(self) -> str:

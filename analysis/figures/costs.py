@@ -6,11 +6,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from analysis.costs import FRONTS
 from analysis.figures.labels import name_points
 from analysis.style import PALETTE, Drawing, heading, style
-from analysis.text import NOTHING, macs_unit, scaled
+from analysis.text import NOTHING, macs_unit, scaled, step_name
 
 COSTS = {
     "macs": "multiply-adds an image",
@@ -33,13 +34,17 @@ def pareto_figure(table: pd.DataFrame, cost: str = "macs") -> Figure:
         raise ValueError(f"no front of {cost!r}; there are {', '.join(FRONTS)}")
     smaller = FRONTS[cost]
     shown = table[table[cost].notna()]
+    rungs = shown[shown["adopted"].notna()]
+    near = (rungs if len(rungs) else shown)["top1_mean"]
+    floor = near.min() - (near.max() - near.min() + 1)
+    below = int((shown["top1_mean"] < floor).sum())  # what failed to train would flatten all the others
+    shown = shown[shown["top1_mean"] >= floor]
     unit = macs_unit(shown["macs"])[0] if cost == "macs" else 1e6 if cost == "params" else 1.0
     with style():
         figure = Drawing(figsize=(9.2, 5.6))
         axes = figure.add_axes((0.085, 0.11, 0.88, 0.735))
         front = shown[shown[f"front_{cost}"]].sort_values(cost)
         others = shown[shown["adopted"].isna()]
-        rungs = shown[shown["adopted"].notna()]
         axes.plot(others[cost] / unit, others["top1_mean"], "o", ms=5, color=PALETTE["behind"], zorder=2)
         for row in rungs.itertuples():
             face = PALETTE["bar"] if row.adopted else PALETTE["paper"]
@@ -59,6 +64,14 @@ def pareto_figure(table: pd.DataFrame, cost: str = "macs") -> Figure:
         axes.grid()
         axes.set_axisbelow(True)
         axes.margins(x=0.09, y=0.1)
+        if smaller:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(10, (1, 2, 3, 5)))
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        if below:
+            note = f"not shown: {below} {'network' if below == 1 else 'networks'} below {floor:.0f} %"
+            axes.text(0.99, 0.02, note, ha="right", transform=axes.transAxes, fontsize=8, color=PALETTE["muted"])
         named = [(getattr(row, cost) / unit, row.top1_mean, _short(row.title)) for row in front.itertuples()]
         name_points(axes, named, fontsize=8, color=PALETTE["ink"], zorder=6)
         keys = [
@@ -101,7 +114,7 @@ def speed_figure(table: pd.DataFrame) -> Figure:
             axes = figure.add_axes((left, 0.5 / height, 0.275, ROW * max(len(shown), 1) / height))
             _draw_costs(axes, shown, column, PALETTE[colour], scale, digits)
             axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold", pad=6)
-            axes.set_yticks(range(len(shown)), shown["title"] if column == "macs" else [""] * len(shown))
+            axes.set_yticks(range(len(shown)), shown["title"].map(step_name) if column == "macs" else [""] * len(shown))
             axes.tick_params(axis="y", length=0, labelcolor=PALETTE["ink"])
         heading(figure, "Counted and real cost", table.attrs.get("scale", ""))
         first = shown["title"].iloc[0] if len(shown) else NOTHING
@@ -122,9 +135,10 @@ def _draw_costs(axes: Axes, shown: pd.DataFrame, column: str, colour: str, unit:
     for place, (length, value) in enumerate(zip(relative, values, strict=True)):
         text = scaled(value, unit) if digits else f"{value:,.0f}"
         axes.annotate(
-            *(text, (length, place)), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8
+            *(text, (length, place)), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8,
+            bbox={"fc": PALETTE["paper"], "ec": "none", "pad": 0.8},
         )  # fmt: skip
-    axes.axvline(1, color=PALETTE["muted"], lw=0.8, ls=(0, (2, 3)))
+    axes.axvline(1, color=PALETTE["muted"], lw=0.8, ls=(0, (2, 3)), zorder=0)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.set_xlim(0, 1.25 * max(relative.max(), 1.0) if len(shown) else 1)
     axes.spines[["left", "bottom"]].set_visible(False)
