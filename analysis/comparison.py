@@ -89,7 +89,8 @@ def comparisons(runs: Runs) -> list[Comparison]:
     by_key = {context.key: context for context in contexts}
     key_of = dict(zip(zip(first["series"], first["regime"], strict=True), (one.key for one in contexts), strict=True))
     keys = [key_of[one] for one in zip(runs.runs["series"], runs.runs["regime"], strict=True)]
-    found = [Comparison(by_key[key], _named(frame)) for key, frame in runs.runs.groupby(keys, sort=False)]
+    named = _named(runs.runs.assign(context=keys)).groupby("context", sort=False)
+    found = [Comparison(by_key[key], frame.drop(columns="context")) for key, frame in named]
     return sorted(found, key=_rank)
 
 
@@ -139,31 +140,30 @@ def rungs_of(regime: str) -> tuple[Rung, ...]:
 
 
 def _named(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs in the paper's order, with `network` and `set`. Series are never averaged: of several that have the
-    same steps, the one with the most finished seeds is the network, and the others are networks of their own."""
-    runs = runs.copy(deep=False)
+    """The runs in the paper's order, with `network` and `set`. Series are never averaged: of several in one `context`
+    that have the same steps, the one with the most finished seeds is the network, the others are networks of their own.
+    """
     runs["network"] = [_name(run) for run in runs[["model", "rung", "steps", "regime"]].itertuples(index=False)]
     is_set = (runs["model"] == "design") & runs["steps"].notna()
-    runs["set"] = pd.Series(
-        [frozenset(steps) if yes else None for steps, yes in zip(runs["steps"], is_set, strict=True)],
-        index=runs.index,
-        dtype=object,
-    )
-    ranked = (
-        runs.assign(done=runs["left_out"] == "", latest=runs["started"].fillna(""))
-        .groupby(["network", "series"], as_index=False)
+    sets = [frozenset(steps) if yes else None for steps, yes in zip(runs["steps"], is_set, strict=True)]
+    runs["set"] = pd.Series(sets, index=runs.index, dtype=object)
+    series = (
+        runs.assign(done=runs["left_out"] == "", latest=runs["started"].fillna("").astype(str))
+        .groupby(["context", "network", "series"], as_index=False)
         .agg(done=("done", "sum"), latest=("latest", "max"))
         .sort_values(["done", "latest"], ascending=False)
     )
-    ranked["number"] = ranked.groupby("network").cumcount()
-    number = runs["series"].map(ranked.set_index("series")["number"])
+    series["number"] = series.groupby(["context", "network"]).cumcount()
+    number = runs.merge(series, on=["context", "network", "series"], how="left")["number"].to_numpy()
     for nth in sorted(set(number) - {0}):
         others = number == nth
         runs.loc[others, "network"] += ", another series" + (f" ({nth})" if nth > 1 else "")
         runs.loc[others, "set"] = None
-    order = {rung.name: index for index, rung in enumerate(rungs_of(runs["regime"].iloc[0]))}
-    place = runs["network"].map(order).fillna(len(order))
-    return runs.assign(place=place).sort_values(["place", "network", "seed"], kind="stable").drop(columns="place")
+    order = {
+        (regime, one.name): index for regime in runs["regime"].unique() for index, one in enumerate(rungs_of(regime))
+    }
+    places = [order.get(one, len(order)) for one in zip(runs["regime"], runs["network"], strict=True)]
+    return runs.assign(place=places).sort_values(["place", "network", "seed"], kind="stable").drop(columns="place")
 
 
 def _name(run: tuple) -> str:

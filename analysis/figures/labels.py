@@ -10,7 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-PLACES = [(x, y) for reach in (7, 14, 22, 31) for y in (0.0, 0.8, -0.8, 1.4, -1.4) for x in (reach, -reach)]
+from analysis.style import PALETTE
+
+PLACES = [(x, y) for reach in (7, 14, 22, 31) for y in (0.0, 0.9, -0.9, 1.6, -1.6) for x in (reach, -reach)]
 """Offsets that are tried, the nearest first: points to the side, and heights of a line up or down."""
 POINT = 5
 """Pixels around a point that no name covers."""
@@ -31,6 +33,7 @@ def name_points(axes: Axes, points: Iterable[tuple[float, float, str]], **how: o
             textcoords="offset points",
             va="center",
             arrowprops={"arrowstyle": "-", "lw": 0.6, "color": how.get("color", "black"), "shrinkA": 0, "shrinkB": 3},
+            bbox={"fc": PALETTE["paper"], "ec": "none", "pad": 0.6, "alpha": 0.8},
             **how,
         )
         for right, lines in PLACES:
