@@ -82,7 +82,7 @@ class Comparison:
 
 
 def comparisons(runs: Runs) -> list[Comparison]:
-    """Runs by their contexts, the one with the most rungs measured first, then the one with the most finished runs."""
+    """Runs by their contexts: first the most rungs measured, then the most finished runs, then the fewest changes."""
     contexts = [Context.of(run) for run in runs.runs.to_dict("records")]
     keys = pd.Series([context.key for context in contexts], index=runs.runs.index, dtype=object)
     by_key = dict(zip(keys, contexts, strict=True))
@@ -185,4 +185,4 @@ def _name(run: tuple) -> str:
 
 def _rank(one: Comparison) -> tuple:
     counted = one.counted
-    return -counted["rung"].nunique(), -len(counted), one.context.key
+    return -counted["rung"].nunique(), -len(counted), len(one.context.differs), one.context.key
