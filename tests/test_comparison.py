@@ -10,6 +10,7 @@ from scipy import stats
 
 from analysis.comparison import comparisons, network_table
 from analysis.ladder import ladder_table, published_ladder
+from analysis.provenance import missing, unfinished
 from analysis.records import load
 from roadmap.sets import adopted
 from roadmap.steps import ladder as rungs_of
@@ -91,6 +92,8 @@ def test_two_rungs_are_compared_as_a_textbook_does(tmp_path):
 
 def test_missing_rungs_stay_as_empty_rows(tmp_path):
     (table,) = ladders(write_pair(tmp_path))
+    (one,) = comparisons(load(tmp_path))
+    assert missing(one)[0].startswith("no finished run: resnet, modern_recipe")
     assert len(table) == 17
     assert row(table, "resnet")["n"] == 0
     assert math.isnan(row(table, "resnet")["top1_mean"])
@@ -117,6 +120,10 @@ def test_only_finished_runs_count_and_their_last_epoch(tmp_path):
     found = row(table, "gelu")
     assert found["top1_mean"] == pytest.approx(np.mean(list(A.values())))
     assert found[["n", "left_out", "method"]].tolist() == [3, 2, "paired t"]
+    (one,) = comparisons(load(tmp_path))
+    assert unfinished(one.runs)[0].endswith(": running")
+    assert unfinished(one.runs)[1].endswith("diverged (loss is nan at epoch 2)")
+    assert "no finished run of seed 4: kernel_7, gelu" in missing(one)
 
 
 def test_a_copy_of_a_run_is_no_replicate(tmp_path):

@@ -74,15 +74,19 @@ def test_rank_correlations_are_scipys_with_ties():
     )
 
 
-def test_rank_intervals_cover_where_ladders_disagree():
-    """True accuracies that follow the paper's half way, measured with noise like that of nano scale."""
+@pytest.mark.parametrize(("follows", "departs", "noise"), [(0.5, 0.8, 0.4), (0.8, 0.3, 0.8)])
+def test_rank_intervals_cover(follows, departs, noise):
+    """The paper's ladder followed half way with noise like that of nano scale, and closely with as much noise as steps.
+
+    Quantiles of draws alone would cover in a tenth of the latter.
+    """
     generator = np.random.default_rng(0)
     ladder = published_ladder("resnet50")
     published = ladder["published_top1"].to_numpy()
     covered = []
-    for _ in range(100):
-        true = 0.5 * published + 0.8 * generator.normal(size=17)
-        runs = true[:, None] + 0.4 * generator.normal(size=(17, 3)) + 0.3 * generator.normal(size=3)
+    for _ in range(60):
+        true = follows * published + departs * generator.normal(size=17)
+        runs = true[:, None] + noise * generator.normal(size=(17, 3)) + 0.3 * generator.normal(size=3)
         means = estimate({rung: pd.Series(one) for rung, one in enumerate(runs)}, [{rung: 1.0} for rung in range(17)])
         value, error, freedom = np.array([one[:3] for one in means]).T
         margin = stats.t.ppf(0.975, freedom) * error
@@ -90,4 +94,4 @@ def test_rank_intervals_cover_where_ladders_disagree():
         for name, correlation in (("tau", stats.kendalltau), ("rho", stats.spearmanr)):
             truth = correlation(true, published).statistic
             covered.append(getattr(found, f"{name}_low") <= truth <= getattr(found, f"{name}_high"))
-    assert 0.91 < np.mean(covered) < 0.99
+    assert np.mean(covered) > 0.88
