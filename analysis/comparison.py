@@ -83,7 +83,7 @@ class Comparison:
 
 
 def comparisons(runs: Runs) -> list[Comparison]:
-    """Runs by their contexts, the one with the most rungs measured first, then the one with the most finished runs."""
+    """Runs by their contexts: first the most rungs measured, then the most finished runs, then the fewest changes."""
     first = runs.runs.drop_duplicates(["series", "regime"])  # runs of a series differ in their seed alone
     contexts = [Context.of(run) for run in first.to_dict("records")]
     by_key = {context.key: context for context in contexts}
@@ -200,4 +200,4 @@ def set_name(regime: str, steps: Steps) -> str:
 
 def _rank(one: Comparison) -> tuple:
     counted = one.counted
-    return -counted["rung"].nunique(), -len(counted), one.context.key
+    return -counted["rung"].nunique(), -len(counted), len(one.context.differs), one.context.key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -52,7 +53,8 @@ def history(rows: list[dict[str, Any]]) -> np.ndarray:
     """
     out = np.full((len(rows), 1 + len(MEASURES)), np.nan)
     try:
-        out[:, : len(ALWAYS)] = np.array(list(map(itemgetter(*ALWAYS), rows)), dtype=float).reshape(-1, len(ALWAYS))
+        values = chain.from_iterable(map(itemgetter(*ALWAYS), rows))
+        out[:, : len(ALWAYS)] = np.fromiter(values, float, len(rows) * len(ALWAYS)).reshape(-1, len(ALWAYS))
     except (KeyError, TypeError, ValueError):  # a measure is missing or null: slower, a row at a time
         out[:, : len(ALWAYS)] = [[_number(row.get(name)) for name in ALWAYS] for row in rows]
     if rows and "ema_top1" in rows[-1]:
@@ -77,22 +79,22 @@ def epoch_frame(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def _read(path: str, skipped: list[tuple[str, str]]) -> np.ndarray:
     try:
         with open(path, "rb") as file:
-            lines = [line for line in file.read().split(b"\n") if line]
+            text = file.read()
     except FileNotFoundError:
-        lines = []
+        text = b""
     except OSError as error:
         skipped.append((path, f"cannot be read ({one_line(error)})"))
-        lines = []
+        text = b""
     try:
-        return history(parse(b"[" + b",".join(lines) + b"]"))
+        return history(parse(b"[" + text.rstrip().replace(b"\n", b",") + b"]"))
     except (ValueError, TypeError, AttributeError, RecursionError):
-        return _sound(path, lines, skipped)
+        return _sound(path, text, skipped)
 
 
-def _sound(path: str, lines: list[bytes], skipped: list[tuple[str, str]]) -> np.ndarray:
+def _sound(path: str, text: bytes, skipped: list[tuple[str, str]]) -> np.ndarray:
     """The epochs before the first line that is none."""
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(filter(None, text.split(b"\n")), 1):
         try:
             row = parse(line)
             history([row])

@@ -66,11 +66,10 @@ def agreement(ladder: pd.DataFrame) -> Agreement:
 
     The rungs are fixed, so the intervals are of what noise does to the ranks: accuracies are drawn around the measured
     ones, as wide as their intervals, and around the published ones with their standard error. Noise makes rankings
-    look less alike: a correlation is nearer to 0 than that of the true accuracies, and those of draws are nearer
-    still. So an interval reaches from the draws' quantiles to these reflected at the estimate. It covers where rungs
-    are further apart than their noise and where the ladders disagree. If the true ladders agree fully, it is too low:
-    differences below the noise cannot show it. NaN where a rung has one seed; a published rung without a noise is
-    taken as exact.
+    look less alike than they are: a correlation of means is nearer to 0 than that of true accuracies, and those of
+    draws are nearer still. So an interval has the draws' quantiles and their reflections at the estimate, and is rather
+    too wide (docs/analysis.md). Only where the true order is the paper's to the last rung it is too low: differences
+    below the noise cannot show that. NaN where a rung has one seed; a published rung without a noise is taken as exact.
     """
     table = paper_table(ladder)
     clear = table[table["clear"].fillna(False).astype(bool)]

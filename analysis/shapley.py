@@ -77,9 +77,8 @@ def shapley_from_orders(comparison: Comparison, value: str = "top1", order_seed:
     drawn = orderings(MOST_ORDERS, order_seed)
     orders = list(takewhile(lambda order: all(steps in means for steps in _passed(order)), drawn))
     changes = pd.DataFrame([_changes(order, means) for order in orders], columns=list(adopted()), dtype=float)
-    table = conclude([_mean_of_orders(changes[step]) for step in adopted()]).replace(
-        {"verdict": {"one seed": "one order"}}
-    )
+    table = conclude([_mean_of_orders(changes[step]) for step in adopted()])
+    table["verdict"] = table["verdict"].replace("one seed", "one order")
     table = entitled(table.assign(step=list(adopted()), orders=len(orders)), comparison)
     missing = "" if orders else f"the first order of seed {order_seed} has networks without a finished run"
     return _finish(comparison, table, ORDERS, missing)

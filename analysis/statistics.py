@@ -96,12 +96,18 @@ def estimate(scores: Scores, sums: Sequence[Weights], borrow: bool = False) -> l
         return [Estimate() for _ in sums]
     values = _matrix(scores.values())
     place = {key: index for index, key in enumerate(scores)}
-    alone, paired = noise(values), noise(values, paired=True)
+    few = (np.isfinite(values).sum(axis=1) > 1).sum() < FEWEST
+    alone, paired = noise(values), None if few else noise(values, paired=True)
     return [_estimate(weights, place, values, alone, paired, borrow) for weights in sums]
 
 
 def _estimate(
-    weights: Weights, place: Mapping[Hashable, int], values: np.ndarray, alone: Noise, paired: Noise, borrow: bool
+    weights: Weights,
+    place: Mapping[Hashable, int],
+    values: np.ndarray,
+    alone: Noise,
+    paired: Noise | None,
+    borrow: bool,
 ) -> Estimate:
     if not all(key in place for key in weights):
         return Estimate()
@@ -113,8 +119,11 @@ def _estimate(
     value = float(weight @ np.nanmean(own, axis=1))
     # What a seed adds to every network leaves a contrast of networks that share their seeds.
     pairs = abs(weight.sum()) < 1e-9 and (there == there[0]).all()
-    found = paired if pairs else alone
-    variance, freedom = found.variance[index], found.freedom[index]
+    if pairs and paired is None:  # so few networks that each contrast stands for itself: the textbook's paired t
+        found, rows = noise(own, paired=True), slice(None)
+    else:
+        found, rows = (paired if pairs else alone), index
+    variance, freedom = found.variance[rows], found.freedom[rows]
     sure = (freedom > 0) & ((counts > 1) | borrow | (variance == 0))
     if not sure.all():
         return Estimate(value)
@@ -189,7 +198,7 @@ def detectable(error: float, freedom: float, confidence: float = CONFIDENCE, pow
     """
     if not error > 0:
         return error
-    return error * _detectable_errors(round(freedom, 3), confidence, power)
+    return error * _detectable_errors(round(freedom, 1), confidence, power)  # tenths of a degree change it by 1 in 100
 
 
 @cache

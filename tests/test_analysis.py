@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import os
 import re
 import subprocess
@@ -10,22 +9,19 @@ import sys
 from html.parser import HTMLParser
 
 import matplotlib
-import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from records import NANO, write_run, write_study
 from rich.console import Console
-from scipy import stats
 
 from analysis import figures, style
 from analysis.departures import departures, kernel_note
-from analysis.ladder import agreement, ladders, others
-from analysis.provenance import missing, unfinished, warnings
+from analysis.ladder import ladders
+from analysis.provenance import warnings
 from analysis.records import RecordsError, load
 from analysis.report import main
-from analysis.statistics import change
-from analysis.tables import agreement_sentence, print_ladder, signed
+from analysis.tables import print_ladder, signed
 
 A = {0: 80.1, 1: 80.9, 2: 81.3}
 B = {0: 79.0, 1: 80.2, 2: 79.9}
@@ -131,176 +127,6 @@ def test_broken_epochs_are_named_and_the_run_is_kept(tmp_path):
     assert set(runs.epochs["path"]) == {good}
     assert len(runs.runs) == 2
     assert [path for path, _ in runs.skipped] == [bad / "epochs.jsonl"]
-
-
-# Statistics
-
-
-def test_paired_interval():
-    found = change(pd.Series(A), pd.Series(B))
-    truth = stats.ttest_rel(list(A.values()), list(B.values())).confidence_interval(0.95)
-    assert found.change == pytest.approx(np.mean(list(A.values())) - np.mean(list(B.values())))
-    assert (found.low, found.high) == pytest.approx(tuple(truth))
-    assert found.method == "paired t"
-
-
-def test_welch_interval_where_seeds_do_not_pair():
-    other = {7: 79.0, 8: 80.2, 9: 79.9, 10: 79.4}
-    found = change(pd.Series(A), pd.Series(other))
-    truth = stats.ttest_ind(list(A.values()), list(other.values()), equal_var=False).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx(tuple(truth))
-    assert found.method == "Welch t"
-
-
-def test_pairing_is_by_seed_not_by_order():
-    shuffled = pd.Series({2: B[2], 0: B[0], 1: B[1]})
-    assert change(pd.Series(A), shuffled)[:3] == pytest.approx(change(pd.Series(A), pd.Series(B))[:3])
-
-
-@pytest.mark.parametrize(
-    ("values", "before", "verdict"),
-    [
-        ({0: 81.0, 1: 82.0, 2: 83.0}, {0: 80.0, 1: 81.0, 2: 82.1}, "up"),
-        ({0: 80.0, 1: 81.0, 2: 82.1}, {0: 81.0, 1: 82.0, 2: 83.0}, "down"),
-        ({0: 80.0, 1: 82.0}, {0: 81.0, 1: 80.0}, "not distinguishable"),
-        ({0: 80.0}, {0: 81.0}, "one seed"),
-        ({0: 80.0}, {0: 81.0, 1: 82.0}, "one seed"),
-        ({0: 81.0, 1: 81.0}, {2: 80.0, 3: 80.0}, "up"),
-        ({}, {0: 81.0}, ""),
-    ],
-)
-def test_verdict(values, before, verdict):
-    assert change(pd.Series(values, dtype=float), pd.Series(before, dtype=float)).verdict == verdict
-
-
-# Ladder
-
-
-def test_ladder_has_every_rung_in_the_papers_order_with_its_statistics(ladder, study):
-    assert ladder.table["rung"].tolist() == list(NANO)
-    top1 = study.runs[study.runs["rung"] == "layer_norm"]["top1"]
-    found = row(ladder, "layer_norm")
-    assert found["n"] == 3
-    assert found["top1_mean"] == pytest.approx(np.mean(top1))
-    assert found["top1_std"] == pytest.approx(np.std(top1, ddof=1))
-    assert found["macs"] == 6.41e6
-    assert (found["published_top1"], found["published_change"]) == (81.47, 0.06)
-
-
-def test_change_is_from_the_parent_not_the_previous_row(ladder):
-    means = ladder.table.set_index("rung")["top1_mean"]
-    for rung, parent in {
-        **dict.fromkeys(("kernel_5", "kernel_7", "kernel_9", "kernel_11"), "move_up_depthwise"),
-        "gelu": "kernel_7",
-        "stage_ratio": "modern_recipe",
-    }.items():
-        assert row(ladder, rung)["change"] == pytest.approx(means[rung] - means[parent]), rung
-    assert row(ladder, "gelu")["published_change"] == 0.05
-    assert row(ladder, "kernel_11")["published_change"] == 0.55
-    assert row(ladder, "resnet")["verdict"] == "start"
-
-
-def test_only_finished_runs_count_and_their_last_epoch(tmp_path):
-    write_pair(tmp_path)
-    write_run(tmp_path, "gelu", seed=3, status="running")
-    write_run(tmp_path, "gelu", seed=4, status="diverged")
-    (found,) = ladders(load(tmp_path))
-    assert row(found, "gelu")["top1_mean"] == pytest.approx(np.mean(list(A.values())))
-    assert row(found, "gelu")[["n", "left_out"]].tolist() == [3, 2]
-    assert row(found, "gelu")["method"] == "paired t"
-    assert unfinished(found.runs)[0].endswith(": running")
-    assert unfinished(found.runs)[1].endswith("diverged (loss is nan at epoch 2)")
-    assert "no finished run of seed 4: kernel_7, gelu" in missing(found)
-
-
-def test_missing_rungs_stay_as_empty_rows(tmp_path):
-    (found,) = ladders(load(write_pair(tmp_path)))
-    assert len(found.table) == 17
-    assert row(found, "resnet")["n"] == 0
-    assert math.isnan(row(found, "resnet")["top1_mean"])
-    assert row(found, "resnet")["verdict"] == "no finished run"
-    assert row(found, "kernel_7")["verdict"] == "parent missing"
-    assert missing(found)[0].startswith("no finished run: resnet, modern_recipe")
-
-
-def test_another_series_of_a_rung_is_never_averaged_in(tmp_path):
-    write_pair(tmp_path)
-    write_run(tmp_path, "gelu", seed=0, top1=20.0, config={"recipe": {"weight_decay": 0.3}})
-    write_run(tmp_path, "gelu", seed=9, top1=20.0, config={"recipe": {"weight_decay": 0.3}})
-    runs = load(tmp_path)
-    (found,) = ladders(runs)
-    assert row(found, "gelu")[["n", "top1_mean"]].tolist() == [3, pytest.approx(np.mean(list(A.values())))]
-    rest = others(runs, [found])
-    assert rest[["name", "n", "top1_mean"]].values.tolist() == [["gelu, another series", 2, 20.0]]
-
-
-def test_a_copy_of_a_run_is_no_replicate(tmp_path):
-    write_pair(tmp_path / "one")
-    write_pair(tmp_path / "two")
-    write_run(tmp_path / "three", "gelu", seed=0, status="failed", summary={"started": "2026-01-01T00:00:00+00:00"})
-    (found,) = ladders(load(tmp_path))
-    assert row(found, "gelu")[["n", "left_out"]].tolist() == [3, 0]
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"data": {"name": "fashion_mnist"}},
-        {"data": {"holdout": 0.1}},
-        {"resolution": 28},
-        {"precision": "bfloat16"},
-        {"recipe": {"epochs": 10}},
-        {"recipe": {"batch_size": 32}},
-        {"recipe": {"lr": 0.1}, "differs": {"recipe.lr": 0.1}},
-    ],
-)
-def test_runs_that_may_not_be_compared_are_in_another_context(tmp_path, changed):
-    write_pair(tmp_path / "plain")
-    write_pair(tmp_path / "changed", gelu={0: 10.0}, kernel_7={}, config=changed)
-    plain, other = ladders(load(tmp_path))
-    assert row(plain, "gelu")["n"] == 3
-    assert row(other, "gelu")[["n", "top1_mean", "verdict"]].tolist() == [1, 10.0, "parent missing"]
-
-
-def test_the_papers_own_epochs_are_one_context(tmp_path):
-    """Rung 0 trains 90 epochs at batch 256, the others 300 at 4,096: the paper's ladder all the same."""
-    data = {"data": {"name": "imagenet", "num_classes": 1000}}
-    for rung in ("resnet", "modern_recipe"):
-        write_run(tmp_path, rung, regime="resnet50", config=data)
-    (found,) = ladders(load(tmp_path))
-    assert found.counted["epochs"].tolist() == [90, 300]
-    assert departures(found) == {"original": [], "modern": []}
-    assert "not the paper's" not in found.context.scale
-
-
-def test_agreement_counts_clear_published_changes(ladder):
-    found = agreement(ladder.table)
-    published = ladder.table.set_index("rung")
-    clear = [
-        rung
-        for rung, parent in published["parent"].items()
-        if parent in published.index
-        and abs(published["published_top1"][rung] - published["published_top1"][parent])
-        > 2 * math.sqrt(published["published_std"][rung] ** 2 + published["published_std"][parent] ** 2)
-    ]
-    same = [rung for rung in clear if published["change"][rung] * published["published_change"][rung] > 0]
-    assert found == (len(clear), len(clear), len(same), 1)
-    assert f"Measured here: {len(clear)} of them; with the same sign: {len(same)}." in agreement_sentence(ladder)
-    assert "fewer_activations" in clear
-    assert "layer_norm" not in clear
-
-
-def test_timm_models_and_free_sets_of_steps_are_other_runs(tmp_path):
-    write_pair(tmp_path)
-    for seed in (0, 1):
-        write_run(tmp_path, None, seed=seed, top1=80.0 + seed, config={"model": "timm:convnext_atto"})
-    steps = [name for name in NANO if name not in ("resnet", "stage_ratio", "kernel_5", "kernel_9", "kernel_11")]
-    write_run(tmp_path, None, config={"steps": steps})
-    runs = load(tmp_path)
-    rest = others(runs, ladders(runs)).set_index("name")
-    assert rest.loc["timm:convnext_atto", ["n", "top1_mean"]].tolist() == [2, 80.5]
-    assert rest.loc["timm:convnext_atto", "top1_std"] == pytest.approx(math.sqrt(0.5))
-    assert rest.loc["all steps but stage_ratio", "n"] == 1
 
 
 # Departures and provenance

@@ -1,0 +1,48 @@
+"""Comparisons without records, for the tests of what takes them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from analysis.comparison import COSTS, Comparison, Steps
+from analysis.context import Context
+from roadmap.steps import ladder
+
+CONTEXT = Context("nano", {"name": "fashion_mnist"}, 32, "float32", {}, 2, 64)
+RUN = {
+    **{"left_out": "", "epochs": 2, "batch_size": 64, "train_images": 10_000, "evaluated_on": "test", "processes": 1},
+    **dict.fromkeys(COSTS, 1.0),
+}
+NAMES = {frozenset(rung.steps): rung.name for rung in ladder("nano")}
+
+
+def comparison(values: Mapping[Iterable[str], Mapping[int, float]]) -> Comparison:
+    """The comparison of sets of steps with these top-1 accuracies, by seed."""
+    rows = []
+    for steps, by_seed in values.items():
+        rung = NAMES.get(frozenset(steps))
+        network = {"network": rung or " + ".join(sorted(steps)), "rung": rung, "set": frozenset(steps)}
+        rows += [RUN | network | {"seed": seed, "top1": top1} for seed, top1 in by_seed.items()]
+    return Comparison(CONTEXT, pd.DataFrame(rows))
+
+
+def play(
+    game: Callable[[Steps], float],
+    sets: Iterable[Iterable[str]],
+    noise: float = 0.0,
+    seeds: int = 3,
+    seed_effect: float = 0.0,
+    generator: np.random.Generator | None = None,
+) -> Comparison:
+    """The comparison of these sets, each worth what the game says, with noise of every run and of every seed."""
+    generator = generator or np.random.default_rng(0)
+    effects = seed_effect * generator.normal(size=seeds)
+    return comparison(
+        {
+            steps: dict(enumerate(game(frozenset(steps)) + effects + noise * generator.normal(size=seeds)))
+            for steps in map(tuple, sets)
+        }
+    )

@@ -1,0 +1,233 @@
+"""`analysis.comparison` and `analysis.ladder`: which runs are compared, and what the ladder's table says of them."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from records import NANO, write_run, write_study
+from scipy import stats
+
+from analysis.comparison import comparisons, network_table
+from analysis.ladder import ladder_table, published_ladder
+from analysis.provenance import missing, unfinished
+from analysis.records import load
+from roadmap.sets import adopted
+from roadmap.steps import ladder as rungs_of
+
+A = {0: 80.1, 1: 80.9, 2: 81.3}
+B = {0: 79.0, 1: 80.2, 2: 79.9}
+STEPS = {rung.name: rung.steps for rung in rungs_of("nano")}
+
+
+def write_pair(folder, gelu=A, kernel_7=B, **changes):
+    """A rung and its parent, seed by seed."""
+    for rung, accuracies in {"gelu": gelu, "kernel_7": kernel_7}.items():
+        for seed, top1 in accuracies.items():
+            write_run(folder, rung, seed=seed, top1=top1, **changes)
+    return folder
+
+
+def write_set(folder, steps, recipe="modern", **changes):
+    """A run of a set of steps that is no rung."""
+    config = {"steps": list(steps), "recipe": {"name": recipe}}
+    return write_run(folder, None, **changes | {"config": config | changes.get("config", {})})
+
+
+def ladders(folder):
+    return [ladder_table(one) for one in comparisons(load(folder))]
+
+
+def row(table, rung):
+    return table.set_index("rung").loc[rung]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """All 17 rungs, three seeds each."""
+    return load(write_study(tmp_path_factory.mktemp("study")))
+
+
+@pytest.fixture(scope="module")
+def table(study):
+    (only,) = comparisons(study)
+    return ladder_table(only)
+
+
+# The ladder
+
+
+def test_ladder_has_every_rung_in_the_papers_order_with_its_statistics(table, study):
+    assert table["rung"].tolist() == list(NANO)
+    top1 = study.runs[study.runs["rung"] == "layer_norm"]["top1"]
+    found = row(table, "layer_norm")
+    assert found["n"] == 3
+    assert found["top1_mean"] == pytest.approx(np.mean(top1))
+    assert found["top1_std"] == pytest.approx(np.std(top1, ddof=1))
+    assert found["top1_low"] < found["top1_mean"] < found["top1_high"]
+    assert found["macs"] == 6.41e6
+    assert (found["published_top1"], found["published_change"]) == (81.47, 0.06)
+
+
+def test_change_is_from_the_parent_not_the_previous_row(table):
+    means = table.set_index("rung")["top1_mean"]
+    for rung, parent in {
+        **dict.fromkeys(("kernel_5", "kernel_7", "kernel_9", "kernel_11"), "move_up_depthwise"),
+        "gelu": "kernel_7",
+        "stage_ratio": "modern_recipe",
+    }.items():
+        assert row(table, rung)["change"] == pytest.approx(means[rung] - means[parent]), rung
+    assert row(table, "gelu")["published_change"] == 0.05
+    assert row(table, "kernel_11")["published_change"] == 0.55
+    assert row(table, "resnet")["verdict"] == "start"
+
+
+def test_two_rungs_are_compared_as_a_textbook_does(tmp_path):
+    (table,) = ladders(write_pair(tmp_path))
+    truth = stats.ttest_rel(list(A.values()), list(B.values()))
+    found = row(table, "gelu")
+    assert found[["p", "low", "high"]].tolist() == pytest.approx([truth.pvalue, *truth.confidence_interval(0.95)])
+    assert found["method"] == "paired t"
+
+
+def test_missing_rungs_stay_as_empty_rows(tmp_path):
+    (table,) = ladders(write_pair(tmp_path))
+    (one,) = comparisons(load(tmp_path))
+    assert missing(one)[0].startswith("no finished run: resnet, modern_recipe")
+    assert len(table) == 17
+    assert row(table, "resnet")["n"] == 0
+    assert math.isnan(row(table, "resnet")["top1_mean"])
+    assert row(table, "modern_recipe")["verdict"] == "no finished run"
+    assert row(table, "kernel_7")["verdict"] == "parent missing"
+
+
+@pytest.mark.parametrize(("regime", "last"), [("resnet50", 81.97), ("resnet200", 83.60)])
+def test_published_ladder_has_the_same_columns_and_the_papers_numbers(table, regime, last):
+    published = published_ladder(regime)
+    assert set(published.columns) == set(table.columns)
+    assert row(published, "separate_downsampling")["published_top1"] == last
+    assert published["change"].isna().all()
+
+
+# Which runs count, and with which they are compared
+
+
+def test_only_finished_runs_count_and_their_last_epoch(tmp_path):
+    write_pair(tmp_path)
+    write_run(tmp_path, "gelu", seed=3, status="running")
+    write_run(tmp_path, "gelu", seed=4, status="diverged")
+    (table,) = ladders(tmp_path)
+    found = row(table, "gelu")
+    assert found["top1_mean"] == pytest.approx(np.mean(list(A.values())))
+    assert found[["n", "left_out", "method"]].tolist() == [3, 2, "paired t"]
+    (one,) = comparisons(load(tmp_path))
+    assert unfinished(one.runs)[0].endswith(": running")
+    assert unfinished(one.runs)[1].endswith("diverged (loss is nan at epoch 2)")
+    assert "no finished run of seed 4: kernel_7, gelu" in missing(one)
+
+
+def test_a_copy_of_a_run_is_no_replicate(tmp_path):
+    write_pair(tmp_path / "one")
+    write_pair(tmp_path / "two")
+    write_run(tmp_path / "three", "gelu", seed=0, status="failed", summary={"started": "2026-01-01T00:00:00+00:00"})
+    (table,) = ladders(tmp_path)
+    assert row(table, "gelu")["n"] == 3
+
+
+def test_another_series_of_a_rung_is_never_averaged_in(tmp_path):
+    write_pair(tmp_path)
+    for seed in (0, 9):
+        write_run(tmp_path, "gelu", seed=seed, top1=20.0, config={"recipe": {"weight_decay": 0.3}})
+    (one,) = comparisons(load(tmp_path))
+    assert row(ladder_table(one), "gelu")[["n", "top1_mean"]].tolist() == [3, pytest.approx(np.mean(list(A.values())))]
+    networks = network_table(one).set_index("network")
+    assert networks.loc["gelu, another series", ["n", "top1_mean"]].tolist() == [2, 20.0]
+    assert networks.loc[["gelu, another series"], ["rung", "set"]].isna().all(axis=None)
+    assert one.values(STEPS["gelu"]).to_dict() == A
+
+
+def test_another_series_of_a_rung_asked_for_by_its_steps_is_none_of_it_either(tmp_path):
+    """`step=[...]` makes the network that `rung=gelu` makes; a record may lack the rung's name."""
+    write_pair(tmp_path)
+    write_set(tmp_path, STEPS["gelu"], seed=0, top1=20.0, config={"recipe": {"weight_decay": 0.3}})
+    (one,) = comparisons(load(tmp_path))
+    assert one.values(STEPS["gelu"]).to_dict() == A
+    assert "gelu, another series" in set(network_table(one)["network"])
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"data": {"name": "fashion_mnist"}},
+        {"data": {"holdout": 0.1}},
+        {"resolution": 28},
+        {"precision": "bfloat16"},
+        {"recipe": {"epochs": 10}},
+        {"recipe": {"batch_size": 32}},
+        {"recipe": {"lr": 0.1}, "differs": {"recipe.lr": 0.1}},
+    ],
+)
+def test_runs_that_may_not_be_compared_are_in_another_context(tmp_path, changed):
+    write_pair(tmp_path / "plain")
+    write_pair(tmp_path / "changed", gelu={0: 10.0}, kernel_7={}, config=changed)
+    plain, other = ladders(tmp_path)
+    assert row(plain, "gelu")["n"] == 3
+    assert row(other, "gelu")[["n", "top1_mean", "verdict"]].tolist() == [1, 10.0, "parent missing"]
+
+
+def test_a_sweep_over_a_setting_makes_a_comparison_of_each_value(tmp_path):
+    write_pair(tmp_path / "plain")
+    for lr in (0.001, 0.01):
+        changed = {"recipe": {"lr": lr}, "differs": {"recipe.lr": lr}}
+        write_pair(tmp_path / str(lr), gelu=dict.fromkeys(A, 100 * lr), config=changed)
+    found = comparisons(load(tmp_path))
+    assert [one.context.changes for one in found] == ["", "recipe.lr=0.001", "recipe.lr=0.01"]
+    assert [row(ladder_table(one), "gelu")["top1_mean"] for one in found] == pytest.approx([80.76667, 0.1, 1.0])
+
+
+def test_the_papers_own_epochs_are_one_context(tmp_path):
+    """Rung 0 trains 90 epochs at batch 256, the others 300 at 4,096: the paper's ladder all the same."""
+    data = {"data": {"name": "imagenet", "num_classes": 1000}}
+    for rung in ("resnet", "modern_recipe"):
+        write_run(tmp_path, rung, regime="resnet50", config=data)
+    (found,) = comparisons(load(tmp_path))
+    assert found.counted["epochs"].tolist() == [90, 300]
+    assert "not the paper's" not in found.context.scale
+
+
+# Networks that are no rungs
+
+
+def test_sets_with_a_step_left_out_join_the_ladders_comparison(tmp_path):
+    """Also without `modern_recipe`, which leaves the original recipe."""
+    write_pair(tmp_path)
+    without = {step: [one for one in adopted() if one != step] for step in ("stage_ratio", "modern_recipe")}
+    write_set(tmp_path, without["stage_ratio"], seed=0, top1=70.0)
+    write_set(tmp_path, without["modern_recipe"], seed=0, top1=60.0, recipe="original")
+    (one,) = comparisons(load(tmp_path))
+    networks = network_table(one).set_index("network")
+    assert networks["top1_mean"].round(2).to_dict() == {
+        **{"kernel_7": 79.70, "gelu": 80.77},
+        **{"all steps but modern_recipe": 60.0, "all steps but stage_ratio": 70.0},
+    }
+    assert one.values(without["modern_recipe"]).to_dict() == {0: 60.0}
+
+
+def test_timm_models_are_networks_of_their_own(tmp_path):
+    write_pair(tmp_path)
+    for seed in (0, 1):
+        write_run(tmp_path, None, seed=seed, top1=80.0 + seed, config={"model": "timm:convnext_atto"})
+    (one,) = comparisons(load(tmp_path))
+    found = network_table(one).set_index("network").loc["timm:convnext_atto"]
+    assert found[["n", "top1_mean"]].tolist() == [2, 80.5]
+    assert found["top1_std"] == pytest.approx(math.sqrt(0.5))
+    assert pd.notna(found["top1_low"])
+    assert "timm:convnext_atto" in one.scores()
+
+
+def test_a_network_without_finished_runs_is_no_score(tmp_path):
+    write_pair(tmp_path)
+    write_run(tmp_path, "fewer_norms", status="running")
+    (one,) = comparisons(load(tmp_path))
+    assert set(one.scores()) == {frozenset(STEPS["gelu"]), frozenset(STEPS["kernel_7"])}
+    assert network_table(one).set_index("network").loc["fewer_norms", ["n", "left_out"]].tolist() == [0, 1]

@@ -1,0 +1,77 @@
+"""`analysis.effects`: the four ways to ask what a step is worth, of games that know."""
+
+import numpy as np
+import pytest
+from games import comparison, play
+
+from analysis.effects import effect_table
+from roadmap.sets import add_one_in, adopted, leave_one_out, orderings, prefixes
+from roadmap.steps import ladder
+
+WORTH = dict(zip(adopted(), np.linspace(-1, 5, 13).round(2), strict=True))
+RUNGS = [rung.steps for rung in ladder("nano")]
+
+
+def additive(steps):
+    return 60 + sum(WORTH.get(step, 0.5) for step in steps)
+
+
+def only(table, kind):
+    return table[table["kind"] == kind].set_index("step")
+
+
+def test_what_adds_up_has_the_same_effect_however_it_is_asked():
+    sets = {*RUNGS, *leave_one_out(), *add_one_in(), *prefixes(orderings(4))}
+    table = effect_table(play(additive, sets))
+    for kind, steps in {
+        **dict.fromkeys(("road", "leave_one_out", "shapley"), adopted()),
+        "add_one_in": adopted()[1:],
+    }.items():
+        found = only(table, kind)
+        assert tuple(found.index) == steps
+        assert found["effect"].to_dict() == pytest.approx({step: WORTH[step] for step in steps})
+        assert set(found["n"]) == {4 if kind == "shapley" else 3}
+    gelu = only(table, "road").loc["gelu"]
+    assert gelu[["title", "section", "verdict"]].tolist() == ["ReLU to GELU", "2.6", "up"]
+
+
+def test_steps_that_depend_on_each_other_differ_between_the_ways():
+    """GELU needs the last step: worth nothing on the road and alone, all of it at the end, half over orders."""
+    sets = {*RUNGS, *leave_one_out(), *add_one_in(), *prefixes(orderings(2))}
+    table = effect_table(play(lambda steps: 8.0 * ({"gelu", "separate_downsampling"} <= steps), sets))
+    assert [only(table, kind).loc["gelu", "effect"] for kind in ("road", "leave_one_out", "add_one_in")] == [0, 8, 0]
+    assert only(table, "road").loc["separate_downsampling", "effect"] == 8
+
+
+def test_a_ladder_alone_has_only_the_road():
+    """Though its last rungs are all steps and all but one."""
+    assert set(effect_table(play(additive, RUNGS))["kind"]) == {"road"}
+
+
+def test_what_is_not_measured_is_told():
+    every, first, *_ = leave_one_out()
+    table = only(effect_table(play(additive, [every, first])), "leave_one_out")
+    assert table.loc["modern_recipe", ["n", "effect"]].tolist() == pytest.approx([3, WORTH["modern_recipe"]])
+    assert table.loc["gelu", ["n", "verdict"]].tolist() == [0, "not measured"]
+    assert effect_table(play(additive, [("gelu",)])).empty
+
+
+def test_a_kind_is_a_family_of_its_own():
+    """With the noise of one run in three, the correction counts the 16 steps of the ladder, or the 13 left out."""
+    table = effect_table(play(additive, {*RUNGS, *leave_one_out()}, noise=1.0))
+    for kind, size in (("road", 16), ("leave_one_out", 13)):
+        best = only(table, kind).sort_values("p").iloc[0]
+        assert best["p_holm"] == pytest.approx(size * best["p"])
+
+
+@pytest.mark.parametrize(("value", "unit"), [("macs", "multiply-adds"), ("images_per_second", "images/s")])
+def test_costs_have_effects_too(value, unit):
+    generator = np.random.default_rng(0)
+    played = comparison({steps: {0: 80.0, 1: 80.5} for steps in RUNGS})
+    cost = played.runs["set"].map(len) * 1e6
+    noise = 0 if value == "macs" else 1e5 * generator.normal(size=len(cost))
+    played.runs[value] = cost + noise
+    found = only(effect_table(played, value), "road")
+    assert found["effect"].to_numpy() == pytest.approx(1e6, abs=4e5)
+    assert ((found["high"] - found["low"]) == 0).all() == (value == "macs")
+    assert effect_table(played, value).attrs["unit"] == unit

@@ -1,0 +1,190 @@
+"""`analysis.shapley`: games whose values are known, every order of six players, and coverage by simulation."""
+
+from itertools import permutations
+from math import comb
+
+import numpy as np
+import pandas as pd
+import pytest
+from games import comparison, play
+from scipy import stats
+
+from analysis.shapley import (
+    coalitions,
+    interaction_table,
+    interaction_weights,
+    shapley_from_orders,
+    shapley_table,
+    shapley_weights,
+)
+from analysis.statistics import estimate
+from roadmap.sets import adopted, in_order, orderings, prefixes, sections, unions
+
+SIX = {name: (name,) for name in "abcdef"}
+SECTIONS = sections()
+SETS = unions(SECTIONS.values())
+
+
+def value_of(weights, game):
+    return sum(weight * game(steps) for steps, weight in weights.items())
+
+
+def drawn_game(seed=0, players=SIX):
+    """A number for every coalition, with no order in them."""
+    generator = np.random.default_rng(seed)
+    values = {steps: generator.normal() for steps in coalitions(players)}
+    return values.__getitem__
+
+
+# Games with known answers
+
+
+def test_shapley_is_the_mean_over_all_720_orders():
+    game = drawn_game()
+    gains = dict.fromkeys(SIX, 0.0)
+    for order in permutations(SIX):
+        for place, player in enumerate(order):
+            gains[player] += game(frozenset(order[: place + 1])) - game(frozenset(order[:place]))
+    for player, weights in shapley_weights(SIX).items():
+        assert value_of(weights, game) == pytest.approx(gains[player] / 720)
+
+
+def test_shapley_values_add_up_to_what_all_gain_over_none():
+    game = drawn_game()
+    total = sum(value_of(weights, game) for weights in shapley_weights(SIX).values())
+    assert total == pytest.approx(game(frozenset(SIX)) - game(frozenset()))
+
+
+@pytest.mark.parametrize(
+    ("players", "game", "values"),
+    [
+        ("abcdef", lambda team: 3 + sum("abcdef".index(one) for one in team), [0, 1, 2, 3, 4, 5]),  # additive
+        ("abcdef", lambda team: float({"a", "c", "f"} <= team), [1 / 3, 0, 1 / 3, 0, 0, 1 / 3]),  # unanimity
+        ("lmr", lambda team: float("r" in team and len(team) > 1), [1 / 6, 1 / 6, 2 / 3]),  # two left gloves, one right
+    ],
+)
+def test_shapley_of_known_games(players, game, values):
+    weights = shapley_weights({name: (name,) for name in players})
+    assert [value_of(one, game) for one in weights.values()] == pytest.approx(values)
+
+
+def test_interaction_of_known_games():
+    """Additive: none. Unanimity of t players: 1 / (t - 1) for a pair of them (Grabisch and Roubens). Two: all of it."""
+    weights = interaction_weights(SIX)
+    assert [value_of(one, lambda team: len(team)) for one in weights.values()] == pytest.approx([0] * comb(6, 2))
+    for team in ({"a", "b"}, {"a", "b", "c"}, {"a", "b", "c", "d"}):
+        found = {pair: value_of(one, lambda have, team=team: float(team <= have)) for pair, one in weights.items()}
+        assert found == pytest.approx({pair: 1 / (len(team) - 1) * (set(pair) <= team) for pair in found})
+
+
+def test_interaction_is_how_much_a_partner_adds_to_a_shapley_value():
+    """I(i, j) is i's Shapley value among the others with j always there, minus with j never there."""
+    game = drawn_game()
+    five = {name: steps for name, steps in SIX.items() if name != "f"}
+    with_f = value_of(shapley_weights(five)["a"], lambda team: game(team | {"f"}))
+    without = value_of(shapley_weights(five)["a"], game)
+    assert value_of(interaction_weights(SIX)["a", "f"], game) == pytest.approx(with_f - without)
+
+
+# Tables
+
+
+def test_sections_study_gives_sections_their_values():
+    game = drawn_game(players=SECTIONS)
+    played = play(game, SETS)
+    table = shapley_table(played)
+    assert table.columns.tolist() == ["section", "steps", "value", "error", "low", "high", "n"]
+    weights = shapley_weights(SECTIONS)
+    assert dict(zip(table["section"], table["value"], strict=True)) == pytest.approx(
+        {name: value_of(one, game) for name, one in weights.items()}
+    )
+    assert table["steps"].tolist() == list(SECTIONS.values())
+    assert (table["n"] == 3).all()
+    pairs = interaction_table(played)
+    assert pairs.columns.tolist() == ["one", "other", "interaction", "error", "low", "high"]
+    assert pairs["interaction"].tolist() == pytest.approx(
+        [value_of(one, game) for one in interaction_weights(SECTIONS).values()]
+    )
+
+
+def test_missing_combinations_are_told_instead_of_a_table():
+    lacking = [SECTIONS["macro"], SECTIONS["macro"] + SECTIONS["micro"]]
+    played = play(len, [steps for steps in SETS if steps not in lacking])
+    for table in (shapley_table(played), interaction_table(played)):
+        assert table.empty
+        assert table.attrs["missing"] == "2 of 64 combinations of sections have no finished run: macro; macro + micro"
+    assert shapley_table(play(len, SETS)).attrs["missing"] == ""
+
+
+def test_one_seed_borrows_the_noise_of_other_sets_and_of_none_has_no_error():
+    assert shapley_table(play(len, SETS, noise=1, seeds=1))["error"].isna().all()
+    generator = np.random.default_rng(0)
+    rung, single = (
+        {steps: dict(enumerate(generator.normal(size=seeds))) for steps in sets}
+        for sets, seeds in ((prefixes([adopted()]), 3), (SETS, 1))
+    )
+    assert (shapley_table(comparison(single | rung))["error"] > 0).all()
+
+
+@pytest.mark.parametrize(("noise", "seed_effect"), [(1.0, 0.0), (0.5, 2.0)])
+def test_intervals_cover_in_95_of_100_studies(noise, seed_effect):
+    """The effect of a seed, which all sets share, leaves no trace: values are sums of differences."""
+    generator = np.random.default_rng(0)
+    game = drawn_game(players=SECTIONS)
+    sums = [*shapley_weights(SECTIONS).values(), *interaction_weights(SECTIONS).values()]
+    truth = [value_of(weights, game) for weights in sums]
+    covered = []
+    for _ in range(150):
+        effects = seed_effect * generator.normal(size=3)
+        scores = {
+            steps: game(steps) + pd.Series(effects + noise * generator.normal(size=3)) for steps in map(frozenset, SETS)
+        }
+        value, error, freedom = np.array([one[:3] for one in estimate(scores, sums, borrow=True)]).T
+        covered.append(np.abs(value - truth) < stats.t.ppf(0.975, freedom) * error)
+    assert 0.93 < np.mean(covered) < 0.98
+
+
+# Orders
+
+WORTH = dict(zip(adopted(), np.arange(13) - 4.0, strict=True))
+
+
+def two_help_each_other(steps):
+    """A game that adds up but for one pair, whose extra worth the two share."""
+    return 70 + sum(WORTH[step] for step in steps) + 6.0 * ({"gelu", "layer_norm"} <= steps)
+
+
+def test_orders_that_are_measured_are_averaged_and_no_others():
+    steps = prefixes(orderings(5))
+    last = set(steps) - set(prefixes(orderings(4)))
+    played = play(two_help_each_other, [one for one in steps if one != max(last, key=len)])
+    table = shapley_from_orders(played)
+    assert (table["orders"] == 4).all()
+    first = [order.index("gelu") > order.index("layer_norm") for order in orderings(4)]
+    gelu = table.set_index("step").loc["gelu"]
+    assert gelu["value"] == pytest.approx(WORTH["gelu"] + 6 * np.mean(first))
+    assert gelu["error"] == pytest.approx(stats.sem([6.0 * one for one in first]))
+    assert table.set_index("step").loc["kernel_7", ["value", "error"]].tolist() == pytest.approx([WORTH["kernel_7"], 0])
+    assert table["value"].sum() == pytest.approx(two_help_each_other(set(adopted())) - 70)
+    assert shapley_from_orders(played, order_seed=1).attrs["missing"].startswith("the first order of seed 1")
+
+
+def test_orders_are_unbiased_and_their_intervals_cover():
+    played = {
+        order_seed: play(two_help_each_other, prefixes(orderings(16, order_seed)), noise=0.3, seeds=1)
+        for order_seed in range(24)
+    }
+    tables = pd.concat(shapley_from_orders(one, order_seed=seed) for seed, one in played.items()).set_index("step")
+    truth = pd.Series(WORTH) + 3.0 * pd.Series({"gelu": 1, "layer_norm": 1}).reindex(adopted(), fill_value=0)
+    errors = tables["value"] - truth.reindex(tables.index)
+    assert errors.groupby("step").mean().abs().max() < 0.5  # three standard errors of the mean of 24
+    covered = (tables["low"] <= truth.reindex(tables.index)) & (truth.reindex(tables.index) <= tables["high"])
+    assert 0.92 < covered.mean() < 0.99
+
+
+def test_one_order_has_no_error():
+    table = shapley_from_orders(play(two_help_each_other, prefixes(orderings(1))))
+    assert table["value"].notna().all()
+    assert table["error"].isna().all()
+    assert set(table["verdict"]) == {"one order"}
+    assert in_order(table["step"]) == adopted()
