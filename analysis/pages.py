@@ -1,4 +1,4 @@
-"""The report as files: a self-contained HTML page, the same in Markdown, the figure, and the table as CSV."""
+"""The report as files: a self-contained HTML page, the same in Markdown, tables as CSV and LaTeX, figures."""
 
 from __future__ import annotations
 
@@ -11,24 +11,32 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from analysis import departures, figures, provenance, style, tables
-from analysis.ladder import Ladder, others, unique
+from analysis import provenance, style
+from analysis.comparison import Comparison
+from analysis.ladder import ladder_table
 from analysis.records import Runs
+from analysis.sheets import Sheet, contexts_sheet
+from analysis.story import Part, headline, tell
 
 TEMPLATES = Path(__file__).with_name("templates")
-FILES = ("report.html", "report.md", "ladder.png", "ladder.svg", "ladder.csv")
+TOLD = 4
+"""Comparisons with a part of their own; a sweep may have hundreds, which are a row each."""
+MANIFEST = ".files"
+"""In the report's folder, the files that it consists of: the next report removes those that it does not have."""
 
 
 class Section(NamedTuple):
-    """A ladder with its figures as elements of the page."""
+    """A comparison as it is told."""
 
-    ladder: Ladder
-    figure: Markup
-    curves: Markup | None
+    comparison: Comparison
+    headline: str
+    parts: list[Part]
+    prefix: str
+    """Of its files: "" for the first, then "2-", "3-", ..."""
 
 
-def write_report(runs: Runs, found: list[Ladder], out: Path) -> Path:
-    """Write `report.html`, `report.md`, `ladder.csv` of the ladders found and, of the first, `ladder.png` and `.svg`.
+def write_report(runs: Runs, comparisons: list[Comparison], out: Path) -> Path:
+    """Write `report.html`, `report.md`, a CSV and a LaTeX file a table, and the figures.
 
     Every file is written aside and renamed; one that an earlier report left and this one does not have is removed.
 
@@ -36,99 +44,136 @@ def write_report(runs: Runs, found: list[Ladder], out: Path) -> Path:
         The path of the HTML page.
     """
     out.mkdir(parents=True, exist_ok=True)
-    drawn = [figures.ladder_figure(ladder) for ladder in found]
-    drawings = [style.svg(figure) for figure in drawn]
-    files = {"ladder.csv": _csv(found).encode()}
-    if found:
-        files |= {"ladder.svg": drawings[0].encode(), "ladder.png": style.png(drawn[0])}
+    sections = [_section(number, one, runs) for number, one in enumerate(comparisons[:TOLD], 1)]
+    rest = contexts_sheet(_summaries(comparisons[TOLD:])) if len(comparisons) > TOLD else None
+    drawings = {
+        f"{section.prefix}{picture.name}": style.svg(picture.figure)
+        for section in sections
+        for part in section.parts
+        for picture in part.pictures
+    }
+    files: dict[str, bytes] = {}
+    for section in sections:
+        for part in section.parts:
+            for picture in part.pictures:
+                name = f"{section.prefix}{picture.name}"
+                files[f"{name}.svg"] = drawings[name].encode()
+                if not section.prefix:
+                    files |= {f"{name}.png": style.png(picture.figure), f"{name}.pdf": style.pdf(picture.figure)}
+            for sheet in part.sheets:
+                files |= _table_files(f"{section.prefix}{sheet.name}", sheet)
+    if rest:
+        files |= _table_files(rest.name, rest)
     facts = {
-        "sections": [_section(*one, runs, number) for number, one in enumerate(zip(found, drawings, strict=True))],
-        "others": others(runs, found),
-        "copies": len(runs.runs) - len(unique(runs.runs)),
+        "sections": sections,
+        "rest": rest,
+        "drawings": drawings,
+        "note": runs.left_out_note,
         "total": len(runs.runs),
-        "finished": int((runs.runs["status"] == "done").sum()),
+        "finished": len(runs.counted),
         "skipped": runs.skipped,
     }
-    pages = _environment()
+    pages = environment()
     for name in ("report.md", "report.html"):
         files[name] = pages.get_template(f"{name}.j2").render(facts).encode()
-    for name in FILES:
-        if name in files:
-            _write(out / name, files[name])
-        else:
-            (out / name).unlink(missing_ok=True)
+    _replace(out, files)
     return out / "report.html"
 
 
-def _section(ladder: Ladder, drawing: str, runs: Runs, number: int) -> Section:
-    what = f"Accuracy by step, {ladder.context.scale}; the table that follows has the numbers"
-    figure = Markup(style.inline_svg(drawing, f"ladder-{number}", what))
-    if not (ladder.counted["epochs"] > 1).any():  # a curve of one epoch is a point
-        return Section(ladder, figure, None)
-    curves = style.svg(figures.learning_curves(ladder, runs.epochs))
-    return Section(ladder, figure, Markup(style.inline_svg(curves, f"curves-{number}", "Accuracy by epoch")))
-
-
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Where templates are rendered: HTML escapes whatever records say, Markdown and LaTeX by their filters."""
+    found = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(("html.j2",)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "signed": tables.signed,
-        "count": tables.count,
-        "whole": tables.whole,
-        "isna": pd.isna,
-        "markdown": _markdown,
-    }
-    environment.globals |= {
-        "percent": tables.percent,
-        "interval": tables.interval,
-        "scaled": tables.scaled,
-        "macs_unit": tables.macs_unit,
-        "agreement": tables.agreement_sentence,
+    found.filters |= {"markdown": _markdown, "latex": _latex}
+    found.globals |= {
         "describe": provenance.describe,
-        "departures": departures.departures,
-        "kernel_note": departures.kernel_note,
         "provenance": provenance.provenance,
         "warnings": provenance.warnings,
-        "missing": provenance.missing,
-        "unfinished": provenance.unfinished,
+        "inline": lambda drawing, name, what: Markup(style.inline_svg(drawing, name, what)),
+        "groups": _groups,
     }
-    return environment
+    return found
+
+
+def _section(number: int, comparison: Comparison, runs: Runs) -> Section:
+    curves = runs.epochs if (comparison.counted["epochs"] > 1).any() else None
+    words = headline(ladder_table(comparison))
+    return Section(comparison, words, tell(comparison, curves), "" if number == 1 else f"{number}-")
+
+
+def _summaries(comparisons: list[Comparison]) -> pd.DataFrame:
+    """A row a comparison that is not told: what it has, its best network, and what all steps changed."""
+    rows = []
+    for one in comparisons:
+        counted = one.counted
+        means = counted.groupby("network")["top1"].mean()
+        ends = [means.get(rung.name, float("nan")) for rung in (one.rungs[0], one.rungs[-1])] if one.rungs else [0, 0]
+        rows.append(
+            {
+                "title": one.context.title,
+                "networks": one.runs["network"].nunique(),
+                "runs": len(counted),
+                "left_out": len(one.runs) - len(counted),
+                "best": means.idxmax() if len(means) else "",
+                "top1": means.max() if len(means) else float("nan"),
+                "change": ends[1] - ends[0] if one.rungs else float("nan"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _table_files(name: str, sheet: Sheet) -> dict[str, bytes]:
+    latex = environment().get_template("table.tex.j2").render(sheet=sheet, name=name)
+    return {f"{name}.csv": sheet.frame.to_csv(index=False).encode(), f"{name}.tex": latex.encode()}
+
+
+def _groups(sheet: Sheet) -> list[tuple[str, int]]:
+    """Neighbouring columns of one group, and how many they are; empty if there are no groups."""
+    found: list[tuple[str, int]] = []
+    for column in sheet.columns:
+        if found and found[-1][0] == column.group:
+            found[-1] = (column.group, found[-1][1] + 1)
+        else:
+            found.append((column.group, 1))
+    return found if any(group for group, _ in found) else []
 
 
 def _markdown(text: object) -> str:
     """Text that stays text in Markdown, a table's cell included."""
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(text).split()))
 
 
-def _csv(found: list[Ladder]) -> str:
-    """All ladders, a row a rung, with what tells one ladder from another in the first columns."""
-    parts = [
-        ladder.table.assign(
-            regime=ladder.context.regime,
-            data=ladder.context.data["name"],
-            resolution=ladder.context.resolution,
-            differs=ladder.context.changes,
-        )
-        for ladder in found
-    ]
-    if not parts:
-        return ""
-    frame = pd.concat(parts)
-    first = ["regime", "data", "resolution", "differs"]
-    return frame[[*first, *frame.columns.drop(first)]].to_csv(index=False)
+LATEX = {
+    **{one: f"\\{one}" for one in "&%$#_{}"},
+    **{"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}"},
+    **{">": "\\textgreater{}", "|": "\\textbar{}", '"': "\\textquotedbl{}", "±": "$\\pm$", "−": "$-$", "–": "--"},
+    **{"▲": "$\\uparrow$", "▼": "$\\downarrow$", "’": "'", "“": "``", "”": "''", "…": "\\dots{}", "·": "$\\cdot$"},
+    **{"\N{NO-BREAK SPACE}": "~"},
+}
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file in one step, so that nobody opens half a report."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+def _latex(text: object) -> str:
+    """Text that stays text in LaTeX, whatever engine sets it: what ASCII cannot say, and we do not write, is "?"."""
+    plain = " ".join(str(text).replace("\N{NO-BREAK SPACE}", "\0").split(" ")).replace("\0", "\N{NO-BREAK SPACE}")
+    return "".join(LATEX.get(one, one if " " <= one < "\x7f" else "?") for one in plain)
+
+
+def _replace(out: Path, files: dict[str, bytes]) -> None:
+    """Each file in one step, so that nobody opens half a report; what an earlier report had more is removed."""
+    manifest = out / MANIFEST
+    earlier = manifest.read_text().splitlines() if manifest.exists() else []
+    for name, content in {**files, MANIFEST: "\n".join(files).encode()}.items():
+        aside = out / f".{name}.{os.getpid()}"
+        try:
+            aside.write_bytes(content)
+            aside.replace(out / name)
+        finally:
+            aside.unlink(missing_ok=True)
+    for name in set(earlier) - set(files):
+        if os.path.basename(name) == name:
+            (out / name).unlink(missing_ok=True)

@@ -13,23 +13,30 @@ def main(argv: list[str] | None = None) -> int:
 
     from rich.console import Console  # here, so that --help and a mistyped option answer at once
 
-    from analysis.ladder import ladders
-    from analysis.pages import write_report
+    from analysis.comparison import comparisons
+    from analysis.ladder import ladder_table
+    from analysis.pages import TOLD, write_report
     from analysis.records import RecordsError, load
     from analysis.tables import print_ladder
+    from analysis.tracked import load_wandb
 
     try:
-        runs = load(arguments.runs)
-        found = ladders(runs)
+        runs = load_wandb(arguments.wandb) if arguments.wandb else load(arguments.runs)
+        found = comparisons(runs)
         page = write_report(runs, found, arguments.out)
     except RecordsError as error:
         return _mistake(str(error))
     except OSError as error:
         return _mistake(f"cannot write {error.filename or arguments.out}: {error.strerror}; choose another --out")
     console = Console(highlight=False)
-    for ladder in found:
-        print_ladder(ladder, console)
-        console.print()
+    for ladder in map(ladder_table, found[:TOLD]):
+        if (ladder["n"] > 0).any():
+            print_ladder(ladder, console)
+            console.print()
+    if len(found) > TOLD:
+        console.print(f"{len(found) - TOLD} more comparisons, a row each in the report.")
+    if runs.left_out_note:
+        console.print(runs.left_out_note, style="yellow")
     if runs.skipped:
         console.print(f"{len(runs.skipped)} skipped; the report names them.", style="yellow")
     console.print(f"Report: {page}", markup=False, soft_wrap=True)
@@ -38,7 +45,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="roadmap-report", description="What do the runs mean? A ladder and a report.")
-    parser.add_argument("runs", nargs="+", metavar="RUNS", help="run directories, folders that hold some, or globs")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument(
+        "runs", nargs="*", metavar="RUNS", default=[], help="run directories, folders that hold some, or globs"
+    )
+    where.add_argument("--wandb", metavar="ENTITY/PROJECT", help="the runs of a Weights & Biases project instead")
     parser.add_argument("--out", type=Path, default=Path("reports/ladder"), help="folder to write to (%(default)s)")
     return parser
 

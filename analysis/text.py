@@ -70,3 +70,15 @@ def quantity(value: float, unit: str, *, signed: bool = False) -> str:
 def step_name(title: str) -> str:
     """A rung's title as the name of its step: without the network that it ends in, in brackets."""
     return title.split(" (")[0]
+
+
+def chance(p: float) -> str:
+    """A p-value: "0.03", "< 0.001"."""
+    if pd.isna(p):
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def listing(words: list[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

@@ -3,7 +3,7 @@
 Captions come from the frame's `attrs`, as far as they are there. No pyplot, no global state.
 """
 
-from analysis.figures.costs import pareto_figure, speed_figure
+from analysis.figures.costs import COSTS, pareto_figure, speed_figure
 from analysis.figures.curves import learning_curves_figure
 from analysis.figures.effects import effects_figure, shapley_figure
 from analysis.figures.interactions import interactions_figure
@@ -11,6 +11,7 @@ from analysis.figures.ladder import ladder_figure
 from analysis.figures.paper import paper_figure
 
 __all__ = [
+    "COSTS",
     "effects_figure",
     "interactions_figure",
     "ladder_figure",

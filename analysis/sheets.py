@@ -1,0 +1,246 @@
+"""Tables for readers: frames as text, with what sorts and what stands out. HTML, Markdown and LaTeX show the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from analysis.text import (
+    NOTHING,
+    chance,
+    count,
+    interval,
+    macs_unit,
+    percent,
+    quantity,
+    scaled,
+    signed,
+    step_name,
+    whole,
+)
+
+KINDS = {
+    "road": "on the road",
+    "leave_one_out": "leave one out",
+    "add_one_in": "add one in",
+    "shapley": "Shapley, random orders",
+}
+HERE, PAPER = "measured here", "the paper’s"
+SECTION_VALUES = {
+    "top1": ("top-1", "points"),
+    "macs": ("MACs", "multiply-adds"),
+    "images_per_second": ("training throughput", "images/s"),
+    "peak_memory_mb": ("peak memory", "MB"),
+}
+"""What a section is worth in: column of a run, what it is called, its unit."""
+
+
+class Cell(NamedTuple):
+    text: str
+    value: float | str = ""
+    """What a column is sorted by; "" is last."""
+    mark: str = ""
+    """"up", "down", "paper", or ""."""
+
+
+class Column(NamedTuple):
+    head: str
+    left: bool = False
+    """Text stands left, numbers right."""
+    group: str = ""
+
+
+class Sheet(NamedTuple):
+    """A table as it is read."""
+
+    name: str
+    """Of its files."""
+    columns: list[Column]
+    rows: list[list[Cell]]
+    frame: pd.DataFrame
+    """The numbers behind it, as they go into a CSV file."""
+    note: str = ""
+
+
+def ladder_sheet(table: pd.DataFrame) -> Sheet:
+    """`ladder_table`, with the paper's numbers beside the measured."""
+    unit, prefix = macs_unit(table["macs"])
+    columns = [
+        *(Column("step", True), Column("seeds", group=HERE), Column("top-1 (%)", group=HERE)),
+        *(Column("95 % interval", group=HERE), Column("change", group=HERE), Column("95 % interval", group=HERE)),
+        *(Column("p (Holm)", group=HERE), Column("detectable", group=HERE), Column("verdict", True, HERE)),
+        *(Column(f"MACs ({prefix})", group=HERE), Column("params", group=HERE), Column("images/s", group=HERE)),
+        *(Column("top-1 (%)", group=PAPER), Column("change", group=PAPER)),
+    ]
+    rows = []
+    for row in table.itertuples():
+        mark = _mark(row.verdict)
+        seeds = f"{row.n} (+{row.left_out} left out)" if row.left_out else f"{row.n}"
+        rows.append(
+            [
+                Cell(row.title + ("" if row.adopted else " (not adopted)"), row.Index),
+                Cell(seeds, row.n),
+                _number(row.top1_mean, percent(row.top1_mean, row.top1_std)),
+                _number(row.top1_low, _range(row.top1_low, row.top1_high)),
+                _number(row.change, signed(row.change), mark),
+                _number(row.low, interval(row.low, row.high)),
+                _number(row.p_holm, chance(row.p_holm)),
+                _number(row.detectable, percent(row.detectable)),
+                Cell({"up": "▲ ", "down": "▼ "}.get(row.verdict, "") + row.verdict, row.verdict, mark),
+                _number(row.macs, scaled(row.macs, unit)),
+                _number(row.params, count(row.params)),
+                _number(row.images_per_second, whole(row.images_per_second)),
+                _number(row.published_top1, percent(row.published_top1, row.published_std), "paper"),
+                _number(row.published_change, signed(row.published_change), "paper"),
+            ]
+        )
+    note = (
+        "± is a standard deviation over seeds (n − 1). Changes are from the parent step, in points; intervals are each "
+        "one’s own, at 95 %. The verdict is that of p, corrected for the number of steps (Holm); “detectable” is the "
+        "smallest change that these seeds would have shown four times in five, before that correction. images/s is "
+        "the median training throughput."
+    )
+    return Sheet("ladder", columns, rows, table, note)
+
+
+def paper_sheet(table: pd.DataFrame) -> Sheet:
+    """`paper_table`: published and measured changes side by side."""
+    columns = [Column("step", True), Column("published change"), Column("noise"), Column("clear", True)]
+    columns += [Column("change here"), Column("95 % interval"), Column("sign", True), Column("verdict here", True)]
+    words = {True: "same", False: "opposite"}
+    rows = [
+        [
+            Cell(step_name(row.title) + ("" if row.adopted else " (not adopted)"), row.Index),
+            _number(row.published_change, signed(row.published_change), "paper"),
+            _number(row.published_noise, "±\N{NO-BREAK SPACE}" + percent(row.published_noise), "paper"),
+            Cell(NOTHING if pd.isna(row.clear) else "yes" if row.clear else "no", str(row.clear)),
+            _number(row.change, signed(row.change), _mark(row.verdict)),
+            _number(row.low, interval(row.low, row.high)),
+            Cell(NOTHING if pd.isna(row.same_sign) else words[bool(row.same_sign)], str(row.same_sign)),
+            Cell(row.verdict, row.verdict, _mark(row.verdict)),
+        ]
+        for row in table.itertuples()
+    ]
+    note = (
+        "A published change is clear if it exceeds twice its noise: both rungs’ standard deviations over three seeds."
+    )
+    return Sheet("paper", columns, rows, table, note)
+
+
+def effects_sheet(table: pd.DataFrame) -> Sheet:
+    """`effect_table`: a row a step, each way of asking beside the others."""
+    kinds = [kind for kind in KINDS if (table["kind"] == kind).any()]
+    columns = [Column("step", True)]
+    for kind in kinds:
+        columns += [Column("effect", group=KINDS[kind]), Column("95 % interval", group=KINDS[kind])]
+    by_kind = {kind: table[table["kind"] == kind].set_index("step") for kind in kinds}
+    rows = []
+    for place, step in enumerate(table.drop_duplicates("step").itertuples()):
+        cells = [Cell(step_name(step.title), place)]
+        for kind in kinds:
+            found = by_kind[kind]
+            if step.step not in found.index:
+                cells += [Cell(NOTHING), Cell(NOTHING)]
+                continue
+            row = found.loc[step.step]
+            cells.append(_number(row["effect"], signed(row["effect"]), _mark(row["verdict"])))
+            cells.append(_number(row["low"], interval(row["low"], row["high"])))
+        rows.append(cells)
+    note = "In points. In colour: shown, p < 0.05 after Holm’s correction within the column."
+    return Sheet("effects", columns, rows, table, note)
+
+
+def sections_sheet(tables: dict[str, pd.DataFrame]) -> Sheet:
+    """`shapley_table` of accuracy and of costs: a row a section."""
+    columns = [Column("section", True), Column("steps", True)]
+    for value in tables:
+        name, unit = SECTION_VALUES[value]
+        columns += [Column(unit, group=name), Column("95 % interval", group=name)]
+    first = next(iter(tables.values()))
+    rows = []
+    for place, section in enumerate(first.itertuples()):
+        cells = [Cell(section.section, place), Cell(", ".join(section.steps), place)]
+        for value, table in tables.items():
+            row, unit = table.iloc[place], SECTION_VALUES[value][1]
+            mark = ("up" if row["low"] > 0 else "down" if row["high"] < 0 else "") if value == "top1" else ""
+            ends = [quantity(row[end], unit, signed=True) for end in ("low", "high")]
+            exact = row["low"] == row["high"]
+            cells.append(_number(row["value"], quantity(row["value"], unit, signed=True), mark))
+            cells.append(
+                _number(row["low"], "exact" if exact else NOTHING if math.isnan(row["low"]) else " to ".join(ends))
+            )
+        rows.append(cells)
+    frame = pd.concat(dict(tables), names=["of", None]).reset_index("of")
+    note = (
+        "Exact Shapley values of the paper’s six sections, from all 64 combinations: the mean gain over all orders in "
+        "which one could take the sections. They add up to what all steps gain over none. Intervals are the noise of "
+        "training. In colour: the interval excludes 0."
+    )
+    return Sheet("sections", columns, rows, frame.assign(steps=frame["steps"].map(" ".join)), note)
+
+
+def networks_sheet(table: pd.DataFrame) -> Sheet:
+    """`cost_table`: every network that has finished runs, and which of them no other beats."""
+    unit, prefix = macs_unit(table["macs"])
+    fronts = {"macs": "MACs", "params": "params", "images_per_second": "images/s", "device_hours": "hours"}
+    columns = [Column("network", True), Column("seeds"), Column("top-1 (%)"), Column(f"MACs ({prefix})")]
+    columns += [Column("params"), Column("images/s"), Column("device-hours"), Column("peak MB")]
+    columns.append(Column("none better in both accuracy and", True))
+    rows = []
+    for row in table.itertuples():
+        front = [name for cost, name in fronts.items() if getattr(row, f"front_{cost}")]
+        rows.append(
+            [
+                Cell(row.title, row.Index),
+                Cell(str(row.n), row.n),
+                _number(row.top1_mean, percent(row.top1_mean, row.top1_std)),
+                _number(row.macs, scaled(row.macs, unit)),
+                _number(row.params, count(row.params)),
+                _number(row.images_per_second, whole(row.images_per_second)),
+                _number(row.device_hours, NOTHING if pd.isna(row.device_hours) else f"{row.device_hours:.3g}"),
+                _number(row.peak_memory_mb, whole(row.peak_memory_mb)),
+                Cell(", ".join(front), -len(front)),
+            ]
+        )
+    return Sheet("networks", columns, rows, table.drop(columns="set"), "")
+
+
+def departures_sheet(recipe: str, found: Sequence[tuple[str, str, str]]) -> Sheet:
+    columns = [Column("setting", True), Column("paper", True), Column("here", True)]
+    frame = pd.DataFrame(found, columns=["setting", "paper", "here"])
+    rows = [[Cell(text, text) for text in row] for row in found]
+    return Sheet(f"departures-{recipe}", columns, rows, frame, f"The {recipe} recipe.")
+
+
+def contexts_sheet(frame: pd.DataFrame) -> Sheet:
+    """A row a comparison that has no pages of its own."""
+    columns = [Column("trained", True), Column("networks"), Column("runs"), Column("left out")]
+    columns += [Column("best network", True), Column("top-1 (%)"), Column("first to last rung")]
+    rows = [
+        [
+            Cell(row.title, row.title),
+            Cell(str(row.networks), row.networks),
+            Cell(str(row.runs), row.runs),
+            Cell(str(row.left_out), row.left_out),
+            Cell(row.best, row.best),
+            _number(row.top1, percent(row.top1)),
+            _number(row.change, signed(row.change)),
+        ]
+        for row in frame.itertuples()
+    ]
+    return Sheet("contexts", columns, rows, frame)
+
+
+def _number(value: float, text: str, mark: str = "") -> Cell:
+    return Cell(text, "" if pd.isna(value) else float(value), "" if pd.isna(value) else mark)
+
+
+def _mark(verdict: str) -> str:
+    return verdict if verdict in ("up", "down") else ""
+
+
+def _range(low: float, high: float) -> str:
+    return NOTHING if pd.isna(low) else f"{low:.2f} to {high:.2f}"

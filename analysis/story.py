@@ -1,0 +1,208 @@
+"""What a report says of a comparison, in what order: the one place that decides it. `pages` writes it down."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import figures, sheets
+from analysis.comparison import Comparison
+from analysis.costs import FRONTS, cost_table
+from analysis.departures import departures, kernel_note
+from analysis.effects import effect_table
+from analysis.ladder import ladder_table
+from analysis.paper import Agreement, agreement, paper_table
+from analysis.provenance import missing, unfinished
+from analysis.shapley import interaction_table, shapley_from_orders, shapley_table
+from analysis.sheets import Sheet
+from analysis.text import interval, listing, percent, signed, step_name
+
+NAMED = 6
+"""Steps that a sentence names."""
+
+
+class Picture(NamedTuple):
+    """A figure, and what it shows for those who cannot see it."""
+
+    name: str
+    figure: Figure
+    description: str
+
+
+class Part(NamedTuple):
+    """A part of a report."""
+
+    name: str
+    title: str
+    paragraphs: list[str]
+    pictures: list[Picture] = []  # noqa: RUF012 - a NamedTuple's defaults, never changed
+    sheets: list[Sheet] = []  # noqa: RUF012
+    lists: dict[str, list[str]] = {}  # noqa: RUF012
+    """Lines under a sentence that introduces them."""
+
+
+def tell(comparison: Comparison, epochs: pd.DataFrame | None = None) -> list[Part]:
+    """The parts of a comparison's report, those that its runs have something to say about.
+
+    `epochs`: `Runs.epochs`, for learning curves.
+    """
+    ladder = ladder_table(comparison)
+    parts = [_ladder(ladder)] if (ladder["n"] > 0).any() else []
+    if ladder["change"].notna().any():
+        parts.append(_paper(ladder))
+    parts += [*_steps(comparison), *_sections(comparison), *_costs(comparison, ladder), *_curves(comparison, epochs)]
+    return [*parts, *_missing(comparison), *_departures(comparison)]
+
+
+def headline(ladder: pd.DataFrame) -> str:
+    """Which steps made a difference, in a sentence or two; never more than the seeds can show."""
+    steps = ladder[ladder["change"].notna()]
+    if steps.empty:
+        return "No step has finished runs on both sides yet, so nothing can be said of any."
+    tested = steps[steps["p"].notna()]
+    if tested.empty:
+        return "With one seed a step, no change can be told from noise: more seeds are needed."
+    shown = tested[tested["verdict"].isin(("up", "down"))]
+    shown = shown.reindex(shown["change"].abs().sort_values(ascending=False).index)
+    least = f"{percent(tested['detectable'].median())} points"
+    if shown.empty:
+        return (
+            f"Of {len(tested)} steps none made a difference that these seeds can show: they would show "
+            f"about {least} or more."
+        )
+    words = [
+        f"{step_name(row.title)} ({signed(row.change)}, {interval(row.low, row.high)})" for row in shown.itertuples()
+    ]
+    more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
+    rest = len(tested) - len(shown)
+    text = f"Shown to make a difference, with 95 % intervals: {listing(words[:NAMED])}{more}."
+    if rest:
+        text += f" The other {rest} of {len(tested)} steps can't be told from noise, which hides changes below about {least}."
+    return text
+
+
+def agreement_sentence(ladder: pd.DataFrame) -> str:
+    """How far the ladder goes the paper's way, in plain words."""
+    found = agreement(ladder)
+    if not found.clear:
+        return "The paper tells no seed noise for this ladder, so none of its changes can be called clear."
+    text = (
+        f"{found.clear} of the paper’s changes exceed twice their own noise over seeds. "
+        f"Measured here: {found.measured} of them; with the same sign: {found.same_sign}, "
+        f"of which {found.confirmed} beyond the noise here; shown to go the other way: {found.contradicted}."
+    )
+    if found.unknown:
+        text += f" Left out, for the paper tells no noise: {found.unknown}."
+    return text
+
+
+def ranks_sentence(found: Agreement) -> str:
+    """The rank correlations, or "" where there are too few rungs."""
+    if pd.isna(found.tau):
+        return ""
+    sure = "" if pd.isna(found.tau_low) else " (95 % intervals over the noise of seeds in brackets)"
+    brackets = [
+        "" if pd.isna(low) else f" [{signed(low)}, {signed(high)}]"
+        for low, high in ((found.tau_low, found.tau_high), (found.rho_low, found.rho_high))
+    ]
+    return (
+        f"The order of the rungs: Kendall’s tau {signed(found.tau)}{brackets[0]}, Spearman’s rho "
+        f"{signed(found.rho)}{brackets[1]}{sure}; 1 is the paper’s order, 0 no relation, −1 its reverse."
+    )
+
+
+def _ladder(ladder: pd.DataFrame) -> Part:
+    what = f"Accuracy by step, {ladder.attrs['scale']}; the table that follows has the numbers"
+    picture = Picture("ladder", figures.ladder_figure(ladder), what)
+    return Part("ladder", "Step by step", [], [picture], [sheets.ladder_sheet(ladder)])
+
+
+def _paper(ladder: pd.DataFrame) -> Part:
+    table = paper_table(ladder)
+    words = [agreement_sentence(ladder), ranks_sentence(agreement(ladder))]
+    picture = Picture("paper", figures.paper_figure(table), "Published change against measured change, a point a step")
+    return Part("paper", "Against the paper", [*filter(None, words)], [picture], [sheets.paper_sheet(table)])
+
+
+def _steps(comparison: Comparison) -> list[Part]:
+    """Only if more was asked than the road."""
+    table = effect_table(comparison)
+    if not set(table["kind"]) - {"road"}:
+        return []
+    words = (
+        "The road takes the steps in one order. Leave one out asks what the last network loses without a step, add one "
+        "in what a step brings to the modern recipe alone; the mean over random orders estimates its Shapley value."
+    )
+    pictures = [Picture("effects", figures.effects_figure(table), "What each step is worth, asked in several ways")]
+    orders = shapley_from_orders(comparison)
+    if len(orders):
+        words += f" {orders['orders'].iloc[0]} random orders are measured."
+    return [Part("effects", "Which step matters", [words], pictures, [sheets.effects_sheet(table)])]
+
+
+def _sections(comparison: Comparison) -> list[Part]:
+    """Only if any combination of sections is there that is no rung."""
+    shapley = shapley_table(comparison)
+    if shapley.empty:
+        found = 64 - int(shapley.attrs["missing"].split()[0])
+        started = found > len({frozenset(rung.steps) for rung in comparison.rungs})
+        return [Part("sections", "What each section is worth", [f"{shapley.attrs['missing']}."])] if started else []
+    tables = {value: shapley_table(comparison, value) for value in sheets.SECTION_VALUES}
+    heat = figures.interactions_figure(shapley, interaction_table(comparison))
+    what = "Shapley values of the paper's six sections, and the interactions of every two"
+    words = (
+        "An interaction is what two sections bring together beyond what each brings by itself: below zero they get "
+        "in each other’s way, or do the same work twice."
+    )
+    sheet = sheets.sections_sheet({value: table for value, table in tables.items() if len(table)})
+    return [Part("sections", "What each section is worth", [words], [Picture("interactions", heat, what)], [sheet])]
+
+
+def _costs(comparison: Comparison, ladder: pd.DataFrame) -> list[Part]:
+    table = cost_table(comparison)
+    if table.empty:
+        return []
+    pictures = [
+        Picture(f"pareto-{cost}", figures.pareto_figure(table, cost), f"Accuracy against {figures.COSTS[cost]}")
+        for cost in FRONTS
+        if cost in ("macs", "images_per_second") and table[cost].notna().any()
+    ]
+    if (ladder["n"] > 0).sum() > 1:
+        speed = figures.speed_figure(ladder)
+        pictures.insert(0, Picture("speed", speed, "Multiply-adds and images a second in training, by rung"))
+    words = (
+        "Multiply-adds are counted; images a second were measured in training, on the devices named below: a busy "
+        "machine shows in them. Means are compared as they are, without regard for their noise."
+    )
+    return [Part("costs", "What it costs", [words], pictures, [sheets.networks_sheet(table)])]
+
+
+def _curves(comparison: Comparison, epochs: pd.DataFrame | None) -> list[Part]:
+    counted = comparison.counted
+    if epochs is None or not (counted["epochs"] > 1).any():  # a curve of one epoch is a point
+        return []
+    rungs = counted[counted["rung"].notna() & counted["set"].notna()]
+    try:
+        figure = figures.learning_curves_figure(rungs if len(rungs) else counted, epochs)
+    except ValueError:  # records without epochs
+        return []
+    return [Part("curves", "Learning curves", [], [Picture("curves", figure, "Accuracy by epoch")])]
+
+
+def _missing(comparison: Comparison) -> list[Part]:
+    lists = {"": missing(comparison), "Runs that are not done, and are in no mean:": unfinished(comparison.runs)}
+    lists = {head: lines for head, lines in lists.items() if lines}
+    return [Part("missing", "What is missing", [], lists=lists)] if lists else []
+
+
+def _departures(comparison: Comparison) -> list[Part]:
+    found = departures(comparison)
+    if not found:
+        return []
+    same = [recipe for recipe, rows in found.items() if not rows]
+    words = [f"The {recipe} recipe is trained as in the paper." for recipe in same]
+    note = kernel_note(comparison.context.resolution)
+    tables = [sheets.departures_sheet(recipe, rows) for recipe, rows in found.items() if rows]
+    return [Part("departures", "Departures from the paper", [*words, *([note] if note else [])], sheets=tables)]
