@@ -144,40 +144,35 @@ def noise(values: np.ndarray, paired: bool = False) -> Noise:
     there = ~np.isnan(values)
     counts = there.sum(axis=1)
     own = np.where(there, values - np.nanmean(values, axis=1, keepdims=True), 0.0)
-    # Least squares for the effects of seeds, once each network's mean is taken out. `design` is each network's part
-    # of the normal matrix, so it also tells how many degrees of freedom of a network the fit takes.
-    design = there[:, :, None] * np.eye(values.shape[1]) - there[:, :, None] * there[:, None, :] / counts[:, None, None]
-    inverse = np.linalg.pinv(design.sum(axis=0), hermitian=True)
-    effects = there * (inverse @ own.sum(axis=0))
-    left = np.where(there, own - effects + effects.sum(axis=1, keepdims=True) / counts[:, None], 0.0)
-    freedom_left = counts - 1 - np.einsum("nij,ji->n", design, inverse)
-    freedom_left = np.where(freedom_left > 1e-6, freedom_left, 0.0)
-    squares, freedom, total = (left**2).sum(axis=1), freedom_left, freedom_left.sum()
-    if not paired:
-        # What seeds have in common is in every network's variance, so all together they know less than they add up to.
-        both = np.array([squares.sum(), (own**2).sum() - squares.sum()])
-        each = np.array([total, (counts - 1).sum() - total])
-        shares = np.divide(both**2, each, out=np.zeros(2), where=each > 1e-6).sum()
-        total = both.sum() ** 2 / shares if shares > 0 else each.sum()
-        squares, freedom = (own**2).sum(axis=1), counts - 1.0
+    freedom = counts - 1.0
+    if paired:
+        # Least squares for the effects of seeds, once each network's mean is taken out. `design` is each network's
+        # part of the normal matrix, so it also tells how many degrees of freedom of a network the fit takes.
+        shared = there[:, :, None] * there[:, None, :] / counts[:, None, None]
+        design = there[:, :, None] * np.eye(values.shape[1]) - shared
+        inverse = np.linalg.pinv(design.sum(axis=0), hermitian=True)
+        effects = there * (inverse @ own.sum(axis=0))
+        own = np.where(there, own - effects + effects.sum(axis=1, keepdims=True) / counts[:, None], 0.0)
+        freedom = freedom - np.einsum("nij,ji->n", design, inverse)
+        freedom = np.where(freedom > 1e-6, freedom, 0.0)
+    squares = (own**2).sum(axis=1)
     scale = np.nanmax(np.abs(values), axis=1) ** 2
     squares = np.where(squares > 1e-20 * scale, squares, 0.0)  # equal values, but for rounding
-    return moderate(squares, freedom, float(total))
+    return moderate(squares, freedom)
 
 
-def moderate(squares: np.ndarray, freedom: np.ndarray, total: float) -> Noise:
+def moderate(squares: np.ndarray, freedom: np.ndarray) -> Noise:
     """Variances from sums of squares, each drawn towards that of all as if that were known from `PRIOR` more squares.
 
     With fewer than `FEWEST` to say something, or if none varies, each stands for itself.
     """
-    replicated = freedom > 0
+    replicated, total = freedom > 0, float(freedom.sum())
     variance = np.divide(squares, freedom, out=np.full(len(squares), np.nan), where=replicated)
     if replicated.any() and not squares[replicated].any():  # not noise that is small, but none: multiply-adds, say
         return Noise(np.zeros(len(squares)), np.full(len(squares), total), total)
     if replicated.sum() < FEWEST:
         return Noise(variance, freedom, total)
     common = squares[replicated].sum() / freedom[replicated].sum()
-    squares = np.where(replicated, squares, 0.0)
     return Noise((PRIOR * common + squares) / (PRIOR + freedom), PRIOR + freedom, total)
 
 

@@ -102,16 +102,16 @@ def test_noise_is_what_networks_and_seeds_leave_over():
 
 def test_each_variance_is_drawn_towards_that_of_all():
     freedom = np.full(4, 2.0)
-    found = moderate(np.array([2.0, 4.0, 6.0, 12.0]), freedom, 8)
+    found = moderate(np.array([2.0, 4.0, 6.0, 12.0]), freedom)
     assert found.variance == pytest.approx((PRIOR * 3 + np.array([2, 4, 6, 12])) / (PRIOR + 2))  # of all: 24 / 8
     assert found.freedom.tolist() == [PRIOR + 2] * 4
-    many = moderate(np.array([2.0, 4.0, 6.0, 12.0]) * 1e3, freedom * 1e3, 8e3)
+    many = moderate(np.array([2.0, 4.0, 6.0, 12.0]) * 1e3, freedom * 1e3)
     assert many.variance == pytest.approx([1, 2, 3, 6], rel=0.01)  # many seeds speak for themselves
 
 
 def test_few_networks_stand_for_themselves_and_one_seed_says_nothing():
     squares, freedom = np.array([2.0, 4.0, 6.0, 0.0]), np.array([2.0, 2.0, 2.0, 0.0])
-    found = moderate(squares, freedom, 6)
+    found = moderate(squares, freedom)
     assert found.variance[:3].tolist() == [1, 2, 3]
     assert math.isnan(found.variance[3])
     assert found.freedom.tolist() == [2, 2, 2, 0]
