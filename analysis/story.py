@@ -79,7 +79,7 @@ def headline(ladder: pd.DataFrame) -> str:
     rest = len(tested) - len(shown)
     text = f"Shown to make a difference, with 95 % intervals: {listing(words[:NAMED])}{more}."
     if rest:
-        text += f" The other {rest} of {len(tested)} steps can't be told from noise, which hides changes below about {least}."
+        text += f" The other {rest} of {len(tested)} steps are lost in noise, which hides changes below about {least}."
     return text
 
 

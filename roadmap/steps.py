@@ -60,6 +60,7 @@ class Rung:
     """Of the regime itself, or of the one whose proportions it keeps (`nano`: resnet50)."""
 
 
+@cache
 def ladder(regime: str = "resnet50") -> tuple[Rung, ...]:
     """The 17 rungs of a regime in the paper's order.
 
