@@ -8,7 +8,7 @@ from analysis.comparison import Comparison, Steps
 from analysis.ladder import caption, entitled
 from analysis.shapley import shapley_from_orders
 from analysis.statistics import compare
-from roadmap.sets import add_one_in, adopted, leave_one_out
+from roadmap.sets import add_one_in, adopted, leave_one_out, sections, unions
 
 UNITS = {
     **{"top1": "points", "top5": "points", "macs": "multiply-adds", "params": "parameters", "activations": "values"},
@@ -30,8 +30,9 @@ def effect_table(comparison: Comparison, value: str = "top1") -> pd.DataFrame:
 
     `n`, the seeds of the side that has fewer, or the orders; `effect` in units of `value`, any numeric column of a run;
     its 95 % interval `low`, `high`, `p`, `p_holm`, `detectable` and `verdict` (`conclude`; a kind is a family of
-    hypotheses), "not measured" where a side has no finished run. Kinds of which nothing is measured but rungs of the
-    ladder are absent: the last rungs of the ladder happen to be what leaves one out, and its second adds one in.
+    hypotheses), "not measured" where a side has no finished run. Kinds of which nothing is measured but what other
+    studies happen to train are absent: the ladder's last rungs leave one out, its second adds one in, and so does one
+    of the sections.
 
     `attrs` has words for captions, `value` and `unit`.
     """
@@ -45,10 +46,11 @@ def effect_table(comparison: Comparison, value: str = "top1") -> pd.DataFrame:
         "add_one_in": dict(zip(adopted()[1:], ((more, start) for more in added), strict=True)),
     }
     scores = comparison.scores(value)
+    elsewhere = {*rungs.values(), *map(frozenset, unions(sections().values()))}
     found = []
     for kind, sides in kinds.items():
         measured = {steps for pair in sides.values() for steps in pair} & set(scores)
-        if measured and (kind == "road" or measured - set(rungs.values())):
+        if measured and (kind == "road" or measured - elsewhere):
             found.append(_contrasts(scores, sides).assign(kind=kind))
     orders = shapley_from_orders(comparison, value)
     if len(orders):

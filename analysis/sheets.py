@@ -72,7 +72,7 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
         *(Column("step", True), Column("seeds", group=HERE), Column("top-1 (%)", group=HERE)),
         *(Column("95 % interval", group=HERE), Column("change", group=HERE), Column("95 % interval", group=HERE)),
         *(Column("p (Holm)", group=HERE), Column("detectable", group=HERE), Column("verdict", True, HERE)),
-        *(Column(f"MACs ({prefix})", group=HERE), Column("params", group=HERE), Column("images/s", group=HERE)),
+        *(Column(f"MACs ({prefix})", group=HERE), Column("images/s", group=HERE)),
         *(Column("top-1 (%)", group=PAPER), Column("change", group=PAPER)),
     ]
     rows = []
@@ -91,7 +91,6 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
                 _number(row.detectable, percent(row.detectable)),
                 Cell({"up": "▲ ", "down": "▼ "}.get(row.verdict, "") + row.verdict, row.verdict, mark),
                 _number(row.macs, scaled(row.macs, unit)),
-                _number(row.params, count(row.params)),
                 _number(row.images_per_second, whole(row.images_per_second)),
                 _number(row.published_top1, percent(row.published_top1, row.published_std), "paper"),
                 _number(row.published_change, signed(row.published_change), "paper"),
@@ -115,7 +114,7 @@ def paper_sheet(table: pd.DataFrame) -> Sheet:
         [
             Cell(step_name(row.title) + ("" if row.adopted else " (not adopted)"), row.Index),
             _number(row.published_change, signed(row.published_change), "paper"),
-            _number(row.published_noise, "±\N{NO-BREAK SPACE}" + percent(row.published_noise), "paper"),
+            _number(row.published_noise, percent(row.published_noise), "paper"),
             Cell(NOTHING if pd.isna(row.clear) else "yes" if row.clear else "no", str(row.clear)),
             _number(row.change, signed(row.change), _mark(row.verdict)),
             _number(row.low, interval(row.low, row.high)),

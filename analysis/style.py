@@ -112,8 +112,9 @@ def inline_svg(text: str, name: str, description: str) -> str:
     for colour, value in PALETTE.items():
         text = text.replace(value, f"var(--fig-{colour}, {value})")
     head, rest = text.split(">", 1)
-    view_box = re.search(r'viewBox="[^"]+"', head).group()
-    return f'<svg {view_box} role="img" aria-label="{escape(description)}">{rest.replace("xlink:href", "href")}'
+    view_box = re.search(r'viewBox="0 0 ([0-9.]+) [^"]+"', head)
+    widest = f"max-width: {1.45 * float(view_box[1]):.0f}px"  # text as large as the page's
+    return f'<svg {view_box[0]} style="{widest}" role="img" aria-label="{escape(description)}">{rest.replace("xlink:href", "href")}'
 
 
 def heading(figure: Figure, title: str, about: str = "", *, left: float = 0.25) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -31,7 +33,7 @@ def effects_figure(table: pd.DataFrame) -> Figure:
     steps = table.drop_duplicates("step")[["step", "title", "section"]].reset_index(drop=True)
     place = {step: index for index, step in enumerate(steps["step"])}
     with style():
-        height = 1.45 + ROW * len(steps) + 0.75
+        height = 1.0 + 0.2 * math.ceil(len(kinds) / 2) + ROW * len(steps) + 0.75
         figure = Drawing(figsize=(9.2, height))
         axes = figure.add_axes((0.235, 0.75 / height, 0.735, ROW * len(steps) / height))
         for index, (_, rows) in enumerate(steps.groupby("section", sort=False)):

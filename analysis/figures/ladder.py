@@ -303,7 +303,7 @@ def _draw_legend(figure: Figure, measured: bool, background: pd.DataFrame | None
     )  # fmt: skip
     note = "error bars: ± one standard deviation over seeds"
     if measured:
-        note += "     change: from the parent step, in points; bold where it is shown (Holm-corrected p < 0.05)"
+        note += "     change: from the parent step; bold where shown (Holm-corrected p < 0.05)"
         figure.text(BARS[0] / WIDTH - 0.04, 0.16 / height, note, fontsize=8, color=PALETTE["muted"])
     else:
         note += "; change: from the parent step"

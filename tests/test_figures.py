@@ -1,0 +1,294 @@
+"""Figures show the numbers of their frames, legibly."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from records import NANO, write_run
+from studies import write_everything, write_pair
+
+import analysis
+from analysis import figures, style
+from analysis.text import signed
+from roadmap.steps import references
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return analysis.load(write_everything(tmp_path_factory.mktemp("study")))
+
+
+@pytest.fixture(scope="module")
+def comparison(runs):
+    (only,) = analysis.comparisons(runs)
+    return only
+
+
+@pytest.fixture(scope="module")
+def ladder(comparison):
+    return analysis.ladder_table(comparison)
+
+
+@pytest.fixture(scope="module")
+def drawn(comparison, ladder, runs) -> dict[str, Figure]:
+    """Every figure."""
+    shapley = analysis.shapley_table(comparison)
+    return {
+        "ladder": figures.ladder_figure(ladder),
+        "published": figures.ladder_figure(analysis.published_ladder("resnet200")),
+        "both": figures.ladder_figure(analysis.published_ladder(), analysis.published_ladder("resnet200")),
+        "paper": figures.paper_figure(analysis.paper_table(ladder)),
+        "effects": figures.effects_figure(analysis.effect_table(comparison)),
+        "shapley": figures.shapley_figure(shapley),
+        "interactions": figures.interactions_figure(shapley, analysis.interaction_table(comparison)),
+        "pareto": figures.pareto_figure(analysis.cost_table(comparison)),
+        "throughput": figures.pareto_figure(analysis.cost_table(comparison), "images_per_second"),
+        "speed": figures.speed_figure(ladder),
+        "panels": figures.learning_curves_figure(comparison.counted, runs.epochs),
+        "curves": figures.learning_curves_figure(comparison.counted.query("rung in ['gelu', 'resnet']"), runs.epochs),
+    }
+
+
+def bars_of(figure: Figure) -> list:
+    containers = [one for axes in figure.axes for one in axes.containers if hasattr(one, "patches")]
+    return [bar for container in containers for bar in container]
+
+
+def texts_of(figure: Figure) -> list:
+    return [text for axes in figure.axes for text in axes.texts] + figure.texts
+
+
+def ends_of(figure: Figure) -> list[tuple[float, float]]:
+    """From where to where each horizontal line of two points goes."""
+    lines = [line.get_xdata() for axes in figure.axes for line in axes.lines if len(line.get_xdata()) == 2]
+    return [tuple(np.round(np.asarray(x, float), 6)) for x in lines if x[0] != x[1]]
+
+
+ALL = [
+    *("ladder", "published", "both", "paper", "effects", "shapley", "interactions", "pareto", "throughput", "speed"),
+    *("panels", "curves"),
+]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_text_is_cut_off_and_none_covers_another(drawn, name):
+    figure = drawn[name]
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    boxes = {text: matplotlib.text.Text.get_window_extent(text, renderer) for text in seen(figure)}
+    for text, box in boxes.items():
+        assert text.get_fontsize() >= 7.5, text
+        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= figure.bbox.x1 + 1 and box.y1 <= figure.bbox.y1 + 1, text
+    for (one, first), (other, second) in combinations(boxes.items(), 2):
+        assert not first.padded(-1).overlaps(second.padded(-1)), f"{one.get_text()!r} and {other.get_text()!r}"
+
+
+def seen(figure: Figure) -> list:
+    """The texts that are drawn: not the labels of ticks beyond an axis's ends."""
+    beyond = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        room = 1e-6 * (high - low)
+        ticks = [tick for tick in axis.get_major_ticks() if not low - room <= tick.get_loc() <= high + room]
+        off = axis.get_major_ticks() if not axis.axes.axison else ticks
+        beyond |= {label for tick in off for label in (tick.label1, tick.label2)}
+    texts = figure.findobj(matplotlib.text.Text)
+    return [text for text in texts if text.get_visible() and text.get_text().strip() and text not in beyond]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_report_can_recolour_every_figure_for_a_dark_page(drawn, name):
+    """Colours are the palette's, but for a heat map's cells."""
+    found = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", style.svg(drawn[name])))
+    own = {"#ffffff", "#1b2430"} if name == "interactions" else set()
+    cells = {to_hex(figures.interactions.DIVERGING(x)) for x in np.linspace(0, 1, 257)} if own else set()
+    near = {colour for colour in found - set(style.PALETTE.values()) - own if colour not in cells}
+    assert not near or name == "interactions"
+    page = style.inline_svg(style.svg(drawn[name]), name, "a <figure>")
+    assert "var(--fig-ink" in page or name == "interactions"
+    assert "a &lt;figure&gt;" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_figures_are_the_same_bytes_twice_and_touch_no_global_state(ladder, drawn, tmp_path):
+    before = dict(matplotlib.rcParams)
+    again = figures.ladder_figure(ladder)
+    for kind in ("png", "svg", "pdf"):
+        one, other = tmp_path / f"one.{kind}", tmp_path / f"other.{kind}"
+        style.save(drawn["ladder"], one)
+        style.save(again, other)
+        assert one.read_bytes() == other.read_bytes()
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_another_format_is_refused_in_a_line(drawn, tmp_path):
+    with pytest.raises(ValueError, match=r"saved as \.png, \.svg or \.pdf"):
+        style.save(drawn["ladder"], tmp_path / "ladder.jpg")
+
+
+def test_jupyter_shows_a_figure_without_pyplot():
+    code = (
+        "import sys, analysis\n"
+        "figure = analysis.ladder_figure(analysis.published_ladder())\n"
+        "assert figure._repr_png_().startswith(b'\\x89PNG')\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_figures_need_no_caption(ladder, comparison):
+    """pandas loses `attrs` easily."""
+    for table, draw in [
+        (ladder, figures.ladder_figure),
+        (ladder, figures.speed_figure),
+        (analysis.paper_table(ladder), figures.paper_figure),
+        (analysis.effect_table(comparison), figures.effects_figure),
+        (analysis.cost_table(comparison), figures.pareto_figure),
+    ]:
+        bare = table.copy()
+        bare.attrs = {}
+        assert style.png(draw(bare), dpi=30)
+
+
+# The ladder
+
+
+def test_ladder_has_a_bar_a_rung_hatched_where_not_adopted(ladder, drawn):
+    bars = bars_of(drawn["ladder"])
+    hatched = [list(NANO)[round(bar.get_y() + bar.get_height() / 2)] for bar in bars if bar.get_hatch()]
+    assert hatched == ["kernel_5", "kernel_9", "kernel_11"]
+    assert [bar.get_x() + bar.get_width() for bar in bars] == pytest.approx(ladder["top1_mean"].tolist())
+
+
+def test_ladder_prints_accuracies_changes_and_macs_in_their_unit(ladder, drawn, tmp_path):
+    texts = [text.get_text() for text in texts_of(drawn["ladder"])]
+    bold = [text.get_text() for text in texts_of(drawn["ladder"]) if text.get_weight() == "bold"]
+    assert "MACs (M)" in texts
+    assert {f"{macs:.2f}" for _, macs, _ in NANO.values()} <= set(texts)
+    for row in ladder.iloc[1:].itertuples():
+        assert f"{row.top1_mean:.2f} ± {row.top1_std:.2f}" in texts
+        assert signed(row.change) in texts
+        assert (signed(row.change) in bold) == (row.verdict in ("up", "down"))
+    write_run(tmp_path, "resnet", regime="resnet50", summary={"macs": 4_089_184_256})
+    (full,) = analysis.comparisons(analysis.load(tmp_path))
+    texts = [text.get_text() for text in texts_of(figures.ladder_figure(analysis.ladder_table(full)))]
+    assert {"MACs (G)", "4.09"} <= set(texts)
+
+
+def test_paper_and_measurement_never_share_an_axis(ladder, drawn):
+    figure = drawn["ladder"]
+    measured = next(axes for axes in figure.axes if "Fashion-MNIST" in axes.get_xlabel())
+    published = next(axes for axes in figure.axes if "ImageNet-1K" in axes.get_xlabel())
+    assert measured is not published
+    assert "starts at" in measured.get_xlabel()
+    assert measured.get_xlim()[0] < ladder["top1_mean"].min()
+    assert any("not the paper's ImageNet results" in text.get_text() for text in figure.texts)
+
+
+def test_published_ladders_are_drawn_as_the_papers_figure_2(drawn):
+    """Both regimes: the smaller before the larger; the two Transformers as stars."""
+    small, large = (analysis.published_ladder(regime)["published_top1"].tolist() for regime in ("resnet50", "resnet200"))
+    bars = bars_of(drawn["both"])
+    lengths = {colour: [] for colour in ("bar", "side", "behind")}
+    for bar in bars:
+        (name,) = [name for name in lengths if style.PALETTE[name] == to_hex(bar.get_facecolor())]
+        lengths[name].append(bar.get_x() + bar.get_width())
+    assert sorted(lengths["bar"] + lengths["side"]) == pytest.approx(sorted(small))
+    assert sorted(lengths["behind"]) == pytest.approx(sorted(large))
+    stars = [line.get_xdata()[0] for axes in drawn["both"].axes for line in axes.lines if line.get_marker() == "*"]
+    assert sorted(stars) == [81.3, 83.5]
+    assert [one.name for one in (*references("resnet50"), *references("resnet200"))] == ["Swin-T", "Swin-B"]
+
+
+def test_a_rung_without_runs_says_so(tmp_path):
+    (found,) = analysis.comparisons(analysis.load(write_pair(tmp_path, gelu={0: 80.0}, kernel_7={0: 79.0})))
+    texts = [text.get_text().strip() for text in texts_of(figures.ladder_figure(analysis.ladder_table(found)))]
+    assert texts.count("no finished run") == 15
+    assert "80.00" in texts
+
+
+# The others
+
+
+def test_paper_figure_has_intervals_and_published_noise(ladder, drawn):
+    table = analysis.paper_table(ladder)
+    axes = drawn["paper"].axes[0]
+    vertical = [tuple(line.get_ydata()) for line in axes.lines if len(line.get_ydata()) == 2]
+    for row in table.itertuples():
+        assert (row.low, row.high) in vertical
+    points = {(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines if line.get_marker() in ("o", "s")}
+    assert points == {(row.published_change, row.change) for row in table.itertuples()}
+    squares = [line for line in axes.lines if line.get_marker() == "s"]
+    assert len(squares) == 3  # measured by the paper, not adopted
+
+
+def test_effects_have_a_mark_a_step_and_question_filled_where_shown(comparison, drawn):
+    table = analysis.effect_table(comparison)
+    assert set(table["kind"]) == {"road", "leave_one_out"}
+    axes = drawn["effects"].axes[0]
+    marks = [line for line in axes.lines if len(line.get_xdata()) == 1]
+    assert sorted(line.get_xdata()[0] for line in marks) == pytest.approx(sorted(table["effect"]))
+    hollow = [line.get_xdata()[0] for line in marks if to_hex(line.get_markerfacecolor()) == style.PALETTE["paper"]]
+    assert sorted(hollow) == pytest.approx(sorted(table[~table["verdict"].isin(["up", "down"])]["effect"]))
+    ends = {(round(row.low, 6), round(row.high, 6)) for row in table.itertuples()}
+    assert ends <= set(ends_of(drawn["effects"]))
+
+
+def test_heat_map_prints_values_on_the_diagonal_and_interactions_below(comparison, drawn):
+    shapley, interactions = analysis.shapley_table(comparison), analysis.interaction_table(comparison)
+    axes = drawn["interactions"].axes[0]
+    cells = {(round(x), round(y)): text.get_text() for text in axes.texts for x, y in [text.get_position()]}
+    names = shapley["section"].tolist()
+    for index, value in enumerate(shapley["value"]):
+        assert cells[index, index] == signed(value)
+    for row in interactions.itertuples():
+        column, line = sorted((names.index(row.one), names.index(row.other)))
+        assert cells[column, line].lstrip("+") == signed(row.interaction).lstrip("+")
+    assert len(cells) == 6 + 15
+
+
+def test_heat_map_of_an_incomplete_study_says_what_is_missing(tmp_path):
+    (found,) = analysis.comparisons(analysis.load(write_pair(tmp_path)))
+    with pytest.raises(ValueError, match="64 combinations"):
+        figures.interactions_figure(analysis.shapley_table(found), analysis.interaction_table(found))
+
+
+def test_pareto_rings_the_front_and_names_it(comparison, drawn):
+    table = analysis.cost_table(comparison)
+    front = table[table["front_images_per_second"]]
+    axes = drawn["throughput"].axes[0]
+    (rings,) = [line for line in axes.lines if line.get_markersize() == 11]
+    assert sorted(rings.get_xdata()) == pytest.approx(sorted(front["images_per_second"]))
+    assert len([text for text in axes.texts if not text.get_text().startswith("not shown")]) == len(front)
+    with pytest.raises(ValueError, match="no front of 'top1'"):
+        figures.pareto_figure(table, "top1")
+
+
+def test_speed_is_relative_to_the_first_rung(ladder, drawn):
+    bars = [bar.get_width() for bar in bars_of(drawn["speed"])]
+    for start, column in ((0, "macs"), (17, "images_per_second")):
+        assert bars[start : start + 17] == pytest.approx((ladder[column] / ladder[column].iloc[0]).tolist())
+
+
+def test_learning_curves_draw_the_mean_over_seeds(ladder, drawn):
+    last = ladder.set_index("rung")["top1_mean"]
+    panel = next(axes for axes in drawn["panels"].axes if "Inverted" in axes.get_title(loc="left"))
+    (line,) = [line for line in panel.lines if line.get_label() == "inverting dimensions"]
+    assert line.get_ydata()[-1] == pytest.approx(last["invert_dimensions"])
+    lines = {line.get_label(): line.get_ydata()[-1] for line in drawn["curves"].axes[0].lines}
+    assert lines == pytest.approx({"gelu": last["gelu"], "resnet": last["resnet"]})
+
+
+def test_curves_without_epochs_are_an_error_of_one_line(comparison, runs, tmp_path: Path):
+    with pytest.raises(ValueError, match="have 'ema_top1'"):
+        figures.learning_curves_figure(comparison.counted, runs.epochs, "ema_top1")
