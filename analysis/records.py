@@ -1,167 +1,185 @@
-"""From a folder of run records (docs/records.md) to tidy frames: a row a run, a row an epoch."""
+"""From records of runs to tidy frames: a row a run, a row an epoch (docs/analysis.md, Loading).
+
+    a directory a run        analysis/directories.py
+    a folder of two CSVs     analysis/saved.py          Runs.save writes it
+    Weights & Biases         analysis/tracked.py        online, and what its client keeps offline
+
+All give the same columns and types (analysis/rows.py).
+"""
 
 from __future__ import annotations
 
 import glob
-import json
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-CONFIG, SUMMARY, EPOCHS = "config.json", "summary.json", "epochs.jsonl"
-EPOCH_COLUMNS = ("epoch", "lr", "train_loss", "val_loss", "top1", "top5", "images_per_second", "seconds")
-NUMBERS = (
-    *("resolution", "seed", "epochs", "batch_size", "lr"),
-    *("top1", "top5", "val_loss", "macs", "params", "activations", "images_per_second", "train_seconds"),
-    *("wall_seconds", "peak_memory_mb", "epochs_done", "threads", "train_images", "evaluation_images"),
-)
-OTHERS = ("reason", "evaluated_on", "started", "finished", "device", "versions", "git")
-STATUSES = ("done", "queued", "running", "unfinished", "diverged", "failed")
+from analysis import directories, saved
+from analysis.directories import CONFIG, SUMMARY
+from analysis.epochs import Skip, read_epochs
+from analysis.rows import STATUSES, BrokenRecordError, epoch_frame, run_frame
+from analysis.saved import RUNS_CSV
+
+EpochReader = Callable[[list[str], Skip], Iterable[tuple[str, np.ndarray]]]
+"""The epochs of the runs at these paths: a path, and its values as `epochs.Epochs` has them."""
 
 
 class RecordsError(ValueError):
     """There is nothing to analyse. The message is one line: what, where, and what to do."""
 
 
-class BrokenRecordError(ValueError):
-    """A directory that looks like a run but is not a record. The message is one line."""
-
-
-@dataclass
+@dataclass(eq=False)
 class Runs:
-    """Run records as frames."""
+    """Runs as frames, the same wherever they were loaded from."""
 
     runs: pd.DataFrame
-    """A row a run, finished or not (see `status`).
+    """A row a run, finished or not; docs/analysis.md has the columns.
 
-    `path`, `name`; `regime`, `rung`, `steps`, `differs`, `model`, `design`, `recipe`, `data`, `resolution`,
-    `precision`, `seed`; `recipe_name`, `data_name`, `epochs`, `batch_size`, `lr`; and the summary's: `status`, `top1`
-    (percent), `macs`, `params`, `images_per_second`, `wall_seconds` (s), ... `steps`, `differs`, `design`, `recipe`,
-    `data`, `versions` and `git` are the record's own lists and mappings.
+    `path` is its key: the directory, or "entity/project/id" at W&B. `left_out` is "" for a run that counts in means,
+    else why it does not: "queued", "running", "unfinished", "diverged", "failed", or "copy" (its series and seed are
+    there already). Numbers are int64 or float64, texts str or None; `steps`, `differs`, `design`, `recipe`, `data`,
+    `init`, `versions` and `git` are the record's own lists and mappings, not to be changed.
     """
-    skipped: list[tuple[Path, str]] = field(default_factory=list)
-    """What could not be read, each with a reason of one line."""
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    """What could not be read: where, and why in one line."""
+    readers: dict[str, EpochReader] = field(default_factory=dict, repr=False)
+    """By path, what reads a run's epochs."""
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
-        """A row an epoch, read when first asked for; `path` refers to `runs`. What is broken joins `skipped`."""
-        return read_epochs(self.runs["path"], self.skipped)
+        """A row an epoch, read when first asked for, in the order of `runs`. What is broken joins `skipped`.
+
+        `path` (categorical, of the paths in `runs`) and `epoch` (from 1) are its key; `lr`, `train_loss`, `val_loss`,
+        `top1`, `top5` (percent), `ema_val_loss`, `ema_top1`, `ema_top5`, `images_per_second`, `seconds`.
+        """
+        paths = self.runs["path"].tolist()
+        found: dict[str, np.ndarray] = {}
+        for read in dict.fromkeys(self.readers.values()):
+            own = [path for path in paths if self.readers.get(path) == read]
+            found |= read(own, lambda path, why: self.skipped.append((path, why)))
+        return epoch_frame({path: found[path] for path in paths if path in found})
+
+    @property
+    def counted(self) -> pd.DataFrame:
+        """The rows of `runs` that means are made of."""
+        return self.runs[self.runs["left_out"] == ""]
+
+    @property
+    def left_out_note(self) -> str:
+        """Such as "12 of 63 runs are left out: 7 unfinished, 3 diverged, 2 copies of others"; empty if none is."""
+        counts = Counter(self.runs["left_out"])
+        left = len(self.runs) - counts.pop("", 0)
+        if not left:
+            return ""
+        parts = [f"{counts[status]} {status}" for status in STATUSES if counts[status]]
+        if copies := counts["copy"]:
+            parts.append("1 copy of another" if copies == 1 else f"{copies} copies of others")
+        return f"{left} of {len(self.runs)} runs {'is' if left == 1 else 'are'} left out: {', '.join(parts)}"
+
+    def save(self, folder: str | Path) -> None:
+        """Write runs.csv and epochs.csv, which `load` reads to frames equal but for `path` and `host`: neither a
+        machine's name nor its paths are in them.
+
+        Raises:
+            OSError: if the folder cannot be written.
+        """
+        saved.write(self.runs, self.epochs, os.fspath(folder))
 
 
 def load(paths: str | Path | Iterable[str | Path]) -> Runs:
-    """Read the records at `paths`: run directories, folders that hold some at any depth, or globs.
+    """Read the runs at `paths`: run directories, folders that hold some at any depth, or globs.
+
+    Folders that `Runs.save` wrote are read as well, and runs that W&B's client keeps (`offline-run-*/run-ID.wandb`)
+    where they lie outside of a run directory. What cannot be read is in `Runs.skipped`.
 
     Raises:
-        RecordsError: if no record can be read.
+        RecordsError: if no run can be read.
     """
     paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    rows, skipped = [], []
-    for run in dict.fromkeys(run for path in paths for run in find(path)):
-        try:
-            rows.append(_read_run(run))
-        except BrokenRecordError as error:
-            skipped.append((run, str(error)))
+    skipped: list[tuple[str, str]] = []
+
+    def skip(path: str, why: str) -> None:
+        skipped.append((path, why))
+
+    rows: dict[str, dict[str, Any]] = {}
+    readers: dict[str, EpochReader] = {}
+    for found, read in _sources(find(paths, skip), skip):
+        for row in found:
+            rows.setdefault(row["path"], row)
+            readers.setdefault(row["path"], read)
     if not rows:
-        where = ", ".join(map(str, paths)) or "no path"
-        why = f"{len(skipped)} broken, the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else "no run directory"
-        raise RecordsError(
-            f"no run records in {where} ({why}); train something first, or name the folder that has them"
-        )
-    return Runs(_frame(rows), skipped)
+        raise RecordsError(_nothing(", ".join(map(str, paths)) or "no path", skipped))
+    return Runs(run_frame(rows.values()), skipped, readers)
 
 
-def find(path: str | Path) -> Iterator[Path]:
-    """The run directories at or below a path, sorted; a path that does not exist is read as a glob.
+class Found(NamedTuple):
+    """Where there are runs, each place once, sorted within each path that was asked for."""
+
+    directories: list[str]
+    saved: list[str]
+    """Folders with a runs.csv."""
+    offline: list[str]
+    """Files of W&B's client."""
+
+
+def find(paths: Iterable[str | Path], skip: Skip) -> Found:
+    """The runs at or below these paths; a path that does not exist is read as a glob. Inside a run nothing is sought:
+    what W&B keeps there is a copy.
 
     Raises:
-        RecordsError: if nothing is there.
+        RecordsError: if nothing is at a path.
     """
-    tops = [str(path)] if os.path.exists(path) else sorted(glob.glob(str(path), recursive=True))
-    if not tops:
-        raise RecordsError(f"nothing at {path}; name a run, a folder of runs or a glob that matches some")
-    for top in tops:
-        for folder, below, files in os.walk(top):
-            if CONFIG in files or SUMMARY in files:
-                below.clear()
-                yield Path(folder)
-            below.sort()
+    found: tuple[dict[str, None], ...] = ({}, {}, {})
+    directories, saved, offline = found
+    for path in paths:
+        tops = [os.fspath(path)] if os.path.exists(path) else sorted(glob.glob(os.fspath(path), recursive=True))
+        if not tops:
+            raise RecordsError(f"nothing at {path}; name a run, a folder of runs or a glob that matches some")
+        for top in tops:
+            for folder, below, files in os.walk(top, onerror=lambda error: skip(error.filename, _unreadable(error))):
+                if CONFIG in files or SUMMARY in files:
+                    below.clear()
+                    directories[folder] = None
+                    continue
+                below.sort()
+                if RUNS_CSV in files:
+                    saved[folder] = None
+                offline |= {f"{folder}/{name}": None for name in sorted(files) if name.endswith(".wandb")}
+    return Found(*map(list, found))
 
 
-def read_epochs(runs: Iterable[Path], skipped: list[tuple[Path, str]]) -> pd.DataFrame:
-    """The epochs of these runs, a row each; files that are broken are added to `skipped`.
+def _sources(found: Found, skip: Skip) -> Iterator[tuple[list[dict[str, Any]], EpochReader]]:
+    """The rows of each place and what reads its epochs; the first of a path's rows is the one that counts."""
+    yield _read_directories(found.directories, skip), read_epochs
+    for folder in found.saved:
+        yield saved.read(folder, skip)
+    if found.offline:
+        from analysis import tracked
 
-    Columns are gathered as arrays, a file at a time: three million dictionaries would not fit a laptop.
-    """
-    counts, columns = {}, {name: [] for name in EPOCH_COLUMNS}
-    for run in runs:
-        file = run / EPOCHS
+        yield tracked.read_offline(found.offline, skip)
+
+
+def _read_directories(paths: list[str], skip: Skip) -> list[dict[str, Any]]:
+    rows = []
+    for path in paths:
         try:
-            lines = file.read_text(encoding="utf-8").split("\n") if file.exists() else []
-            epochs = json.loads(f"[{','.join(filter(None, lines))}]")
-            arrays = {name: np.array([epoch.get(name) for epoch in epochs], dtype=float) for name in EPOCH_COLUMNS}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            skipped.append((file, f"not a JSON object a line ({_one_line(error)})"))
-            continue
-        counts[run] = len(epochs)
-        for name, array in arrays.items():
-            columns[name].append(array)
-    paths = np.repeat(np.array([*counts, None], dtype=object)[:-1], list(counts.values()))
-    values = {name: np.concatenate(arrays) if arrays else np.empty(0) for name, arrays in columns.items()}
-    return pd.DataFrame({"path": paths} | values).astype({"epoch": int})
+            rows.append(directories.read_run(path))
+        except BrokenRecordError as error:
+            skip(path, str(error))
+    return rows
 
 
-def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """A row a run; every column is there, numbers are numeric, and what a record leaves open is None."""
-    frame = pd.DataFrame([dict.fromkeys(NUMBERS + OTHERS) | row for row in rows], dtype=object)
-    return frame.assign(**{name: pd.to_numeric(frame[name], errors="coerce") for name in NUMBERS})
+def _unreadable(error: OSError) -> str:
+    return f"cannot be read ({error.strerror})"
 
 
-def _read_run(run: Path) -> dict[str, Any]:
-    config, summary = _read_json(run / CONFIG), _read_json(run / SUMMARY)
-    try:
-        row = {
-            "path": run,
-            "name": run.name,
-            **{key: config.get(key) for key in ("regime", "rung", "steps", "precision")},
-            "differs": config.get("differs") or {},
-            **{key: config[key] for key in ("model", "design", "recipe", "data", "resolution", "seed")},
-            "recipe_name": config["recipe"]["name"],
-            "data_name": config["data"]["name"],
-            **{key: config["recipe"][key] for key in ("epochs", "batch_size", "lr")},
-        }
-        results = {key: summary[key] for key in ("status", "identity", "series")}
-    except KeyError as error:
-        raise BrokenRecordError(f"not a run record: {error} is missing") from None
-    except TypeError as error:
-        raise BrokenRecordError(f"not a run record: {_one_line(error)}") from None
-    _check_status(results["status"], summary.get("top1"))
-    return summary | row | results
-
-
-def _check_status(status: Any, top1: Any) -> None:
-    if status not in STATUSES:
-        raise BrokenRecordError(f"{SUMMARY}: status is {status!r}, not one of {', '.join(STATUSES)}")
-    if status == "done" and not (isinstance(top1, (int, float)) and 0 <= top1 <= 100):
-        raise BrokenRecordError(f"{SUMMARY}: the run is done, but its top1 is {top1!r}")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise BrokenRecordError(f"no {file.name}") from None
-    except (OSError, ValueError) as error:
-        raise BrokenRecordError(f"{file.name} cannot be read ({_one_line(error)})") from None
-    if not isinstance(value, dict):
-        raise BrokenRecordError(f"{file.name} holds no JSON object")
-    return value
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _nothing(where: str, skipped: list[tuple[str, str]]) -> str:
+    why = f"{len(skipped)} broken, the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else "no run directory"
+    return f"no run records in {where} ({why}); train something first, or name the folder that has them"
