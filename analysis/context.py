@@ -57,7 +57,7 @@ class Context:
     @cached_property
     def key(self) -> str:
         """Equal for runs that may be compared."""
-        return json.dumps(vars(self), sort_keys=True, default=str)
+        return json.dumps(_plain(vars(self)), sort_keys=True, default=str)
 
     @property
     def dataset(self) -> str:
@@ -99,6 +99,15 @@ def published_recipe(name: str) -> dict[str, Any]:
         return OmegaConf.to_container(load("recipe", name).recipe, resolve=True)
     except ValueError:
         return {}
+
+
+def _plain(value: Any) -> Any:
+    """With whole floats as integers: W&B does not tell 1.0 from 1, and equal settings must compare equal."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list) else value
 
 
 def feature_maps(resolution: int) -> list[int]:

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     if len(found) > TOLD:
         console.print(f"{len(found) - TOLD} more comparisons, a row each in the report.")
     if runs.left_out_note:
-        console.print(runs.left_out_note, style="yellow")
+        console.print(f"{runs.left_out_note}.", style="yellow")
     if runs.skipped:
         console.print(f"{len(runs.skipped)} skipped; the report names them.", style="yellow")
     console.print(f"Report: {page}", markup=False, soft_wrap=True)

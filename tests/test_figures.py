@@ -197,7 +197,9 @@ def test_paper_and_measurement_never_share_an_axis(ladder, drawn):
 
 def test_published_ladders_are_drawn_as_the_papers_figure_2(drawn):
     """Both regimes: the smaller before the larger; the two Transformers as stars."""
-    small, large = (analysis.published_ladder(regime)["published_top1"].tolist() for regime in ("resnet50", "resnet200"))
+    small, large = (
+        analysis.published_ladder(regime)["published_top1"].tolist() for regime in ("resnet50", "resnet200")
+    )
     bars = bars_of(drawn["both"])
     lengths = {colour: [] for colour in ("bar", "side", "behind")}
     for bar in bars:

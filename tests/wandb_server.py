@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 import threading
 from dataclasses import dataclass, field
@@ -86,6 +87,53 @@ class Server(ThreadingHTTPServer):
         files = [{"name": name, "uploadUrl": f"{self.url}/upload/{name}"} for name in asked["files"]]
         return {"createRunFiles": {"runID": "1", "uploadHeaders": [], "files": files}}
 
+    # What wandb's public API asks for to read runs.
+
+    GetDefaultEntity = Viewer
+
+    def Runs(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        """A page of those that satisfy filters such as {"group": "ladder"}."""
+        if asked["project"] not in {kept.params["project"] for kept in self.runs.values()}:
+            return {"project": None}
+        wanted = {
+            f"{name}Name" if name == "group" else name: value for name, value in json.loads(asked["filters"]).items()
+        }
+        names = [name for name, kept in self.runs.items() if wanted.items() <= kept.params.items()]
+        first = int(asked.get("cursor") or 0)
+        page = names[first : first + asked["perPage"]]
+        edges = [{"node": self.read(name), "cursor": str(place)} for place, name in enumerate(page, first + 1)]
+        more = {"endCursor": str(first + len(page)), "hasNextPage": first + len(page) < len(names)}
+        runs = {"edges": edges, "pageInfo": more}
+        return {"project": {"internalId": "1", "runCount": len(names), "readOnly": False, "runs": runs}}
+
+    def read(self, name: str) -> dict[str, Any]:
+        kept = self.runs[name]
+        texts = {"config": json.dumps(kept.config), "summaryMetrics": json.dumps(strict(kept.summary))}
+        return {
+            "id": name,
+            "name": name,
+            "displayName": kept.params["displayName"],
+            "projectId": "1",
+            "state": "finished" if kept.exits else "running",
+            "historyLineCount": len(kept.history),
+            "user": {"name": "me", "username": "me"},
+            "systemMetrics": "{}",
+            **texts,
+        }
+
+    def RunHistoryKeys(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        steps = [row["_step"] for row in self.runs[asked["name"]].history]
+        return {"project": {"run": {"historyKeys": {"lastStep": max(steps, default=-1), "keys": {}}}}}
+
+    def RunParquetHistory(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        live = strict(self.runs[asked["runName"]].history)
+        return {"project": {"run": {"parquetHistory": {"parquetUrls": [], "liveData": live}}}}
+
+    def HistoryPage(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        rows = strict(self.runs[asked["run"]].history)
+        page = [json.dumps(row) for row in rows if asked["minStep"] <= row["_step"] < asked["maxStep"]]
+        return {"project": {"run": {"history": page}}}
+
     def take(self, run: Kept, sent: dict[str, Any]) -> None:
         for name, part in (sent.get("files") or {}).items():
             lines = [json.loads(line) for line in part["content"]]
@@ -95,6 +143,17 @@ class Server(ThreadingHTTPServer):
                 run.summary = lines[-1]
         if sent.get("complete"):
             run.exits.append(sent["exitcode"])
+
+
+def strict(value: Any) -> Any:
+    """As W&B gives back what JSON has no numbers for: as text."""
+    if isinstance(value, dict):
+        return {name: strict(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [strict(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 class Handler(BaseHTTPRequestHandler):

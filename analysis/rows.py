@@ -1,0 +1,149 @@
+"""What a run's row and an epoch's row hold, wherever they were read: the columns, their types, what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.epochs import EPOCH_COLUMNS, number
+
+STATUSES = ("done", "queued", "running", "unfinished", "diverged", "failed")
+TEXT, INTEGER, NUMBER, MAPPING, LIST, FLAG = "text", "integer", "number", "mapping", "list", "flag"
+COLUMNS = {
+    **dict.fromkeys(("path", "name", "status", "left_out", "reason", "study"), TEXT),
+    **dict.fromkeys(("regime", "rung", "model", "recipe_name", "data_name"), TEXT),
+    **dict.fromkeys(("seed", "resolution", "epochs", "batch_size"), INTEGER),
+    "lr": NUMBER,
+    "precision": TEXT,
+    **dict.fromkeys(("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss"), NUMBER),
+    **dict.fromkeys(("top1_best", "epoch_best", "epochs_done"), NUMBER),
+    "evaluated_on": TEXT,
+    **dict.fromkeys(("train_images", "evaluation_images", "broken_images"), NUMBER),
+    **dict.fromkeys(("macs", "params", "activations"), NUMBER),
+    **dict.fromkeys(("images_per_second", "seconds_per_epoch", "train_seconds", "wall_seconds"), NUMBER),
+    "peak_memory_mb": NUMBER,
+    **dict.fromkeys(("started", "finished", "host", "gpus", "device"), TEXT),
+    **dict.fromkeys(("threads", "processes", "accumulation", "device_batch"), NUMBER),
+    "sync_batch_norm": FLAG,
+    **dict.fromkeys(("series", "identity"), TEXT),
+    "steps": LIST,
+    **dict.fromkeys(("differs", "design", "recipe", "data", "init", "versions", "git"), MAPPING),
+}
+"""Of `Runs.runs`: each column's kind. docs/analysis.md describes them."""
+_FROM_CONFIG = (
+    *("regime", "rung", "steps", "differs", "model", "design", "recipe", "data", "resolution", "seed", "precision"),
+    *("init", "device_batch", "sync_batch_norm"),
+)
+_FROM_RECIPE = ("epochs", "batch_size", "lr")
+_REQUIRED = ("model", "design", "recipe", "data", "recipe_name", "data_name", "identity", "series")
+_KINDS = {MAPPING: (dict, "a JSON object"), LIST: (list, "a list"), FLAG: (bool, "true or false")}
+
+
+class BrokenRecordError(ValueError):
+    """What looks like a run but is no record. The message is one line."""
+
+
+def run_row(path: str, name: str, config: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's row, of what config.json and summary.json hold (docs/records.md).
+
+    Raises:
+        BrokenRecordError: if these are not a run's.
+    """
+    known = {column: summary.get(column) for column in COLUMNS} | {key: config.get(key) for key in _FROM_CONFIG}
+    try:
+        known |= {key: config["recipe"][key] for key in _FROM_RECIPE}
+        names = {"recipe_name": config["recipe"]["name"], "data_name": config["data"]["name"]}
+    except KeyError as error:
+        raise BrokenRecordError(f"not a run record: {error} is missing") from None
+    except TypeError as error:
+        raise BrokenRecordError(f"not a run record: {one_line(error)}") from None
+    return checked(known | names | {"path": path, "name": name})
+
+
+def checked(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with each column of its kind; what a record leaves open is None, or NaN for a number.
+
+    Raises:
+        BrokenRecordError: if it is not a run's.
+    """
+    row = {column: _CONVERT[kind](column, row.get(column)) for column, kind in COLUMNS.items()}
+    for column in _REQUIRED:
+        if row[column] is None:
+            raise BrokenRecordError(f"not a run record: {column!r} is missing")
+    if row["status"] not in STATUSES:
+        raise BrokenRecordError(f"status is {row['status']!r}, not one of {', '.join(STATUSES)}")
+    if row["status"] == "done" and not 0 <= row["top1"] <= 100:
+        raise BrokenRecordError(f"the run is done, but its top1 is {row['top1']}")
+    row["differs"] = row["differs"] or {}
+    return row
+
+
+def run_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A row a run, with `left_out`. Types are the same whatever the rows hold: int64, float64, and object."""
+    types = {INTEGER: "int64", NUMBER: "float64"}
+    rows = list(rows)
+    frame = pd.DataFrame(
+        {
+            column: pd.Series([row[column] for row in rows], dtype=types.get(kind, "object"))
+            for column, kind in COLUMNS.items()
+        }
+    )
+    return frame.assign(left_out=left_out(frame))
+
+
+def left_out(runs: pd.DataFrame) -> pd.Series:
+    """Why a run does not count in a mean: "copy" if a run of its series and seed is there already, else its status
+    if it is not done, else "".
+
+    Of copies, a finished run is no copy, or else the one that started last, or else the first. A copy is no replicate.
+    """
+    ranked = runs.iloc[::-1].assign(done=runs["status"] == "done")
+    ranked = ranked.sort_values(["done", "started"], na_position="first", kind="stable")
+    copies = ranked.duplicated(["series", "seed"], keep="last").reindex(runs.index)
+    return runs["status"].mask(runs["status"] == "done", "").mask(copies, "copy")
+
+
+def epoch_frame(parts: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """A row an epoch, of the values of each run. `path` is categorical: a text a run, not one an epoch."""
+    values = np.concatenate([np.empty((len(EPOCH_COLUMNS), 0)), *parts.values()], axis=1)
+    codes = np.repeat(np.arange(len(parts)), [part.shape[1] for part in parts.values()])
+    paths = pd.Categorical.from_codes(codes, categories=pd.Index(list(parts), dtype=object))
+    columns = dict(zip(EPOCH_COLUMNS, values, strict=True))
+    return pd.DataFrame({"path": paths, "epoch": columns.pop("epoch").astype("int64")} | columns, copy=False)
+
+
+def one_line(error: object) -> str:
+    return " ".join(str(error).split())
+
+
+def _text(column: str, value: Any) -> str | None:
+    return value or None if isinstance(value, str) or value is None else json.dumps(value)
+
+
+def _integer(column: str, value: Any) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 2**63:
+        missing = value is None
+        raise BrokenRecordError(f"not a run record: {column!r} is {'missing' if missing else 'no 64-bit integer'}")
+    return value
+
+
+def _of_kind(kind: str) -> Any:
+    expected, words = _KINDS[kind]
+
+    def convert(column: str, value: Any) -> Any:
+        if value is not None and not isinstance(value, expected):
+            raise BrokenRecordError(f"not a run record: {column!r} is not {words}")
+        return value
+
+    return convert
+
+
+_CONVERT = {TEXT: _text, INTEGER: _integer, NUMBER: lambda _, value: number(value)} | {
+    kind: _of_kind(kind) for kind in _KINDS
+}

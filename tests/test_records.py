@@ -1,0 +1,443 @@
+"""From records to frames: what is read, what is refused and named, what counts, and what two CSVs keep."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from records import write_run, write_study
+
+import analysis
+from analysis import epochs, load
+from analysis.epochs import EPOCH_COLUMNS
+from analysis.rows import COLUMNS
+
+EPOCH = {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "val_loss": 1.5, "top1": 30.5, "top5": 80.0, "seconds": 9.0}
+
+
+def lines(*rows: dict[str, Any]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def epochs_of(folder: Path, text: str | bytes) -> tuple[pd.DataFrame, list[str]]:
+    """The epochs of a run of this epochs.jsonl, and why some were skipped."""
+    run = write_run(folder)
+    (run / "epochs.jsonl").write_bytes(text if isinstance(text, bytes) else text.encode())
+    runs = load(folder)
+    assert len(runs.runs) == 1
+    found = runs.epochs
+    assert {path for path, _ in runs.skipped} <= {str(run / "epochs.jsonl")}
+    return found, [why for _, why in runs.skipped]
+
+
+# Finding and reading
+
+
+def test_a_run_a_folder_and_a_glob_find_the_same_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "deep" / "er")
+    for path in (run, str(run), tmp_path, f"{tmp_path}/d*/er/nano-*", [tmp_path, run]):
+        assert load(path).runs["path"].tolist() == [str(run)]
+
+
+def test_what_lies_inside_a_run_is_no_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    write_run(run / "backup")
+    assert load(tmp_path).runs["path"].tolist() == [str(run)]
+
+
+def test_frames_are_what_the_files_say(tmp_path: Path) -> None:
+    """Beside a plain reading of the same files, every column of every run."""
+    write_study(tmp_path, rungs=["resnet", "gelu"], seeds=[5, 6])
+    write_run(tmp_path, None, status="failed", regime="resnet50", summary={"reason": "out of memory", "git": None})
+    runs = load(tmp_path)
+    assert runs.runs["path"].tolist() == sorted(map(str, tmp_path.iterdir()))
+    for row in runs.runs.to_dict("records"):
+        config, summary = (json.loads(Path(row["path"], f"{name}.json").read_text()) for name in ("config", "summary"))
+        recipe = config["recipe"]
+        truth = summary | config | {name: recipe[name] for name in ("epochs", "batch_size", "lr")}
+        truth |= {"path": row["path"], "name": Path(row["path"]).name, "data_name": config["data"]["name"]}
+        truth |= {"recipe_name": recipe["name"], "left_out": "" if summary["status"] == "done" else "failed"}
+        assert {name: value for name, value in row.items() if value == value and value is not None} == {
+            name: truth[name] for name in COLUMNS if truth.get(name) is not None
+        }
+    plain = [pd.read_json(Path(path, "epochs.jsonl"), lines=True).assign(path=path) for path in runs.runs["path"]]
+    truth = pd.concat(plain, ignore_index=True).reindex(columns=["path", *EPOCH_COLUMNS])
+    pd.testing.assert_frame_equal(runs.epochs.astype({"path": object}), truth, check_dtype=False)
+
+
+def test_types_are_the_same_whatever_the_runs_hold(tmp_path: Path) -> None:
+    nothing = {"top5": None, "macs": None, "started": None, "git": None, "epochs_done": 0}
+    write_run(tmp_path / "one", status="queued", summary=nothing)
+    write_run(tmp_path / "other", summary={"ema_top1": 3, "host": "a", "gpus": "0", "processes": 1})
+    (next((tmp_path / "one").iterdir()) / "epochs.jsonl").unlink()
+    one, other = load(tmp_path / "one"), load(tmp_path / "other")
+    assert one.runs.dtypes.equals(other.runs.dtypes)
+    assert one.epochs.drop(columns="path").dtypes.equals(other.epochs.drop(columns="path").dtypes)
+    assert (len(one.epochs), one.skipped) == (0, [])
+    assert one.runs["git"].iloc[0] is None
+
+
+def test_epochs_join_runs(tmp_path: Path) -> None:
+    runs = load(write_study(tmp_path, rungs=["resnet", "gelu"]))
+    joined = runs.epochs.merge(runs.runs[["path", "rung", "top1"]], on="path", suffixes=("", "_end"))
+    last = joined.groupby("path", observed=True).tail(1)
+    assert len(joined) == len(runs.epochs) == 18
+    assert last["top1"].tolist() == last["top1_end"].tolist()
+
+
+def test_epochs_are_read_once_and_when_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path)
+    calls = []
+    plain = epochs.parse_lines
+    monkeypatch.setattr(epochs, "parse_lines", lambda text: calls.append(text) or plain(text))
+    runs = load(tmp_path)
+    assert not calls
+    assert runs.epochs is runs.epochs
+    assert len(calls) == 1
+
+
+# What is broken
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "reason"),
+    [
+        ("config.json", '{"model": "des', "config.json cannot be read"),
+        ("config.json", "[1, 2]", "holds no JSON object"),
+        ("config.json", "[" * 5000, "config.json cannot be read"),
+        ("config.json", b"\x00\xff\xfe\x80", "config.json cannot be read"),
+        ("config.json", '{"architectures": ["Llama"]}', "'recipe' is missing"),
+        ("config.json", '{"model": 1, "design": 1, "recipe": 1, "data": 1, "resolution": 1, "seed": 1}', "not a"),
+        ("config.json", {"seed": 10**400}, "'seed' is no 64-bit integer"),
+        ("config.json", {"seed": None}, "'seed' is missing"),
+        ("config.json", {"model": None}, "'model' is missing"),
+        ("config.json", {"design": [1]}, "'design' is not a JSON object"),
+        ("config.json", {"steps": "gelu"}, "'steps' is not a list"),
+        ("config.json", {"sync_batch_norm": 3}, "'sync_batch_norm' is not true or false"),
+        ("summary.json", "", "summary.json cannot be read"),
+        ("summary.json", '{"status": "done"}', "'identity' is missing"),
+        ("summary.json", {"status": "odd"}, "status is 'odd'"),
+        ("summary.json", {"status": ["done"]}, "status is"),
+        ("summary.json", {"top1": math.nan}, "top1 is nan"),
+        ("summary.json", {"top1": "high"}, "top1 is nan"),
+        ("summary.json", {"versions": "2.9"}, "'versions' is not a JSON object"),
+        ("summary.json", None, "no summary.json"),
+        ("config.json", None, "no config.json"),
+    ],
+)  # fmt: skip
+def test_broken_records_are_skipped_and_named(tmp_path: Path, file: str, text: Any, reason: str) -> None:
+    good, bad = write_run(tmp_path, seed=0), write_run(tmp_path, seed=1)
+    if isinstance(text, dict):
+        text = json.dumps(json.loads((bad / file).read_text()) | text)
+    (bad / file).unlink() if text is None else (bad / file).write_bytes(
+        text if isinstance(text, bytes) else text.encode()
+    )
+    runs = load(tmp_path)
+    assert runs.runs["path"].tolist() == [str(good)]
+    ((path, why),) = runs.skipped
+    assert path == str(bad)
+    assert reason in why
+    assert "\n" not in why
+
+
+def test_what_the_system_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dangling link, a directory in place of a file, and a folder that may not be looked into."""
+    good, dangling, directory = (write_run(tmp_path, seed=seed) for seed in range(3))
+    (dangling / "config.json").unlink()
+    (dangling / "config.json").symlink_to(tmp_path / "nowhere")
+    (directory / "summary.json").unlink()
+    (directory / "summary.json").mkdir()
+    (good / "epochs.jsonl").unlink()
+    (good / "epochs.jsonl").mkdir()
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    plain = os.scandir
+
+    def scandir(path: str) -> Any:
+        if os.path.basename(path) == "secret":
+            raise PermissionError(13, "Permission denied", path)
+        return plain(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # root, as whom a test may run, is refused nothing
+    runs = load(tmp_path)
+    assert (runs.runs["path"].tolist(), len(runs.epochs)) == ([str(good)], 0)
+    assert dict(runs.skipped) == {
+        str(tmp_path / "secret"): "cannot be read (Permission denied)",
+        str(dangling): "no config.json",
+        str(directory): "summary.json cannot be read (Is a directory)",
+        f"{good}/epochs.jsonl": "cannot be read (Is a directory)",
+    }
+
+
+def test_nothing_to_read_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(analysis.RecordsError, match=r"nothing at .*; name a run"):
+        load(tmp_path / "none")
+    with pytest.raises(analysis.RecordsError, match=r"no run records in .*no run directory"):
+        load(tmp_path)
+    run = write_run(tmp_path)
+    (run / "config.json").write_text("{")
+    with pytest.raises(analysis.RecordsError, match=r"1 broken, the first: .*config.json cannot be read") as error:
+        load([tmp_path])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "epochs", "reason"),
+    [
+        (lines(EPOCH, EPOCH | {"epoch": 2}), [1, 2], None),
+        (lines(EPOCH) + "\n\n" + lines(EPOCH | {"epoch": 2}), [1, 2], None),
+        ("", [], None),
+        (lines(EPOCH, EPOCH | {"epoch": 2}) + '{"epoch": 3, "top1": 3', [1, 2], "1 of 3 lines are no epoch (line 3 is"),
+        ('{"epoch": 1, "top1": 3', [], "1 of 1 lines are no epoch (line 1 is no JSON); none is left"),
+        (b"\x00\xff\n\x80\n", [], "2 of 2 lines are no epoch"),
+        (lines(EPOCH) + "[1, 2]\nnull\n7\n", [1], "3 of 4 lines are no epoch; the others are kept"),
+        (lines(EPOCH, EPOCH | {"epoch": "two"}, EPOCH | {"epoch": 0.5}, {"top1": 3}), [1], "3 of 4 lines"),
+        (lines(EPOCH, EPOCH | {"epoch": -3}, EPOCH | {"epoch": math.inf}), [1], "2 of 3 lines"),
+        (lines(EPOCH | {"epoch": 10**400}, EPOCH), [1], "1 of 2 lines"),
+    ],
+)  # fmt: skip
+def test_of_broken_epochs_the_good_are_kept(
+    tmp_path: Path, text: str | bytes, epochs: list[int], reason: str | None
+) -> None:
+    found, reasons = epochs_of(tmp_path, text)
+    assert found["epoch"].tolist() == epochs
+    assert (found["top1"] == 30.5).all()
+    assert len(reasons) == (reason is not None)
+    assert all(why.startswith(reason) and "\n" not in why for why in reasons)
+
+
+def test_losses_that_are_not_finite_and_what_is_no_number(tmp_path: Path) -> None:
+    rows = [EPOCH | {"val_loss": math.nan}, EPOCH | {"epoch": 2, "val_loss": math.inf, "top1": None}]
+    rows += [EPOCH | {"epoch": 3, "val_loss": "NaN", "top1": "high"}, EPOCH | {"epoch": 4, "val_loss": [1]}]
+    rows += [EPOCH | {"epoch": 5, "val_loss": 10**400, "unknown": 1}, EPOCH | {"epoch": 6, "ema_top1": 40.0}]
+    found, reasons = epochs_of(tmp_path, lines(*rows))
+    np.testing.assert_array_equal(found["val_loss"], [math.nan, math.inf, math.nan, math.nan, math.nan, 1.5])
+    np.testing.assert_array_equal(found["top1"], [30.5, math.nan, math.nan, 30.5, 30.5, 30.5])
+    np.testing.assert_array_equal(found["ema_top1"], [math.nan] * 5 + [40.0])
+    assert not reasons
+
+
+def test_epochs_may_differ_in_what_they_hold(tmp_path: Path) -> None:
+    more = EPOCH | {"epoch": 2, "ema_top1": 40.0}
+    less = {name: value for name, value in EPOCH.items() if name != "lr"} | {"epoch": 2}
+    found, _ = epochs_of(tmp_path / "more", lines(EPOCH, more))
+    np.testing.assert_array_equal(found["ema_top1"], [math.nan, 40.0])
+    found, _ = epochs_of(tmp_path / "less", lines(EPOCH, less))
+    np.testing.assert_array_equal(found["lr"], [0.1, math.nan])
+
+
+def test_of_an_epoch_that_is_there_again_the_last_is_kept(tmp_path: Path) -> None:
+    again = EPOCH | {"epoch": 2, "top1": 50.0}
+    found, reasons = epochs_of(tmp_path, lines(EPOCH, EPOCH | {"epoch": 2}, EPOCH | {"epoch": 3}, again))
+    assert list(zip(found["epoch"], found["top1"], strict=True)) == [(1, 30.5), (2, 50.0), (3, 30.5)]
+    assert reasons == ["1 lines are of an epoch that is there again; the last of each is kept"]
+
+
+@pytest.mark.parametrize(("executable", "here"), [(sys.executable, 1), ("/no/python", 3), ("/bin/false", 3)])
+def test_several_processes_read_what_one_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executable: str, here: int
+) -> None:
+    """Also where there can be no other process, so that all three shares are read here."""
+    write_study(tmp_path, rungs=["resnet", "gelu", "kernel_7"], seeds=range(2))
+    odd = write_run(tmp_path / "\udcff\n é", "layer_norm")
+    (odd / "epochs.jsonl").write_text(lines(EPOCH) + "{")
+    one = load(tmp_path)
+    expected = one.epochs
+    shares = []
+    plain = epochs.read_files
+    monkeypatch.setattr(epochs, "read_files", lambda paths: shares.append(paths) or plain(paths))
+    monkeypatch.setattr(epochs, "SHARE", 2)
+    monkeypatch.setattr(epochs, "_cores", lambda: 3)
+    monkeypatch.setattr(sys, "executable", executable)
+    several = load(tmp_path)
+    pd.testing.assert_frame_equal(several.epochs, expected)
+    assert several.skipped == one.skipped != []
+    assert len(shares) == here
+
+
+# What counts
+
+
+def test_what_is_left_out_says_why(tmp_path: Path) -> None:
+    for seed, status in enumerate(["done", "queued", "running", "unfinished", "diverged", "failed", "done"]):
+        write_run(tmp_path, seed=seed, status=status)
+    runs = load(tmp_path)
+    assert dict(zip(runs.runs["seed"], runs.runs["left_out"], strict=True)) == {
+        **{0: "", 1: "queued", 2: "running", 3: "unfinished", 4: "diverged", 5: "failed", 6: ""}
+    }
+    assert runs.counted["seed"].tolist() == [0, 6]
+    assert runs.left_out_note == (
+        "5 of 7 runs are left out: 1 queued, 1 running, 1 unfinished, 1 diverged, 1 failed"
+    )  # fmt: skip
+    assert load(next(tmp_path.glob("*seed6*"))).left_out_note == ""
+
+
+@pytest.mark.parametrize(
+    ("runs", "kept", "note"),
+    [
+        ([("done", "01"), ("done", "02")], 1, "1 of 2 runs is left out: 1 copy of another"),
+        ([("done", "02"), ("done", "01")], 0, "1 of 2 runs is left out: 1 copy of another"),
+        ([("done", "01"), ("done", "01")], 0, "1 of 2 runs is left out: 1 copy of another"),
+        ([("done", "01"), ("failed", "02")], 0, "1 of 2 runs is left out: 1 copy of another"),
+        ([("unfinished", "01"), ("failed", "02")], 1, "2 of 2 runs are left out: 1 failed, 1 copy of another"),
+        ([("running", None), ("done", "02"), ("done", None)], 1, "2 of 3 runs are left out: 2 copies of others"),
+    ],
+)
+def test_copy_is_no_replicate(tmp_path: Path, runs: list[tuple[str, str | None]], kept: int, note: str) -> None:
+    """Of a series and seed, a finished run counts, else the latest."""
+    for index, (status, started) in enumerate(runs):
+        write_run(tmp_path / str(index), status=status, summary={"started": started and f"2026-01-{started}T00:00:00"})
+    found = load(tmp_path)
+    assert [place for place, why in enumerate(found.runs["left_out"]) if why != "copy"] == [kept]
+    assert found.left_out_note == note
+    assert len(found.runs) == len(runs)
+
+
+# Two CSVs
+
+
+def saved(runs: analysis.Runs, folder: Path) -> analysis.Runs:
+    """Written and read again."""
+    runs.save(folder)
+    return load(folder)
+
+
+def same(one: analysis.Runs, other: analysis.Runs) -> None:
+    """But for where they are."""
+    pd.testing.assert_frame_equal(one.runs.drop(columns=["path", "host"]), other.runs.drop(columns=["path", "host"]))
+    pd.testing.assert_frame_equal(one.epochs.drop(columns="path"), other.epochs.drop(columns="path"))
+    assert one.epochs["path"].cat.codes.tolist() == other.epochs["path"].cat.codes.tolist()
+
+
+def test_saved_runs_come_back_equal(tmp_path: Path) -> None:
+    hard = {"reason": 'line\nand "quotes", commas; NaN\r\n', "gpus": "0", "study": "1", "device": "None", "git": None}
+    write_study(tmp_path / "runs" / "a", rungs=["resnet", "gelu"])
+    write_run(tmp_path / "runs" / "b", "gelu", seed=-7, status="failed", summary=hard | {"val_loss": math.inf})
+    odd = {"differs": {"recipe.lr": 1e-300, "é": [None, True, {"a": math.pi}]}, "sync_batch_norm": False}
+    run = write_run(tmp_path / "runs" / "b", None, seed=2**62, config=odd, summary={"ema_top1": 1 / 3, "versions": {}})
+    (run / "epochs.jsonl").write_text(lines(EPOCH | {"val_loss": math.nan, "ema_top1": 1e-9, "lr": math.inf}))
+    runs = load(tmp_path / "runs")
+    again = saved(runs, tmp_path / "kept")
+    same(runs, again)
+    assert again.runs["path"].tolist() == [
+        str(tmp_path / "kept" / Path(path).relative_to(tmp_path / "runs")) for path in runs.runs["path"]
+    ]
+    assert sorted(os.listdir(tmp_path / "kept")) == ["epochs.csv", "runs.csv"]
+    twice = saved(again, tmp_path / "twice")
+    for name in ("runs.csv", "epochs.csv"):
+        assert (tmp_path / "twice" / name).read_bytes() == (tmp_path / "kept" / name).read_bytes()
+    same(again, twice)
+
+
+def test_saved_runs_are_read_without_their_records_and_beside_others(tmp_path: Path) -> None:
+    write_run(tmp_path / "old", "gelu")
+    load(tmp_path / "old").save(tmp_path / "all" / "kept")
+    shutil.rmtree(tmp_path / "old")
+    write_run(tmp_path / "all", "kernel_7")
+    runs = load(tmp_path / "all")
+    assert sorted(runs.runs["rung"]) == ["gelu", "kernel_7"]
+    assert len(runs.epochs) == 6
+    assert runs.left_out_note == ""
+
+
+def test_saved_beside_its_own_records_is_no_second_run(tmp_path: Path) -> None:
+    write_study(tmp_path, rungs=["gelu"])
+    runs = load(tmp_path)
+    again = saved(runs, tmp_path)
+    pd.testing.assert_frame_equal(again.runs, runs.runs)
+    pd.testing.assert_frame_equal(again.epochs, runs.epochs)
+
+
+def test_no_machine_is_named_in_what_is_saved(tmp_path: Path) -> None:
+    secret = "/home/jane doe/data sets/imagenet"
+    config = {"data": {"path": secret, "name": "imagenet"}, "init": {"source": "~/weights/it.pt", "digest": "d"}}
+    reason = f"cannot read {tmp_path}/img/1.jpg on node-17 or C:\\Users\\jane\\a.txt, see https://example.org/a/b, 1/2"
+    write_run(tmp_path / "runs", "gelu", config=config, summary={"host": "node-17", "reason": reason})
+    write_run(tmp_path / "runs", "resnet", summary={"host": "other.cluster.local"})
+    write_run(tmp_path / "runs", "resnet", seed=1, summary={"host": "node-17"})
+    again = saved(load(tmp_path / "runs"), tmp_path / "kept")
+    text = (tmp_path / "kept" / "runs.csv").read_text() + (tmp_path / "kept" / "epochs.csv").read_text()
+    for word in ("jane", "home", "node-17", "cluster", str(tmp_path), tmp_path.name, "~"):
+        assert word not in text
+    table = again.runs.set_index(["rung", "seed"])
+    assert table["host"].to_dict() == {("gelu", 0): "host 1", ("resnet", 0): "host 2", ("resnet", 1): "host 1"}
+    run = table.loc[("gelu", 0)]
+    assert (run["data"]["path"], run["init"]["source"]) == ("imagenet", "it.pt")
+    assert run["reason"] == "cannot read 1.jpg on host 1 or a.txt, see https://example.org/a/b, 1/2"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"date,price\n1,2\n", "not what Runs.save writes: no column 'path'"),
+        (b"", "not what Runs.save writes"),
+        (random.Random(0).randbytes(3000), "not what Runs.save writes"),
+        (b'path,status,seed,series\n"a,done', "no CSV"),
+        (b"path,status,seed,series\na,done,0,s\n", "'resolution' is missing"),
+        (b"path,status,seed,series,recipe\na,done,0,s,{\n", "'recipe' is no JSON"),
+        (b"path,status,seed,series\na\n", "'seed' is missing"),
+    ],
+)
+def test_foreign_csv_is_named(tmp_path: Path, text: bytes, reason: str) -> None:
+    run = write_run(tmp_path)
+    (tmp_path / "runs.csv").write_bytes(text)
+    runs = load(tmp_path)
+    assert runs.runs["path"].tolist() == [str(run)]
+    ((path, why),) = runs.skipped
+    assert path.startswith(str(tmp_path / "runs.csv"))
+    assert reason in why
+    assert "\n" not in why
+
+
+@pytest.mark.parametrize("text", [None, b"", b"a,b\n1,2\n", b'path,epoch\n"x,1', b"\x00\xff\xfe"])
+def test_saved_runs_without_good_epochs_are_kept(tmp_path: Path, text: bytes | None) -> None:
+    load(write_run(tmp_path / "runs")).save(tmp_path / "kept")
+    file = tmp_path / "kept" / "epochs.csv"
+    file.unlink() if text is None else file.write_bytes(text)
+    runs = load(tmp_path / "kept")
+    assert (len(runs.runs), len(runs.epochs)) == (1, 0)
+    ((path, why),) = runs.skipped
+    assert path == str(file)
+    assert "\n" not in why
+
+
+def test_of_saved_epochs_the_good_are_kept(tmp_path: Path) -> None:
+    run = load(write_run(tmp_path / "runs"))
+    run.save(tmp_path / "kept")
+    file = tmp_path / "kept" / "epochs.csv"
+    head, first, second, third = file.read_text().splitlines()
+    name = first.partition(",")[0]
+    file.write_text("\n".join([head, third, second, f"{name},soon", f"{name},4", f"another{first}", second, "", name]))
+    runs = load(tmp_path / "kept")
+    assert runs.epochs["epoch"].tolist() == [2, 3, 4]
+    assert runs.epochs["top1"].tolist()[:2] == run.epochs["top1"].tolist()[1:]
+    assert np.isnan(runs.epochs["top1"].iloc[2])
+    ((_, why),) = runs.skipped
+    assert why.startswith(f"{name}: 2 of 6 lines are no epoch; the others are kept; 1 lines are of an epoch")
+
+
+# Imports
+
+
+def test_importing_the_package_costs_nothing() -> None:
+    """And its public names are those of the modules that have them."""
+    code = (
+        "import sys; before = set(sys.modules); import analysis; new = set(sys.modules) - before\n"
+        "assert not {'pandas', 'numpy', 'orjson', 'wandb'} & new, new\n"
+        "from analysis.records import load; assert analysis.load is load\n"
+        "assert {'load', 'load_wandb', 'Runs', 'RecordsError'} <= set(dir(analysis))\n"
+        "try: analysis.lode\n"
+        "except AttributeError as error: assert 'lode' in str(error)\n"
+        "else: raise AssertionError"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
