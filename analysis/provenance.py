@@ -9,6 +9,9 @@ import pandas as pd
 from analysis.comparison import Comparison
 from analysis.context import epochs
 
+NAMED = 20
+"""Unfinished runs that are named; a large study that has just begun has thousands."""
+
 
 class Provenance(NamedTuple):
     """What a reader needs to repeat the runs, each fact as short text, every value that occurs once."""
@@ -88,10 +91,17 @@ def missing(comparison: Comparison) -> list[str]:
 
 
 def unfinished(runs: pd.DataFrame) -> list[str]:
-    """A line for every run that is not done: its name, its status and why."""
+    """A line for each of the first NAMED runs that are not done: its name, its status and why; the others counted."""
     left = runs[runs["status"] != "done"]
-    rows = zip(left["name"], left["status"], left["reason"], strict=True)
-    return [f"{name}: {status}" + (f" ({' '.join(reason.split())})" if reason else "") for name, status, reason in rows]
+    named, more = left.head(NAMED), left.iloc[NAMED:]
+    rows = zip(named["name"], named["status"], named["reason"].fillna(""), strict=True)
+    lines = [
+        f"{name}: {status}" + (f" ({' '.join(reason.split())})" if reason else "") for name, status, reason in rows
+    ]
+    if len(more):
+        counts = ", ".join(f"{count} {status}" for status, count in more["status"].value_counts().items())
+        lines.append(f"and {len(more)} more: {counts}")
+    return lines
 
 
 def _listed(values: pd.Series) -> str:

@@ -114,7 +114,8 @@ def inline_svg(text: str, name: str, description: str) -> str:
     head, rest = text.split(">", 1)
     view_box = re.search(r'viewBox="0 0 ([0-9.]+) [^"]+"', head)
     widest = f"max-width: {1.45 * float(view_box[1]):.0f}px"  # text as large as the page's
-    return f'<svg {view_box[0]} style="{widest}" role="img" aria-label="{escape(description)}">{rest.replace("xlink:href", "href")}'
+    rest = rest.replace("xlink:href", "href")
+    return f'<svg {view_box[0]} style="{widest}" role="img" aria-label="{escape(description)}">{rest}'
 
 
 def heading(figure: Figure, title: str, about: str = "", *, left: float = 0.25) -> None:

@@ -49,9 +49,9 @@ def test_a_ladder_alone_has_only_the_road():
 
 
 def test_what_is_not_measured_is_told():
-    every, first, *_ = leave_one_out()
-    table = only(effect_table(play(additive, [every, first])), "leave_one_out")
-    assert table.loc["modern_recipe", ["n", "effect"]].tolist() == pytest.approx([3, WORTH["modern_recipe"]])
+    every, _, second, *_ = leave_one_out()
+    table = only(effect_table(play(additive, [every, second])), "leave_one_out")
+    assert table.loc["stage_ratio", ["n", "effect"]].tolist() == pytest.approx([3, WORTH["stage_ratio"]])
     assert table.loc["gelu", ["n", "verdict"]].tolist() == [0, "not measured"]
     assert effect_table(play(additive, [("gelu",)])).empty
 

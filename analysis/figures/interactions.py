@@ -41,7 +41,9 @@ def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Fi
         axes = figure.add_axes((0.21, 0.12, 0.63, 0.72))
         limit = float(np.nanmax(np.abs(values))) or 1.0
         colours = Normalize(-limit, limit)
-        image = axes.imshow(np.ma.masked_invalid(values), cmap=DIVERGING, norm=colours, aspect="auto")
+        edges = np.arange(len(names) + 1) - 0.5
+        image = axes.pcolormesh(edges, edges, np.ma.masked_invalid(values), cmap=DIVERGING, norm=colours)
+        axes.invert_yaxis()
         for row, column, value, low, high in cells:
             _draw_cell(axes, row, column, value, low > 0 or high < 0, colours, unit)
         axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
@@ -51,6 +53,7 @@ def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Fi
             spine.set_visible(False)
         bar = figure.colorbar(image, cax=figure.add_axes((0.88, 0.12, 0.022, 0.72)))
         bar.outline.set_visible(False)
+        bar.solids.set_rasterized(False)
         bar.set_label(unit)
         heading(figure, "What sections are worth, and together", shapley.attrs.get("scale", ""))
         figure.text(

@@ -1,0 +1,332 @@
+"""The report says what was found, what is missing and where it comes from, in files that need nothing else."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from records import NANO, write_run, write_study
+from rich.console import Console
+from studies import write_everything, write_pair
+
+import analysis
+from analysis.comparison import comparisons
+from analysis.departures import departures, kernel_note
+from analysis.ladder import ladder_table
+from analysis.pages import TOLD
+from analysis.provenance import warnings
+from analysis.records import RecordsError, load
+from analysis.report import main
+from analysis.story import agreement_sentence, headline
+from analysis.tables import print_ladder
+
+HOSTILE = '<script>alert(1)</script></style><img src="https://evil.example/x.png">|`$\\frac$ & 100 % _x_ #1 \u202e☃'
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory) -> Path:
+    return write_everything(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def out(everything, tmp_path_factory) -> Path:
+    """The report of a study that has everything."""
+    folder = tmp_path_factory.mktemp("report")
+    assert main([str(everything), "--out", str(folder)]) == 0
+    return folder
+
+
+def only(folder: Path) -> analysis.Comparison:
+    (found,) = comparisons(load(folder))
+    return found
+
+
+def test_analysis_imports_neither_torch_nor_experiments_nor_pyplot():
+    code = (
+        "import pkgutil, importlib, sys, analysis\n"
+        "for one in pkgutil.walk_packages(analysis.__path__, 'analysis.'): importlib.import_module(one.name)\n"
+        "for name in analysis.EXPORTS: getattr(analysis, name)\n"
+        "bad = {'torch', 'experiments', 'timm', 'hydra', 'wandb', 'matplotlib.pyplot'} & set(sys.modules)\n"
+        "assert 'analysis.figures.ladder' in sys.modules and not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# Departures and provenance
+
+
+def test_departures_are_named_setting_by_setting(everything):
+    found = departures(only(everything))
+    assert [one.setting for one in found["original"]][:7] == [
+        *("data", "resolution", "training crop", "evaluation crop"),
+        *("recipe.epochs", "recipe.batch_size", "recipe.lr"),
+    ]
+    modern = {one.setting: (one.paper, one.here) for one in found["modern"]}
+    assert modern["recipe.epochs"] == ("300", "3")
+    assert modern["resolution"] == ("224 px", "32 px")
+    assert "10,000 training images" in modern["data"][1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "texts"),
+    [
+        ("mixup", 0.0, ("0.8", "none")),
+        ("warmup", "1/10", ("20/300", "1/10")),
+        ("betas", [0.9, 0.95], ("0.9, 0.999", "0.9, 0.95")),
+        ("ema", 0.9999, ("none", "0.9999")),
+        ("decay_1d", True, ("none", "yes")),
+    ],
+)
+def test_a_changed_setting_is_a_departure(tmp_path, setting, value, texts):
+    write_run(tmp_path, "gelu", config={"recipe": {setting: value}})
+    assert (f"recipe.{setting}", *texts) in departures(only(tmp_path))["modern"]
+
+
+@pytest.mark.parametrize(("setting", "value"), [("warmup", "1/15"), ("momentum", 0.9), ("ema", None)])
+def test_another_spelling_or_an_unused_setting_is_no_departure(tmp_path, setting, value):
+    write_run(tmp_path, "gelu", config={"recipe": {setting: value}})
+    assert f"recipe.{setting}" not in [one.setting for one in departures(only(tmp_path))["modern"]]
+
+
+def test_kernels_that_a_resolution_cannot_tell_apart():
+    assert "8-4-2-1 pixels wide, so kernels above 7 differ in the first stage only" in kernel_note(32)
+    assert "in the first 2 stages only" in kernel_note(64)
+    assert kernel_note(224) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"device": "NVIDIA H200"}, "devices: cpu (1 run); NVIDIA H200 (1 run)"),
+        ({"threads": 8}, "numbers of threads"),
+        ({"versions": {"torch": "2.8.0"}}, "package versions"),
+        ({"git": {"commit": "f" * 40, "dirty": False}}, "commits"),
+        ({"git": {"dirty": True}}, "1 run came from a checkout with uncommitted changes"),
+    ],
+)
+def test_what_should_be_equal_and_is_not_is_a_warning(tmp_path, changed, words):
+    write_run(tmp_path, seed=0)
+    assert warnings(only(tmp_path)) == []
+    write_run(tmp_path, seed=1, summary=changed)
+    (found,) = warnings(only(tmp_path))
+    assert words in found
+
+
+# Sentences: never more than the seeds can show
+
+
+def test_headline_names_what_is_shown_and_no_more(tmp_path, everything):
+    ladder = ladder_table(only(everything))
+    shown = ladder[ladder["verdict"].isin(["up", "down"])]
+    text = headline(ladder)
+    assert len(shown) > 0
+    for row in ladder.itertuples():
+        named = re.search(rf"{re.escape(row.title.split(' (')[0])} \(", text) is not None
+        assert named == (row.rung in set(shown["rung"])), row.rung
+    assert f"The other {16 - len(shown)} of 16" in text
+    one = ladder_table(only(write_pair(tmp_path / "one", gelu={0: 99.0}, kernel_7={0: 1.0})))
+    assert "more seeds are needed" in headline(one)
+    none = ladder_table(only(write_pair(tmp_path / "none", gelu={}, kernel_7={0: 1.0})))
+    assert "nothing can be said" in headline(none)
+
+
+def test_agreement_is_told_with_what_it_does_not_know(everything):
+    ladder = ladder_table(only(everything))
+    found = analysis.agreement(ladder)
+    text = agreement_sentence(ladder)
+    for count in (found.clear, found.same_sign, found.confirmed, found.contradicted, found.unknown):
+        assert re.search(rf"\b{count}\b", text)
+    assert found.unknown == 1  # the paper tells no noise of its first rung
+
+
+# Files
+
+
+class References(HTMLParser):
+    """What a page would fetch, and the elements that it has."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.fetched, self.tags = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.fetched += [
+            value for name, value in attributes
+            if name in ("src", "href", "xlink:href", "srcset", "action", "data") and not value.startswith("#")
+        ]  # fmt: skip
+
+
+def test_a_study_that_has_everything_is_told_in_full(out):
+    figures = {
+        "curves",
+        "effects",
+        "interactions",
+        "ladder",
+        "paper",
+        "pareto-images_per_second",
+        "pareto-macs",
+        "speed",
+    }
+    tables = {"departures-modern", "departures-original", "effects", "ladder", "networks", "paper", "sections"}
+    expected = {f"{name}.{kind}" for name in figures for kind in ("pdf", "png", "svg")}
+    expected |= {f"{name}.{kind}" for name in tables for kind in ("csv", "tex")}
+    assert {name for name in os.listdir(out) if not name.startswith(".")} == expected | {"report.html", "report.md"}
+    page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
+    for words in ("Which step matters", "What each section is worth", "What it costs", "Learning curves", "8-4-2-1"):
+        assert words in page
+        assert words in text
+    assert "not the paper&#39;s ImageNet results" in page
+    assert len(re.findall(r"<svg ", page)) == len(figures)
+    assert {f"]({name}.png)" for name in figures} <= set(re.findall(r"\]\([\w.-]+\)", text))
+
+
+def test_tables_hold_the_numbers_of_the_frames(out, everything):
+    ladder = ladder_table(only(everything))
+    table = pd.read_csv(out / "ladder.csv")
+    assert table["rung"].tolist() == list(NANO)
+    assert table["top1_mean"].tolist() == pytest.approx(ladder["top1_mean"].tolist())
+    latex = (out / "ladder.tex").read_text()
+    rows = [line for line in latex.splitlines() if line.endswith(r"\\")]
+    assert len(rows) == 17 + 2
+    assert len({line.count(" & ") for line in rows[1:]}) == 1
+    first = ladder.iloc[0]
+    assert rows[2].startswith(f"nano ResNet, original recipe & 3 & {first.top1_mean:.2f} $\\pm$ {first.top1_std:.2f} &")
+    line, *_ = [
+        line for line in (out / "report.md").read_text().splitlines() if line.startswith("| ReLU to GELU | 3 |")
+    ]
+    assert f"{ladder.set_index('rung')['top1_mean']['gelu']:.2f} ±" in line
+
+
+def test_latex_sets_every_table(out, tmp_path):
+    """With a real engine, where there is one."""
+    if not shutil.which("pdflatex"):
+        pytest.skip("no pdflatex here")
+    tables = "".join(f"\\input{{{file}}}\n\n" for file in out.glob("*.tex"))
+    (tmp_path / "all.tex").write_text(
+        f"\\documentclass{{article}}\\usepackage[T1]{{fontenc}}\\usepackage{{booktabs}}\\begin{{document}}{tables}\\end{{document}}"
+    )
+    subprocess.run(["pdflatex", "-halt-on-error", "all.tex"], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_pages_fetch_nothing_and_escape_what_records_say(tmp_path):
+    runs = write_pair(tmp_path / "runs")
+    write_run(runs, "gelu", seed=8, status="failed", summary={"reason": HOSTILE})
+    write_run(runs, "kernel_7", summary={"device": HOSTILE}, config={"data": {"name": HOSTILE}})
+    write_run(runs, None, config={"model": "timm:atto"}).rename(runs / "x")
+    config = json.loads((runs / "x" / "config.json").read_text())
+    (runs / "x" / "config.json").write_text(json.dumps(config | {"model": HOSTILE, "rung": HOSTILE}))
+    (runs / "<script>b").mkdir()
+    (runs / "<script>b" / "config.json").write_text("{")
+    assert main([str(runs), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    found = References(page)
+    assert found.fetched == []
+    assert found.tags.count("script") == 1
+    assert "img" not in found.tags
+    assert not re.search(r"@import|url\((?!#)|<link", page)
+    assert page.count("&lt;script&gt;alert(1)") >= 4
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "<script>" not in text.replace(r"\<script\>", "")
+    assert "<img" not in text.replace(r"\<img", "")
+    latex = (tmp_path / "out" / "networks.tex").read_text()
+    assert r"\textless{}script\textgreater{}alert(1)" in latex
+    assert r"\$\textbackslash{}frac\$ \& 100 \% \_x\_ \#1 ??" in latex
+
+
+def test_a_partial_study_says_what_is_missing(tmp_path):
+    write_pair(tmp_path / "runs", gelu={0: 80.0, 1: 81.0})
+    write_run(tmp_path / "runs", "gelu", seed=2, status="failed", summary={"reason": "out of\nmemory"})
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / "out" / name).read_text().replace("\\", "")
+        assert "no finished run of seed 2: gelu" in text
+        assert "failed (out of memory)" in text
+        assert "no finished run: resnet" in text
+        assert "1 of 6 runs is left out: 1 failed." in text
+
+
+def test_unfinished_runs_by_the_thousand_are_counted(tmp_path):
+    for seed in range(60):
+        write_run(tmp_path / "runs", "gelu", seed=seed, status="queued")
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert text.count(": queued\n") == 20
+    assert "and 40 more: 40 queued" in text
+
+
+@pytest.mark.parametrize("rung", ["gelu", None])
+def test_report_of_no_finished_run_says_so_and_keeps_nothing_of_an_earlier_one(tmp_path, rung):
+    write_pair(tmp_path / "done")
+    assert main([str(tmp_path / "done"), "--out", str(tmp_path / "out")]) == 0
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    write_run(tmp_path / "runs", rung, status="unfinished")
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert "No run is finished" in (tmp_path / "out" / "report.html").read_text()
+    assert not (tmp_path / "out" / "ladder.png").exists()
+    assert (tmp_path / "out" / "notes.txt").exists()
+
+
+def test_a_sweep_is_a_few_sections_and_a_row_for_each_of_the_rest(tmp_path):
+    for number in range(TOLD + 3):
+        differs = {"config": {"recipe": {"lr": 0.1 + number}, "differs": {"recipe.lr": 0.1 + number}}}
+        write_pair(tmp_path / "runs" / str(number), gelu={0: 80.0 + number}, kernel_7={0: 79.0}, **differs)
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    rest = pd.read_csv(tmp_path / "out" / "contexts.csv")
+    assert len(rest) == 3
+    page = (tmp_path / "out" / "report.html").read_text()
+    for number in range(TOLD + 3):
+        assert f"recipe.lr={0.1 + number}" in page
+    assert (tmp_path / "out" / "2-ladder.svg").exists()
+
+
+# The terminal
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_terminal_table_fits(everything, columns):
+    ladder = ladder_table(only(everything))
+    console = Console(width=columns, file=io.StringIO())
+    print_ladder(ladder, console)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= columns
+    assert "…" not in "".join(lines)
+    (line,) = [line for line in lines if "fewer_norms" in line]
+    assert line.split()[:4] == ["fewer_norms", "3", f"{ladder.set_index('rung')['top1_mean']['fewer_norms']:.2f}", "±"]
+    assert line.split()[-1] == "+0.14"
+    assert (ladder.set_index("rung")["verdict"]["fewer_norms"] in line) == (columns == 120)
+
+
+def test_the_last_line_is_the_page(tmp_path, capsys):
+    write_study(tmp_path / "runs", rungs=["gelu", "kernel_7"])
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"Report: {tmp_path / 'out' / 'report.html'}"
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
+def test_nothing_to_report_is_one_line_and_exit_code_2(tmp_path, make, capsys):
+    make(tmp_path / "runs")
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "runs") in line
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(RecordsError):
+        load(tmp_path / "runs")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_and_exit_code_2(tmp_path, capsys):
+    write_run(tmp_path / "runs")
+    (tmp_path / "out").write_text("a file")
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--out" in line
