@@ -6,8 +6,8 @@
 Writes synthetic records in a temporary folder: seventeen rungs, as many seeds as it takes, and, a quarter of the runs,
 a sweep of learning rates. Then says, for that many runs and for half as many: seconds, of the clock and of processors,
 and peak memory of a fresh process that loads the run table; that reads every epoch; and that writes a whole report.
-The plain loop is what one would type in a notebook: `json.load`, `pandas.read_json` and `pandas.concat`. It reads a part of
-the runs, and is scaled to all. Synthetic records say nothing about accuracy.
+The plain loop is what one would type in a notebook: `json.load`, `pandas.read_json` and `pandas.concat`. It reads a
+part of the runs, and is scaled to all. Synthetic records say nothing about accuracy.
 """
 
 from __future__ import annotations
