@@ -13,6 +13,7 @@ import glob
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ import pandas as pd
 
 from analysis import directories, saved
 from analysis.directories import CONFIG, SUMMARY
-from analysis.epochs import Skip, read_epochs
+from analysis.epochs import READERS, Skip, read_epochs
 from analysis.rows import STATUSES, BrokenRecordError, epoch_frame, run_frame
 from analysis.saved import RUNS_CSV
 
@@ -168,12 +169,17 @@ def _sources(found: Found, skip: Skip) -> Iterator[tuple[list[dict[str, Any]], E
 
 def _read_directories(paths: list[str], skip: Skip) -> list[dict[str, Any]]:
     rows = []
-    for path in paths:
-        try:
-            rows.append(directories.read_run(path))
-        except BrokenRecordError as error:
-            skip(path, str(error))
+    with ThreadPoolExecutor(READERS) as pool:
+        for path, found in zip(paths, pool.map(_read_directory, paths), strict=True):
+            skip(path, str(found)) if isinstance(found, BrokenRecordError) else rows.append(found)
     return rows
+
+
+def _read_directory(path: str) -> dict[str, Any] | BrokenRecordError:
+    try:
+        return directories.read_run(path)
+    except BrokenRecordError as error:
+        return error
 
 
 def _unreadable(error: OSError) -> str:

@@ -4,10 +4,10 @@
     python -m benchmarks.analysis --runs 1000 --epochs 100
 
 Writes synthetic records in a temporary folder: seventeen rungs, as many seeds as it takes, and, a quarter of the runs,
-a sweep of learning rates. Then says, for that many runs and for half as many: seconds and peak memory of a fresh
-process that loads the run table; that reads every epoch; and that writes a whole report. The plain loop is what one
-would type in a notebook: `pandas.read_json` a file, and `pandas.concat`. It reads a part of the runs, and is scaled to
-all. Synthetic records say nothing about accuracy.
+a sweep of learning rates. Then says, for that many runs and for half as many: seconds, of the clock and of processors,
+and peak memory of a fresh process that loads the run table; that reads every epoch; and that writes a whole report.
+The plain loop is what one would type in a notebook: `json.load`, `pandas.read_json` and `pandas.concat`. It reads a
+part of the runs, and is scaled to all. Synthetic records say nothing about accuracy.
 """
 
 from __future__ import annotations
@@ -47,28 +47,31 @@ for path in sorted(glob.glob(sys.argv[1] + "/*/"))[: int(sys.argv[2])]:
     epochs.append(pandas.read_json(path + "epochs.jsonl", lines=True).assign(path=path))
 runs, epochs = pandas.DataFrame(runs), pandas.concat(epochs)
 """
-PEAK = """
+USED = """
 import resource
-print(sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(sum(one.ru_utime + one.ru_stime for one in used), sum(one.ru_maxrss for one in used))
 """
-"""Of a process and of the largest of its own, added, in KiB (Linux)."""
+"""Seconds of processors, and peak memory in KiB (Linux), of a process and the largest of its own, added."""
 EPOCH_NAMES = ("lr", "train_loss", "val_loss", "top1", "top5", "images_per_second", "seconds")
 
 
 class Cost(NamedTuple):
     seconds: float
+    processor_seconds: float
     mebibytes: float
 
 
 def measure(code: str, *arguments: object) -> Cost:
-    """A fresh process's wall time, start of Python included, and peak memory."""
-    code = f"try:\n  exec({code!r})\nexcept SystemExit as end:\n  assert not end.code\n{PEAK}"
+    """What a fresh process uses, start of Python included."""
+    code = f"try:\n  exec({code!r})\nexcept SystemExit as end:\n  assert not end.code\n{USED}"
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
     seconds = time.perf_counter() - began
     if done.returncode:
         sys.exit(f"error: {done.stderr.strip().splitlines()[-1]}")
-    return Cost(seconds, int(done.stdout.splitlines()[-1]) / 1024)
+    processor_seconds, kibibytes = map(float, done.stdout.splitlines()[-1].split())
+    return Cost(seconds, processor_seconds, kibibytes / 1024)
 
 
 def settings() -> Iterator[tuple[str, int, dict[str, Any]]]:
@@ -172,16 +175,17 @@ def main() -> None:
             for what, code in {"load": LOAD, "load + epochs": EPOCHS, "full report": REPORT}.items()
         }
     table = Table(title=f"{asked.runs:,} runs of {asked.epochs:,} epochs; each line a fresh process", box=None)
-    for heading in ("", "half the runs", "all", "all / half", "peak memory", "of the plain loop"):
-        table.add_column(heading, justify="right" if heading else "left")
-    scaled = plain.seconds * asked.runs / plain_runs
+    for heading in ("", "half", "all runs", "all / half", "processor", "memory", "/ plain loop"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    scaled, processor = (time * asked.runs / plain_runs for time in plain[:2])
     for what, (less, more) in measured.items():
         seconds = (f"{less.seconds:.1f} s", f"{more.seconds:.1f} s", f"{more.seconds / less.seconds:.2f}")
+        seconds += (f"{more.processor_seconds:.1f} s",)
         table.add_row(what, *seconds, f"{more.mebibytes:,.0f} MiB", f"{more.seconds / scaled:.3f}")
-    table.add_row("plain loop", "", f"{scaled:.0f} s", "", f"{plain.mebibytes:,.0f} MiB", "1")
+    table.add_row("plain loop", "", f"{scaled:.0f} s", "", f"{processor:.0f} s", f"{plain.mebibytes:,.0f} MiB", "1")
     console.print(table)
     console.print(
-        f"The plain loop read {plain_runs:,} runs in {plain.seconds:.1f} s; its time, not its memory, is scaled."
+        f"The plain loop read {plain_runs:,} runs in {plain.seconds:.1f} s; its times, not its memory, are scaled."
     )
 
 
