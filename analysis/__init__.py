@@ -27,6 +27,8 @@ EXPORTS = {
     "published_ladder": "ladder",
     "paper_table": "paper",
     "agreement": "paper",
+    "agreement_sentence": "story",
+    "headline": "story",
     "effect_table": "effects",
     "shapley_table": "shapley",
     "interaction_table": "shapley",

@@ -9,8 +9,8 @@ from functools import cache, cached_property
 import pandas as pd
 
 from analysis.context import Context
+from analysis.estimates import compare
 from analysis.records import Runs
-from analysis.statistics import compare
 from roadmap.sets import sections
 from roadmap.steps import Rung, ladder
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.comparison import Comparison, Steps
+from analysis.estimates import compare
 from analysis.ladder import caption, entitled
 from analysis.shapley import shapley_from_orders
-from analysis.statistics import compare
 from roadmap.sets import add_one_in, adopted, leave_one_out, sections, unions
 
 UNITS = {

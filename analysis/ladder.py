@@ -7,8 +7,8 @@ import math
 import pandas as pd
 
 from analysis.comparison import Comparison, network_table
+from analysis.estimates import compare
 from analysis.provenance import describe
-from analysis.statistics import compare
 from roadmap.steps import Rung, ladder, load
 
 MEASURED = (

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.statistics import CONFIDENCE
+from analysis.estimates import CONFIDENCE
 
 SEEDS = 3
 """Of the published standard deviations."""

@@ -13,8 +13,8 @@ from math import comb
 import pandas as pd
 
 from analysis.comparison import Comparison, Steps
+from analysis.estimates import Estimate, Weights, compare, conclude
 from analysis.ladder import caption, entitled
-from analysis.statistics import Estimate, Weights, compare, conclude
 from roadmap.sets import adopted, orderings, sections
 
 Players = Mapping[str, Iterable[str]]

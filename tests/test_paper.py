@@ -8,9 +8,9 @@ import pytest
 from games import play
 from scipy import stats
 
+from analysis.estimates import estimate
 from analysis.ladder import ladder_table, published_ladder
 from analysis.paper import agreement, kendall, paper_table, spearman
-from analysis.statistics import estimate
 from roadmap.steps import ladder
 
 RUNGS = {frozenset(rung.steps): rung for rung in ladder("nano")}

@@ -9,6 +9,7 @@ import pytest
 from games import comparison, play
 from scipy import stats
 
+from analysis.estimates import estimate
 from analysis.shapley import (
     coalitions,
     interaction_table,
@@ -17,7 +18,6 @@ from analysis.shapley import (
     shapley_table,
     shapley_weights,
 )
-from analysis.statistics import estimate
 from roadmap.sets import adopted, in_order, orderings, prefixes, sections, unions
 
 SIX = {name: (name,) for name in "abcdef"}

@@ -1,4 +1,4 @@
-"""`analysis.statistics`: intervals and tests, against scipy, statsmodels and simulations with known answers."""
+"""`analysis.estimates`: intervals and tests, against scipy, statsmodels and simulations with known answers."""
 
 import math
 
@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from analysis.statistics import PRIOR, Estimate, adjust, compare, conclude, detectable, estimate, moderate, noise
+from analysis.estimates import PRIOR, Estimate, adjust, compare, conclude, detectable, estimate, moderate, noise
 
 A = pd.Series({0: 80.1, 1: 80.9, 2: 81.3})
 B = pd.Series({0: 79.0, 1: 80.2, 2: 79.9})
