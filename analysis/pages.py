@@ -112,7 +112,7 @@ def _summaries(comparisons: list[Comparison]) -> pd.DataFrame:
     for one in comparisons:
         counted = one.counted
         means = counted.groupby("network")["top1"].mean()
-        ends = [means.get(rung.name, float("nan")) for rung in (one.rungs[0], one.rungs[-1])] if one.rungs else [0, 0]
+        first, last = (means.get(rung.name) for rung in (one.rungs[0], one.rungs[-1])) if one.rungs else (None, None)
         rows.append(
             {
                 "title": one.context.title,
@@ -121,7 +121,7 @@ def _summaries(comparisons: list[Comparison]) -> pd.DataFrame:
                 "left_out": len(one.runs) - len(counted),
                 "best": means.idxmax() if len(means) else "",
                 "top1": means.max() if len(means) else float("nan"),
-                "change": ends[1] - ends[0] if one.rungs else float("nan"),
+                "change": float("nan") if first is None or last is None else last - first,
             }
         )
     return pd.DataFrame(rows)

@@ -67,3 +67,10 @@ def test_the_study_is_what_its_commands_train():
     assert Counter(longer.counted["rung"]) == dict.fromkeys(["resnet", "separate_downsampling"], 3)
     assert (short.runs["left_out"] == "").all()
     assert short.train_images == 60_000
+
+
+def test_the_readme_says_what_the_study_found():
+    readme = " ".join((NOTEBOOK.parents[1] / "README.md").read_text().split())
+    ladder = analysis.ladder_table(analysis.comparisons(analysis.load(STUDY))[0])
+    assert analysis.headline(ladder) in readme
+    assert analysis.agreement_sentence(ladder) in readme
