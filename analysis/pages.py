@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +81,7 @@ def write_report(runs: Runs, comparisons: list[Comparison], out: Path) -> Path:
     return out / "report.html"
 
 
+@cache
 def environment() -> Environment:
     """Where templates are rendered: HTML escapes whatever records say, Markdown and LaTeX by their filters."""
     found = Environment(

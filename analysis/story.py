@@ -8,16 +8,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import figures, sheets
-from analysis.comparison import Comparison
+from analysis.comparison import Comparison, set_name
 from analysis.costs import FRONTS, cost_table
 from analysis.departures import departures, kernel_note
 from analysis.effects import effect_table
 from analysis.ladder import ladder_table
 from analysis.paper import Agreement, agreement, paper_table
 from analysis.provenance import missing, unfinished
-from analysis.shapley import interaction_table, shapley_from_orders, shapley_table
+from analysis.shapley import coalitions, interaction_table, shapley_from_orders, shapley_table
 from analysis.sheets import Sheet
 from analysis.text import interval, listing, percent, signed, step_name
+from roadmap.sets import sections
 
 NAMED = 6
 """Steps that a sentence names."""
@@ -156,8 +157,23 @@ def _sections(comparison: Comparison) -> list[Part]:
         "An interaction is what two sections bring together beyond what each brings by itself: below zero they get "
         "in each other’s way, or do the same work twice."
     )
+    failed = _collapsed(comparison)
+    if failed:
+        words += (
+            f" Of the 64 networks, {len(failed)} hardly trained ({listing(failed)}), with a noise of their own that "
+            "one seed does not show: values and interactions that they enter are less sure than their intervals say."
+        )
     sheet = sheets.sections_sheet({value: table for value, table in tables.items() if len(table)})
     return [Part("sections", "What each section is worth", [words], [Picture("interactions", heat, what)], [sheet])]
+
+
+def _collapsed(comparison: Comparison) -> list[str]:
+    """The combinations of sections whose accuracy is nearer to chance than to what most of them reach."""
+    means = {steps: comparison.values(steps).mean() for steps in coalitions(sections())}
+    chance = 100 / comparison.context.data.get("num_classes", 1000)
+    middle = (pd.Series(means).median() + chance) / 2
+    regime = comparison.context.regime
+    return [f"{set_name(regime, steps)}: {percent(mean)} %" for steps, mean in means.items() if mean < middle]
 
 
 def _costs(comparison: Comparison, ladder: pd.DataFrame) -> list[Part]:

@@ -73,7 +73,8 @@ def pareto_figure(table: pd.DataFrame, cost: str = "macs") -> Figure:
             note = f"not shown: {below} {'network' if below == 1 else 'networks'} below {floor:.0f} %"
             axes.text(0.99, 0.02, note, ha="right", transform=axes.transAxes, fontsize=8, color=PALETTE["muted"])
         named = [(getattr(row, cost) / unit, row.top1_mean, _short(row.title)) for row in front.itertuples()]
-        name_points(axes, named, fontsize=8, color=PALETTE["ink"], zorder=6)
+        points = zip(shown[cost] / unit, shown["top1_mean"], strict=True)
+        name_points(axes, named, points, fontsize=8, color=PALETTE["ink"], zorder=6)
         keys = [
             Line2D([], [], marker="o", ls="", ms=7, color=PALETTE["bar"], label="rung of the ladder"),
             Line2D(
