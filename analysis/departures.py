@@ -54,7 +54,7 @@ def departures(comparison: Comparison) -> dict[str, list[Departure]]:
         data.append(Departure("training crop", "random part, resized, flipped", "padded by 4, random crop, flipped"))
         data.append(Departure("evaluation crop", "resized to 256 px, centre 224 px", "centre, padded"))
     names = dict.fromkeys(rung.recipe for rung in comparison.rungs)
-    runs = comparison.runs[comparison.runs["set"].notna()]
+    runs = comparison.runs[comparison.runs["set"].notna()].drop_duplicates("series")  # which differ in the seed alone
     by_name = {name: runs[runs["recipe_name"] == name] for name in names}
     return {
         name: data + _recipe_departures(name, runs) + _design_departures(context.regime, runs)

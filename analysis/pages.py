@@ -30,19 +30,19 @@ class Section(NamedTuple):
     """A comparison as it is told."""
 
     comparison: Comparison
-    headline: str
+    ladder: pd.DataFrame
     parts: list[Part]
     prefix: str
     """Of its files: "" for the first, then "2-", "3-", ..."""
 
 
-def write_report(runs: Runs, comparisons: list[Comparison], out: Path) -> Path:
+def write_report(runs: Runs, comparisons: list[Comparison], out: Path) -> list[Section]:
     """Write `report.html`, `report.md`, a CSV and a LaTeX file a table, and the figures.
 
     Every file is written aside and renamed; one that an earlier report left and this one does not have is removed.
 
     Returns:
-        The path of the HTML page.
+        What was told: the first comparisons, with their tables.
     """
     out.mkdir(parents=True, exist_ok=True)
     sections = [_section(number, one, runs) for number, one in enumerate(comparisons[:TOLD], 1)]
@@ -60,7 +60,7 @@ def write_report(runs: Runs, comparisons: list[Comparison], out: Path) -> Path:
                 name = f"{section.prefix}{picture.name}"
                 files[f"{name}.svg"] = drawings[name].encode()
                 if not section.prefix:
-                    files |= {f"{name}.png": style.png(picture.figure), f"{name}.pdf": style.pdf(picture.figure)}
+                    files[f"{name}.png"] = style.png(picture.figure)
             for sheet in part.sheets:
                 files |= _table_files(f"{section.prefix}{sheet.name}", sheet)
     if rest:
@@ -78,7 +78,7 @@ def write_report(runs: Runs, comparisons: list[Comparison], out: Path) -> Path:
     for name in ("report.md", "report.html"):
         files[name] = pages.get_template(f"{name}.j2").render(facts).encode()
     _replace(out, files)
-    return out / "report.html"
+    return sections
 
 
 @cache
@@ -98,14 +98,15 @@ def environment() -> Environment:
         "warnings": provenance.warnings,
         "inline": lambda drawing, name, what: Markup(style.inline_svg(drawing, name, what)),
         "groups": _groups,
+        "headline": headline,
     }
     return found
 
 
 def _section(number: int, comparison: Comparison, runs: Runs) -> Section:
     curves = runs.epochs if (comparison.counted["epochs"] > 1).any() else None
-    words = headline(ladder_table(comparison))
-    return Section(comparison, words, tell(comparison, curves), "" if number == 1 else f"{number}-")
+    ladder = ladder_table(comparison)
+    return Section(comparison, ladder, tell(comparison, ladder, curves), "" if number == 1 else f"{number}-")
 
 
 def _summaries(comparisons: list[Comparison]) -> pd.DataFrame:

@@ -14,8 +14,7 @@ def main(argv: list[str] | None = None) -> int:
     from rich.console import Console  # here, so that --help and a mistyped option answer at once
 
     from analysis.comparison import comparisons
-    from analysis.ladder import ladder_table
-    from analysis.pages import TOLD, write_report
+    from analysis.pages import write_report
     from analysis.records import RecordsError, load
     from analysis.tables import print_ladder
     from analysis.tracked import load_wandb
@@ -23,23 +22,23 @@ def main(argv: list[str] | None = None) -> int:
     try:
         runs = load_wandb(arguments.wandb) if arguments.wandb else load(arguments.runs)
         found = comparisons(runs)
-        page = write_report(runs, found, arguments.out)
+        told = write_report(runs, found, arguments.out)
     except RecordsError as error:
         return _mistake(str(error))
     except OSError as error:
         return _mistake(f"cannot write {error.filename or arguments.out}: {error.strerror}; choose another --out")
     console = Console(highlight=False)
-    for ladder in map(ladder_table, found[:TOLD]):
-        if (ladder["n"] > 0).any():
-            print_ladder(ladder, console)
+    for section in told:
+        if (section.ladder["n"] > 0).any():
+            print_ladder(section.ladder, console)
             console.print()
-    if len(found) > TOLD:
-        console.print(f"{len(found) - TOLD} more comparisons, a row each in the report.")
+    if len(found) > len(told):
+        console.print(f"{len(found) - len(told)} more comparisons, a row each in the report.")
     if runs.left_out_note:
         console.print(f"{runs.left_out_note}.", style="yellow")
     if runs.skipped:
         console.print(f"{len(runs.skipped)} skipped; the report names them.", style="yellow")
-    console.print(f"Report: {page}", markup=False, soft_wrap=True)
+    console.print(f"Report: {arguments.out / 'report.html'}", markup=False, soft_wrap=True)
     return 0
 
 

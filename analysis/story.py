@@ -12,7 +12,6 @@ from analysis.comparison import Comparison, set_name
 from analysis.costs import FRONTS, cost_table
 from analysis.departures import departures, kernel_note
 from analysis.effects import effect_table
-from analysis.ladder import ladder_table
 from analysis.paper import Agreement, agreement, paper_table
 from analysis.provenance import missing, unfinished
 from analysis.shapley import coalitions, interaction_table, shapley_from_orders, shapley_table
@@ -44,12 +43,11 @@ class Part(NamedTuple):
     """Lines under a sentence that introduces them."""
 
 
-def tell(comparison: Comparison, epochs: pd.DataFrame | None = None) -> list[Part]:
+def tell(comparison: Comparison, ladder: pd.DataFrame, epochs: pd.DataFrame | None = None) -> list[Part]:
     """The parts of a comparison's report, those that its runs have something to say about.
 
-    `epochs`: `Runs.epochs`, for learning curves.
+    `ladder`: its `ladder_table`; `epochs`: `Runs.epochs`, for learning curves.
     """
-    ladder = ladder_table(comparison)
     parts = [_ladder(ladder)] if (ladder["n"] > 0).any() else []
     if ladder["change"].notna().any():
         parts.append(_paper(ladder))

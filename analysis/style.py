@@ -100,11 +100,6 @@ def png(figure: Figure, dpi: int = 200) -> bytes:
     return _bytes(figure, "png", dpi)
 
 
-def pdf(figure: Figure) -> bytes:
-    """The figure as a PDF file."""
-    return _bytes(figure, "pdf", 72)
-
-
 def inline_svg(text: str, name: str, description: str) -> str:
     """What `svg` returns as an element of a page: `name` makes its ids unique, and the page's --fig-* colours apply."""
     text = text[text.index("<svg") :]

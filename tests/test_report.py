@@ -179,7 +179,7 @@ def test_a_study_that_has_everything_is_told_in_full(out):
         "speed",
     }
     tables = {"departures-modern", "departures-original", "effects", "ladder", "networks", "paper", "sections"}
-    expected = {f"{name}.{kind}" for name in figures for kind in ("pdf", "png", "svg")}
+    expected = {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
     expected |= {f"{name}.{kind}" for name in tables for kind in ("csv", "tex")}
     assert {name for name in os.listdir(out) if not name.startswith(".")} == expected | {"report.html", "report.md"}
     page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
