@@ -60,7 +60,7 @@ def write_report(runs: Runs, comparisons: list[Comparison], out: Path) -> list[S
                 name = f"{section.prefix}{picture.name}"
                 files[f"{name}.svg"] = drawings[name].encode()
                 if not section.prefix:
-                    files[f"{name}.png"] = style.png(picture.figure)
+                    files[f"{name}.png"] = style.png(picture.figure, dpi=150)
             for sheet in part.sheets:
                 files |= _table_files(f"{section.prefix}{sheet.name}", sheet)
     if rest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 
@@ -59,4 +60,5 @@ def _mistake(message: str) -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # of ten thousand runs, it would walk millions of objects, again and again, that are needed to the end
     sys.exit(main())
