@@ -239,7 +239,7 @@ class Loader:
         processes. Of a stream `first` must be 0."""
         run = self.run
         if self.streamed:
-            return self._full(self.reader.stream(self.training, self.transform, run.split.device_batch, epoch))
+            return self._full(self.reader.stream(self.training, self.transform, run.split.micro_batch_size, epoch))
         order = permutation(len(self.training), Purpose.ORDER, run.seed, epoch)
         steps = order[: self.steps_per_epoch * run.recipe.batch_size].view(self.steps_per_epoch, run.split.passes, -1)
         mine = steps[first:, self.processes.rank :: run.split.processes].flatten(0, 1)
@@ -248,7 +248,7 @@ class Loader:
     def _full(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """A stream's batches, of which each loader worker's last is short, as full ones, as many as an epoch has. Where
         images that could not be read are missing at its end, the last batch comes again."""
-        size, left = self.run.split.device_batch, self.steps_per_epoch * self.run.split.accumulation
+        size, left = self.run.split.micro_batch_size, self.steps_per_epoch * self.run.split.accumulation
         images, labels, samples, full = NO_IMAGES, torch.empty(0, dtype=torch.int64), [], None
         for batch in batches:
             images = torch.cat([images, batch.images]) if len(images) else batch.images

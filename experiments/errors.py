@@ -84,6 +84,8 @@ def _in_file(reason: str, key: str, schema: type) -> str:
 def unknown_key(key: str, schema: type) -> str:
     """For an override of something that is neither a setting nor a group of conf/."""
     *path, name = key.split("@")[0].replace("/", ".").split(".")
+    if (new := getattr(schema, "renamed", {}).get(key)) is not None:
+        return f"the setting {key!r} is called {new!r} now"
     at: Any = schema
     for part in path:
         types = get_type_hints(at) if is_dataclass(at) else {}

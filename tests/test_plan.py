@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from experiments.plan.amounts import amounts
 from PIL import Image
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
@@ -19,7 +20,6 @@ from experiments.devices import forget_activations
 from experiments.images import load_sample
 from experiments.models import make_network
 from experiments.plan.__main__ import main
-from experiments.plan.amounts import amounts
 from experiments.plan.footprint import footprint, kept_for_backward
 from experiments.plan.pace import Pace, Sample, between, measured
 from experiments.recipe import make_optimizer
@@ -203,7 +203,7 @@ def test_memory_of_two_layers_is_as_by_hand() -> None:
 @pytest.mark.parametrize("rung", ["resnet", "separate_downsampling"])
 def test_memory_is_what_torch_allocates(rung: str, forgetful: bool, run_of: Callable) -> None:
     """Within a fifth: not all gradients are there while all activations are, and some more is."""
-    run = run_of(f"rung={rung}", "resolution=64", "device_batch=16", f"gradient_checkpointing={forgetful}")
+    run = run_of(f"rung={rung}", "resolution=64", "micro_batch_size=16", f"gradient_checkpointing={forgetful}")
     network = make_network(run, 10)
     if forgetful:
         forget_activations(network)
@@ -244,12 +244,12 @@ def test_memory_that_is_not_there_is_a_problem_with_remedies_that_help(planned: 
     asked = ("rung=gelu", "recipe.batch_size=192", "--images-per-second", "800", "--memory", "0.02")
     code, out, _ = planned(*asked)
     assert code == 1
-    assert "192 images at once need more than 0.02 GB of memory; take device_batch=32\n" in out
-    code, out, _ = planned(*asked, "device_batch=32")
+    assert "192 images at once need more than 0.02 GB of memory; take micro_batch_size=32\n" in out
+    code, out, _ = planned(*asked, "micro_batch_size=32")
     assert (code, "will fail" in out) == (0, False)
-    code, out, _ = planned(*asked, "device_batch=64")
-    assert "take device_batch=32 or gradient_checkpointing=true" in out
-    code, out, _ = planned(*asked, "device_batch=64", "gradient_checkpointing=true")
+    code, out, _ = planned(*asked, "micro_batch_size=64")
+    assert "take micro_batch_size=32 or gradient_checkpointing=true" in out
+    code, out, _ = planned(*asked, "micro_batch_size=64", "gradient_checkpointing=true")
     assert (code, "will fail" in out) == (0, False)
 
 
@@ -258,7 +258,7 @@ PROBLEMS = [  # what was typed, what the plan says of it beside its price
     ("data=imagenet", "data.path is not set"),
     ("data=folder data.path=. --images 1000,10", "there is no folder train"),
     ("data=wds data.path=nowhere --images 1000,10", "data.path=nowhere is not a folder"),
-    ("device_batch=7", "device_batch=7 does not divide the 64 images"),
+    ("micro_batch_size=7", "micro_batch_size=7 does not divide the 64 images"),
     ("-m design.width=16,0", "design.width=0: design.width must be a positive integer, not 0"),
     ("-m recipe.batch_size=64,20000", "recipe.batch_size=20000 is more than the 10000 training images"),
     ("-m model=design,timm:vgg11 recipe=modern", "timm:vgg11 knows no stochastic depth"),
