@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from typing import get_type_hints
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import SettingsError, unknown_key
@@ -14,6 +17,32 @@ from experiments.settings import STREAMS, Config, Data, EvaluationConfig, Recipe
 from experiments.timm_names import check_timm_name
 from roadmap.bounds import bounds_of
 from roadmap.steps import options, regimes, rung_steps
+
+NAMES = (str, QuotedString, Glob)
+"""What Hydra's parser makes of a name, or of several."""
+
+
+def check_groups(words: Sequence[str]) -> None:
+    """Refuse to choose from a group of conf/ by what is no name, which Hydra has no words for. `words` are those of the
+    command line.
+
+    Raises:
+        SettingsError: in one line.
+    """
+    groups = {"step", *Config.groups, *(name for name, kind in get_type_hints(Config).items() if is_dataclass(kind))}
+    for word in words:
+        key, equals, _ = word.lstrip("+").partition("=")
+        if not equals or key.split("/")[0] not in groups or "." in key:
+            continue
+        try:
+            [override] = OverridesParser.create().parse_overrides([word])
+        except OverrideParseException:
+            return  # Hydra's own refusal has words
+        chosen = override.value()
+        for one in chosen.list if isinstance(chosen, ChoiceSweep) else [chosen]:
+            if not all(isinstance(name, NAMES) for name in (one if isinstance(one, list) else [one])):
+                known = f" ({', '.join(options(key))})" if key != "hydra" and options(key) else ""
+                raise SettingsError(f"{word}: {key} takes a name{known}; for none, leave it out")
 
 
 def check_settings(config: DictConfig, root: type) -> None:

@@ -51,7 +51,8 @@ def in_one_line(error: BaseException, schema: type) -> str:
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = error.options or options(group)
-        return f"unknown {group} {option!r}{did_you_mean(option, known)}{_listed(known)}"
+        own = f"; to name runs of your own: study_name={option}" if group == "study" else ""
+        return f"unknown {group} {option!r}{did_you_mean(option, known)}{_listed(known)}{own}"
     if isinstance(error, OverrideParseException):
         return f"cannot read the override {error.override!r}: {_first_line(error.message)}"
     if isinstance(error, ConfigCompositionException):
@@ -74,10 +75,10 @@ def in_one_line(error: BaseException, schema: type) -> str:
 
 
 def _in_file(reason: str, key: str, schema: type) -> str:
+    if key == "study":
+        return "its first line must be '# @package _global_'; and a study's name is 'study_name: NAME'"
     if reason.startswith("Key ") and " not in " in reason:
         return unknown_key(key, schema)
-    if key == "study" and "'DictConfig' to string" in reason:
-        return "its first line must be '# @package _global_'"
     return f"{key}: {reason}"
 
 
@@ -96,6 +97,8 @@ def unknown_key(key: str, schema: type) -> str:
     if path:
         return f"there is no setting {name!r} in {'.'.join(path)!r}{did_you_mean(name, known)}{_listed(known)}"
     known = sorted({*known, *getattr(schema, "groups", ())})
+    if name in known:
+        return f"{key!r} can't be overridden so"
     groups = {group: kind for group, kind in get_type_hints(at).items() if is_dataclass(kind)}
     inside = [f"{group}.{name}" for group, kind in groups.items() if name in get_type_hints(kind)]
     hint = f"; did you mean {inside[0]!r}?" if inside else did_you_mean(name, known)

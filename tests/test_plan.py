@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from experiments.plan.amounts import amounts
 from PIL import Image
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
@@ -22,6 +21,7 @@ from experiments.models import make_network
 from experiments.plan.__main__ import main
 from experiments.plan.footprint import footprint, kept_for_backward
 from experiments.plan.pace import Pace, Sample, between, measured
+from experiments.preflight import amounts
 from experiments.recipe import make_optimizer
 from experiments.settings import Data
 

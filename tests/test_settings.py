@@ -30,7 +30,7 @@ DECISIVE = [
     "model=timm:resnet18",
 ]
 INDIFFERENT = [
-    *("device=cpu", "threads=3", "workers=2", "runs=elsewhere", "data.path=elsewhere", "study=ladder"),
+    *("device=cpu", "threads=3", "workers=2", "runs=elsewhere", "data.path=elsewhere", "study_name=other"),
     *("logger=wandb", "logger.mode=offline", "logger.project=other", "logger.entity=me"),
     *("data.train_images=5", "data.val_images=5"),
 ]
@@ -61,7 +61,8 @@ def test_name_of_regime_and_rung_is_not_in_the_identity(run_of: Callable) -> Non
     nano = run_of("rung=resnet")
     shape = [f"design.depths={list(nano.design.depths)}".replace(" ", ""), f"design.width={nano.design.width}"]
     recipe = [f"recipe.{name}={getattr(nano.recipe, name)}" for name in ("epochs", "batch_size", "lr")]
-    other = run_of("regime=resnet50", *shape, *recipe, f"resolution={nano.resolution}")
+    same = (*shape, *recipe, f"resolution={nano.resolution}", "micro_batch_size=null")
+    other = run_of("regime=resnet50", *same)
     assert (nano.regime, nano.place.rung) == ("nano", "resnet")
     assert (other.regime, other.place.rung) == ("resnet50", None)
     assert other.identity == nano.identity
