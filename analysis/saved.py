@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.epochs import EPOCH_COLUMNS, Skip, number, tidy
-from analysis.rows import COLUMNS, FLAG, INTEGER, LIST, MAPPING, BrokenRecordError, checked, one_line
+from analysis.rows import COLUMNS, FLAG, FORMER, INTEGER, LIST, MAPPING, BrokenRecordError, checked, one_line
 
 RUNS_CSV, EPOCHS_CSV = "runs.csv", "epochs.csv"
 _JSON = (FLAG, INTEGER, LIST, MAPPING)
@@ -97,7 +97,7 @@ def read_epochs(folder: str, paths: Iterable[str], skip: Skip) -> Iterator[tuple
 def _row(folder: str, cells: Mapping[str, str | None]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for column, kind in COLUMNS.items():
-        row[column] = cells.get(column) or None
+        row[column] = cells.get(column) or cells.get(FORMER.get(column)) or None
         try:
             if kind in _JSON and row[column]:
                 row[column] = json.loads(row[column])

@@ -16,7 +16,7 @@ from experiments.errors import SettingsError, unknown_key
 from experiments.settings import STREAMS, Config, Data, EvaluationConfig, Recipe, fraction_of_run
 from experiments.timm_names import check_timm_name
 from roadmap.bounds import bounds_of
-from roadmap.steps import options, regimes, rung_steps
+from roadmap.steps import CONF, options, regimes, rung_steps
 
 NAMES = (str, QuotedString, Glob)
 """What Hydra's parser makes of a name, or of several."""
@@ -29,7 +29,7 @@ def check_groups(words: Sequence[str]) -> None:
     Raises:
         SettingsError: in one line.
     """
-    groups = {"step", *Config.groups, *(name for name, kind in get_type_hints(Config).items() if is_dataclass(kind))}
+    groups = {folder.name for folder in CONF.iterdir()}
     for word in words:
         key, equals, _ = word.lstrip("+").partition("=")
         if not equals or key.split("/")[0] not in groups or "." in key:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn, get_type_hints
 
@@ -34,6 +36,21 @@ class DataError(RuntimeError):
 
 
 CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBaseException, YAMLError)
+
+
+@contextmanager
+def refusing(schema: type) -> Iterator[None]:
+    """Refuse in one line whatever is wrong with a configuration: what we raise, and what Hydra and OmegaConf do while
+    they compose it, of which not all is an error of theirs. `schema` is the configuration's root dataclass."""
+    try:
+        yield
+    except CONFIGURATION_ERRORS as error:
+        refuse(error, schema)
+    except Exception as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").split(".")[0] not in ("hydra", "omegaconf"):
+            raise
+        refuse(error, schema)
 
 
 def refuse(error: Exception, schema: type) -> NoReturn:
@@ -71,7 +88,8 @@ def in_one_line(error: BaseException, schema: type) -> str:
         key = getattr(error, "full_key", None)
         reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", _first_line(text))
         return f"{key}: {reason}" if key and not isinstance(error.__cause__, ValueError) else reason
-    return _first_line(text)
+    key = re.search(r"^\s*full_key: (.+)$", text, re.M)
+    return f"{key[1]}: {_first_line(text)}" if key else _first_line(text)
 
 
 def _in_file(reason: str, key: str, schema: type) -> str:

@@ -60,15 +60,17 @@ class Optimizer:
 @cache
 def timm_optimizers() -> dict[str, str | None]:
     """{name: why it can't be trained with here} of every optimizer that timm registers; None if it can."""
-    registered = {}
+    registered, aliases = {}, {}
     for node in (node for file in _sources("optim") for node in ast.walk(ast.parse(file.read_text("utf-8")))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "OptimInfo":
-            given = {one.arg: one.value for one in node.keywords} | dict(
-                zip(("name", "opt_class"), node.args, strict=False)
-            )
-            said = {name: getattr(value, "value", getattr(value, "id", None)) for name, value in given.items()}
-            registered[said["name"]] = _lacks(str(said["opt_class"]), bool(said.get("second_order")))
-    return registered
+            given = dict(zip(("name", "opt_class"), node.args, strict=False))
+            given |= {one.arg: one.value for one in node.keywords}
+            said = {key: one.value if isinstance(one, ast.Constant) else ast.unparse(one) for key, one in given.items()}
+            registered[said["name"]] = _lacks(said["opt_class"], said.get("second_order", False))
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "register_alias":
+            alias, target = (one.value for one in node.args)
+            aliases[alias] = target
+    return registered | {alias: registered[target] for alias, target in aliases.items()}
 
 
 def _lacks(optimizer: str, second_order: bool) -> str | None:

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.checks import check_groups
-from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, SettingsError, is_first, refuse
+from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, SettingsError, is_first, refuse, refusing
 from experiments.machine import has_gpus, is_busy
 from experiments.preflight import preflight
 from experiments.record import is_done
@@ -70,10 +70,9 @@ def main(task: Callable[[], None] = train_one) -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: up to a tenth faster on a CPU
     register()
     try:
-        check_groups(sys.argv[1:])
-        task()
-    except CONFIGURATION_ERRORS as error:
-        refuse(error, Config)
+        with refusing(Config):
+            check_groups(sys.argv[1:])
+            task()
     except (NotADirectoryError, FileExistsError, PermissionError) as error:  # of the folder of runs
         refuse(SettingsError(f"{error.filename}: {error.strerror}"), Config)
     except KeyboardInterrupt:
