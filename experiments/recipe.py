@@ -37,7 +37,9 @@ def make_optimizer(recipe: Recipe, network: nn.Module, *, scaled: bool = False) 
         return torch.optim.AdamW(groups, recipe.lr, betas=betas, eps=recipe.eps, fused=True)
     name = recipe.optimizer.removeprefix(PREFIX)
     if (info := get_optimizer_info(name)).has_betas and len(betas) != info.num_betas:
-        raise SettingsError(f"{recipe.optimizer} takes {info.num_betas} recipe.betas, not {recipe.betas}")
+        raise SettingsError(
+            f"recipe.optimizer={recipe.optimizer} takes {info.num_betas} recipe.betas, not {recipe.betas}"
+        )
     given = {"lr": recipe.lr, "momentum": recipe.momentum, "betas": betas, "eps": recipe.eps}
     try:
         return create_optimizer_v2(groups, name, weight_decay=recipe.weight_decay, **given)

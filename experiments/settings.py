@@ -16,7 +16,7 @@ from omegaconf import MISSING, OmegaConf
 from experiments.errors import SettingsError
 from experiments.timm_names import Optimizer, RandAugment
 from roadmap import sets
-from roadmap.bounds import Each, Number, OneOf, Text, setting
+from roadmap.bounds import Each, Number, OneOf, PathText, Text, setting
 from roadmap.designs import Design
 
 READERS = ("sample", "torchvision", "folder", "tar", "hfds", "wds", "hfids")
@@ -107,7 +107,7 @@ class Data:
     """What the dataset is called, in reports and in a run's identity: two datasets have two names."""
     reader: str = setting(MISSING, OneOf(READERS))
     """What reads it: one of READERS."""
-    path: str | None = setting(None, TEXT)
+    path: str | None = setting(None, PathText())
     train: str = setting("train", TEXT)
     val: str = setting("val", TEXT)
     """The two parts: of a folder, its subfolders; elsewhere, the reader's names of its splits."""
@@ -173,7 +173,7 @@ class Config:
     precision: str = setting("auto", OneOf(("auto", *PRECISIONS)))
     """auto: bf16 on GPUs, float32 on anything else."""
     seed: int = setting(0, SEED)
-    init: str | None = setting(None, TEXT)
+    init: str | None = setting(None, PathText())
     micro_batch_size: int | None = setting(None, Number("[1, 1_048_576]"))
     """Images that a device takes at once, at most; null for all that a process gets of a step's."""
     sync_batch_norm: bool = False
@@ -181,7 +181,7 @@ class Config:
     orders: int = setting(16, Number(f"[1, {sets.MOST_ORDERS}]"))
     """How many random orders of the steps `study=orderings` walks; `order_seed` draws others."""
     order_seed: int = setting(0, SEED)
-    runs: str = setting("runs", TEXT)
+    runs: str = setting("runs", PathText())
     device: str = setting("auto", DEVICES)
     threads: int | None = setting(None, THREADS)
     workers: int | None = setting(None, WORKERS)
@@ -196,7 +196,7 @@ class Config:
 class EvaluationConfig:
     """The root of conf/evaluate.yaml. What is null is the run's own or, of published weights, as their makers say."""
 
-    weights: str = setting(MISSING, TEXT)
+    weights: str = setting(MISSING, PathText())
     model: str | None = setting(None, TEXT)
     design: Any = None
     data: Data = field(default_factory=Data)
@@ -207,7 +207,7 @@ class EvaluationConfig:
     device: str = setting("auto", DEVICES)
     threads: int | None = setting(None, THREADS)
     workers: int | None = setting(None, WORKERS)
-    out: str | None = setting(None, TEXT)
+    out: str | None = setting(None, PathText())
 
 
 def register() -> None:

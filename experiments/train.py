@@ -42,7 +42,7 @@ def train_one(config: DictConfig) -> None:
         refuse(error, Config)
     if run.device in ("auto", "cpu") and not gpus and run.threads is None and is_first() and is_busy():
         print(
-            "warning: others keep this machine busy, and this run takes all its cores; threads=1 takes one",
+            "warning: others keep this machine busy, and this run takes all of its cores; threads=1 takes one",
             file=sys.stderr,
         )
     from experiments.worker import train_here

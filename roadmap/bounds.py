@@ -7,6 +7,7 @@ checked by the same walk over their schema. Imports no torch.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -77,7 +78,7 @@ class Text:
 
     pattern: str = r".+"
     like: str = "text on one line, not empty"
-    longest: int = 1000
+    longest: int = 4000
 
     def problem(self, value: Any) -> str | None:
         is_one = isinstance(value, str) and value.isprintable() and len(value) <= self.longest
@@ -85,6 +86,15 @@ class Text:
             return None
         shown = repr(value) if len(repr(value)) <= 80 else f"{value!r:.77}..."
         return f"must be {self.like}, not {shown}"
+
+
+@dataclass(frozen=True)
+class PathText:
+    """What any file system can be asked about, whether it is there or not."""
+
+    def problem(self, value: Any) -> str | None:
+        too_long = len(os.fsencode(value)) > 4000 or any(len(os.fsencode(name)) > 255 for name in value.split("/"))
+        return f"must be a path, but {value[:20]}... is too long for one" if too_long else Text().problem(value)
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,11 @@ def planned(call: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pl
 
 @pytest.fixture
 def imagenet(here: Path) -> str:
-    """What a look at ImageNet's folders sees: a thousand classes."""
+    """What a look at ImageNet's folders sees: a thousand classes, an image in each."""
     for part in ("train", "val"):
         for label in range(1000):
             (here / "imagenet" / part / f"n{label:08d}").mkdir(parents=True)
+            (here / "imagenet" / part / f"n{label:08d}" / "0.JPEG").touch()
     return f"data.path={here / 'imagenet'}"
 
 
@@ -324,7 +325,7 @@ def test_images_are_counted_as_a_run_would(here: Path) -> None:
     for number, place in enumerate(["train/a", "train/a", "train/b", "val/a", "val/b", "train/b", "train/b"]):
         (here / place).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(here / place / f"{number}.png")
-    assert amounts(Data("f", "folder", str(here))) == (5, 2, 2, None)
+    assert amounts(Data("f", "folder", str(here))) == (5, 2, 2)
     assert amounts(Data("f", "folder", str(here), train_images=99, val_images=9, num_classes=2))[:2] == (99, 9)
 
 
