@@ -66,8 +66,8 @@ def has_gpus() -> bool:
 
 
 def compute_capability() -> float | None:
-    """Of the oldest of the GPUs here, such as 8.0; None if nobody says."""
-    asked = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    """Of the oldest of the GPUs that runs may use, such as 8.0; None if nobody says."""
+    asked = ["nvidia-smi", f"--id={','.join(visible_gpus())}", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
         lines = subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout.splitlines()
         return min(map(float, lines), default=None)
