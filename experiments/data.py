@@ -243,10 +243,11 @@ def _begin_worker(_: int) -> None:
 def end_workers() -> None:
     """End this process's loader workers, whatever they are at: nothing in them is worth waiting for, and they ignore
     the signal by which Python would end them when it exits."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler takes the end of a worker for a failure
+    torchs = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # which takes the end of a worker for a failure
     for worker in multiprocessing.active_children():
         worker.kill()
         worker.join()
+    signal.signal(signal.SIGCHLD, torchs)
 
 
 class Evaluation:

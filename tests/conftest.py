@@ -122,7 +122,12 @@ def call(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 @pytest.fixture
 def command(call: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """`python -m experiments.train ...` in this process, in an empty working directory."""
-    monkeypatch.setattr("signal.signal", lambda *_: None)  # a run takes over the process's signals: not pytest's
+    real = signal.signal  # a run takes over the process's signals: not pytest's, but that of a loader worker's end
+
+    def of_children(number: int, handler: Any) -> Any:
+        return real(number, handler) if number == signal.SIGCHLD else None
+
+    monkeypatch.setattr("signal.signal", of_children)
     return partial(call, main)
 
 
