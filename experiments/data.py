@@ -208,13 +208,14 @@ class Reader:
         """The batches at these positions in the collection; of a stream, all of an epoch's.
 
         Raises:
-            DataError: for an image that can't be read, unless it may be passed over, or not be transformed.
+            DataError: for an image that can't be read, unless it may be passed over; for one that can't be transformed;
+                if a loader worker dies.
         """
         if self.requests is None:
             self.part.epoch.fill_(epoch)
         else:
             self.requests.epoch, self.requests.batches = epoch, batches
-        for batch in self.loader:
+        for batch in self._fetched():
             if batch.failure:
                 failed = DataError(batch.failure.reason)
                 failed.add_note(batch.failure.trace)
@@ -225,6 +226,19 @@ class Reader:
                 self.broken.update(batch.broken)
             if len(batch.images):
                 yield batch
+
+    def _fetched(self) -> Iterator[Batch]:
+        batches = iter(self.loader)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises in the middle of whatever goes on
+        while True:
+            try:
+                yield next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                raise DataError(
+                    f"a loader worker died, as when memory runs out: {error}; take fewer of them with workers=..."
+                ) from error
 
 
 def _as_it_is(batch: Batch) -> Batch:
@@ -243,11 +257,9 @@ def _begin_worker(_: int) -> None:
 def end_workers() -> None:
     """End this process's loader workers, whatever they are at: nothing in them is worth waiting for, and they ignore
     the signal by which Python would end them when it exits."""
-    torchs = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # which takes the end of a worker for a failure
     for worker in multiprocessing.active_children():
         worker.kill()
         worker.join()
-    signal.signal(signal.SIGCHLD, torchs)
 
 
 class Evaluation:

@@ -82,6 +82,18 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same layout, of images that are too small to be cropped at 32 px."""
+    folder = tmp_path_factory.mktemp("small_images")
+    for part in IMAGES:
+        for label in "abc":
+            (folder / part / label).mkdir(parents=True)
+            for number in range(8):
+                Image.new("RGB", (16, 16)).save(folder / part / label / f"{number}.png")
+    return folder
+
+
 def _draw(folder: Path, images: int) -> None:
     generator = np.random.default_rng(images)
     down, across = np.mgrid[0:256:4, 0:256:4]
@@ -122,12 +134,7 @@ def call(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 @pytest.fixture
 def command(call: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     """`python -m experiments.train ...` in this process, in an empty working directory."""
-    real = signal.signal  # a run takes over the process's signals: not pytest's, but that of a loader worker's end
-
-    def of_children(number: int, handler: Any) -> Any:
-        return real(number, handler) if number == signal.SIGCHLD else None
-
-    monkeypatch.setattr("signal.signal", of_children)
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # a run takes over the process's signals: not pytest's
     return partial(call, main)
 
 

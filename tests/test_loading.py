@@ -14,7 +14,6 @@ from pathlib import Path
 import containers
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from experiments import data as data_module
@@ -102,9 +101,11 @@ def test_a_worker_that_is_killed_ends_the_run(
     reader: str, contained: dict, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("experiments.data.training_transform", lambda *_: die)
+    looks = torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(looks, "__defaults__", (0.1,))  # seconds between two looks at the workers, for 5
     trained = command(*on(reader, contained[reader], 1))
-    assert trained.code == 1
-    assert "failed: RuntimeError: DataLoader worker (pid" in trained.out
+    assert trained.code == 2
+    assert "failed: a loader worker died, as when memory runs out" in trained.out
     assert_over(here / "runs")
 
 
@@ -188,30 +189,17 @@ def test_run_on_files_that_is_interrupted_and_then_killed_ends_as_if_nothing_had
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.fixture(scope="module")
-def good_and_bad(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> tuple[Path, Path]:
-    """Two folders: photographs, and images too small to be cropped."""
-    bad = tmp_path_factory.mktemp("bad")
-    for part in ("train", "val"):
-        for label in "abc":
-            (bad / part / label).mkdir(parents=True)
-            for number in range(8):
-                Image.new("RGB", (16, 16)).save(bad / part / label / f"{number}.png")
-    return photographs, bad
-
-
 def statuses(runs: Path) -> list[str]:
     return sorted(json.loads(path.read_text())["status"] for path in runs.glob("*/summary.json"))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_study_of_folders_trains_what_can_be_and_names_what_cannot(
-    workers: int, good_and_bad: tuple[Path, Path], launch: Callable, here: Path
+    workers: int, photographs: Path, small_images: Path, launch: Callable, here: Path
 ) -> None:
     """The launcher `local`, from the command to the last line, as users start it."""
-    good, bad = good_and_bad
     overrides = (*RUN, "data=folder", f"workers={workers}")
-    study = launch("-m", *overrides, f"data.path={good},{bad}", "seed=0,1")
+    study = launch("-m", *overrides, f"data.path={photographs},{small_images}", "seed=0,1")
     said, _ = study.communicate(timeout=120)
     assert study.returncode == 1
     assert "2 of 4 runs are done" in said
@@ -221,20 +209,26 @@ def test_study_of_folders_trains_what_can_be_and_names_what_cannot(
     assert_over(here / "runs")
 
 
-def test_torchrun_ends_when_one_process_cannot_read(good_and_bad: tuple[Path, Path], here: Path) -> None:
-    words = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node=2",
-        "-m",
-        "experiments.train",
-    ]
-    ran = subprocess.run(
-        [*words, *on("folder", good_and_bad[1], 1)], cwd=here, capture_output=True, text=True, timeout=120
-    )
+def test_torchrun_ends_when_one_process_cannot_read(small_images: Path, here: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words = [*torchrun, "-m", "experiments.train", *on("folder", small_images, 1)]
+    ran = subprocess.run(words, cwd=here, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 1
     assert "failed: cannot transform the image" in ran.stdout
     assert statuses(here / "runs") == ["failed"]
+    assert_over(here / "runs")
+
+
+def test_study_whose_processes_lose_their_server_is_trained_all_the_same(
+    photographs: Path, launch: Callable, here: Path, wait_for: Callable
+) -> None:
+    """The server that a study's runs are forked from is killed: they go on, and the launcher waits for them."""
+    study = launch("-m", *on("folder", photographs, 1), "recipe.epochs=12", "seed=0,1")
+    wait_for(lambda: len([path for path in here.glob("runs/*/epochs.jsonl") if path.read_text()]) == 2)
+    children = Path(f"/proc/{study.pid}/task/{study.pid}/children").read_text().split()
+    [server] = [pid for pid in children if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(int(server), signal.SIGKILL)
+    said, _ = study.communicate(timeout=120)
+    assert study.returncode == 0, said
+    assert "2 of 2 runs are done" in said
     assert_over(here / "runs")
