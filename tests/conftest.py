@@ -29,6 +29,12 @@ from experiments.train import main
 from roadmap.steps import CONF
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Of `-n auto`: one more than there are cores, for tests of clusters, browsers and W&B wait for those."""
+    return (os.cpu_count() or 1) + 1
+
+
 class Outcome(NamedTuple):
     code: int
     out: str

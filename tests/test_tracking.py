@@ -210,7 +210,7 @@ def test_wandb_that_is_down_changes_nothing(
     """The results are as without it, no process stays behind, and what it was not sent is sent by what the log says,
     once it is up."""
     down = serve(ails)
-    monkeypatch.setattr(tracking, "CONNECT", 10 if ails == "hangs later" else 1)
+    monkeypatch.setattr(tracking, "CONNECT", 10 if ails.startswith("hangs") else 1)  # so that it is asked at all
     monkeypatch.setattr(tracking, "PATIENCE", 6 if ails == "hangs later" else 20)
     if ails == "refuses":
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
@@ -270,9 +270,11 @@ def test_first_process_alone_tells_wandb(fork: Callable, tiny: tuple[str, ...], 
     assert "W&B" not in said[1]
 
 
-def test_runs_of_a_study_are_one_group(command: Callable, tiny: tuple[str, ...], serve: Callable, here: Path) -> None:
+def test_runs_of_a_study_are_one_group(launch: Callable, tiny: tuple[str, ...], serve: Callable, here: Path) -> None:
     server = serve()
-    assert command("-m", *tiny, "seed=0,1", "logger=wandb", "hydra.launcher.jobs=2").code == 0
+    process = launch("-m", *tiny, "seed=0,1", "logger=wandb", "hydra.launcher.jobs=2")
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, out
     names = {path.name for path in here.glob("runs/nano-*")}
     assert {kept.params["displayName"] for kept in server.runs.values()} == names
     assert [kept.params["groupName"] for kept in server.runs.values()] == ["custom", "custom"]
