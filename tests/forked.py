@@ -1,8 +1,8 @@
 """Commands in processes of their own, without the seconds of CPU that importing torch and timm takes each of them.
 
-They are forked from the same server as the runs of a study are, which has imported everything (experiments/warm.py),
-and studies that they launch use that server too. Where a test is about the process itself, its imports or its
-launcher's end, it takes the fixture `launch`.
+They are forked from a server that has imported everything (experiments/warm.py), as the runs of a study are. The runs
+of studies that they launch are forked from it too, so these have its environment, and do not notice that their launcher
+is killed as they would otherwise. A test of such things takes the fixture `launch`.
 """
 
 from __future__ import annotations
