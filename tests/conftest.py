@@ -217,10 +217,11 @@ def wait_for() -> Callable[[Callable[[], Any]], Any]:
     """The first true value of a condition; fails if there is none within two minutes."""
 
     def wait(condition: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + 120
+        began = time.monotonic()
         while not (value := condition()):
-            assert time.monotonic() < deadline, "waited in vain"
-            time.sleep(0.02)
+            waited = time.monotonic() - began
+            assert waited < 120, "waited in vain"
+            time.sleep(0.02 + waited / 20)  # to ask often costs what is waited for its processor
         return value
 
     return wait
