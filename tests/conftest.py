@@ -99,6 +99,18 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same layout, of images that are too small to be cropped at 32 px."""
+    folder = tmp_path_factory.mktemp("small_images")
+    for part in IMAGES:
+        for label in "abc":
+            (folder / part / label).mkdir(parents=True)
+            for number in range(8):
+                Image.new("RGB", (16, 16)).save(folder / part / label / f"{number}.png")
+    return folder
+
+
 def _draw(folder: Path, images: int) -> None:
     generator = np.random.default_rng(images)
     down, across = np.mgrid[0:256:4, 0:256:4]
