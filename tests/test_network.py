@@ -85,17 +85,16 @@ def first_blocks(network: nn.Module) -> list[Block]:
 @pytest.mark.parametrize("stem", SWITCHES["stem"])
 @pytest.mark.parametrize("groups", SWITCHES["groups"])
 def test_every_combination_builds(stem: str, groups: int | str) -> None:
-    """All 3,840 that differ in their layers; those of the smallest kernel from images to logits."""
+    """All that differ in their layers, from images to logits with the smallest kernel, and built with the largest."""
     images = torch.randn(2, 3, 32, 32)
     base = replace(SMALL, depths=(1, 1, 1, 1), stem=stem, groups=groups, init="truncated_normal")
-    others = {name: values for name, values in SWITCHES.items() if name not in ("stem", "groups")}
+    others = {name: values for name, values in SWITCHES.items() if name not in ("stem", "groups", "kernel_size")}
+    smallest, *_, largest = SWITCHES["kernel_size"]
     for values in product(*others.values()):
-        design = replace(base, **dict(zip(others, values, strict=True)))
-        if design.kernel_size > 3:
-            build_on_meta(design)
-            continue
+        design = replace(base, kernel_size=smallest, **dict(zip(others, values, strict=True)))
         with torch.no_grad():
             assert roadmap.build(design, CLASSES)(images).isfinite().all(), design
+        build_on_meta(replace(design, kernel_size=largest))
 
 
 def some_designs(count: int) -> Iterator[Design]:
@@ -104,13 +103,13 @@ def some_designs(count: int) -> Iterator[Design]:
         yield replace(SMALL, **{name: rng.choice(values) for name, values in (SWITCHES | VALUES).items()})
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(2))
 def test_combinations_train_every_parameter(part: int) -> None:
     """A parameter without a gradient is one that the network does not use."""
-    for design in list(some_designs(240))[part::4]:
+    for design in list(some_designs(120))[part::2]:
         torch.manual_seed(0)
         network = roadmap.build(design, CLASSES)
-        network(torch.randn(8, 3, 32, 32)).logsumexp(1).sum().backward()
+        network(torch.randn(4, 3, 32, 32)).logsumexp(1).sum().backward()
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None, f"{name} is not used by {design}"
             assert parameter.grad.isfinite().all(), f"{name} has an infinite gradient in {design}"
