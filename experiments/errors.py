@@ -21,7 +21,7 @@ DONE, FAILED, IMPOSSIBLE, LOCKED, INTERRUPTED = 0, 1, 2, 75, 130
 
 
 def printable(text: str) -> str:
-    """The text with what no terminal or report should get, control characters and undecodable bytes, as \\n or \\xff."""
+    """The text with control characters and undecodable bytes escaped: no terminal or report should get them."""
     return "".join(character if character.isprintable() else _escaped(character) for character in text)
 
 

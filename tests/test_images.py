@@ -250,7 +250,7 @@ def test_order_of_a_stream_depends_on_the_epoch_alone(stream: tuple[Stream, Stre
 
 
 def test_order_of_shards_depends_on_the_epoch(stream: tuple[Stream, Stream], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.streams.BUFFER", 1)  # images of a shard come in their order
+    monkeypatch.setattr("experiments.readers.streaming.BUFFER", 1)  # images of a shard come in their order
     assert len({everything(stream[0], epoch, True, 1, 1)[0] for epoch in range(10)}) == 3
 
 
