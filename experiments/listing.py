@@ -123,8 +123,9 @@ def dataset_version(name: str, path: str, reader: str, train: str, val: str) -> 
     Of a folder of class folders it is made from the names of classes and images, wherever the folder lies; of any other
     form, from the path.
     """
-    folder = os.fsencode(os.path.abspath(os.path.expanduser(path)))
-    if name != folder_name(path) or not os.path.isdir(folder):
+    remote = "://" in path
+    folder = os.fsencode(path if remote else os.path.abspath(os.path.expanduser(path)))
+    if name != folder_name(path) or not (remote or os.path.isdir(folder)):
         return None
     digest = hashlib.blake2b(digest_size=8)
     if reader != "folder":

@@ -68,8 +68,8 @@ class HubImages:
 def load(data: Data) -> tuple[HubImages, HubImages]:
     """`data.path` is a folder that Hugging Face datasets can load, or a name on its hub; the parts are its splits.
 
-    Classes are numbered as the dataset numbers them, for published weights count on that; where the evaluation split
-    has the same names in another order, as the training split does.
+    Classes are numbered as the dataset numbers them, which published weights count on, even if their names are not
+    sorted as those of class folders are.
     """
     readers, columns = [], []
     for split in (data.train, data.val):
@@ -80,11 +80,8 @@ def load(data: Data) -> tuple[HubImages, HubImages]:
             raise SettingsError(f"data.path={data.path}, split {split!r}: not every {LABEL!r} is the number of a class")
         readers.append(reader)
         columns.append(column.astype(np.int64))
-    names, other_names = (sorted(reader.class_to_idx, key=reader.class_to_idx.get) for reader in readers)
-    if names != other_names and sorted(names) == sorted(other_names):
-        columns[1] = np.array([names.index(name) for name in other_names])[columns[1]]
-        other_names = names
-    same_classes(names, other_names, f"{data.path}, split {data.train},", f"split {data.val}")
+    names, others = (sorted(reader.class_to_idx, key=reader.class_to_idx.get) for reader in readers)
+    same_classes(names, others, f"{data.path}, split {data.train},", f"split {data.val}")
     classes = len(names) or 1 + int(max(column.max() for column in columns))
     class_names = tuple(names) or None
     parts = zip(readers, columns, strict=True)
