@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
+import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
 
 from experiments.run import Run, to_run
 from experiments.settings import register
@@ -55,6 +57,51 @@ def run_of() -> Callable[..., Run]:
             return to_run(hydra.compose("config", list(overrides)))
 
     return compose
+
+
+CLASSES, IMAGES = 3, {"train": 16, "val": 8}  # of the photographs: classes, and images of each in each split
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of JPEGs, `train/CLASS/*` and `val/CLASS/*`: 3 classes with 16 and 8 images each. Only to be read.
+
+    Links to real photographs where `ROADMAP_PHOTOGRAPHS` names a folder of that layout, otherwise noise on gradients
+    (64 x 64) whose direction is their class.
+    """
+    folder = tmp_path_factory.mktemp("photographs")
+    source = os.environ.get("ROADMAP_PHOTOGRAPHS")
+    for split, images in IMAGES.items():
+        if source:
+            for label in sorted(path for path in Path(source, split).iterdir() if path.is_dir())[:CLASSES]:
+                (folder / split / label.name).mkdir(parents=True)
+                for image in sorted(label.iterdir())[:images]:
+                    (folder / split / label.name / image.name).symlink_to(image.resolve())
+        else:
+            _draw(folder / split, images)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same layout, of images that are too small to be cropped at 32 px."""
+    folder = tmp_path_factory.mktemp("small_images")
+    for part in IMAGES:
+        for label in "abc":
+            (folder / part / label).mkdir(parents=True)
+            for number in range(8):
+                Image.new("RGB", (16, 16)).save(folder / part / label / f"{number}.png")
+    return folder
+
+
+def _draw(folder: Path, images: int) -> None:
+    generator = np.random.default_rng(images)
+    down, across = np.mgrid[0:256:4, 0:256:4]
+    for label, gradient in {"across": across, "diagonal": (down + across) / 2, "down": down}.items():
+        (folder / label).mkdir(parents=True)
+        for i in range(images):
+            noisy = gradient[..., None] * generator.uniform(0.5, 1, 3) + generator.normal(0, 20, (64, 64, 3))
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / label / f"{i}.jpeg")
 
 
 @pytest.fixture

@@ -336,13 +336,6 @@ def test_known_datasets_have_as_many_images_as_they_state(run_of: Callable) -> N
     assert (data.train_images, data.val_images) == (TRAIN, VAL)
 
 
-def test_stated_images_leave_identities_as_they_were(run_of: Callable) -> None:
-    assert run_of("rung=gelu").name == "nano-gelu-seed0-b908115f"  # as README has it
-    assert run_of("data=cifar10").identity.startswith("126defd8")
-    rung = ("rung=separate_downsampling", *IMAGENET, "data.path=/x")
-    assert run_of(*rung).identity.startswith("dde28b3f")
-
-
 def test_images_that_nobody_knows_can_be_said(planned: Callable) -> None:
     asked = ("data=hfds", "data.path=someone/something", "recipe.epochs=3", "recipe.batch_size=100")
     code, out, _ = planned(*asked, "--images-per-second", "10")
