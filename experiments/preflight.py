@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from experiments.errors import SettingsError
-from experiments.images import TORCHVISION, check_folders, needs
+from experiments.images import check_folders, check_libraries
+from experiments.listing import EXTENSIONS, class_folders, files_in
 from experiments.machine import compute_capability
 from experiments.run import Run
 from experiments.settings import UNSTATED, Data
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Of image files, torchvision's."""
+ANNOTATIONS = "val_annotations.txt"
+"""Of Tiny ImageNet as it is given out, which has no class folders to evaluate on."""
 
 
 class Amounts(NamedTuple):
@@ -66,20 +67,26 @@ def amounts(data: Data, *, enough: int | None = None) -> Amounts:
     known = stated(data)
     if data.path == UNSTATED:
         return known
-    if data.reader == "folder":
-        # what is evaluated on held-out images needs no others
-        return _folders(replace(data, val=data.train) if data.holdout else data, known, enough)
-    if data.reader == "torchvision" and data.name not in TORCHVISION:
-        raise SettingsError(f"data.reader=torchvision has {', '.join(TORCHVISION)}; not data.name={data.name!r}")
-    if data.reader in ("wds", "hfds", "hfids"):
-        needs("webdataset" if data.reader == "wds" else "datasets", data.reader)
-    if data.reader in ("tar", "wds") and "://" not in data.path and not Path(data.path).expanduser().is_dir():
+    check_libraries(data.reader)
+    if data.holdout:  # what is evaluated on held-out images needs no others
+        data = replace(data, val=data.train)
+    path = Path(data.path or ".").expanduser()
+    parts = [path / part for part in dict.fromkeys((data.train, data.val))]
+    is_local = data.reader in ("folder", "tiny_imagenet", "tar") or (data.reader == "wds" and "://" not in data.path)
+    if is_local and not path.is_dir():
         raise SettingsError(f"data.path={data.path} is not a folder")
-    if data.reader == "tar":
-        for part in (data.train,) if data.holdout else (data.train, data.val):
-            _check_tar(Path(data.path).expanduser(), part)
-    if data.reader in ("hfds", "hfids") and data.path[0] in "/.~" and not Path(data.path).expanduser().exists():
+    if data.reader in ("hfds", "hfids") and data.path[0] in "/.~" and not path.exists():
         raise SettingsError(f"data.path={data.path} does not exist")
+    if data.reader == "tar":
+        for part in parts:
+            _check_tar(part)
+    annotated = any((part / ANNOTATIONS).is_file() for part in parts)
+    if (
+        data.reader == "folder"
+        or (data.reader == "tiny_imagenet" and not annotated)
+        or (data.reader == "imagenette" and parts[0].is_dir())
+    ):
+        return _folders(data, known, enough)
     return known
 
 
@@ -95,7 +102,7 @@ def stated(data: Data) -> Amounts:
 
 
 def _split(counts: dict[int, int], data: Data) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """[(images of a class, classes)] that `data.split` chooses and holds out, of {images of a class: classes}."""
+    """[(images of a class, classes)] that `partition` chooses and holds out, of {images of a class: classes}."""
     chosen, held_out = [], []
     for images, classes in counts.items():
         cut = round(images * data.holdout)
@@ -107,44 +114,47 @@ def _split(counts: dict[int, int], data: Data) -> tuple[list[tuple[int, int]], l
 def _folders(data: Data, known: Amounts, enough: int | None) -> Amounts:
     check_folders(data)
     root = Path(data.path).expanduser()
-    classes = sorted(entry.name for entry in os.scandir(root / data.train) if entry.is_dir())
+    classes = class_folders(os.fsencode(root / data.train))
     counted = None not in (known.training, known.evaluation)
     training = held_out = evaluation = 0
     for name in classes:
         satisfied = counted or (enough is not None and training >= enough and (held_out or not data.holdout))
-        images = _count(root / data.train / name, 1 if satisfied else None)
+        images = _count(root / data.train, name, whole=not satisfied)
         (chosen,), (held,) = ([size for size, _ in sizes] for sizes in _split({images: 1}, data))
         training, held_out = training + chosen, held_out + held
         if not data.holdout:
-            evaluation += _count(root / data.val / name, 1 if counted or enough is not None else None)
+            evaluation += _count(root / data.val, name, whole=not counted and enough is None)
     found = Amounts(training, held_out if data.holdout else evaluation, len(classes))
     return known._replace(classes=len(classes)) if counted else found
 
 
-def _count(folder: Path, most: int | None) -> int:
-    """Images anywhere in a class folder, at most `most`.
+def _count(root: Path, name: bytes, *, whole: bool) -> int:
+    """Images in a class folder; unless the `whole` of it is asked for, 1 may stand for any number.
 
     Raises:
         SettingsError: if there are none.
     """
-    count = sum(1 for _ in islice(_images(folder), most))
-    if not count:
-        raise SettingsError(f"the class folder {folder} has no images ({', '.join(EXTENSIONS)})")
-    return count
+    if not whole and _begins_with_an_image(root / os.fsdecode(name)):
+        return 1
+    if files := files_in(os.fsencode(root), name, EXTENSIONS):
+        return len(files)
+    known = ", ".join(map(os.fsdecode, EXTENSIONS))
+    raise SettingsError(f"the class folder {root / os.fsdecode(name)} has no images ({known})")
 
 
-def _images(folder: Path) -> Iterator[str]:
-    for _, _, files in os.walk(folder, followlinks=True):
-        yield from (file for file in files if file.lower().endswith(EXTENSIONS))
+def _begins_with_an_image(folder: Path) -> bool:
+    with suppress(OSError), os.scandir(os.fsencode(folder)) as entries:
+        return any(entry.name.lower().endswith(EXTENSIONS) and entry.is_file() for entry in entries)
+    return False
 
 
-def _check_tar(path: Path, part: str) -> None:
-    if (path / f"{part}.tar").is_file():
+def _check_tar(part: Path) -> None:
+    if part.with_name(f"{part.name}.tar").is_file():
         return
-    if not (path / part).is_dir():
-        raise SettingsError(f"there is neither {path / part}.tar nor a folder {path / part} of tar files")
-    if not any((path / part).glob("*.tar")):
-        raise SettingsError(f"there is no .tar file in {path / part}")
+    if not part.is_dir():
+        raise SettingsError(f"there is neither {part}.tar nor a folder {part} of tar files")
+    if not any(part.glob("*.tar")):
+        raise SettingsError(f"there is no .tar file in {part}")
 
 
 def check_amounts(run: Run, found: Amounts) -> None:

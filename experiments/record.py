@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from experiments.locks import lock_file
+from experiments.locks import lock_file, locked
 from experiments.run import Run
 
 Row = dict[str, Any]
@@ -65,6 +65,14 @@ class Known(Protocol):
 def is_done(run: Known) -> bool:
     summary = read_summary(run.directory)
     return summary is not None and summary.get("status") == "done" and summary.get("identity") == run.identity
+
+
+def is_training(run: Known) -> bool:
+    """Whether a process holds the run's lock."""
+    if not run.directory.exists():
+        return False
+    with locked(run.directory / "lock", patience=0) as free:
+        return not free
 
 
 def mark(run: Run, status: str, reason: str | None = None, **facts: Any) -> None:

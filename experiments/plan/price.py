@@ -101,7 +101,7 @@ class Price:
         return asdict(self) | {"hours_in_all": self.hours_in_all, "hours_left": self.hours_left}
 
 
-LISTED = ("tar", "wds")
+LISTED = ("tar", "wds", "tiny_imagenet")
 """The readers whose files here say how many images they hold, if nothing else does; that takes a while."""
 
 Finding = tuple[str, str]
@@ -197,13 +197,13 @@ def _look(data: Data) -> tuple[Amounts, str | None]:
 
 
 def _listed(data: Data) -> Amounts:
-    from experiments.data import split
     from experiments.images import load_images
+    from experiments.partition import partition
 
     train, val = load_images(replace(data, val=data.train) if data.holdout else data)
     if not hasattr(train, "labels"):
         return Amounts(train.length, val.length, train.classes)
-    chosen, held_out = split(train.labels, data)
+    chosen, held_out = partition(train, data)
     return Amounts(len(chosen), len(held_out) if data.holdout else len(val.labels), train.classes)
 
 
