@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from typing import get_type_hints
+from functools import cache
+from typing import Any, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
@@ -60,7 +61,7 @@ def check_settings(config: DictConfig, root: type) -> None:
 
 def check_names(config: DictConfig, root: type, schema: type | None = None, path: str = "") -> None:
     """Refuse names that nothing reads; those in `path` are of `schema`, the whole configuration's of `root`."""
-    kinds = get_type_hints(schema or root)
+    kinds = _kinds(schema or root)
     known = {one.name for one in fields(schema or root)} | (set() if path else {"hydra"})
     for name in config:
         if name not in known:
@@ -69,8 +70,13 @@ def check_names(config: DictConfig, root: type, schema: type | None = None, path
             check_names(inner, root, kinds[name], f"{path}{name}.")
 
 
+@cache
+def _kinds(schema: type) -> dict[str, Any]:
+    return get_type_hints(schema)
+
+
 def _check_bounds(config: DictConfig, schema: type, path: str = "") -> None:
-    kinds = get_type_hints(schema)
+    kinds = _kinds(schema)
     for one in fields(schema):
         if OmegaConf.is_missing(config, one.name):
             continue  # who needs it says so
