@@ -109,6 +109,14 @@ MISTAKES = [  # what was typed, what the line must say
     ("-m study=sections rung=gelu", "name either the rung or all the steps, not both"),
     ("-m seed=0,abc", "seed=abc: "),
     ("-m seed=0,1 hydra.launcher.jobs=-1", "hydra.launcher.jobs must be in [1, 100_000], not -1"),
+    ("-m seed=0 hydra.launcher.gpus_per_run=0", "hydra.launcher.gpus_per_run must be in [1, 100_000], not 0"),
+    ("-m seed=0 hydra/launcher=slurm hydra.launcher.nodes=0", "hydra.launcher.nodes must be in [1, 100_000], not 0"),
+    ("-m seed=0 hydra/launcher=slurm hydra.launcher.timeout_min=2", "is no less than the whole of"),
+    ("-m seed=0 hydra/launcher=slurm hydra.launcher.tasks_per_node=2", "trains on a GPU of its own"),
+    (
+        "-m seed=0 hydra/launcher=slurm hydra.launcher.gpus_per_node=0 device=cuda",
+        "device=cuda needs hydra.launcher.gpus",
+    ),
 ]
 
 
