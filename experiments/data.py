@@ -22,10 +22,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_
 from experiments.errors import DataError, SettingsError
 from experiments.images import ArrayImages, BrokenImageError, Images, Stream, load_images
 from experiments.machine import cores
+from experiments.partition import partition
 from experiments.processes import Processes
 from experiments.randomness import Purpose, derive, permutation, preserved, seed_cpu
 from experiments.run import Run
-from experiments.settings import Data
 from experiments.transforms import Transform, evaluation_transform, stack, training_transform
 
 KEEP = 256 * 2**20
@@ -338,7 +338,7 @@ class Loader:
             part = Streamed(train, transform, run.seed, run.split.device_batch, processes, shuffle=True)
             self.training_images, held_out = train.length, None
         else:
-            chosen, held_out = split(train.labels, run.data)
+            chosen, held_out = partition(train, run.data)
             part = Collection(train, chosen, transform, run.seed, replace_broken=skip)
             self.training_images = len(chosen)
         self.training = Reader(part, *reading)
@@ -390,16 +390,3 @@ def loader_workers(asked: int | None, *, in_memory: bool) -> int:
         return asked
     here = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
     return 0 if in_memory else max(1, cores() // here)
-
-
-def split(labels: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """(training, held-out) indices: both class-balanced, disjoint, and the same for every run of the same settings."""
-    chosen, held_out = [], []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        members = members[permutation(len(members), Purpose.SPLIT, int(label)).numpy()]
-        cut = round(len(members) * data.holdout)
-        held_out.append(members[:cut])
-        rest = members[cut:]
-        chosen.append(rest[: max(1, round(len(rest) * data.subset))])
-    return np.sort(np.concatenate(chosen)), np.sort(np.concatenate(held_out))

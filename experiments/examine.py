@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.data import EVALUATED_AT_ONCE, Evaluation, end_workers, loader_workers, split
+from experiments.data import EVALUATED_AT_ONCE, Evaluation, end_workers, loader_workers
 from experiments.devices import autocast, device_name, pick_device, set_precision
 from experiments.errors import SettingsError
 from experiments.evaluation import evaluate
 from experiments.images import ArrayImages, Images, Stream, load_images
 from experiments.initial import Init
+from experiments.partition import partition
 from experiments.processes import Processes, joined
 from experiments.settings import Data, Recipe
 from experiments.subject import Preparation, find_subject
@@ -83,7 +84,7 @@ def _images(data: Data) -> tuple[Images | Stream, np.ndarray | None]:
     """What to evaluate on, and which of it (None: all). The other part of the data need not be there."""
     part = data.train if data.holdout else data.val
     train, test = load_images(replace(data, train=part, val=part))
-    return (train, split(train.labels, data)[1]) if data.holdout else (test, None)
+    return (train, partition(train, data).held_out) if data.holdout else (test, None)
 
 
 def _throughput(

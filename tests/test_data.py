@@ -13,10 +13,11 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
-from experiments.data import Batch, Evaluation, Loader, split
+from experiments.data import Batch, Evaluation, Loader
 from experiments.errors import SettingsError
 from experiments.evaluation import evaluate
 from experiments.images import SAMPLE, ArrayImages, load_images
+from experiments.partition import partition
 from experiments.processes import Processes
 from experiments.run import Run
 from experiments.settings import Data
@@ -108,7 +109,7 @@ def test_split_is_balanced_and_disjoint(
     subset: float, holdout: float, trained: int, held_out: int, sample: dict[str, np.ndarray]
 ) -> None:
     labels = sample["train_labels"]
-    chosen, rest = split(labels, Data(subset=subset, holdout=holdout))
+    chosen, rest = partition(ArrayImages(sample["train_images"], labels), Data(subset=subset, holdout=holdout))
     assert np.bincount(labels[chosen], minlength=10).tolist() == [trained] * 10
     assert np.bincount(labels[rest], minlength=10).tolist() == [held_out] * 10
     assert len({*chosen, *rest}) == len(chosen) + len(rest)
@@ -122,8 +123,9 @@ def test_every_seed_trains_on_the_same_images(modern: Run) -> None:
 
 
 def test_held_out_images_stay_out_of_every_subset(sample: dict[str, np.ndarray]) -> None:
-    _, all_of_it = split(sample["train_labels"], Data(subset=1.0, holdout=0.2))
-    _, of_subset = split(sample["train_labels"], Data(subset=0.1, holdout=0.2))
+    images = ArrayImages(sample["train_images"], sample["train_labels"])
+    _, all_of_it = partition(images, Data(subset=1.0, holdout=0.2))
+    _, of_subset = partition(images, Data(subset=0.1, holdout=0.2))
     np.testing.assert_array_equal(all_of_it, of_subset)
 
 

@@ -4,6 +4,7 @@ The readings are those of the facts behind this project: how the paper's Section
 """
 
 import random
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
@@ -12,10 +13,12 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 import roadmap
 from roadmap import Design
-from roadmap.block import Block, DepthwiseConv, DropPath, LayerNorm2d, LayerScale, PointwiseLinear
+from roadmap.block import Block
+from roadmap.layers import DepthwiseConv, DropPath, LayerNorm2d, LayerScale, PointwiseLinear
 
 torch.set_num_threads(1)
 
@@ -338,3 +341,31 @@ def test_depthwise_conv_is_torchs(kernel_size: int, stride: int, side: int) -> N
             out = conv(x)
             results.append([out, *torch.autograd.grad(out.sin().sum(), [x, *conv.parameters()])])
         torch.testing.assert_close(*results)
+
+
+# ---------------------------------------------------------------- seams: maps for detection, traces for export
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_maps_of_the_four_stages_are_what_torchvision_extracts(rung: str) -> None:
+    """Which traces the network without looking at what it is given."""
+    design = replace(RUNGS[rung], width=8, depths=(1, 2, 1, 1))
+    network = roadmap.build(design, CLASSES).eval()
+    images = torch.randn(2, 3, 64, 96)
+    maps = network.features(images)
+    nodes = {f"stages.{stage}.blocks.{depth - 1}": str(stage) for stage, depth in enumerate(design.depths)}
+    with warnings.catch_warnings(action="ignore"):  # torchvision's, of fx
+        extracted = create_feature_extractor(network, nodes)(images)
+    assert [tuple(one.shape) for one in maps] == [
+        (2, network.channels[stage], 64 >> stage + 2, 96 >> stage + 2) for stage in range(4)
+    ]
+    torch.testing.assert_close(maps, [extracted[str(stage)] for stage in range(4)])
+
+
+@pytest.mark.parametrize("rung", ["kernel_7", "separate_downsampling"])
+def test_exported_network_takes_any_batch_and_size(rung: str) -> None:
+    network = roadmap.build(replace(RUNGS[rung], width=8, depths=(1, 1, 1, 1)), CLASSES).eval()
+    auto = torch.export.Dim.DYNAMIC
+    exported = torch.export.export(network, (torch.randn(2, 3, 64, 64),), dynamic_shapes=({0: auto, 2: auto, 3: auto},))
+    images = torch.randn(3, 3, 160, 128)
+    torch.testing.assert_close(exported.module()(images), network(images))
