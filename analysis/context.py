@@ -12,7 +12,11 @@ from omegaconf import OmegaConf
 
 from roadmap.steps import load
 
-DATASETS = {"fashion_mnist": "Fashion-MNIST", "fashion_mnist_sample": "Fashion-MNIST", "imagenet": "ImageNet-1K"}
+DATASETS = {
+    **{"fashion_mnist": "Fashion-MNIST", "fashion_mnist_sample": "Fashion-MNIST", "imagenet": "ImageNet-1K"},
+    **{"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny_imagenet": "Tiny ImageNet"},
+    **{"imagenette": "Imagenette", "imagenette_320": "Imagenette 320", "imagenette_160": "Imagenette 160"},
+}
 """By name in a record: the name as it is written."""
 SECTIONS = {
     "2.1": "Training techniques",

@@ -109,8 +109,10 @@ def _ancestors(folder: bytes) -> frozenset[Inode]:
     return frozenset(found)
 
 
-def folder_name(path: str) -> str:
+def folder_name(path: str | None) -> str:
     """What a folder without another name is called: `flowers` for .../flowers."""
+    if path is None:
+        raise SettingsError("data.path is not set: say where the data are, like data.path=/data/flowers")
     folder = os.path.abspath(os.path.expanduser(path))
     return os.path.basename(folder) or folder
 
