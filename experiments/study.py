@@ -155,6 +155,7 @@ class Manifest:
         folders = [Path(one.path) for one in sources if one.schema == "file"]
         digest = None if unread else composition_digest(folders)
         where = [digest, processes, os.getcwd(), config.hydra.job.config_name, list(config.hydra.overrides.hydra)]
+        where += [config.data.version] if config.data.path else []  # a folder's, which may have changed
         self._where = None if digest is None else json.dumps(where)
         self._asked: dict[str, dict[str, Any]] = {}
         try:
