@@ -1,4 +1,4 @@
-"""Mistakes in a configuration, and Hydra's account of them, as one line for the person who made them."""
+"""Mistakes in a configuration, what the system refuses, and Hydra's account of both, as one line for a person."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from roadmap.designs import DesignError, did_you_mean
+from roadmap.files import in_words, printable
 from roadmap.steps import options
 
 DONE, FAILED, IMPOSSIBLE, LOCKED, INTERRUPTED = 0, 1, 2, 75, 130
@@ -33,18 +34,22 @@ class DataError(RuntimeError):
     """An image that can't be read, or a stream that ends too soon. The message is one line and names it."""
 
 
-CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBaseException, YAMLError)
+CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBaseException, YAMLError, OSError)
+"""What ends a command with one line: `refuse`. The system's own are among them, since a folder of runs that cannot be
+written, say, is as much a matter of how the command was given."""
 
 
 def refuse(error: Exception, schema: type) -> NoReturn:
     """Print one line and exit. `schema` is the configuration's root dataclass."""
     if is_first():  # of a run's several processes one speaks for all
-        print(f"error: {in_one_line(error, schema)}", file=sys.stderr)
+        print(f"error: {printable(in_one_line(error, schema))}", file=sys.stderr)
     sys.exit(IMPOSSIBLE)
 
 
 def in_one_line(error: BaseException, schema: type) -> str:
     """What is wrong, where, and the nearest right word. `schema` is the configuration's root dataclass."""
+    if isinstance(error, OSError):
+        return in_words(error)
     text = str(error)
     if isinstance(error, YAMLError):
         return f"not YAML: {' '.join(text.split())}"

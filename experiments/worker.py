@@ -22,6 +22,7 @@ from experiments.record import DoneError, LockedError, Record, is_done
 from experiments.run import Run
 from experiments.split import world_size
 from experiments.tracking import Tracker
+from roadmap.files import in_words, printable
 
 
 class Reporter:
@@ -110,7 +111,7 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
             if status == "failed" and code == FAILED:
                 reporter.log(traceback.format_exc())
         except OSError as full:  # the disk, say: then the terminal is all that is left to tell it to
-            print(f"error: {reason}; and it could not be recorded: {full}", file=sys.stderr)
+            print(f"error: {reason}; and it could not be recorded: {in_words(full)}", file=sys.stderr)
         try:
             stop.hand_over()
         finally:
@@ -126,8 +127,11 @@ def _open(run: Run) -> tuple[Record | None, int | None]:
     try:
         return Record(run, writes=is_first()), None
     except LockedError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return None, LOCKED
+    except OSError as error:
+        print(f"error: {in_words(error)}", file=sys.stderr)
+        return None, IMPOSSIBLE
     except DoneError:
         return None, DONE
 
@@ -162,8 +166,10 @@ def _outcome(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, DivergedError):
         return "diverged", str(error), FAILED
     if isinstance(error, (SettingsError, DataError)):
-        return "failed", str(error), IMPOSSIBLE
-    return "failed", f"{type(error).__name__}: {error}".splitlines()[0], FAILED
+        return "failed", printable(error), IMPOSSIBLE
+    if isinstance(error, OSError):
+        return "failed", in_words(error), FAILED
+    return "failed", printable(f"{type(error).__name__}: {error}".splitlines()[0]), FAILED
 
 
 def _log_file(run: Run) -> Callable[[str], None]:
