@@ -48,8 +48,6 @@ def refuse(error: Exception, schema: type) -> NoReturn:
 
 def in_one_line(error: BaseException, schema: type) -> str:
     """What is wrong, where, and the nearest right word. `schema` is the configuration's root dataclass."""
-    if isinstance(error, OSError):
-        return in_words(error)
     text = str(error)
     if isinstance(error, YAMLError):
         return f"not YAML: {' '.join(text.split())}"
@@ -71,6 +69,8 @@ def in_one_line(error: BaseException, schema: type) -> str:
             return f"{override}: {_first_line(str(error.__cause__))}"
         if match := re.match(r"In '(.+)': \w+ raised while composing config:\s+(.+)\s+full_key: (.+)", text):
             return f"conf file {match[1]}: {_in_file(match[2], match[3], schema)}"
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return in_words(error)
     if isinstance(error, OmegaConfBaseException):
         key = getattr(error, "full_key", None)
         reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", _first_line(text))

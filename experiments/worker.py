@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from rich.console import Console
@@ -18,7 +19,7 @@ from experiments.devices import pick_device
 from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, DataError, SettingsError, is_first
 from experiments.loop import DivergedError, StoppedError, train
 from experiments.processes import joined
-from experiments.record import DoneError, LockedError, Record, is_done
+from experiments.record import DoneError, LockedError, Record, is_done, mark
 from experiments.run import Run
 from experiments.split import world_size
 from experiments.tracking import Tracker
@@ -104,7 +105,10 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
             if isinstance(error, RuntimeError) and "onnection" in reason:
                 reason = f"another process of the run ended, and said why on its standard error ({reason})"
             elif not is_first():
-                print(f"error: process {os.environ.get('RANK', '?')}: {reason}", file=sys.stderr)
+                reason = f"process {os.environ.get('RANK') or os.environ.get('SLURM_PROCID')}: {reason}"
+                print(f"error: {reason}", file=sys.stderr)
+                with suppress(OSError):  # srun ends the first, which may wait for this process, before it says anything
+                    mark(run, status, reason)
         try:
             record.finish(status, reason)
             reporter.say(f"{status}: {reason}")
@@ -116,7 +120,7 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
             stop.hand_over()
         finally:
             reporter.over()
-        return code
+        return DONE if status == "diverged" and not is_first() else code  # all diverge at once, and the first says so
     reporter.say(f"done: top-1 {record.summary['top1']:.2f} % in {record.summary['wall_seconds']:.0f} s")
     reporter.over()
     return DONE

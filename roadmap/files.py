@@ -16,11 +16,15 @@ from typing import IO, Any, BinaryIO
 
 
 def printable(text: object) -> str:
-    """Text in one line that no terminal obeys: what is not printable becomes its escape, a newline `\\n`."""
+    """The text with control characters and undecodable bytes escaped: no terminal or report should get them."""
     text = str(text)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text if text.isprintable() else "".join(one if one.isprintable() else _escaped(one) for one in text)
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte of a file's name that is not UTF-8, as os.fsdecode gives it
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def in_words(error: OSError) -> str:

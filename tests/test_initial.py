@@ -176,7 +176,7 @@ def test_file_that_is_no_such_weights(name: str, run: Run, here: Path) -> None:
 def test_scalar_as_the_head_of_a_model_of_timm(run_of: Callable, tmp_path: Path) -> None:
     state = timm.create_model("test_convnext", num_classes=7).state_dict() | {"head.fc.weight": torch.tensor(1.0)}
     torch.save(state, tmp_path / "file.pth")
-    with pytest.raises(SettingsError, match="head.fc.weight has no row for each class"):
+    with pytest.raises(SettingsError, match=r"head\.fc\.weight has no row for each class"):
         started(run_of("model=timm:test_convnext"), tmp_path / "file.pth")
 
 
