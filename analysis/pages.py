@@ -79,7 +79,7 @@ def write_report(runs: Runs, comparisons: list[Comparison], out: Path) -> list[S
     pages = environment()
     for name in ("report.md", "report.html"):
         files[name] = pages.get_template(f"{name}.j2").render(facts).encode()
-    _replace(out, files)
+    replace_files(out, files)
     return sections
 
 
@@ -169,7 +169,7 @@ def _latex(text: object) -> str:
     return "".join(LATEX.get(one, one if " " <= one < "\x7f" else "?") for one in plain)
 
 
-def _replace(out: Path, files: dict[str, bytes]) -> None:
+def replace_files(out: Path, files: dict[str, bytes]) -> None:
     """Each file in one step, so that nobody opens half a report; what an earlier report had more is removed."""
     manifest = out / MANIFEST
     earlier = read_bytes(manifest).decode(errors="replace").splitlines() if manifest.exists() else []
