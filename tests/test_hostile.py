@@ -42,7 +42,11 @@ def hidden(text: str) -> set[str]:
     return {one for one in text if not one.isprintable() and one not in "\n\xa0"}
 
 
-def test_report_of_spoiled_records(spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_spoiled_records(
+    spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.pages.TOLD", 2)
+    monkeypatch.setattr("analysis.style.png", lambda *_, **__: b"")  # the same figures are drawn as SVG
     assert report([str(spoiled), "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     texts = {
@@ -96,7 +100,7 @@ def test_relaunch_of_a_run_whose_record_is_spoiled(
     results = {"top1": 50.0, "wall_seconds": 1.0}
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr("experiments.worker.train", lambda run, record, *_: record.finish("done", **results))
-    for seed in range(60):
+    for seed in range(30):
         random, own = Random(seed), replace(run, runs=tmp_path / str(seed))
         record = Record(own)
         record.finish("done", **results)
