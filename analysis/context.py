@@ -57,7 +57,7 @@ class Context:
     @cached_property
     def key(self) -> str:
         """Equal for runs that may be compared."""
-        return json.dumps(_plain(vars(self)), sort_keys=True, default=str)
+        return json.dumps(_plain(vars(self) | {"data": _dataset(self.data)}), sort_keys=True, default=str)
 
     @property
     def dataset(self) -> str:
@@ -85,6 +85,18 @@ class Context:
     def changes(self) -> str:
         """`recipe.lr=0.01, ...`: what differs from the regime's own settings; empty for a plain ladder."""
         return ", ".join(f"{key}={value}" for key, value in self.differs.items())
+
+
+def _dataset(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run's data decides its result, as in its identity (experiments/run.py): which dataset, and which of its
+    images; not how it is stored or read."""
+    unset = {"version": None, "subset": 1, "holdout": 0}
+    parts = {key: str(data.get(key, key)).partition("|")[0] for key in ("train", "val")}
+    return {
+        "name": data["name"],
+        **{key: data.get(key, value) for key, value in unset.items()},
+        **{key: "val" if part == "validation" else part for key, part in parts.items()},
+    }
 
 
 def epochs(*numbers: int) -> str:

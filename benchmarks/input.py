@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from timm.data import create_dataset, create_loader, create_transform
 from timm.data.auto_augment import NAME_TO_OP
 from torch.utils.data import DataLoader
 
-from experiments.data import Batches, Reader, Transformed
+from experiments.data import Collection, Reader
 from experiments.images import load_images
 from experiments.processes import Processes
 from experiments.settings import Data, Recipe
@@ -59,7 +60,9 @@ def main() -> None:
     if arguments.images % arguments.batch_size:
         parser.error("--images must be a multiple of --batch-size")
     torch.set_num_threads(1)
-    NAME_TO_OP["PosterizeIncreasing"] = admitting_no_bits(NAME_TO_OP["PosterizeIncreasing"])  # else timm's side dies
+    NAME_TO_OP["PosterizeIncreasing"] = partial(
+        admitting_no_bits, NAME_TO_OP["PosterizeIncreasing"]
+    )  # else timm's side dies
     with tempfile.TemporaryDirectory() as folder:
         files = make_images(Path(folder), arguments.images)
         epochs = {
@@ -97,12 +100,13 @@ def make_images(folder: Path, count: int) -> list[Path]:
 def ours(folder: str, batch_size: int) -> Epoch:
     """The path of a training run, without loader workers."""
     images, _ = load_images(Data(name="photos", reader="folder", path=folder, train="", val=""))
-    dataset = Transformed(images, np.arange(len(images.labels)), training_transform(RECIPE, RESOLUTION), seed=0)
+    dataset = Collection(images, np.arange(len(images.labels)), training_transform(RECIPE, RESOLUTION), seed=0)
     device = torch.device("cpu")
-    reader, finish, number = Reader(Processes(device), workers=0), Finish(RECIPE, 0, device), itertools.count()
+    reader, finish = Reader(dataset, Processes(device), workers=0), Finish(RECIPE, 0, device)
+    number = itertools.count()
 
     def epoch() -> Iterator[torch.Tensor]:
-        for batch in reader.read(dataset, Batches(next(number), torch.arange(len(dataset)).split(batch_size))):
+        for batch in reader.read(next(number), torch.arange(len(dataset)).split(batch_size)):
             yield finish(batch.images, batch.samples)
 
     return epoch

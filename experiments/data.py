@@ -3,33 +3,49 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import signal
+import sys
+import threading
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from experiments.errors import DataError, SettingsError
 from experiments.images import ArrayImages, BrokenImageError, Images, Stream, load_images
 from experiments.machine import cores
+from experiments.partition import partition
 from experiments.processes import Processes
 from experiments.randomness import Purpose, derive, permutation, preserved, seed_cpu
 from experiments.run import Run
-from experiments.settings import Data
 from experiments.transforms import Transform, evaluation_transform, stack, training_transform
 
 KEEP = 256 * 2**20
 """Bytes of evaluation images up to which they are transformed once and kept."""
 EVALUATED_AT_ONCE = 250
+START = "fork" if sys.platform == "linux" else None
+"""How loader workers start; None is Python's default. Forked ones share an index of a million images and import
+nothing, whatever started the run itself; elsewhere they are sent all they need."""
 NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 
 Sample = tuple[int, int]
 """(epoch, index of the image in its collection)."""
+
+
+class Failure(NamedTuple):
+    """What went wrong in a loader worker: torch would send the exception, but lose its message on the way."""
+
+    reason: str
+    """One line."""
+    trace: str
 
 
 class Batch(NamedTuple):
@@ -41,9 +57,11 @@ class Batch(NamedTuple):
     """Which these are."""
     broken: list[str] = []  # noqa: RUF012 - a NamedTuple's default, never changed
     """Images that could not be read, and why. In training another takes the place of each; in evaluation none does."""
+    failure: Failure | None = None
+    """Why there is no batch."""
 
 
-class Transformed(Dataset):
+class Collection(Dataset):
     """Some of a collection's images, transformed. What is random about a sample depends on (seed, epoch, sample)."""
 
     def __init__(
@@ -55,21 +73,22 @@ class Transformed(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch:
+    def __getitem__(self, keys: Sequence[tuple[int, int]]) -> Batch:
         """A batch of (epoch, position) pairs."""
         pixels, labels, samples, broken = [], [], [], []
-        with preserved():
-            for epoch, position in keys:
-                sample = epoch, int(self.indices[position])
-                image, index = self._readable(position, broken)
-                if image is None:
-                    continue
-                seed_cpu(derive(Purpose.SAMPLE, self.seed, *sample))
-                pixels.append(self.transform(image))
-                labels.append(self.images.labels[index])
-                samples.append(sample)
-        images = stack(pixels) if pixels else NO_IMAGES
-        return Batch(images, torch.tensor(np.array(labels, dtype=np.int64)), samples, broken)
+        try:
+            with preserved():
+                for epoch, position in keys:
+                    sample = epoch, int(self.indices[position])
+                    image, index = self._readable(position, broken)
+                    if image is None:
+                        continue
+                    pixels.append(_transformed(image, self.transform, self.seed, sample, self.images.name(index)))
+                    labels.append(self.images.labels[index])
+                    samples.append(sample)
+            return _batch(pixels, labels, samples, broken)
+        except Exception as error:
+            return _failed(error)
 
     def _readable(self, position: int, broken: list[str]) -> tuple:
         """The image at a position and its index; of a broken one the next that can be read, if it is to be replaced."""
@@ -82,115 +101,213 @@ class Transformed(Dataset):
         return None, None
 
 
-class Batches:
-    """What a DataLoader asks a dataset for, a list of (epoch, position) a batch."""
+class Streamed(IterableDataset):
+    """This process's part of a stream, transformed, in batches of `size`, but for each loader worker's last. Its
+    samples are counted by each loader worker for itself."""
 
-    def __init__(self, epoch: int, positions: Sequence[Tensor] | Tensor) -> None:
-        self.epoch, self.positions = epoch, positions
+    def __init__(
+        self, stream: Stream, transform: Transform, seed: int, size: int, processes: Processes, *, shuffle: bool
+    ) -> None:
+        self.stream, self.transform, self.seed, self.size, self.shuffle = stream, transform, seed, size, shuffle
+        self.rank, self.world = processes.rank, processes.world
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        """The next epoch: loader workers, which live longer than one, look at it when they begin."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        try:
+            loader = get_worker_info()
+            worker, workers = (loader.id, loader.num_workers) if loader else (0, 1)
+            part = {"rank": self.rank, "world": self.world, "worker": worker, "workers": workers}
+            epoch, first, shares = int(self.epoch), self.rank * workers + worker, self.world * workers
+            order = derive(Purpose.ORDER, self.seed, epoch) >> 1  # of 63 bits, and every seed's own
+            images = self.stream.images(order, shuffle=self.shuffle, **part)
+            counted = ((epoch, number) for number in itertools.count(first, shares))
+            while batch := self._next(images, counted):
+                yield batch
+        except Exception as error:
+            yield _failed(error)
+
+    def _next(self, images: Iterator[tuple[Image.Image, int]], counted: Iterator[Sample]) -> Batch | None:
+        """The next batch; None after the last."""
+        pixels, labels, samples, broken = [], [], [], []
+        with preserved():
+            for sample in itertools.islice(counted, self.size):
+                try:
+                    image, label = next(images)
+                except StopIteration:
+                    break
+                except BrokenImageError as error:  # the next() after it goes on
+                    broken.append(str(error))
+                    continue
+                pixels.append(_transformed(image, self.transform, self.seed, sample, f"number {sample[1]} of a stream"))
+                labels.append(label)
+                samples.append(sample)
+        return _batch(pixels, labels, samples, broken) if pixels or broken else None
+
+
+def _transformed(image: Image.Image, transform: Transform, seed: int, sample: Sample, name: str) -> Tensor:
+    seed_cpu(derive(Purpose.SAMPLE, seed, *sample))
+    try:
+        return transform(image)
+    except Exception as error:
+        size = f"{image.width} x {image.height} px"
+        raise DataError(f"cannot transform the image {name}, {size}: {_reason(error)}") from error
+
+
+def _batch(pixels: list[Tensor], labels: list[int], samples: list[Sample], broken: list[str]) -> Batch:
+    images = stack(pixels) if pixels else NO_IMAGES
+    return Batch(images, torch.tensor(np.array(labels, dtype=np.int64)), samples, broken)
+
+
+def _failed(error: Exception) -> Batch:
+    return Batch(NO_IMAGES, torch.empty(0, dtype=torch.int64), [], [], Failure(_reason(error), traceback.format_exc()))
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, (SettingsError, DataError)) else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+class Requests(Sampler):
+    """What the loader workers are to fetch next: for each batch its (epoch, position) pairs."""
+
+    def __init__(self) -> None:
+        self.epoch, self.batches = 0, ()
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self.positions:
+        for batch in self.batches:
             yield [(self.epoch, position) for position in batch.tolist()]
 
 
-class Streamed(IterableDataset):
-    """This process's part of a stream, transformed. Its samples are counted by each loader worker for itself."""
+class Reader:
+    """How a process gets at the batches of a part of the data: through loader workers, which live as long as the run,
+    and past what can't be read.
+
+    `broken` is where it notes the images that it passes over; None if it must not.
+    """
 
     def __init__(
-        self, stream: Stream, transform: Transform, seed: int, epoch: int | None, processes: Processes
+        self, part: Collection | Streamed, processes: Processes, workers: int, broken: set[str] | None = None
     ) -> None:
-        self.stream, self.transform, self.seed, self.epoch = stream, transform, seed, epoch
-        self.rank, self.world = processes.rank, processes.world
+        self.part, self.broken = part, broken
+        self.requests = None if isinstance(part, Streamed) else Requests()
+        self.loader = DataLoader(
+            part,
+            batch_size=None,  # the part makes them
+            sampler=self.requests,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            multiprocessing_context=START if workers else None,
+            worker_init_fn=_begin_worker,
+            pin_memory=processes.device.type == "cuda",
+            generator=torch.Generator(),  # nothing reads it; without it, torch draws from the global one
+        )
 
-    def __iter__(self) -> Iterator[tuple[Tensor, int, Sample] | str]:
-        """(image, label, sample), or of an image that can't be read which it is and why."""
-        loader = get_worker_info()
-        worker, workers = (loader.id, loader.num_workers) if loader else (0, 1)
-        shares, epoch = self.world * workers, self.epoch or 0
-        part = {"rank": self.rank, "world": self.world, "worker": worker, "workers": workers}
-        order = derive(Purpose.ORDER, self.seed, epoch) >> 1  # of 63 bits, and every seed's own
-        images = self.stream.images(order, shuffle=self.epoch is not None, **part)
-        for count in itertools.count():
-            sample = epoch, (count * shares) + self.rank * workers + worker
-            try:
-                image, label = next(images)
-            except StopIteration:
-                return
-            except BrokenImageError as error:  # the next() after it goes on
-                yield str(error)
-                continue
-            with preserved():
-                seed_cpu(derive(Purpose.SAMPLE, self.seed, *sample))
-                pixels = self.transform(image)
-            yield pixels, label, sample
+    def read(self, epoch: int, batches: Iterable[Tensor] = ()) -> Iterator[Batch]:
+        """The batches at these positions in the collection; of a stream, all of an epoch's.
 
-
-class Reader:
-    """How a process gets at batches: through its loader workers, and past what can't be read."""
-
-    def __init__(self, processes: Processes, workers: int, seed: int = 0, *, skip_broken: bool = False) -> None:
-        self.processes, self.workers, self.seed, self.skip_broken = processes, workers, seed, skip_broken
-        self.broken: set[str] = set()
-
-    def read(self, dataset: Transformed, batches: Batches) -> Iterator[Batch]:
-        return self._checked(DataLoader(dataset, batch_sampler=batches, collate_fn=lambda batch: batch, **self._how()))
-
-    def stream(self, stream: Stream, transform: Transform, size: int, epoch: int | None) -> Iterator[Batch]:
-        """Batches of `size`, but for each loader worker's last; not shuffled, for evaluation, if `epoch` is None."""
-        dataset = Streamed(stream, transform, self.seed, epoch, self.processes)
-        return self._checked(DataLoader(dataset, batch_size=size, collate_fn=_collate, **self._how()))
-
-    def _how(self) -> dict:
-        return {
-            "num_workers": self.workers,
-            "pin_memory": self.processes.device.type == "cuda",
-            "worker_init_fn": _leave_signals,
-            "generator": torch.Generator(),  # nothing reads it; without it, torch draws from the global one
-        }
-
-    def _checked(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        for batch in batches:
-            if batch.broken and not self.skip_broken:
+        Raises:
+            DataError: for an image that can't be read, unless it may be passed over; for one that can't be transformed;
+                if a loader worker dies.
+        """
+        if self.requests is None:
+            self.part.epoch.fill_(epoch)
+        else:
+            self.requests.epoch, self.requests.batches = epoch, batches
+        for batch in self._fetched():
+            if batch.failure:
+                failed = DataError(batch.failure.reason)
+                failed.add_note(batch.failure.trace)
+                raise failed
+            if batch.broken and self.broken is None:
                 raise DataError(f"{batch.broken[0]}; mend or remove it, or pass over such images with data.broken=skip")
-            self.broken.update(batch.broken)
+            if batch.broken:
+                self.broken.update(batch.broken)
             if len(batch.images):
                 yield batch
+
+    def _fetched(self) -> Iterator[Batch]:
+        batches = iter(self.loader)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises in the middle of whatever goes on
+        while True:
+            try:
+                yield next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                raise DataError(
+                    f"a loader worker died, as when memory runs out: {error}; take fewer of them with workers=..."
+                ) from error
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _begin_worker(_: int) -> None:
+    """A loader worker leaves to its run what a terminal or a cluster tells the whole group of processes. It ends when
+    the run does, whatever ends that: of a process that was killed, workers would otherwise hold the lock."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    run = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (run.join(), os._exit(1)), daemon=True).start()
+
+
+def end_workers() -> None:
+    """End this process's loader workers, whatever they are at: nothing in them is worth waiting for, and they ignore
+    the signal by which Python would end them when it exits."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+        worker.join()
 
 
 class Evaluation:
     """Images to evaluate on: a stream, or those of a collection at `indices` (all if None)."""
 
     def __init__(
-        self, images: Images | Stream, indices: np.ndarray | None, transform: Transform, reader: Reader
+        self,
+        images: Images | Stream,
+        indices: np.ndarray | None,
+        transform: Transform,
+        processes: Processes,
+        workers: int,
+        broken: set[str] | None = None,
     ) -> None:
-        self.reader, self.transform = reader, transform
-        self.stream = None if hasattr(images, "labels") else images
-        if self.stream is None:
+        self.processes, self.streamed = processes, not hasattr(images, "labels")
+        if self.streamed:
+            self.images, part = (
+                images.length,
+                Streamed(images, transform, 0, EVALUATED_AT_ONCE, processes, shuffle=False),
+            )
+        else:
             indices = np.arange(len(images.labels)) if indices is None else indices
-            self.dataset = Transformed(images, indices, transform, reader.seed)
-        self._kept: list[Batch] | None = None
+            self.images, part = len(indices), Collection(images, indices, transform, 0)
+        self.reader: Reader | None = Reader(part, processes, workers, broken)
+        self._kept: list[Batch] = []
 
     def __len__(self) -> int:
-        return self.stream.length if self.stream else len(self.dataset)
+        return self.images
 
     def batches(self) -> Iterator[Batch]:
         """This process's share of the images: over all processes, each image once."""
-        if self._kept is not None:
+        if self.reader is None:
             return iter(self._kept)
-        if self.stream:
-            return self.reader.stream(self.stream, self.transform, EVALUATED_AT_ONCE, None)
-        mine = torch.arange(len(self))[self.reader.processes.rank :: self.reader.processes.world]
-        return self._keep(self.reader.read(self.dataset, Batches(0, mine.split(EVALUATED_AT_ONCE))))
+        mine = torch.arange(0 if self.streamed else len(self))[self.processes.rank :: self.processes.world]
+        batches = self.reader.read(0, mine.split(EVALUATED_AT_ONCE))
+        return batches if self.streamed else self._keep(batches)
 
     def _keep(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Pass batches on, and keep them for the next time if all of them together are small."""
+        """Pass batches on, and keep them for the next time if all of them together are small: then no loader worker is
+        needed again."""
         kept: list[Batch] | None = []
         for batch in batches:
             yield batch
             if kept is not None:
                 kept.append(batch)
                 kept = kept if sum(one.images.nbytes for one in kept) <= KEEP else None
-        self._kept = kept
+        if kept is not None:
+            self._kept, self.reader = kept, None
 
 
 class Loader:
@@ -206,21 +323,27 @@ class Loader:
         train, test = load_images(replace(run.data, val=run.data.train) if run.data.holdout else run.data)
         self.num_classes = train.classes
         self.streamed = not hasattr(train, "labels")
-        workers = loader_workers(run.workers, in_memory=isinstance(train, ArrayImages))
+        self.broken: set[str] = set()
+        """The images that could not be read so far, and why."""
         skip = run.data.broken == "skip"
-        self.reader = Reader(processes, workers, run.seed, skip_broken=skip)
-        self.transform = training_transform(run.recipe, run.resolution)
+        reading = (
+            processes,
+            loader_workers(run.workers, in_memory=isinstance(train, ArrayImages)),
+            self.broken if skip else None,
+        )
+        transform = training_transform(run.recipe, run.resolution)
         prepare = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
         self.evaluated_on = "holdout" if run.data.holdout else "test"
         if self.streamed:
-            self.training, self.training_images = train, train.length
-            self.evaluation = Evaluation(test, None, prepare, self.reader)
+            part = Streamed(train, transform, run.seed, run.split.device_batch, processes, shuffle=True)
+            self.training_images, held_out = train.length, None
         else:
-            chosen, held_out = split(train.labels, run.data)
-            self.training = Transformed(train, chosen, self.transform, run.seed, replace_broken=skip)
+            chosen, held_out = partition(train, run.data)
+            part = Collection(train, chosen, transform, run.seed, replace_broken=skip)
             self.training_images = len(chosen)
-            evaluated = (train, held_out) if run.data.holdout else (test, None)
-            self.evaluation = Evaluation(*evaluated, prepare, self.reader)
+        self.training = Reader(part, *reading)
+        evaluated = (train, held_out) if run.data.holdout else (test, None)
+        self.evaluation = Evaluation(*evaluated, prepare, *reading)
         self.steps_per_epoch = self.training_images // run.recipe.batch_size
         if not self.steps_per_epoch:
             raise SettingsError(
@@ -228,22 +351,17 @@ class Loader:
                 "take a smaller batch or more data"
             )
 
-    @property
-    def broken(self) -> set[str]:
-        """The images that could not be read so far, and why."""
-        return self.reader.broken
-
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """This process's batches of training epoch `epoch` from step `first` on, as many a step as it accumulates, in
         an order of the epoch's own; what does not fill a step is dropped. A step has the same images on any number of
         processes. Of a stream `first` must be 0."""
         run = self.run
         if self.streamed:
-            return self._full(self.reader.stream(self.training, self.transform, run.split.device_batch, epoch))
-        order = permutation(len(self.training), Purpose.ORDER, run.seed, epoch)
+            return self._full(self.training.read(epoch))
+        order = permutation(self.training_images, Purpose.ORDER, run.seed, epoch)
         steps = order[: self.steps_per_epoch * run.recipe.batch_size].view(self.steps_per_epoch, run.split.passes, -1)
         mine = steps[first:, self.processes.rank :: run.split.processes].flatten(0, 1)
-        return self.reader.read(self.training, Batches(epoch, mine))
+        return self.training.read(epoch, mine)
 
     def _full(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """A stream's batches, of which each loader worker's last is short, as full ones, as many as an epoch has. Where
@@ -266,37 +384,9 @@ class Loader:
             )
 
 
-def _collate(samples: list[tuple[Tensor, int, Sample] | str]) -> Batch:
-    broken = [one for one in samples if isinstance(one, str)]
-    whole = [one for one in samples if not isinstance(one, str)]
-    if not whole:
-        return Batch(NO_IMAGES, torch.empty(0, dtype=torch.int64), [], broken)
-    pixels, labels, keys = zip(*whole, strict=True)
-    return Batch(stack(pixels), torch.tensor(labels), [*keys], broken)
-
-
-def _leave_signals(*_: object) -> None:
-    """A loader worker leaves to its run what a terminal or a cluster tells the whole group of processes."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-
-
 def loader_workers(asked: int | None, *, in_memory: bool) -> int:
     """As many loader workers as were asked for; else none for images in memory, and for files a core each."""
     if asked is not None:
         return asked
     here = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
     return 0 if in_memory else max(1, cores() // here)
-
-
-def split(labels: np.ndarray, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """(training, held-out) indices: both class-balanced, disjoint, and the same for every run of the same settings."""
-    chosen, held_out = [], []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        members = members[permutation(len(members), Purpose.SPLIT, int(label)).numpy()]
-        cut = round(len(members) * data.holdout)
-        held_out.append(members[:cut])
-        rest = members[cut:]
-        chosen.append(rest[: max(1, round(len(rest) * data.subset))])
-    return np.sort(np.concatenate(chosen)), np.sort(np.concatenate(held_out))

@@ -24,6 +24,9 @@ DONE, FAILED, IMPOSSIBLE, LOCKED, INTERRUPTED = 0, 1, 2, 75, 130
 class SettingsError(ValueError):
     """A setting that no run can have. The message is one line: what is wrong, where, what to do."""
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
+
 
 def is_first() -> bool:
     """Whether this process is, of those that train a run together, the one that writes and speaks."""
@@ -32,6 +35,9 @@ def is_first() -> bool:
 
 class DataError(RuntimeError):
     """An image that can't be read, or a stream that ends too soon. The message is one line and names it."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBaseException, YAMLError, OSError)

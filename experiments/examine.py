@@ -14,12 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.data import EVALUATED_AT_ONCE, Evaluation, Reader, loader_workers, split
+from experiments.data import EVALUATED_AT_ONCE, Evaluation, end_workers, loader_workers
 from experiments.devices import autocast, device_name, pick_device, set_precision
 from experiments.errors import SettingsError
 from experiments.evaluation import evaluate
 from experiments.images import ArrayImages, Images, Stream, load_images
 from experiments.initial import Init
+from experiments.partition import partition
 from experiments.processes import Processes, joined
 from experiments.settings import Data, Recipe
 from experiments.subject import Preparation, find_subject
@@ -44,8 +45,9 @@ def examine(init: Init, data: Data, config: DictConfig, switches: Mapping[str, A
             raise SettingsError(f"{init.source} tells {subject.classes} classes apart, and {data.name} has {classes}")
         transform = evaluation_transform(preparation.resolution, preparation.interpolation, preparation.crop_pct)
         workers = loader_workers(config.workers, in_memory=isinstance(images, ArrayImages))
-        reader = Reader(processes, workers, skip_broken=data.broken == "skip")
-        evaluation = Evaluation(images, indices, transform, reader)
+        broken: set[str] = set()
+        passed_over = broken if data.broken == "skip" else None
+        evaluation = Evaluation(images, indices, transform, processes, workers, passed_over)
         network = subject.network.to(processes.device, memory_format=torch.channels_last)
         finish = Finish(Recipe(), 0, processes.device, preparation.mean, preparation.std)
 
@@ -54,7 +56,10 @@ def examine(init: Init, data: Data, config: DictConfig, switches: Mapping[str, A
 
         confusion = torch.zeros(classes, classes, dtype=torch.int64)
         started = time.perf_counter()
-        found = evaluate(network, evaluation.batches(), finish, processes, precision, confusion)
+        try:
+            found = evaluate(network, evaluation.batches(), finish, processes, precision, confusion)
+        finally:
+            end_workers()
         seconds = time.perf_counter() - started
         confusion = processes.total(confusion)
         return {
@@ -67,7 +72,7 @@ def examine(init: Init, data: Data, config: DictConfig, switches: Mapping[str, A
             "device": device_name(processes.device),
             "processes": processes.world,
             **found,
-            "broken_images": len(processes.union(reader.broken)),
+            "broken_images": len(processes.union(broken)),
             "images_per_second": found["images"] / seconds,
             "network_images_per_second": _throughput(network, preparation, len(evaluation), processes, precision),
             "per_class": _per_class(confusion),
@@ -79,7 +84,7 @@ def _images(data: Data) -> tuple[Images | Stream, np.ndarray | None]:
     """What to evaluate on, and which of it (None: all). The other part of the data need not be there."""
     part = data.train if data.holdout else data.val
     train, test = load_images(replace(data, train=part, val=part))
-    return (train, split(train.labels, data)[1]) if data.holdout else (test, None)
+    return (train, partition(train, data).held_out) if data.holdout else (test, None)
 
 
 def _throughput(

@@ -1,26 +1,26 @@
-"""Where images come from: two parts of a dataset, training and evaluation, whatever reads them."""
+"""Images: what a part of a dataset is, whatever reads it, and how an image file becomes RGB pixels."""
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import os
+import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from experiments.errors import SettingsError
+from experiments.errors import SettingsError, printable
 from experiments.settings import READERS, Data
 from roadmap.designs import did_you_mean
 
 SAMPLE = Path(__file__).parent / "fashion_mnist" / "sample.npz"
-TORCHVISION = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
 
 
 class Images(Protocol):
@@ -29,6 +29,11 @@ class Images(Protocol):
     labels: np.ndarray
     """(N,) int64."""
     classes: int
+    class_names: tuple[str, ...] | None
+    """Of each label; None if it has none."""
+    fingerprint: str
+    """The form in which it is stored and a digest of which image is where: a run may go on, in the middle of an epoch,
+    with images of the same fingerprint alone."""
 
     def image(self, index: int) -> Image.Image:
         """In RGB, whole.
@@ -42,6 +47,15 @@ class Images(Protocol):
         """Its path, or what else a person finds it by."""
         ...
 
+    def keys(self) -> list[bytes]:
+        """What each image is known by in whatever form the dataset is stored: b"CLASS/FILE", or its number in a
+        dataset of one form.
+
+        Raises:
+            SettingsError: if there is no such thing.
+        """
+        ...
+
 
 class Stream(Protocol):
     """Labelled images that come in an order of their own, once an epoch."""
@@ -49,6 +63,8 @@ class Stream(Protocol):
     length: int
     """Images in the whole part."""
     classes: int
+    fingerprint: str
+    """As of `Images`."""
 
     def images(
         self, epoch: int, *, shuffle: bool, rank: int, world: int, worker: int, workers: int
@@ -70,28 +86,64 @@ class BrokenImageError(Exception):
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)  # both, so that it can be pickled: loader workers send it
-        self.name, self.reason = name, " ".join(reason.split())
+        self.name, self.reason = printable(name), printable(" ".join(reason.split()))
 
     def __str__(self) -> str:
         return f"cannot read the image {self.name}: {self.reason}"
 
 
+EIGHT_BITS = frozenset(["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"])
+"""Pillow's modes that it converts to RGB itself."""
+SIXTEEN_BITS = frozenset(["I;16", "I;16L", "I;16B", "I;16N"])
+SIXTEEN_BITS_AS_32 = frozenset(["PNG", "PPM"])
+"""Formats of which Pillow opens images of 16 bits in mode I, of 32."""
+
+
 def decode(file: str | IO[bytes], name: str) -> Image.Image:
-    """The whole image in RGB.
+    """The whole image in RGB; of an animation, the first frame. `name` is for errors.
+
+    As in timm, a palette or transparency is what Pillow's convert("RGB") makes of it. 16 bits are scaled to 8.
 
     Raises:
-        BrokenImageError: if it isn't one, or is truncated.
+        BrokenImageError: if it isn't one, is truncated, or its pixels have no known range.
     """
     try:
-        with Image.open(file) as image:
-            image.load()  # all of it; a truncated one raises
-            return image if image.mode == "RGB" else image.convert("RGB")
+        if isinstance(file, str):
+            with open(file, "rb", opener=_open_regular) as opened:
+                return _decoded(opened)
+        return _decoded(file)
     except UnidentifiedImageError as error:  # whose own text names the file object, not the file
         raise BrokenImageError(name, "not an image, or of an unknown format") from error
     except MemoryError:
         raise
+    except OSError as error:
+        raise BrokenImageError(name, error.strerror or str(error) or type(error).__name__) from error
     except Exception as error:  # of damaged bytes, Pillow's decoders raise nearly anything
         raise BrokenImageError(name, str(error) or type(error).__name__) from error
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK)  # or opening a FIFO waits for ever for someone who writes
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError("not a regular file")
+    return descriptor
+
+
+def _decoded(file: IO[bytes]) -> Image.Image:
+    if not file.seek(0, os.SEEK_END):
+        raise ValueError("an empty file")
+    file.seek(0)
+    with Image.open(file) as image:
+        image.load()  # all of it; a truncated one raises
+        if image.mode == "RGB":
+            return image
+        if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in SIXTEEN_BITS_AS_32):
+            grey = (np.asarray(image).astype(np.uint32) + 128) // 257
+            return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+        if image.mode not in EIGHT_BITS:
+            raise ValueError(f"pixels of Pillow's mode {image.mode} have no known range; store them in 8 or 16 bits")
+        return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -100,6 +152,7 @@ class ArrayImages:
 
     pixels: np.ndarray
     labels: np.ndarray
+    class_names = None
 
     @cached_property
     def classes(self) -> int:
@@ -111,21 +164,21 @@ class ArrayImages:
     def name(self, index: int) -> str:
         return f"image {index}"
 
+    def keys(self) -> list[bytes]:
+        return [b"%d" % index for index in range(len(self.labels))]
 
-@dataclass(frozen=True)
-class FolderImages:
-    """Image files under `root`. Paths are bytes in one array: Python strings would be copied to every loader worker."""
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint("array", self.labels, [])
 
-    root: Path
-    paths: np.ndarray
-    labels: np.ndarray
-    classes: int
 
-    def image(self, index: int) -> Image.Image:
-        return decode(self.name(index), self.name(index))
-
-    def name(self, index: int) -> str:
-        return os.path.join(self.root, os.fsdecode(self.paths[index]))
+def fingerprint(form: str, *facts: np.ndarray | Sequence[bytes]) -> str:
+    """`form` and a digest of facts, in their order."""
+    digest = hashlib.blake2b(digest_size=8)
+    for fact in facts:
+        whole = fact.tobytes() if isinstance(fact, np.ndarray) else b"\0".join(fact)
+        digest.update(b"%d\0" % len(whole) + whole)
+    return f"{form} {digest.hexdigest()}"
 
 
 def load_images(data: Data) -> tuple[Images, Images] | tuple[Stream, Stream]:
@@ -146,7 +199,9 @@ def check_folders(data: Data) -> None:
     Raises:
         SettingsError: if not, as `load_images` would.
     """
-    _, classes = _class_folders_of_parts(Path(data.path).expanduser(), data.train, data.val)
+    from experiments.readers.folder import find_parts
+
+    _, classes = find_parts(data)
     _check_classes(data, len(classes))
 
 
@@ -160,123 +215,31 @@ def _check_classes(data: Data, classes: int) -> None:
 
 @lru_cache(maxsize=1)  # a run asks for its data more than once; 1.3 million files are listed in seconds
 def _load(reader: str, name: str, path: str | None, train: str, val: str, num_classes: int | None) -> tuple:
-    if reader == "sample":
-        return load_sample()
-    if path is None:
+    if reader not in READERS:
+        raise SettingsError(
+            f"data.reader must be one of {', '.join(READERS)}, not {reader!r}{did_you_mean(reader, READERS)}"
+        )
+    if reader != "sample" and path is None:
         raise SettingsError(f"data.path is not set: with data.reader={reader} it says where the data are")
-    if reader == "torchvision":
-        return _torchvision(name, Path(path).expanduser())
-    if reader == "folder":
-        return _folder(Path(path).expanduser(), train, val)
-    if reader == "tar":
-        from experiments.timm_readers import tar
-
-        return tar(Path(path).expanduser(), train, val)
-    if reader == "hfds":
-        needs("datasets", reader)
-        from experiments.timm_readers import hfds
-
-        return hfds(path, train, val)
-    if reader in ("wds", "hfids"):
-        needs("webdataset" if reader == "wds" else "datasets", reader)
-        from experiments import streams
-
-        return tuple(getattr(streams, reader)(path, part, num_classes) for part in (train, val))
-    raise SettingsError(
-        f"data.reader must be one of {', '.join(READERS)}, not {reader!r}{did_you_mean(reader, READERS)}"
-    )
+    for module in NEEDS.get(reader, ()):
+        if find_spec(module) is None:
+            raise SettingsError(f"data.reader={reader} needs {module}: pip install 'convnext-roadmap[readers]'")
+    data = Data(name=name, reader=reader, path=path, train=train, val=val, num_classes=num_classes)
+    return import_module(f"experiments.readers.{reader}").load(data)
 
 
-def needs(module: str, reader: str) -> None:
-    if find_spec(module) is None:
-        raise SettingsError(f"data.reader={reader} needs {module}: pip install 'convnext-roadmap[readers]'")
+NEEDS = {"wds": ("webdataset",), "hfds": ("datasets",), "hfids": ("datasets",)}
+"""Libraries that readers need besides those that are installed anyway."""
 
 
 @cache
 def load_sample() -> tuple[ArrayImages, ArrayImages]:
+    """The sample of Fashion-MNIST that the package brings."""
     with np.load(SAMPLE, allow_pickle=False) as arrays:
         return tuple(
             ArrayImages(arrays[f"{part}_images"], arrays[f"{part}_labels"].astype(np.int64))
             for part in ("train", "test")
         )
-
-
-def _torchvision(name: str, path: Path) -> tuple[ArrayImages, ArrayImages]:
-    from torchvision import datasets
-
-    if name not in TORCHVISION:
-        raise SettingsError(f"data.reader=torchvision has {', '.join(TORCHVISION)}; not data.name={name!r}")
-    dataset = getattr(datasets, TORCHVISION[name])
-    parts = []
-    for train in (True, False):
-        try:
-            part = _or_downloaded(dataset, path, train)
-        except (OSError, RuntimeError) as error:
-            if name == "fashion_mnist":
-                todo = f"unpack its four files into {path / 'FashionMNIST' / 'raw'}"
-            else:
-                todo = f"put {dataset.filename} into {path}"
-            reason = " ".join(str(error).split())
-            raise SettingsError(
-                f"{TORCHVISION[name]} is not in {path} and could not be downloaded ({reason}); {todo}"
-            ) from error
-        parts.append(ArrayImages(np.asarray(part.data), np.asarray(part.targets, np.int64)))
-    return tuple(parts)
-
-
-def _or_downloaded(dataset: type, path: Path, train: bool) -> Any:
-    try:
-        return dataset(path, train=train)
-    except RuntimeError:  # not there, or damaged
-        path.mkdir(parents=True, exist_ok=True)
-        with _alone(path / ".download"):  # the runs of a study start side by side
-            return dataset(path, train=train, download=True)
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _folder(path: Path, train: str, val: str) -> tuple[FolderImages, FolderImages]:
-    """`path/train/<class>/**/*.jpg` and the same of `val`: order and labels are those of torchvision's ImageFolder."""
-    from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
-    roots, classes = _class_folders_of_parts(path, train, val)
-    index = {name: label for label, name in enumerate(classes)}
-    parts = []
-    for root in roots:
-        samples = make_dataset(root, index, IMG_EXTENSIONS, allow_empty=True)
-        labels = np.fromiter((label for _, label in samples), np.int64, len(samples))
-        counts = np.bincount(labels, minlength=len(index))
-        if not counts.all():
-            empty = root / classes[int(counts.argmin())]
-            raise SettingsError(f"the class folder {empty} has no images ({', '.join(IMG_EXTENSIONS)})")
-        inside = len(os.path.join(root, ""))
-        paths = np.array([os.fsencode(name[inside:]) for name, _ in samples])
-        parts.append(FolderImages(root, paths, labels, len(index)))
-    return tuple(parts)
-
-
-def _class_folders_of_parts(path: Path, train: str, val: str) -> tuple[list[Path], list[str]]:
-    """The folders of the two parts, and their class folders' names."""
-    if not path.is_dir():
-        raise SettingsError(f"data.path={path} is not a folder")
-    roots = [path / train, path / val]
-    classes = [_class_folders(root, key) for root, key in zip(roots, ("train", "val"), strict=True)]
-    same_classes(*classes, *map(str, roots))
-    return roots, classes[0]
-
-
-def _class_folders(root: Path, key: str) -> list[str]:
-    if not root.is_dir():
-        raise SettingsError(f"there is no folder {root}: data.{key} names the one with a folder for each class")
-    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-    if not names:
-        raise SettingsError(f"{root} has no class folders: images must be at {root / 'CLASS' / 'IMAGE.jpg'}")
-    return names
 
 
 def same_classes(train: Sequence[str], val: Sequence[str], where_train: str, where_val: str) -> None:

@@ -25,7 +25,7 @@ from rich.text import Text
 from experiments.errors import DONE, INTERRUPTED, LOCKED, is_first
 from experiments.locks import lock_file, locked
 from experiments.machine import Machine, gpu_lock
-from experiments.record import is_done, read_summary
+from experiments.record import is_done, is_training, read_summary
 from experiments.run import Run
 from experiments.slurm import in_queue
 from experiments.split import MEETING
@@ -106,8 +106,7 @@ class Floor:
         try:
             with live if self.console.is_terminal else nullcontext():
                 while self.waiting or self.running:
-                    while self.waiting and (place := self.free_place()) is not None:
-                        self.start(self.waiting.popleft(), place)
+                    self.start_some()
                     for team in [team for team in self.running.values() if team.is_over()]:
                         self.end(team)
                     wait([process.sentinel for team in self.running.values() for process in team.processes], POLL)
@@ -115,6 +114,15 @@ class Floor:
             self.stop()
             self.console.print(f"interrupted; the same command goes on:\n  {command()}", soft_wrap=True)
             raise
+
+    def start_some(self) -> None:
+        """As many runs as there are free places; those that another process trains go on waiting."""
+        for run in [*self.waiting]:
+            if (place := self.free_place()) is None:
+                return
+            if not is_training(run):
+                self.waiting.remove(run)
+                self.start(run, place)
 
     def free_place(self) -> tuple[str, ...] | None:
         """The GPUs of a place where nothing runs, not even what another launcher started; () on a CPU."""
@@ -140,9 +148,8 @@ class Floor:
         run = team.run
         del self.running[run.identity]
         self.free.append(team.gpus)
-        if team.code == LOCKED:  # another launcher trains it: see later what became of it
+        if team.code == LOCKED or is_training(run):  # by another launcher; or it outlives what it was forked from
             self.waiting.append(run)
-            time.sleep(POLL)
             return
         self.over[run.identity] = team.code
         if not self.console.is_terminal:

@@ -124,7 +124,7 @@ def train(
             optimizer.zero_grad()
             loss = 0.0
             for part in range(run.split.accumulation):
-                images, labels, samples, _ = next(batches)
+                images, labels, samples, *_ = next(batches)
                 images, labels = finish(images, samples), labels.to(device, non_blocking=True)
                 own = step * run.split.passes + part * processes.world + processes.rank
                 seed_all(derive(Purpose.STEP, run.seed, own))

@@ -26,7 +26,6 @@ class Purpose(IntEnum):
     SAMPLE = 2
     ERASING = 3
     STEP = 4
-    SPLIT = 5
 
 
 def derive(purpose: Purpose, *key: int) -> int:

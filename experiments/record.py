@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from experiments.locks import lock_file
+from experiments.locks import lock_file, locked
 from experiments.recorded import BrokenRecordError, Row, summary_of
 from experiments.run import Run
 from roadmap.files import write
@@ -58,6 +58,14 @@ def _own_summary(run: Known) -> Row:
     """What the record says of this very run; nothing if there is none, or it is broken or another run's."""
     summary = read_summary(run.directory) or {}
     return summary if summary.get("identity") == run.identity else {}
+
+
+def is_training(run: Known) -> bool:
+    """Whether a process holds the run's lock."""
+    if not run.directory.exists():
+        return False
+    with locked(run.directory / "lock", patience=0) as free:
+        return not free
 
 
 def mark(run: Run, status: str, reason: str | None = None, **facts: Any) -> None:

@@ -106,11 +106,10 @@ class Run:
         """What decides the result. A setting at its default does not count: one that is added later, off at first,
         leaves the identity of earlier runs as it was."""
         decisive = _plain(self)
-        for name, defaults in {"design": Design(), "recipe": Recipe(), "data": Data()}.items():
+        for name, defaults in {"design": Design(), "recipe": Recipe()}.items():
             unset = _plain_value(asdict(defaults))
             decisive[name] = {key: value for key, value in decisive[name].items() if value != unset[key]}
-        for name in ("reader", "path", "broken", "train_images", "val_images"):  # how they come here, or are counted
-            decisive["data"].pop(name, None)
+        decisive["data"] = _dataset(self.data)
         del decisive["recipe"]["name"]  # what it says counts
         if self.model != "design":  # of a timm model, the recipe's stochastic depth alone counts
             decisive["design"] = {"drop_path": self.design.drop_path}
@@ -127,6 +126,21 @@ class Run:
         if self.model != "design" or self.design.norm == "batch":
             counts["normalised_together"] = at_once * (self.split.processes if self.sync_batch_norm else 1)
         return {name: count for name, count in counts.items() if count != self.recipe.batch_size}
+
+
+def _dataset(data: Data) -> dict[str, Any]:
+    """What of the data decides the result: which dataset, and which of its images; not how it is stored or read.
+    analysis/context.py groups records by the same."""
+    unset = asdict(Data())
+    chosen = {key: getattr(data, key) for key in ("name", "version", "subset", "holdout")}
+    parts = {key: part for key in ("train", "val") if (part := _part(getattr(data, key))) != unset[key]}
+    return {key: value for key, value in chosen.items() if value != unset[key]} | parts
+
+
+def _part(name: str) -> str:
+    """A part's name without how many images it is said to have; val, too, where Hugging Face says validation."""
+    name = name.partition("|")[0]
+    return "val" if name == "validation" else name
 
 
 def to_run(config: DictConfig, overrides: Sequence[str] = (), processes: int | None = None) -> Run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, fields, make_dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,10 +11,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from experiments.errors import SettingsError
+from experiments.listing import dataset_version, folder_name
 from roadmap.designs import Design
 
-READERS = ("sample", "torchvision", "folder", "tar", "hfds", "wds", "hfids")
-"""What reads images: the package itself, torchvision, a folder of class folders, or one of timm's readers."""
+READERS = ("sample", "torchvision", "folder", "imagenette", "tiny_imagenet", "tar", "hfds", "wds", "hfids")
+"""What reads images: a module each of experiments/readers/."""
 IN_MEMORY = ("sample", "torchvision")
 """Those of READERS that hold all images in memory, and need no loader workers."""
 STREAMS = ("wds", "hfids")
@@ -70,7 +70,7 @@ class Data:
     """What a network is trained on and evaluated on."""
 
     name: str = MISSING
-    """What the dataset is called, in reports and in a run's identity: two datasets have two names."""
+    """What the dataset is called, in reports and in a run's identity, however it is stored."""
     reader: str = MISSING
     """What reads it: one of READERS."""
     path: str | None = None
@@ -86,6 +86,8 @@ class Data:
     """The part of the training images to train on, class-balanced."""
     holdout: float = 0.0
     """The part of the training images to evaluate on instead of the test images, class-balanced."""
+    version: str | None = None
+    """Which of several datasets of one name. Of one that is called after its folder, a digest of what lies there."""
     broken: str = "stop"
     """What to do about an image that can't be read: stop, or skip."""
 
@@ -178,19 +180,13 @@ def register() -> None:
     ConfigStore.instance().store(name="evaluation_schema", node=EvaluationConfig)
 
 
-def folder_name(path: str) -> str:
-    """`flowers-3f9a1c` for .../flowers: a dataset's name is in a run's identity, so two folders have two names."""
-    folder = Path(path).expanduser().absolute()
-    return f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:6]}"
-
-
 def folder_or_hub_name(path: str) -> str:
-    """The same for what is there; else the name that a dataset has on the hub."""
+    """A folder's own name; of what is not there, the name that a dataset has on the hub."""
     return folder_name(path) if Path(path).expanduser().exists() else path
 
 
-OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
-OmegaConf.register_new_resolver("folder_or_hub_name", folder_or_hub_name, replace=True)
+for resolver in (folder_name, folder_or_hub_name, dataset_version):
+    OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
 def fraction_of_run(text: str, key: str = "this") -> Fraction:

@@ -8,6 +8,7 @@ so 4 x 1 will do, in float32. The result is Pillow's, but for one value in some 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -64,18 +65,15 @@ def translate_x(image: Image.Image, part: float, *, fillcolor: Color, **_: objec
     return slide_rows(image, np.full(image.height, part * image.width), fillcolor)
 
 
-def _along_y(along_x: Operation) -> Operation:
-    def along_y(image: Image.Image, amount: float, **kwargs: object) -> Image.Image:
-        turned = along_x(image.transpose(Image.Transpose.TRANSPOSE), amount, **kwargs)
-        return turned.transpose(Image.Transpose.TRANSPOSE)
-
-    return along_y
+def along_y(along_x: Operation, image: Image.Image, amount: float, **kwargs: object) -> Image.Image:
+    turned = along_x(image.transpose(Image.Transpose.TRANSPOSE), amount, **kwargs)
+    return turned.transpose(Image.Transpose.TRANSPOSE)
 
 
 SHEARS: dict[str, Operation] = {
     "ShearX": shear_x,
-    "ShearY": _along_y(shear_x),
+    "ShearY": partial(along_y, shear_x),
     "TranslateXRel": translate_x,
-    "TranslateYRel": _along_y(translate_x),
+    "TranslateYRel": partial(along_y, translate_x),
 }
 """By timm's names, in place of its functions."""

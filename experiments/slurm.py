@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, SettingsError, is_first
 from experiments.locks import locked
-from experiments.record import Row, is_done, mark, read_summary, unmark
+from experiments.record import Row, is_done, is_training, mark, read_summary, unmark
 from experiments.run import Run
 from experiments.sources import changed_sources, training_sources
 from experiments.study import Member, Study, failure
@@ -134,7 +134,7 @@ def submit_study(study: Study, options: dict[str, Any], *, wait: bool, changed_s
             raise SettingsError(f"another launcher is submitting runs of {study.runs}; try again when it is through")
         todo = [run for run in study.todo if not is_done(run)]
         taken = in_queue(todo)
-        todo = [run for run in todo if run.identity not in taken and not _is_training(run)]
+        todo = [run for run in todo if run.identity not in taken and not is_training(run)]
         trained_here = len(study.todo) - len(taken) - len(todo)
         ids = []
         for first in range(0, len(todo), LARGEST_ARRAY):
@@ -241,14 +241,6 @@ def _executor(study: Study, name: str, options: dict[str, Any]) -> AutoExecutor:
         slurm_additional_parameters={"requeue": True} | options["additional_parameters"],
     )
     return executor
-
-
-def _is_training(run: Run) -> bool:
-    """Whether a process holds the run's lock."""
-    if not run.directory.exists():
-        return False
-    with locked(run.directory / "lock", patience=0) as free:
-        return not free
 
 
 def in_queue(runs: Iterable[Run]) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision import transforms
 
+from experiments.errors import DataError
 from experiments.randomness import Purpose, derive, preserved, seed_all, seed_cpu
 from experiments.settings import Recipe
 from experiments.shears import SHEARS
@@ -46,10 +48,10 @@ def training_transform(recipe: Recipe, resolution: int) -> Transform:
     )
     for op in [op for step in transform.transforms if isinstance(step, RandAugment) for op in step.ops]:
         if op.name.startswith("Posterize"):
-            op.aug_fn = admitting_no_bits(op.aug_fn)
+            op.aug_fn = partial(admitting_no_bits, op.aug_fn)  # not a closure: loader workers may be sent all of this
         elif op.name in SHEARS and recipe.interpolation == "bicubic" and not small:
             op.aug_fn = SHEARS[op.name]
-        op.aug_fn = on_pillow(op.aug_fn)
+        op.aug_fn = partial(on_pillow, op.aug_fn)
     return transform
 
 
@@ -90,6 +92,11 @@ class PaddedCrop:
         self.size, self.padding = size, padding
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        if min(image.size) + 2 * self.padding < self.size:
+            raise DataError(
+                f"at resolution={self.size} images are padded by {self.padding} px and cropped, not resized: they need "
+                f"{self.size - 2 * self.padding} px a side"
+            )
         left, top = (random.randint(0, side + 2 * self.padding - self.size) - self.padding for side in image.size)
         return image.crop((left, top, left + self.size, top + self.size))
 
@@ -142,22 +149,14 @@ def stack(images: Sequence[Tensor]) -> Tensor:
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
-def on_pillow(augment: Callable) -> Callable:
+def on_pillow(augment: Callable, image: Image.Image | Tensor, *args: object, **kwargs: object) -> Image.Image:
     """An operation of RandAugment on a tensor (3, H, W) or a PIL image, whichever it is by then."""
-
-    def augmented(image: Image.Image | Tensor, *args: object, **kwargs: object) -> Image.Image:
-        if isinstance(image, Tensor):
-            image = Image.fromarray(image.permute(1, 2, 0).numpy())
-        return augment(image, *args, **kwargs)
-
-    return augmented
+    if isinstance(image, Tensor):
+        image = Image.fromarray(image.permute(1, 2, 0).numpy())
+    return augment(image, *args, **kwargs)
 
 
-def admitting_no_bits(posterize: Callable) -> Callable:
+def admitting_no_bits(posterize: Callable, image: Image.Image, bits: int, **kwargs: object) -> Image.Image:
     """At magnitude 10, which the noise around 9 reaches, RandAugment posterizes to 0 bits: a black image. Pillow made
     one of it when the recipe was written and refuses since 12; this keeps the recipe's distribution."""
-
-    def posterized(image: Image.Image, bits: int, **kwargs: object) -> Image.Image:
-        return Image.new(image.mode, image.size) if bits <= 0 else posterize(image, bits, **kwargs)
-
-    return posterized
+    return Image.new(image.mode, image.size) if bits <= 0 else posterize(image, bits, **kwargs)

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from experiments.data import end_workers
 from experiments.devices import pick_device
 from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, DataError, SettingsError, is_first
 from experiments.loop import DivergedError, StoppedError, train
@@ -98,7 +99,10 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
             reporter.say(f"training {run.directory}")
             reporter.follow(run, record)
             with reporter.bar:
-                train(run, record, reporter, processes, stop.is_set)
+                try:
+                    train(run, record, reporter, processes, stop.is_set)
+                finally:
+                    end_workers()
     except BaseException as error:
         status, reason, code = _outcome(error)
         if world_size() > 1 and status == "failed":
@@ -112,7 +116,7 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
         try:
             record.finish(status, reason)
             reporter.say(f"{status}: {reason}")
-            if status == "failed" and code == FAILED:
+            if status == "failed" and (code == FAILED or hasattr(error, "__notes__")):  # a note: a loader worker's
                 reporter.log(traceback.format_exc())
         except OSError as full:  # the disk, say: then the terminal is all that is left to tell it to
             print(f"error: {reason}; and it could not be recorded: {in_words(full)}", file=sys.stderr)
@@ -141,7 +145,8 @@ def _open(run: Run) -> tuple[Record | None, int | None]:
 
 
 class StopFlag:
-    """Set by Ctrl-C, SIGTERM and SIGUSR2, which clusters send before they end a job. The run stops at its next step."""
+    """Set by Ctrl-C, SIGTERM and SIGUSR2, which clusters send before they end a job. The run stops at its next step; at
+    a second Ctrl-C at once, without a checkpoint."""
 
     def __init__(self) -> None:
         self._received: int | None = None
@@ -150,6 +155,8 @@ class StopFlag:
         }
 
     def _handle(self, number: int, frame: object) -> None:
+        if number == self._received == signal.SIGINT:
+            raise KeyboardInterrupt
         self._received = number
 
     def is_set(self) -> bool:
@@ -167,6 +174,8 @@ def _outcome(error: BaseException) -> tuple[str, str, int]:
     """(status, one-line reason, exit code) of a run that ended with an exception."""
     if isinstance(error, StoppedError):
         return "unfinished", str(error), INTERRUPTED
+    if isinstance(error, KeyboardInterrupt):
+        return "unfinished", "interrupted; the same command goes on from the last checkpoint", INTERRUPTED
     if isinstance(error, DivergedError):
         return "diverged", str(error), FAILED
     if isinstance(error, (SettingsError, DataError)):

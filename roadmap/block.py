@@ -1,13 +1,11 @@
-"""The residual block, from ResNet's bottleneck to ConvNeXt's (Figure 4 of the paper), and its layers."""
+"""The residual block, from ResNet's bottleneck to ConvNeXt's (Figure 4 of the paper)."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from roadmap.depthwise import DepthwiseConv
 from roadmap.designs import BlockShape, Design
+from roadmap.layers import DepthwiseConv, DropPath, LayerNorm2d, LayerScale, PointwiseConv, PointwiseLinear
 
 
 class Block(nn.Module):
@@ -87,63 +85,3 @@ def norm2d(design: Design, channels: int) -> nn.Module:
 
 def activation(design: Design) -> nn.Module:
     return nn.GELU() if design.activation == "gelu" else nn.ReLU(inplace=True)
-
-
-# In channels-last memory, which `build` chooses, the permutations below are views: they cost nothing.
-
-
-class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of (N, C, H, W)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class PointwiseLinear(nn.Linear):
-    """A 1x1 conv of (N, C, H, W) as a linear layer over its channels; its weight is (c_out, c_in)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class PointwiseConv(nn.Conv2d):
-    """A 1x1 conv of (N, C, H, W); on maps of a few pixels a matrix product, which is equal and up to twice as fast."""
-
-    few_pixels = 16
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-2] * x.shape[-1] > self.few_pixels:
-            return super().forward(x)
-        sampled = x[..., :: self.stride[0], :: self.stride[1]]
-        product = functional.linear(sampled.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
-        return product.permute(0, 3, 1, 2)
-
-
-class LayerScale(nn.Module):
-    """A learned factor a channel on (N, C, H, W), small at first (Touvron et al., 2021)."""
-
-    def __init__(self, channels: int, init: float) -> None:
-        super().__init__()
-        self.init = init
-        self.gamma = nn.Parameter(torch.full((channels,), init))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma.view(-1, 1, 1)
-
-
-class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., 2016): in training, zeroes a sample's branch with probability p, else divides by
-    1 - p."""
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        keep = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(1 - self.p).div_(1 - self.p)
-        return x * keep
-
-    def extra_repr(self) -> str:
-        return f"p={self.p:.3f}"

@@ -23,8 +23,20 @@ class Network(nn.Sequential):
         self.add_module("stages", stages(design))
         self.add_module("head", head(design, num_classes))
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the map that each stage ends with."""
+        return tuple([*shapes][-1].c_out for _, shapes in groupby(self.design.blocks(), key=lambda shape: shape.stage))
+
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) images to the maps of the four stages: (N, channels[i], H / 2**(i + 2), W / 2**(i + 2))."""
+        maps = [self.stem(x)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return maps[1:]
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """The layer that a parameter belongs to by its name, for layer-wise learning-rate decay; timm's interface.

@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from roadmap.block import LayerScale
 from roadmap.designs import Design, did_you_mean
+from roadmap.layers import LayerScale
 from roadmap.network import Network
 from roadmap.steps import design
 

@@ -4,6 +4,7 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch starts: tests run side by side
 
+import gc
 import json
 import signal
 import subprocess
@@ -12,17 +13,35 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache, partial
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra
+import numpy as np
 import pytest
+from forked import SERVER, Forked
 from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
 
 from experiments.run import Run, to_run
 from experiments.settings import register
 from experiments.train import main
 from roadmap.steps import CONF
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Of `-n auto`: one more than there are cores, for tests of clusters, browsers and W&B wait for those."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: spare the garbage collector half a million objects, a third of a second each time.
+
+    Holm's correction in statsmodels collects garbage whenever it is called.
+    """
+    gc.freeze()
 
 
 class Outcome(NamedTuple):
@@ -55,6 +74,51 @@ def run_of() -> Callable[..., Run]:
             return to_run(hydra.compose("config", list(overrides)))
 
     return compose
+
+
+CLASSES, IMAGES = 3, {"train": 16, "val": 8}  # of the photographs: classes, and images of each in each split
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of JPEGs, `train/CLASS/*` and `val/CLASS/*`: 3 classes with 16 and 8 images each. Only to be read.
+
+    Links to real photographs where `ROADMAP_PHOTOGRAPHS` names a folder of that layout, otherwise noise on gradients
+    (64 x 64) whose direction is their class.
+    """
+    folder = tmp_path_factory.mktemp("photographs")
+    source = os.environ.get("ROADMAP_PHOTOGRAPHS")
+    for split, images in IMAGES.items():
+        if source:
+            for label in sorted(path for path in Path(source, split).iterdir() if path.is_dir())[:CLASSES]:
+                (folder / split / label.name).mkdir(parents=True)
+                for image in sorted(label.iterdir())[:images]:
+                    (folder / split / label.name / image.name).symlink_to(image.resolve())
+        else:
+            _draw(folder / split, images)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same layout, of images that are too small to be cropped at 32 px."""
+    folder = tmp_path_factory.mktemp("small_images")
+    for part in IMAGES:
+        for label in "abc":
+            (folder / part / label).mkdir(parents=True)
+            for number in range(8):
+                Image.new("RGB", (16, 16)).save(folder / part / label / f"{number}.png")
+    return folder
+
+
+def _draw(folder: Path, images: int) -> None:
+    generator = np.random.default_rng(images)
+    down, across = np.mgrid[0:256:4, 0:256:4]
+    for label, gradient in {"across": across, "diagonal": (down + across) / 2, "down": down}.items():
+        (folder / label).mkdir(parents=True)
+        for i in range(images):
+            noisy = gradient[..., None] * generator.uniform(0.5, 1, 3) + generator.normal(0, 20, (64, 64, 3))
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / label / f"{i}.jpeg")
 
 
 @pytest.fixture
@@ -136,14 +200,40 @@ def launch(here: Path) -> Iterator[Callable[..., subprocess.Popen]]:
 
 
 @pytest.fixture(scope="session")
+def server() -> None:
+    """The server that processes are forked from, in a folder that is no test's."""
+    SERVER.set_forkserver_preload(["experiments.warm"])
+    ensure_running()
+
+
+@pytest.fixture
+def fork(server: None, here: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Forked]]:
+    """The same as `launch`, without the seconds that its imports take: see forked.py."""
+    started: list[Forked] = []
+    outputs = tmp_path_factory.mktemp("outputs")
+
+    def start(*arguments: str, **environment: str) -> Forked:
+        output = outputs / str(len(started))
+        started.append(Forked(arguments, here, os.environ | environment, output))
+        return started[-1]
+
+    yield start
+    for forked in started:
+        with suppress(ProcessLookupError):
+            os.killpg(forked.pid, signal.SIGKILL)
+        forked.wait()
+
+
+@pytest.fixture(scope="session")
 def wait_for() -> Callable[[Callable[[], Any]], Any]:
     """The first true value of a condition; fails if there is none within two minutes."""
 
     def wait(condition: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + 120
+        began = time.monotonic()
         while not (value := condition()):
-            assert time.monotonic() < deadline, "waited in vain"
-            time.sleep(0.02)
+            waited = time.monotonic() - began
+            assert waited < 120, "waited in vain"
+            time.sleep(0.02 + waited / 20)  # to ask often costs what is waited for its processor
         return value
 
     return wait

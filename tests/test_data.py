@@ -13,10 +13,11 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
-from experiments.data import Batch, Evaluation, Loader, split
+from experiments.data import Batch, Evaluation, Loader
 from experiments.errors import SettingsError
 from experiments.evaluation import evaluate
 from experiments.images import SAMPLE, ArrayImages, load_images
+from experiments.partition import partition
 from experiments.processes import Processes
 from experiments.run import Run
 from experiments.settings import Data
@@ -108,7 +109,7 @@ def test_split_is_balanced_and_disjoint(
     subset: float, holdout: float, trained: int, held_out: int, sample: dict[str, np.ndarray]
 ) -> None:
     labels = sample["train_labels"]
-    chosen, rest = split(labels, Data(subset=subset, holdout=holdout))
+    chosen, rest = partition(ArrayImages(sample["train_images"], labels), Data(subset=subset, holdout=holdout))
     assert np.bincount(labels[chosen], minlength=10).tolist() == [trained] * 10
     assert np.bincount(labels[rest], minlength=10).tolist() == [held_out] * 10
     assert len({*chosen, *rest}) == len(chosen) + len(rest)
@@ -116,14 +117,15 @@ def test_split_is_balanced_and_disjoint(
 
 def test_every_seed_trains_on_the_same_images(modern: Run) -> None:
     one, other = Loader(modern, ALONE), Loader(replace(modern, seed=1), ALONE)
-    np.testing.assert_array_equal(one.training.indices, other.training.indices)
-    np.testing.assert_array_equal(one.evaluation.dataset.indices, other.evaluation.dataset.indices)
-    assert not set(one.training.indices) & set(one.evaluation.dataset.indices)
+    np.testing.assert_array_equal(one.training.part.indices, other.training.part.indices)
+    np.testing.assert_array_equal(one.evaluation.reader.part.indices, other.evaluation.reader.part.indices)
+    assert not set(one.training.part.indices) & set(one.evaluation.reader.part.indices)
 
 
 def test_held_out_images_stay_out_of_every_subset(sample: dict[str, np.ndarray]) -> None:
-    _, all_of_it = split(sample["train_labels"], Data(subset=1.0, holdout=0.2))
-    _, of_subset = split(sample["train_labels"], Data(subset=0.1, holdout=0.2))
+    images = ArrayImages(sample["train_images"], sample["train_labels"])
+    _, all_of_it = partition(images, Data(subset=1.0, holdout=0.2))
+    _, of_subset = partition(images, Data(subset=0.1, holdout=0.2))
     np.testing.assert_array_equal(all_of_it, of_subset)
 
 
@@ -135,7 +137,7 @@ def test_evaluation_counts_every_image_once(size: int, modern: Run) -> None:
     pixels[np.arange(size), 10, np.arange(size) % 10] = 255
     labels = np.where(np.arange(size) % 3 == 0, np.arange(size) % 10, (np.arange(size) + 1) % 10)
     images = ArrayImages(pixels, labels)
-    loader.evaluation = Evaluation(images, None, evaluation_transform(32, "bicubic"), loader.reader)
+    loader.evaluation = Evaluation(images, None, evaluation_transform(32, "bicubic"), ALONE, 0)
 
     class Marked(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -175,8 +177,8 @@ def test_batches_depend_on_epoch_and_seed(modern: Run) -> None:
 
 
 def test_augmentation_of_an_image_changes_with_the_epoch(modern: Run) -> None:
-    training = Loader(modern, ALONE).training
-    first, again, later = (training.__getitems__([(e, 5)]).images for e in (0, 0, 1))
+    training = Loader(modern, ALONE).training.part
+    first, again, later = (training[[(e, 5)]].images for e in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
 
@@ -186,7 +188,7 @@ def test_drawing_batches_leaves_the_global_generators_alone(modern: Run) -> None
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
     before = state()
-    images, _, samples, _ = epoch(modern)[0]
+    images, _, samples, *_ = epoch(modern)[0]
     Finish(modern.recipe, 0, CPU)(images, samples)
     assert state() == before
 
@@ -205,7 +207,7 @@ def test_batch_of_more_than_there_is_is_refused(modern: Run) -> None:
 def test_images_are_what_was_stored(modern: Run, sample: dict[str, np.ndarray]) -> None:
     """In evaluation: grey as RGB, 28 pixels centred in 32, normalised as ImageNet is."""
     loader = Loader(modern, ALONE)
-    images, labels, samples, _ = next(loader.evaluation.batches())
+    images, labels, samples, *_ = next(loader.evaluation.batches())
     finished = Finish(modern.recipe, 0, CPU)(images)
     index = samples[3][1]
     framed = np.pad(sample["train_images"][index], 2).astype(np.float32) / 255

@@ -258,10 +258,10 @@ def test_handler_that_was_there_before_has_its_turn_once_the_run_is_saved(
 
 
 def test_loader_workers_leave_signals_to_the_run(
-    launch: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable
+    fork: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable
 ) -> None:
     """A cluster and a terminal signal the whole group of processes."""
-    process = launch(*tiny, "workers=2", "recipe.epochs=1000")
+    process = fork(*tiny, "workers=2", "recipe.epochs=1000")
     wait_for(lambda: [*here.glob("runs/*/epochs.jsonl")] and next(here.glob("runs/*/epochs.jsonl")).read_text())
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)

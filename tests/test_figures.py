@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -21,6 +19,8 @@ import analysis
 from analysis import figures, style
 from analysis.text import signed
 from roadmap.steps import references
+
+pytestmark = pytest.mark.xdist_group("figures")  # drawn once
 
 
 @pytest.fixture(scope="module")
@@ -135,16 +135,6 @@ def test_figures_are_the_same_bytes_twice_and_touch_no_global_state(ladder, draw
 def test_another_format_is_refused_in_a_line(drawn, tmp_path):
     with pytest.raises(ValueError, match=r"saved as \.png, \.svg or \.pdf"):
         style.save(drawn["ladder"], tmp_path / "ladder.jpg")
-
-
-def test_jupyter_shows_a_figure_without_pyplot():
-    code = (
-        "import sys, analysis\n"
-        "figure = analysis.ladder_figure(analysis.published_ladder())\n"
-        "assert figure._repr_png_().startswith(b'\\x89PNG')\n"
-        "assert 'matplotlib.pyplot' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_figures_need_no_caption(ladder, comparison):

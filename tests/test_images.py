@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import pickle
 import shutil
 import sys
@@ -22,7 +21,7 @@ from torchvision.datasets import ImageFolder
 from experiments import images as images_module
 from experiments.errors import SettingsError
 from experiments.images import BrokenImageError, Stream, decode, load_images
-from experiments.settings import Data, folder_name
+from experiments.settings import Data
 
 CLASSES = ("n10", "n9", "n9b")  # by name 10 stands before 9: in natural order it would not
 COUNTS = {"train": (7, 5, 8), "val": (2, 4, 3)}
@@ -172,6 +171,47 @@ def test_tar_files_are_the_same_dataset_as_the_folder(form: Callable[[Path], Non
         assert images.name(1).endswith("1.png")
 
 
+def test_tar_files_have_links_and_what_is_no_image(tmp_path: Path) -> None:
+    """Links are followed, each image is listed once, and members of other kinds are left out."""
+    for part in COUNTS:
+        with tarfile.open(tmp_path / f"{part}.tar", "w") as tar:
+
+            def add(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, target: str = "") -> None:
+                info = tarfile.TarInfo(name)
+                info.size, info.type, info.linkname = len(data), kind, target
+                tar.addfile(info, io.BytesIO(data))
+
+            add("a/link.png", kind=tarfile.SYMTYPE, target="../b/1.png")  # before what it links to
+            add("a", kind=tarfile.DIRTYPE)
+            add("a/0.png", encoded(9))
+            add("./a/0.png", encoded(7))  # once more: as tar unpacks it, the last counts
+            add("a/pipe.png", kind=tarfile.FIFOTYPE)
+            add("a/empty.png")
+            add("a/gone.png", kind=tarfile.SYMTYPE, target="nothing.png")
+            add("a/ring.png", kind=tarfile.SYMTYPE, target="ring.png")
+            add("b/1.png", encoded(8))
+            add("b/hard.png", kind=tarfile.LNKTYPE, target="b/1.png")
+            add("b/\udcff.png", encoded(6))
+    images, _ = load_images(Data("x", "tar", str(tmp_path)))
+    names = [
+        "a/0.png",
+        "a/empty.png",
+        "a/gone.png",
+        "a/link.png",
+        "a/ring.png",
+        "b/1.png",
+        "b/hard.png",
+        "b/\udcff.png",
+    ]
+    assert images.keys() == [name.encode("utf-8", "surrogateescape") for name in names]
+    assert images.labels.tolist() == [0] * 5 + [1] * 3
+    assert colours([images.image(index) for index in (0, 3, 5, 6, 7)]) == [7, 8, 8, 8, 6]
+    for index, reason in ((1, "empty"), (2, "a link to what is not in the tar"), (4, "a link to what is not")):
+        with pytest.raises(BrokenImageError, match=reason) as error:
+            images.image(index)
+        assert str(error.value).isprintable()
+
+
 def test_hugging_face_dataset_is_read_in_any_order(hub: Path) -> None:
     for part, images in zip(COUNTS, load_images(Data("x", "hfds", str(hub), val="validation")), strict=True):
         assert images.classes == 3
@@ -250,7 +290,7 @@ def test_order_of_a_stream_depends_on_the_epoch_alone(stream: tuple[Stream, Stre
 
 
 def test_order_of_shards_depends_on_the_epoch(stream: tuple[Stream, Stream], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.streams.BUFFER", 1)  # images of a shard come in their order
+    monkeypatch.setattr("experiments.readers.streaming.BUFFER", 1)  # images of a shard come in their order
     assert len({everything(stream[0], epoch, True, 1, 1)[0] for epoch in range(10)}) == 3
 
 
@@ -314,12 +354,78 @@ def test_image_that_is_gone_is_named(folder: Path) -> None:
         images.image(0)
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
-def test_every_image_becomes_rgb(mode: str) -> None:
+def saved(image: Image.Image, format: str, **options: object) -> io.BytesIO:
     file = io.BytesIO()
-    Image.new("RGB", (4, 4), "white").convert(mode).save(file, "TIFF")
-    image = decode(file, "x")
-    assert (image.mode, colours([image])) == ("RGB", [255])
+    image.save(file, format, **options)
+    return file
+
+
+def transparent_palette() -> io.BytesIO:
+    image = Image.new("P", (1, 1), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    return saved(image, "PNG", transparency=1)
+
+
+def sixteen_bits(value: int, dtype: str = "<u2") -> Image.Image:
+    return Image.fromarray(np.array([[value]], dtype))
+
+
+def animation() -> io.BytesIO:
+    frames = [Image.new("RGB", (1, 1), colour) for colour in ("red", "blue")]
+    return saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+IMAGES = {
+    "1": (lambda: saved(Image.new("1", (1, 1), 1), "PNG"), (255, 255, 255)),
+    "L": (lambda: saved(Image.new("L", (1, 1), 7), "PNG"), (7, 7, 7)),
+    "LA, transparent": (lambda: saved(Image.new("LA", (1, 1), (7, 0)), "PNG"), (7, 7, 7)),
+    "RGB": (lambda: saved(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG"), (1, 2, 3)),
+    "RGBA, transparent": (lambda: saved(Image.new("RGBA", (1, 1), (1, 2, 3, 0)), "PNG"), (1, 2, 3)),
+    "P, transparent": (transparent_palette, (10, 20, 30)),
+    "CMYK": (lambda: saved(Image.new("CMYK", (1, 1), (255, 0, 0, 0)), "TIFF"), (0, 255, 255)),
+    "YCbCr": (lambda: saved(Image.new("YCbCr", (1, 1), (76, 85, 255)), "TIFF"), (254, 0, 0)),
+    "LAB": (lambda: saved(Image.new("LAB", (1, 1), (0, 128, 128)), "TIFF"), (0, 0, 0)),
+    "16 bits, PNG": (lambda: saved(sixteen_bits(257 * 7 + 128), "PNG"), (7, 7, 7)),
+    "16 bits, PNG, rounded up": (lambda: saved(sixteen_bits(257 * 7 + 129), "PNG"), (8, 8, 8)),
+    "16 bits, TIFF": (lambda: saved(sixteen_bits(65535), "TIFF"), (255, 255, 255)),
+    "16 bits, big-endian TIFF": (lambda: saved(sixteen_bits(257 * 9, ">u2"), "TIFF"), (9, 9, 9)),
+    "16 bits, PGM": (lambda: io.BytesIO(b"P5 1 1 65535\n\x80\x80"), (128, 128, 128)),
+    "10 bits, PGM": (lambda: io.BytesIO(b"P5 1 1 1023\n\x03\xff"), (255, 255, 255)),
+    "GIF, first frame": (animation, (255, 0, 0)),
+}
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_every_image_becomes_rgb(kind: str) -> None:
+    make, pixel = IMAGES[kind]
+    image = decode(make(), "x")
+    assert image.mode == "RGB"
+    assert image.getpixel((0, 0)) == pytest.approx(pixel, abs=kind == "LAB")  # which goes through colour profiles
+
+
+@pytest.mark.parametrize("kind", [kind for kind in IMAGES if "bits" not in kind])
+def test_pixels_are_those_of_timm(kind: str, tmp_path: Path) -> None:
+    from timm.data import ImageDataset
+
+    for part in ("train", "val"):
+        (tmp_path / part / "a").mkdir(parents=True)
+        (tmp_path / part / "a" / "0.png").write_bytes(IMAGES[kind][0]().getvalue())  # whatever its format
+    truth, _ = ImageDataset(str(tmp_path / "train"))[0]
+    train, _ = load_images(Data("x", "folder", str(tmp_path)))
+    np.testing.assert_array_equal(np.asarray(train.image(0)), np.asarray(truth))
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_image_without_a_known_range_is_refused(mode: str) -> None:
+    with pytest.raises(BrokenImageError, match=f"image x: pixels of Pillow's mode {mode} have no known range"):
+        decode(saved(Image.new(mode, (1, 1), 70000), "TIFF"), "x")
+
+
+def test_every_mode_of_pillow_is_known_or_refused() -> None:
+    modes = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
+    assert modes == images_module.EIGHT_BITS
+    for mode in modes:
+        assert Image.new(mode, (1, 1)).convert("RGB").mode == "RGB"
 
 
 def test_stream_goes_on_after_a_broken_image(tmp_path: Path) -> None:
@@ -431,20 +537,13 @@ def test_reader_without_its_library_says_what_to_install(
     assert f"needs {module}: pip install 'convnext-roadmap[readers]'" in refused(Data("x", reader, str(tmp_path)))
 
 
-def test_folders_have_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert folder_name("/a/flowers") == folder_name("/a/flowers/") != folder_name("/b/flowers")
-    assert folder_name("/a/flowers").startswith("flowers-")
-    monkeypatch.chdir(tmp_path)
-    assert folder_name("flowers") == folder_name(os.path.join(tmp_path, "flowers"))
-
-
 @pytest.mark.parametrize("group", ["imagenet", "folder", "tar", "hfds", "wds", "hfids"])
 def test_data_of_ones_own_need_a_path(group: str, run_of: Callable) -> None:
     with pytest.raises(SettingsError, match=r"data\.path is not set"):
         run_of(f"data={group}")
     run = run_of(f"data={group}", "data.path=/data/flowers")
     expected = {"imagenet": "imagenet", "hfds": "/data/flowers", "hfids": "/data/flowers"}
-    assert run.data.name == expected.get(group, folder_name("/data/flowers"))
+    assert run.data.name == expected.get(group, "flowers")
 
 
 @pytest.mark.parametrize(

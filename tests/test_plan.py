@@ -14,10 +14,10 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import roadmap
-from experiments.data import split
 from experiments.devices import forget_activations
 from experiments.images import load_sample
 from experiments.models import make_network
+from experiments.partition import partition
 from experiments.plan.__main__ import main
 from experiments.plan.amounts import amounts
 from experiments.plan.footprint import footprint, kept_for_backward
@@ -319,7 +319,7 @@ def test_images_are_counted_as_a_run_would(here: Path) -> None:
     for parts in ({"holdout": 0.1}, {"subset": 0.013}, {"holdout": 0.02, "subset": 0.02}):
         stated = Data("sample", "sample", num_classes=10, train_images=10_000, val_images=10_000, **parts)
         train, test = load_sample()
-        chosen, held_out = split(train.labels, stated)
+        chosen, held_out = partition(train, stated)
         assert amounts(stated)[:2] == (len(chosen), len(held_out) or len(test.labels))
     for number, place in enumerate(["train/a", "train/a", "train/b", "val/a", "val/b", "train/b", "train/b"]):
         (here / place).mkdir(parents=True, exist_ok=True)
@@ -334,13 +334,6 @@ def test_known_datasets_have_as_many_images_as_they_state(run_of: Callable) -> N
     assert (data.train_images, data.val_images) == (len(train.labels), len(test.labels))
     data = run_of("data=imagenet", "data.path=x").data
     assert (data.train_images, data.val_images) == (TRAIN, VAL)
-
-
-def test_stated_images_leave_identities_as_they_were(run_of: Callable) -> None:
-    assert run_of("rung=gelu").name == "nano-gelu-seed0-b908115f"  # as README has it
-    assert run_of("data=cifar10").identity.startswith("126defd8")
-    rung = ("rung=separate_downsampling", *IMAGENET, "data.path=/x")
-    assert run_of(*rung).identity.startswith("dde28b3f")
 
 
 def test_images_that_nobody_knows_can_be_said(planned: Callable) -> None:

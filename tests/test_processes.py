@@ -1,18 +1,15 @@
 """Several processes train one run as one process would: two on this machine's CPU, over gloo."""
 
 import json
-import os
 import random
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked
 from PIL import Image
 
 from experiments.errors import SettingsError
@@ -24,33 +21,13 @@ LAYER_NORM = ("rung=separate_downsampling", "design.drop_path=0", "recipe.mixup=
 
 
 @pytest.fixture
-def together(here: Path) -> Iterator[Callable[..., list[subprocess.Popen]]]:
+def together(fork: Callable[..., Forked]) -> Callable[..., list[Forked]]:
     """`python -m experiments.train ...` in two processes, each told by its environment which of the two it is."""
-    started: list[subprocess.Popen] = []
 
-    def start(environment: Callable[[int], dict[str, str]], *overrides: str) -> list[subprocess.Popen]:
-        command = [sys.executable, "-m", "experiments.train", *overrides]
-        pair = [
-            subprocess.Popen(
-                command,
-                cwd=here,
-                env=os.environ | environment(rank),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
-            for rank in range(2)
-        ]
-        started.extend(pair)
-        return pair
+    def start(environment: Callable[[int], dict[str, str]], *overrides: str) -> list[Forked]:
+        return [fork(*overrides, **environment(rank)) for rank in range(2)]
 
-    yield start
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+    return start
 
 
 def free_port() -> int:
@@ -103,24 +80,25 @@ def assert_close(one: tuple, other: tuple) -> None:
     assert one[0]["identity"] == other[0]["identity"]
 
 
-@pytest.mark.parametrize("environment", [as_torchrun, as_srun])
 def test_two_processes_train_what_one_does(
-    environment: Callable, together: Callable, command: Callable, tiny: tuple[str, ...], here: Path
+    together: Callable, command: Callable, tiny: tuple[str, ...], here: Path
 ) -> None:
     """Half the batch each: the same losses, weights, averaged weights and accuracies. Accumulation too."""
     overrides = (*tiny, *LAYER_NORM)
     assert command(*overrides, "runs=one").code == 0
     assert command(*overrides, "runs=passes", "device_batch=5").code == 0
-    pair = together(environment(), *overrides, "runs=two")
-    said = [process.communicate(timeout=100)[0] for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], said
-    assert "done: top-1" in said[0]
-    assert said[1] == ""  # of two, one speaks
-    one, passes, two = (results(here / runs) for runs in ("one", "passes", "two"))
-    assert [(x[0]["processes"], x[0]["accumulation"]) for x in (one, passes, two)] == [(1, 1), (1, 4), (2, 1)]
-    assert two[0]["evaluation_images"] == 200
+    one, passes = (results(here / runs) for runs in ("one", "passes"))
+    assert [(x[0]["processes"], x[0]["accumulation"]) for x in (one, passes)] == [(1, 1), (1, 4)]
     assert_close(one, passes)
-    assert_close(one, two)
+    for runs, environment in {"torchrun": as_torchrun(), "srun": as_srun()}.items():
+        pair = together(environment, *overrides, f"runs={runs}")
+        said = [process.communicate(timeout=100)[0] for process in pair]
+        assert [process.returncode for process in pair] == [0, 0], said
+        assert "done: top-1" in said[0]
+        assert said[1] == ""  # of two, one speaks
+        two = results(here / runs)
+        assert [two[0][name] for name in ("processes", "accumulation", "evaluation_images")] == [2, 1, 200]
+        assert_close(one, two)
 
 
 def test_stopped_together_and_resumed_bit_identical(

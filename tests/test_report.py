@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from records import NANO, write_run, write_study
+from records import NANO, write_run
 from rich.console import Console
 from studies import write_everything, write_pair
 
@@ -28,6 +28,8 @@ from analysis.records import RecordsError, load
 from analysis.report import main
 from analysis.story import agreement_sentence, headline
 from analysis.tables import print_ladder
+
+pytestmark = pytest.mark.xdist_group("report")  # written once
 
 HOSTILE = '<script>alert(1)</script></style><img src="https://evil.example/x.png">|`$\\frac$ & 100 % _x_ #1 \u202e☃'
 
@@ -51,10 +53,13 @@ def only(folder: Path) -> analysis.Comparison:
 
 
 def test_analysis_imports_neither_torch_nor_experiments_nor_pyplot():
+    """Nor does a figure that Jupyter shows."""
     code = (
         "import pkgutil, importlib, sys, analysis\n"
         "for one in pkgutil.walk_packages(analysis.__path__, 'analysis.'): importlib.import_module(one.name)\n"
         "for name in analysis.EXPORTS: getattr(analysis, name)\n"
+        "figure = analysis.ladder_figure(analysis.published_ladder())\n"
+        "assert figure._repr_png_().startswith(b'\\x89PNG')\n"
         "bad = {'torch', 'experiments', 'timm', 'hydra', 'wandb', 'matplotlib.pyplot'} & set(sys.modules)\n"
         "assert 'analysis.figures.ladder' in sys.modules and not bad, bad"
     )
@@ -244,10 +249,12 @@ def test_pages_fetch_nothing_and_escape_what_records_say(tmp_path):
     assert r"\$\textbackslash{}frac\$ \& 100 \% \_x\_ \#1 \textbackslash{}u202e?" in latex
 
 
-def test_a_partial_study_says_what_is_missing(tmp_path):
+def test_a_partial_study_says_what_is_missing(tmp_path, capsys):
+    """In the page, whose path is the last line."""
     write_pair(tmp_path / "runs", gelu={0: 80.0, 1: 81.0})
     write_run(tmp_path / "runs", "gelu", seed=2, status="failed", summary={"reason": "out of\nmemory"})
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"Report: {tmp_path / 'out' / 'report.html'}"
     for name in ("report.html", "report.md"):
         text = (tmp_path / "out" / name).read_text().replace("\\", "")
         assert "no finished run of seed 2: gelu" in text
@@ -266,9 +273,8 @@ def test_unfinished_runs_by_the_thousand_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("rung", ["gelu", None])
-def test_report_of_no_finished_run_says_so_and_keeps_nothing_of_an_earlier_one(tmp_path, rung):
-    write_pair(tmp_path / "done")
-    assert main([str(tmp_path / "done"), "--out", str(tmp_path / "out")]) == 0
+def test_report_of_no_finished_run_says_so_and_keeps_nothing_of_an_earlier_one(out, tmp_path, rung):
+    shutil.copytree(out, tmp_path / "out")
     (tmp_path / "out" / "notes.txt").write_text("mine")
     write_run(tmp_path / "runs", rung, status="unfinished")
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
@@ -305,12 +311,6 @@ def test_terminal_table_fits(everything, columns):
     assert line.split()[:4] == ["fewer_norms", "3", f"{ladder.set_index('rung')['top1_mean']['fewer_norms']:.2f}", "±"]
     assert line.split()[-1] == "+0.14"
     assert (ladder.set_index("rung")["verdict"]["fewer_norms"] in line) == (columns == 120)
-
-
-def test_the_last_line_is_the_page(tmp_path, capsys):
-    write_study(tmp_path / "runs", rungs=["gelu", "kernel_7"])
-    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"Report: {tmp_path / 'out' / 'report.html'}"
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])

@@ -23,8 +23,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import roadmap
-from experiments.data import split
-from experiments.images import SAMPLE
+from experiments.images import SAMPLE, load_sample
+from experiments.partition import partition
 from experiments.record import LockedError, Record
 from experiments.run import Run
 from experiments.settings import Data
@@ -128,8 +128,7 @@ def test_holdout_takes_the_place_of_the_test_images(
     assert (summary["evaluated_on"], summary["evaluation_images"]) == ("holdout", 200)
     design = roadmap.Design(**config["design"])
     network = roadmap.build(design, 10) if model == "design" else timm.create_model("test_resnet", num_classes=10)
-    with np.load(SAMPLE) as arrays:
-        _, held_out = split(arrays["train_labels"], Data(**config["data"] | {"path": None}))
+    _, held_out = partition(load_sample()[0], Data(**config["data"]))
     expected = accuracy(network, directory / "weights.pt", "train", held_out)
     assert {name: summary[name] for name in expected} == pytest.approx(expected, abs=0.51)  # one image of 200
 

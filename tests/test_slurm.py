@@ -130,6 +130,20 @@ def test_study_is_an_array_that_is_submitted_once(
     assert (code, out) == (0, "2 runs: 2 done already\n")
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_study_of_folders_trains_what_can_be_and_ends_the_jobs_of_what_cannot(
+    workers: int, photographs: Path, small_images: Path, launch: Callable, tiny: tuple[str, ...], wait_for: Callable
+) -> None:
+    network = tiny[:2]
+    overrides = (*network, "recipe.epochs=1", "recipe.batch_size=8", "data=folder", f"workers={workers}", "device=cpu")
+    study = launch(*LAUNCH, *overrides, f"data.path={photographs},{small_images}", WAIT)
+    said, _ = study.communicate(timeout=200)
+    assert study.returncode == 1
+    assert "1 of 2 runs are done" in said
+    assert "padded by 4 px and cropped" in " ".join(said.split())
+    wait_for(lambda: not jobs_in_queue())
+
+
 def test_several_processes_train_a_run(
     command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
 ) -> None:

@@ -29,9 +29,9 @@ def times_trained(here: Path) -> list[int]:
 
 
 def test_study_started_again_trains_nothing(
-    launch: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
+    fork: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
 ) -> None:
-    first = launch("-m", *tiny, SEEDS)
+    first = fork("-m", *tiny, SEEDS)
     out, _ = first.communicate()
     assert first.returncode == 0, out
     assert "3 of 3 runs are done" in out
@@ -39,7 +39,7 @@ def test_study_started_again_trains_nothing(
     assert {summary["seed"] for summary in runs.values()} == {0, 1, 2}
     assert {summary["status"] for summary in runs.values()} == {"done"}
     before = weights(here)
-    again = launch("-m", *tiny, SEEDS)
+    again = fork("-m", *tiny, SEEDS)
     out, _ = again.communicate()
     assert again.returncode == 0
     assert "3 runs, 3 of them done already" in out
@@ -81,8 +81,8 @@ def test_run_that_diverges_takes_no_other_with_it_and_is_named(
     assert shlex.split(repeat) == ["python", "-m", "experiments.train", *arguments]
 
 
-def test_two_launchers_share_the_runs(launch: Callable, tiny: tuple[str, ...], here: Path) -> None:
-    processes = [launch("-m", *tiny, "recipe.epochs=4", "seed=0,1") for _ in range(2)]
+def test_two_launchers_share_the_runs(fork: Callable, tiny: tuple[str, ...], here: Path) -> None:
+    processes = [fork("-m", *tiny, "recipe.epochs=4", "seed=0,1") for _ in range(2)]
     outs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outs
     assert all("2 of 2 runs are done" in out for out in outs)

@@ -24,6 +24,8 @@ from wandb_server import Kept, Server
 import analysis
 from analysis import tracked
 
+pytestmark = pytest.mark.xdist_group("tracked")  # copied once
+
 MIRROR = Path(__file__).parents[1] / "experiments" / "mirror.py"
 IDS = {"done": "aaaaaaaa", "diverged": "bbbbbbbb", "resumed": "cccccccc"}
 
@@ -216,9 +218,3 @@ def test_offline_run_that_was_cut_off_is_kept_as_far_as_it_goes(copies: Copies, 
     (tmp_path / "run-cut.wandb").write_bytes(good.read_bytes()[:-100])
     runs = analysis.load(tmp_path)
     assert runs.runs["rung"].tolist() == ["gelu"]
-
-
-def test_wandb_is_imported_by_nothing_that_does_not_read_it() -> None:
-    modules = "sys, analysis.tracked, analysis.report, analysis.pages"
-    code = f"import {modules}; assert not {{'wandb', 'torch'}} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)

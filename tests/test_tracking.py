@@ -52,6 +52,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Server]]:
         servers.append(Server(ails))
         monkeypatch.setenv("WANDB_BASE_URL", servers[-1].url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "0.2")  # seconds; its own are 15
         return servers[-1]
 
     yield start
@@ -198,11 +199,18 @@ def free_port() -> int:
 
 @pytest.mark.parametrize("ails", ["refuses", "500", "hangs", "hangs later", "wrong key"])
 def test_wandb_that_is_down_changes_nothing(
-    ails: str, command: Callable, tiny: tuple[str, ...], serve: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
+    ails: str,
+    command: Callable,
+    tiny: tuple[str, ...],
+    serve: Callable,
+    here: Path,
+    wait_for: Callable,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The results are as without it, and what it was not sent is sent by what the log says, once it is up."""
-    serve(ails)
-    monkeypatch.setattr(tracking, "CONNECT", 10 if ails == "hangs later" else 1)
+    """The results are as without it, no process stays behind, and what it was not sent is sent by what the log says,
+    once it is up."""
+    down = serve(ails)
+    monkeypatch.setattr(tracking, "CONNECT", 10 if ails.startswith("hangs") else 1)  # so that it is asked at all
     monkeypatch.setattr(tracking, "PATIENCE", 6 if ails == "hangs later" else 20)
     if ails == "refuses":
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
@@ -215,6 +223,8 @@ def test_wandb_that_is_down_changes_nothing(
     assert all(torch.equal(weights[name], same[name]) for name in weights)
     said = log(here / "tracked")
     assert said.index("done: ") < said.index("wandb sync")
+    assert ("unanswered" in down.requests) == ails.startswith("hangs")
+    wait_for(lambda: not processes_in(here))
     server = serve()
     sync(here / "tracked")
     [kept] = server.runs.values()
@@ -235,28 +245,22 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("end", ["done", "killed"])
-def test_nothing_stays_behind(
-    end: str, launch: Callable, tiny: tuple[str, ...], serve: Callable, here: Path, wait_for: Callable
+def test_nothing_stays_behind_of_a_run_that_is_killed(
+    fork: Callable, tiny: tuple[str, ...], serve: Callable, here: Path, wait_for: Callable
 ) -> None:
-    """A run whose W&B hangs exits by itself, with its own code; and wandb's processes end, also if it was killed."""
-    server = serve("hangs" if end == "done" else "")
-    process = launch(*tiny, "logger=wandb", *(["recipe.epochs=10000"] if end == "killed" else []))
-    if end == "killed":
-        wait_for(lambda: [kept for kept in server.runs.values() if kept.history])
-        process.kill()
-        process.wait()
-        wait_for(lambda: [kept for kept in server.runs.values() if kept.exits == [1]])
-    else:
-        out, _ = process.communicate(timeout=60)
-        assert (process.returncode, server.requests[0]) == (0, "unanswered")
-        assert out.index("done: ") < out.index("W&B has not answered")
+    """wandb's processes see to the rest, and end."""
+    server = serve()
+    process = fork(*tiny, "logger=wandb", "recipe.epochs=10000")
+    wait_for(lambda: [kept for kept in server.runs.values() if kept.history])
+    process.kill()
+    process.wait()
+    wait_for(lambda: [kept for kept in server.runs.values() if kept.exits == [1]])
     wait_for(lambda: not processes_in(here))
 
 
-def test_first_process_alone_tells_wandb(launch: Callable, tiny: tuple[str, ...], serve: Callable, here: Path) -> None:
+def test_first_process_alone_tells_wandb(fork: Callable, tiny: tuple[str, ...], serve: Callable, here: Path) -> None:
     server, environment = serve(), as_torchrun()
-    pair = [launch(*tiny, "rung=gelu", *NARROW, "logger=wandb", **environment(rank)) for rank in range(2)]
+    pair = [fork(*tiny, "rung=gelu", *NARROW, "logger=wandb", **environment(rank)) for rank in range(2)]
     said = [process.communicate(timeout=100)[0] for process in pair]
     assert [process.returncode for process in pair] == [0, 0], said
     [(name, kept)] = server.runs.items()

@@ -266,7 +266,7 @@ def test_posterize_takes_any_number_of_bits(bits: int) -> None:
     """Of 0, which Pillow refuses, it makes black."""
     image = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB")
     expected = np.asarray(image) & (256 - 2 ** (8 - bits))
-    np.testing.assert_array_equal(np.asarray(admitting_no_bits(ImageOps.posterize)(image, bits)), expected)
+    np.testing.assert_array_equal(np.asarray(admitting_no_bits(ImageOps.posterize, image, bits)), expected)
 
 
 def test_rand_augment_never_fails(modern: Run) -> None:

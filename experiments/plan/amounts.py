@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from experiments.errors import SettingsError
 from experiments.images import check_folders, load_images
+from experiments.partition import partition
 from experiments.settings import UNSTATED, Data
 
-LOCAL = ("folder", "tar", "wds")
+LOCAL = ("folder", "tiny_imagenet", "tar", "wds")
 """The readers whose data are files here, or nowhere; what the others lack they get."""
 
 
@@ -48,17 +49,15 @@ def _check_place(data: Data) -> None:
 
 
 def _listed(data: Data) -> Amounts:
-    from experiments.data import split
-
     train, val = load_images(data)
     if not hasattr(train, "labels"):
         return Amounts(train.length, val.length, train.classes, None)
-    chosen, held_out = split(train.labels, data)
+    chosen, held_out = partition(train, data)
     return Amounts(len(chosen), len(held_out) if data.holdout else len(val.labels), train.classes, None)
 
 
 def _split(images: int, data: Data) -> tuple[int, int]:
-    """As many as `data.split` would choose and hold out if all classes had equally many."""
+    """As many as `partition` would choose and hold out if all classes had equally many."""
     classes = data.num_classes or 1
     members = images / classes
     held_out = round(members * data.holdout)

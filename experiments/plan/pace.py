@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from experiments.data import Batch, Batches, Reader, Transformed, loader_workers
+from experiments.data import Batch, Collection, Reader, loader_workers
 from experiments.devices import autocast, device_name, forget_activations, set_precision
 from experiments.evaluation import evaluate
 from experiments.images import ArrayImages
@@ -177,7 +177,7 @@ def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
     noise = _noise(at_once, classes)
     began = time.perf_counter()
     prepare = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
-    batch = Transformed(noise, np.arange(at_once), prepare, 0).__getitems__([(0, one) for one in range(at_once)])
+    batch = Collection(noise, np.arange(at_once), prepare, 0)[[(0, one) for one in range(at_once)]]
     prepared = time.perf_counter() - began
     evaluated = _median(lambda: evaluate(network, [batch], finish, processes, precision), 0.2 * seconds)
     training = trained / at_once + updated / (run.split.device_batch * run.split.accumulation)
@@ -187,9 +187,8 @@ def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
 def _batches(run: Run, at_once: int, classes: int, processes: Processes, loads: bool) -> Iterator[Batch]:
     """Batches without end: transformed one by one if the run's process `loads` them itself, else always the same."""
     transform = training_transform(run.recipe, run.resolution)
-    dataset = Transformed(_noise(at_once, classes), np.arange(at_once), transform, run.seed)
-    same = cycle([torch.arange(at_once)])
-    batches = Reader(processes, 0).read(dataset, Batches(0, same))
+    images = Collection(_noise(at_once, classes), np.arange(at_once), transform, run.seed)
+    batches = Reader(images, processes, 0).read(0, cycle([torch.arange(at_once)]))
     return batches if loads else cycle([next(batches)])
 
 

@@ -1,6 +1,6 @@
-"""Streams of images through timm's readers: webdataset's shards, and Hugging Face datasets as they arrive.
+"""webdataset's shards, streamed.
 
-timm's readers find the data: shards, splits, lengths, classes. Their iteration is for training alone: in evaluation
+timm's reader finds the data: shards, splits, lengths, classes. Its iteration is for training alone: in evaluation
 with several processes it stops each at the same number of images, which misses some and repeats others, and everywhere
 it drops what can't be decoded without a word. So which images a process and a worker see is decided here.
 """
@@ -12,22 +12,21 @@ import logging
 import os
 import random
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, islice
 from pathlib import Path
 from typing import Any
 
-import fsspec
+import numpy as np
 from PIL import Image
 
 from experiments.errors import SettingsError
-from experiments.images import BrokenImageError, decode
+from experiments.images import BrokenImageError, decode, fingerprint
 from experiments.randomness import Purpose, derive, permutation
-from experiments.timm_readers import IMAGE, LABEL, explained
+from experiments.readers import streaming
+from experiments.settings import Data
 
-BUFFER = 4096
-"""Images, still encoded, from which the next one is drawn in training."""
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
 
 
@@ -47,6 +46,11 @@ class Shards:
     def length(self) -> int:
         return sum(self.lengths)
 
+    @property
+    def fingerprint(self) -> str:
+        shards = [os.fsencode(os.path.basename(shard)) for shard in self.shards]
+        return fingerprint("wds", shards, np.array(self.lengths))
+
     def images(
         self, epoch: int, *, shuffle: bool, rank: int, world: int, worker: int, workers: int
     ) -> Iterator[tuple[Image.Image, int]]:
@@ -58,7 +62,7 @@ class Shards:
         samples = self._samples(order, share)
         if shuffle:
             seed = derive(Purpose.ORDER, epoch, rank, worker)
-            samples = webdataset.shuffle(BUFFER, rng=random.Random(seed))(samples)
+            samples = webdataset.shuffle(streaming.BUFFER, rng=random.Random(seed))(samples)
         return map(self._decoded, samples)  # unlike a generator's, its next() can be called again after an error
 
     def _samples(self, order: Sequence[int], share: range) -> Iterator[dict[str, Any]]:
@@ -89,10 +93,14 @@ class Shards:
         data = next((sample[key] for key in IMAGE_KEYS if key in sample), None)
         if data is None or "cls" not in sample:
             raise BrokenImageError(name, f"it needs a file .cls and one of .{', .'.join(IMAGE_KEYS)}")
-        return decode(io.BytesIO(data), name), _label(sample["cls"], self.classes, name)
+        return decode(io.BytesIO(data), name), streaming.label_of(sample["cls"], self.classes, name)
 
 
-def wds(path: str, split: str, num_classes: int | None) -> Shards:
+def load(data: Data) -> tuple[Shards, Shards]:
+    return tuple(shards_of(data.path, part, data.num_classes) for part in (data.train, data.val))
+
+
+def shards_of(path: str, split: str, num_classes: int | None) -> Shards:
     """`path` is a folder of shards; `split` names one in its _info.json, or shards, like part-{000..146}.tar."""
     from timm.data.readers.reader_wds import ReaderWds
     from webdataset.shardlists import expand_urls
@@ -137,103 +145,6 @@ def _count(shard: str) -> int:
     return sum(1 for _ in groupby(key for key in keys if key and not key.startswith("__")))
 
 
-@dataclass(frozen=True)
-class HubStream:
-    """A split of a Hugging Face dataset as it arrives.
-
-    Shares are those of datasets' own `split_dataset_by_node`: whole shards where their number is a multiple of the
-    number of shares, else every n-th image of all of them, which reads and throws away the rest.
-    """
-
-    path: str
-    split: str
-    dataset: Any
-    length: int
-    classes: int
-
-    def images(
-        self, epoch: int, *, shuffle: bool, rank: int, world: int, worker: int, workers: int
-    ) -> Iterator[tuple[Image.Image, int]]:
-        from datasets.distributed import split_dataset_by_node
-
-        shares = world * workers
-        dataset = self.dataset
-        if shuffle:
-            seed = derive(Purpose.ORDER, epoch)
-            # one file after the other: mixing several, datasets 5 sleeps 5 s at the end of each share of Parquet files
-            dataset = dataset.shuffle(seed=seed, buffer_size=BUFFER, max_buffer_input_shards=1)
-        dataset = split_dataset_by_node(dataset, rank=worker * world + rank, world_size=shares)
-
-        def rows() -> Iterator[
-            dict[str, list]
-        ]:  # unlike iter(), iter(1) doesn't split once more inside a loader worker
-            return dataset.iter(batch_size=1)
-
-        size = len(range(worker, self.length // world, workers))
-        return map(self._decoded, _exactly(size, rows) if shuffle else rows())
-
-    def _decoded(self, row: dict[str, list]) -> tuple[Image.Image, int]:
-        (image,), (label,) = row[IMAGE], row[LABEL]
-        name = (image or {}).get("path") or f"an image of {self.path}, split {self.split}"
-        try:
-            if not image["bytes"]:
-                with fsspec.open(image["path"], "rb") as file:
-                    return decode(file, name), _label(label, self.classes, name)
-        except (OSError, TypeError) as error:  # the file is gone; there is no image in this row
-            raise BrokenImageError(name, str(error)) from error
-        return decode(io.BytesIO(image["bytes"]), name), _label(label, self.classes, name)
-
-
-def hfids(path: str, split: str, num_classes: int | None) -> HubStream:
-    """`path` is a folder that Hugging Face datasets can load, or a name on its hub; `split` like train, or
-    train|1281167 where the dataset does not say how many images it has."""
-    import datasets
-    from timm.data.readers.reader_hfids import ReaderHfids
-
-    split, _, stated = split.partition("|")
-    with explained(path, split):
-        count = int(stated) if stated else None
-        try:
-            reader = ReaderHfids(path, split=split, num_samples=count)
-        except ValueError as error:
-            if "length is unknown" not in str(error):
-                raise
-            todo = f"state it, like {split}|1281167, or take data.reader=hfds"
-            raise SettingsError(f"{path} does not say how many images its split {split!r} has: {todo}") from error
-        dataset = reader.builder.as_streaming_dataset(split=split)
-        if dataset.features and (lacking := {IMAGE, LABEL} - {*dataset.features}):
-            raise SettingsError(
-                f"{path} has columns {', '.join(dataset.features)}, but no {' and '.join(sorted(lacking))}"
-            )
-        names = getattr((dataset.features or {}).get(LABEL), "names", None)
-        classes = len(names) if names else num_classes
-        if classes is None:
-            raise SettingsError(f"{path} does not say how many classes it has: set data.num_classes")
-        dataset = dataset.cast_column(IMAGE, datasets.Image(decode=False))
-    return HubStream(path, split, dataset, reader.num_samples, classes)
-
-
 def _part(whole: range, index: int, parts: int) -> range:
     """The index-th of equal parts; they differ by one at most."""
     return whole[len(whole) * index // parts : len(whole) * (index + 1) // parts]
-
-
-def _exactly(size: int, rows: Callable[[], Iterator]) -> Iterator:
-    """`size` rows: shares of whole shards may be longer, or shorter, which begin again."""
-    while size:
-        before = size
-        for row in islice(rows(), size):
-            yield row
-            size -= 1
-        if size == before:
-            raise SettingsError("a process or loader worker has no image to read: there are fewer than workers")
-
-
-def _label(value: Any, classes: int, name: str) -> int:
-    try:
-        label = int(value)
-    except (TypeError, ValueError):
-        label = -1
-    if not 0 <= label < classes:
-        raise SettingsError(f"the label of {name} is {value!r}: not a class from 0 to {classes - 1}")
-    return label

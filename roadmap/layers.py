@@ -1,0 +1,113 @@
+"""The layers of a network, each as fast as this device and memory layout allow, and plain when it is traced.
+
+In channels-last memory, which `build` chooses, the permutations are views: they cost nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, fx, nn
+from torch.autograd.function import FunctionCtx
+from torch.nn import functional
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+
+def is_traced(x: Tensor | fx.Proxy) -> bool:
+    """Whether `x` stands for images of any size on any device: what a layer does must then not depend on them."""
+    return isinstance(x, fx.Proxy) or torch.compiler.is_exporting()
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of (N, C, H, W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class PointwiseLinear(nn.Linear):
+    """A 1x1 conv of (N, C, H, W) as a linear layer over its channels; its weight is (c_out, c_in)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class PointwiseConv(nn.Conv2d):
+    """A 1x1 conv of (N, C, H, W); on maps of a few pixels a matrix product, which is equal and up to twice as fast."""
+
+    few_pixels = 16
+
+    def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x) or x.shape[-2] * x.shape[-1] > self.few_pixels:
+            return super().forward(x)
+        sampled = x[..., :: self.stride[0], :: self.stride[1]]
+        product = functional.linear(sampled.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)
+        return product.permute(0, 3, 1, 2)
+
+
+class LayerScale(nn.Module):
+    """A learned factor a channel on (N, C, H, W), small at first (Touvron et al., 2021)."""
+
+    def __init__(self, channels: int, init: float) -> None:
+        super().__init__()
+        self.init = init
+        self.gamma = nn.Parameter(torch.full((channels,), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma.view(-1, 1, 1)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al., 2016): in training, zeroes a sample's branch with probability p, else divides by
+    1 - p."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        keep = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(1 - self.p).div_(1 - self.p)
+        return x * keep
+
+    def extra_repr(self) -> str:
+        return f"p={self.p:.3f}"
+
+
+class DepthwiseConv(nn.Conv2d):
+    """A conv with a group a channel; where the gradient of its weight is slow, that is computed in strips."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if is_traced(x):
+            return super().forward(x)
+        slow = x.device.type == "cpu" and self.kernel_size[0] > 3 and self.stride[0] == 1
+        if slow and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
+            return DepthwiseInStrips.apply(x, self.weight, self.bias)
+        return super().forward(x)
+
+
+class DepthwiseInStrips(torch.autograd.Function):
+    """A depthwise conv of stride 1 that computes its weight's gradient in strips of three columns of the kernel.
+
+    For that gradient oneDNN, torch's library on CPUs, has fast code up to a width of three. Beyond, it computes a dense
+    conv's and keeps the diagonal: 4 to 15 times slower, and more than a tenth of a ConvNeXt's training step.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return functional.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        channels, _, k, _ = weight.shape
+        padded = functional.pad(x, [k // 2] * 4)
+        strips = []
+        for column in range(0, k, 3):
+            columns = min(3, k - column)
+            seen = padded[..., column : column + grad.shape[-1] + columns - 1]  # by these columns of the kernel
+            strips.append(conv2d_weight(seen, (channels, 1, k, columns), grad, groups=channels))
+        grad_x = conv2d_input(x.shape, weight, grad, padding=k // 2, groups=channels)
+        return grad_x, torch.cat(strips, dim=3), grad.sum((0, 2, 3)) if ctx.has_bias else None

@@ -1,0 +1,234 @@
+"""Whole runs on image files: every reader, with and without loader workers, and what becomes of a run, its lock and its
+processes when reading fails. What each reader reads is held against other libraries in test_images.py."""
+
+import fcntl
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import containers
+import pytest
+import torch
+from torch import Tensor
+
+from experiments import data as data_module
+from experiments.data import Batch, Loader, end_workers
+from experiments.processes import Processes
+
+READERS = ("folder", "tar", "hfds", "wds", "hfids")
+RUN = ("design.width=8", "design.depths=[1,1,1,1]", "recipe.epochs=2", "recipe.batch_size=8", "threads=1", "device=cpu")
+
+
+@pytest.fixture(scope="module")
+def contained(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """{reader: the photographs in its container}."""
+    datasets = pytest.importorskip("datasets")
+    pytest.importorskip("webdataset")
+    paths = {"folder": photographs} | {reader: tmp_path_factory.mktemp(reader) for reader in ("tar", "wds", "hfds")}
+    containers.as_tar(photographs, paths["tar"])
+    containers.as_shards(photographs, paths["wds"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        containers.as_hub(photographs, paths["hfds"])
+        yield paths | {"hfids": paths["hfds"]}
+
+
+def on(reader: str, path: Path, workers: int) -> tuple[str, ...]:
+    return (*RUN, f"data={reader}", f"data.path={path}", f"workers={workers}")
+
+
+def val_loss(runs: Path) -> float:
+    [summary] = (json.loads(path.read_text()) for path in runs.glob("*/summary.json"))
+    assert summary["status"] == "done"
+    return summary["val_loss"]
+
+
+def assert_over(runs: Path) -> None:
+    """No process is left of a run, and nobody holds its lock."""
+    assert multiprocessing.active_children() == []
+    for path in runs.glob("*/lock"):
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_reader_trains_with_any_number_of_loader_workers(
+    reader: str, contained: dict[str, Path], command: Callable, here: Path
+) -> None:
+    """The numbers do not depend on the container, nor, unless it is a stream, on the workers."""
+    losses = {}
+    for workers in (0, 1, 2):
+        trained = command(*on(reader, contained[reader], workers), f"runs={workers}")
+        assert trained.code == 0, trained.out
+        losses[workers] = val_loss(here / f"{workers}")
+        assert_over(here / f"{workers}")
+    if reader not in ("wds", "hfids"):
+        assert command(*on("folder", contained["folder"], 0), "runs=folder").code == 0
+        assert {*losses.values()} == {val_loss(here / "folder")}
+
+
+def explode(*_: object) -> Tensor:
+    raise ZeroDivisionError("a transform of one's own\nhas a mistake")
+
+
+def die(*_: object) -> Tensor:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_exception_in_a_transform_ends_the_run_in_a_line_that_names_it(
+    reader: str, workers: int, contained: dict, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.data.training_transform", lambda *_: explode)
+    trained = command(*on(reader, contained[reader], workers))
+    assert trained.code == 2
+    line = trained.out.splitlines()[-1]
+    assert line.startswith("failed: cannot transform the image ")
+    assert line.endswith("ZeroDivisionError: a transform of one's own has a mistake")
+    [log] = here.glob("runs/*/log.txt")
+    assert "in explode" in log.read_text()  # the trace is for whoever wrote the transform
+    assert_over(here / "runs")
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_worker_that_is_killed_ends_the_run(
+    reader: str, contained: dict, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.data.training_transform", lambda *_: die)
+    looks = torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(looks, "__defaults__", (0.1,))  # seconds between two looks at the workers, for 5
+    trained = command(*on(reader, contained[reader], 1))
+    assert trained.code == 2
+    assert "failed: a loader worker died, as when memory runs out" in trained.out
+    assert_over(here / "runs")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("label", "said"), [(lambda label: label + 1, "b'3'"), (lambda label: "two", "b'two'")])
+def test_wrong_label_ends_the_run_in_a_line_that_names_it(
+    workers: int, label: Callable, said: str, photographs: Path, command: Callable, here: Path
+) -> None:
+    pytest.importorskip("webdataset")
+    (here / "shards").mkdir()
+    containers.as_shards(photographs, here / "shards", label)
+    trained = command(*on("wds", here / "shards", workers))
+    assert trained.code == 2
+    assert f"{here / 'shards'}" in trained.out
+    assert f"is {said}: not a class from 0 to 2" in trained.out
+    assert_over(here / "runs")
+
+
+@pytest.mark.parametrize("start", ["fork", "forkserver", "spawn"])
+def test_loader_workers_start_in_every_way_and_live_as_long_as_the_run(
+    start: str, photographs: Path, run_of: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where Python would send them what they need: elsewhere than on Linux, and from Python 3.14 on."""
+    overrides = (
+        *on("folder", photographs, 1),
+        "regime=resnet50",
+        "recipe=modern",
+        "recipe.batch_size=8",
+        "resolution=40",
+    )
+    run = run_of(*overrides)
+    alone = Processes(torch.device("cpu"))
+
+    def batches(loader: Loader) -> list[Batch]:
+        return [*loader.epoch(0), *loader.epoch(1)]
+
+    expected = batches(Loader(run_of(*overrides[:8], "workers=0", *overrides[9:]), alone))
+    monkeypatch.setattr(data_module, "START", start)
+    loader = Loader(run, alone)
+    try:
+        begun = next(iter(loader.epoch(0))).samples
+        workers = {child.pid for child in multiprocessing.active_children()}
+        got = batches(loader)
+        assert workers <= {child.pid for child in multiprocessing.active_children()}
+    finally:
+        end_workers()
+    assert begun == got[0].samples
+    for one, other in zip(got, expected, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert one.samples == other.samples
+
+
+def test_run_on_files_that_is_interrupted_and_then_killed_ends_as_if_nothing_had_happened(
+    photographs: Path, launch: Callable, command: Callable, here: Path, wait_for: Callable
+) -> None:
+    """Ctrl-C reaches the loader workers too, and must not end them before the run has saved; of a run that was killed,
+    they must not hold the lock."""
+    overrides = (*on("folder", photographs, 2), "recipe.epochs=24", "runs=disturbed")
+
+    def epochs() -> int:
+        return sum(len(path.read_text().splitlines()) for path in here.glob("disturbed/*/epochs.jsonl"))
+
+    run = launch(*overrides)
+    wait_for(lambda: epochs() >= 2)
+    os.killpg(run.pid, signal.SIGINT)
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 130, said
+    assert "unfinished: stopped after step" in said
+    assert_over(here / "disturbed")
+    run, before = launch(*overrides), epochs()
+    wait_for(lambda: epochs() >= before + 2)
+    children = [int(pid) for pid in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()]
+    assert len(children) >= 2
+    run.kill()
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+    assert_over(here / "disturbed")
+    assert command(*overrides).code == 0
+    assert command(*overrides[:-1], "runs=whole").code == 0
+    [disturbed], [whole] = (list(here.glob(f"{runs}/*/weights.pt")) for runs in ("disturbed", "whole"))
+    one, other = (torch.load(file, weights_only=True) for file in (disturbed, whole))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def statuses(runs: Path) -> list[str]:
+    return sorted(json.loads(path.read_text())["status"] for path in runs.glob("*/summary.json"))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_study_of_folders_trains_what_can_be_and_names_what_cannot(
+    workers: int, photographs: Path, small_images: Path, launch: Callable, here: Path
+) -> None:
+    """The launcher `local`, from the command to the last line, as users start it."""
+    overrides = (*RUN, "data=folder", f"workers={workers}")
+    study = launch("-m", *overrides, f"data.path={photographs},{small_images}", "seed=0,1")
+    said, _ = study.communicate(timeout=120)
+    assert study.returncode == 1
+    assert "2 of 4 runs are done" in said
+    assert "Traceback" not in said
+    assert "padded by 4 px and cropped" in " ".join(said.split())
+    assert statuses(here / "runs") == ["done", "done", "failed", "failed"]
+    assert_over(here / "runs")
+
+
+def test_torchrun_ends_when_one_process_cannot_read(small_images: Path, here: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words = [*torchrun, "-m", "experiments.train", *on("folder", small_images, 1)]
+    ran = subprocess.run(words, cwd=here, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 1
+    assert "failed: cannot transform the image" in ran.stdout
+    assert statuses(here / "runs") == ["failed"]
+    assert_over(here / "runs")
+
+
+def test_study_whose_processes_lose_their_server_is_trained_all_the_same(
+    photographs: Path, launch: Callable, here: Path, wait_for: Callable
+) -> None:
+    """The server that a study's runs are forked from is killed: they go on, and the launcher waits for them."""
+    study = launch("-m", *on("folder", photographs, 1), "recipe.epochs=12", "seed=0,1")
+    wait_for(lambda: len([path for path in here.glob("runs/*/epochs.jsonl") if path.read_text()]) == 2)
+    children = Path(f"/proc/{study.pid}/task/{study.pid}/children").read_text().split()
+    [server] = [pid for pid in children if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(int(server), signal.SIGKILL)
+    said, _ = study.communicate(timeout=120)
+    assert study.returncode == 0, said
+    assert "2 of 2 runs are done" in said
+    assert_over(here / "runs")
