@@ -143,7 +143,7 @@ def _printable(column: str, value: Any, depth: int = 0) -> Any:
     """With every text in it printable, but for the path, which has to be found again: whatever a record says, no
     terminal and no report gets a control character of it."""
     if isinstance(value, str):
-        return value if column == "path" else printable(value)
+        return value if column == "path" or value.isprintable() else printable(one_line(value))
     if isinstance(value, dict | list) and depth == DEEPEST:
         raise BrokenRecordError(f"not a run record: {column!r} is nested too deeply")
     if isinstance(value, dict):

@@ -51,9 +51,11 @@ class Reporter:
             self.tracker.close()
 
     def say(self, line: str) -> None:
+        line = printable(line)
         self.log(line)
         if self.console:
-            self.console.print(line, soft_wrap=True)
+            with suppress(OSError):  # of a closed terminal, or a full disk: a run is worth more than what it says
+                self.console.print(line, soft_wrap=True)
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         if self.tracker:
@@ -88,10 +90,9 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
     if run.threads:
         torch.set_num_threads(run.threads)
     stop = StopFlag()
-    record, refused = _open(run)
+    record, reporter, refused = _open(run, console)
     if refused is not None and world_size() == 1:
         return refused
-    reporter = Reporter(run, console)
     try:
         with joined(pick_device(run.device)) as processes:
             if (refused := processes.of_first(refused)) is not None:
@@ -130,18 +131,23 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
     return DONE
 
 
-def _open(run: Run) -> tuple[Record | None, int | None]:
-    """The run's record, or the exit code of a run that is not to be trained here."""
+def _open(run: Run, console: Console | None) -> tuple[Record | None, Reporter | None, int | None]:
+    """The run's record, and who tells of it; or the exit code of a run that is not to be trained here."""
+    record = None
     try:
-        return Record(run, writes=is_first()), None
+        record = Record(run, writes=is_first())
+        return record, Reporter(run, console), None
+    except DoneError:
+        return None, None, DONE
     except LockedError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
-        return None, LOCKED
+        return None, None, LOCKED
     except OSError as error:
         print(f"error: {in_words(error)}", file=sys.stderr)
-        return None, IMPOSSIBLE
-    except DoneError:
-        return None, DONE
+        if record:
+            with suppress(OSError):
+                record.finish("failed", in_words(error))
+        return None, None, IMPOSSIBLE
 
 
 class StopFlag:
@@ -187,6 +193,7 @@ def _outcome(error: BaseException) -> tuple[str, str, int]:
 
 def _log_file(run: Run) -> Callable[[str], None]:
     handler = logging.FileHandler(run.directory / "log.txt", encoding="utf-8")
+    handler.handleError = lambda _: None  # of a full disk, which stops the run as it writes what is worth more
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logger = logging.Logger(run.name)
     logger.addHandler(handler)

@@ -16,17 +16,18 @@ from pathlib import Path
 import pytest
 import torch
 from records import write_run
+from rich.console import Console
 
 from analysis import pages
 from analysis.records import RecordsError, load
 from analysis.report import main as report
 from experiments.evaluate import main as evaluate
-from experiments.record import is_done
+from experiments.record import Record, is_done, read_summary
 from experiments.run import Run
 from experiments.status.__main__ import main as status
 from experiments.tensors import save
 from experiments.train import main as train
-from experiments.worker import train_here
+from experiments.worker import Reporter, train_here, train_in_child
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CAUSES = [errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG, errno.EISDIR, errno.EACCES, errno.ELOOP, errno.ESTALE]
@@ -120,6 +121,30 @@ def test_training_goes_on_from_whatever_could_be_written(
     assert is_done(run)
     assert {"lock", "log.txt", "config.json", "summary.json", "epochs.jsonl", "weights.pt"} <= failed
     assert {"checkpoints", "step-00000002.pt"} & failed
+
+
+def test_run_of_a_study_whose_log_cannot_be_opened_says_so_in_its_record(
+    small_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    run = replace(small_run, runs=tmp_path)
+    (run.directory / "log.txt").mkdir(parents=True)
+    assert outcome(lambda: train_in_child(run), capsys) == (2, f"error: {run.directory / 'log.txt'}: Is a directory\n")
+    assert read_summary(run.directory)["reason"].endswith("log.txt: Is a directory")
+
+
+def test_run_outlives_the_terminal_and_the_log(
+    small_run: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = replace(small_run, runs=tmp_path)
+    with open("/dev/full", "w") as full:
+        Record(run)
+        (run.directory / "log.txt").symlink_to("/dev/full")
+        reporter = Reporter(run, Console(file=full))
+        reporter.say("epoch 1\x1b[2J")
+        with suppress(OSError):
+            full.close()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_full_disk_is_the_cause_that_is_told_of_a_checkpoint(tmp_path: Path) -> None:

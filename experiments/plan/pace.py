@@ -159,7 +159,7 @@ def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
 
     def train() -> None:
         optimizer.zero_grad()
-        images, labels, samples, _ = next(batches)
+        images, labels, samples, *_ = next(batches)
         with precision():
             loss = objective(network, finish(images, samples), labels.to(device))
         loss.backward()
