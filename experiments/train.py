@@ -63,8 +63,6 @@ def main(task: Callable[[], None] = train_one) -> None:
         if not str(error).startswith("Config group override"):  # Hydra's for study=null, say
             raise
         refuse(error, Config)
-    except (NotADirectoryError, FileExistsError, PermissionError) as error:  # of the folder of runs
-        refuse(SettingsError(f"{error.filename}: {error.strerror}"), Config)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
