@@ -30,7 +30,7 @@ COLUMNS = {
     **dict.fromkeys(("images_per_second", "seconds_per_epoch", "train_seconds", "wall_seconds"), NUMBER),
     "peak_memory_mb": NUMBER,
     **dict.fromkeys(("started", "finished", "host", "gpus", "device"), TEXT),
-    **dict.fromkeys(("threads", "processes", "accumulation", "device_batch"), NUMBER),
+    **dict.fromkeys(("threads", "processes", "accumulation", "micro_batch_size"), NUMBER),
     "sync_batch_norm": FLAG,
     **dict.fromkeys(("series", "identity"), TEXT),
     "steps": LIST,
@@ -39,8 +39,10 @@ COLUMNS = {
 """Of `Runs.runs`: each column's kind. docs/analysis.md describes them."""
 _FROM_CONFIG = (
     *("regime", "rung", "steps", "differs", "model", "design", "recipe", "data", "resolution", "seed", "precision"),
-    *("init", "device_batch", "sync_batch_norm"),
+    *("init", "micro_batch_size", "sync_batch_norm"),
 )
+FORMER = {"micro_batch_size": "device_batch"}
+"""What columns are called in older records."""
 _FROM_RECIPE = ("epochs", "batch_size", "lr")
 _REQUIRED = ("regime", "model", "design", "recipe", "data", "recipe_name", "data_name", "identity", "series")
 LARGEST = 1e18
@@ -70,7 +72,8 @@ def run_row(path: str, name: str, config: Mapping[str, Any], summary: Mapping[st
     Raises:
         BrokenRecordError: if these are not a run's.
     """
-    known = {column: summary.get(column) for column in COLUMNS} | {key: config.get(key) for key in _FROM_CONFIG}
+    known = {column: summary.get(column) for column in COLUMNS}
+    known |= {key: config.get(key, config.get(FORMER.get(key))) for key in _FROM_CONFIG}
     try:
         known |= {key: config["recipe"][key] for key in _FROM_RECIPE}
         names = {"recipe_name": config["recipe"]["name"], "data_name": config["data"]["name"]}

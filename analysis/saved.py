@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.epochs import EPOCH_COLUMNS, Skip, number, tidy
-from analysis.rows import COLUMNS, FLAG, INTEGER, LIST, MAPPING, BrokenRecordError, checked, one_line
+from analysis.rows import COLUMNS, FLAG, FORMER, INTEGER, LIST, MAPPING, BrokenRecordError, checked, one_line
 from analysis.text import from_cell, to_cell
 from roadmap.files import opened, replacing
 
@@ -102,7 +102,7 @@ def read_epochs(folder: str, paths: Iterable[str], skip: Skip) -> Iterator[tuple
 def _row(folder: str, cells: Mapping[str, str | None]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for column, kind in COLUMNS.items():
-        row[column] = from_cell(cells.get(column) or "") or None
+        row[column] = from_cell(cells.get(column) or cells.get(FORMER.get(column)) or "") or None
         try:
             if kind in _JSON and row[column]:
                 row[column] = json.loads(row[column])

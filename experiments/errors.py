@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn, get_type_hints
 
@@ -45,6 +47,21 @@ CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBas
 written, say, is as much a matter of how the command was given."""
 
 
+@contextmanager
+def refusing(schema: type) -> Iterator[None]:
+    """Refuse in one line whatever is wrong with a configuration: what we raise, and what Hydra and OmegaConf do while
+    they compose it, of which not all is an error of theirs. `schema` is the configuration's root dataclass."""
+    try:
+        yield
+    except CONFIGURATION_ERRORS as error:
+        refuse(error, schema)
+    except Exception as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").split(".")[0] not in ("hydra", "omegaconf"):
+            raise
+        refuse(error, schema)
+
+
 def refuse(error: Exception, schema: type) -> NoReturn:
     """Print one line and exit. `schema` is the configuration's root dataclass."""
     if is_first():  # of a run's several processes one speaks for all
@@ -60,7 +77,8 @@ def in_one_line(error: BaseException, schema: type) -> str:
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = error.options or options(group)
-        return f"unknown {group} {option!r}{did_you_mean(option, known)}{_listed(known)}"
+        own = f"; to name runs of your own: study_name={option}" if group == "study" else ""
+        return f"unknown {group} {option!r}{did_you_mean(option, known)}{_listed(known)}{own}"
     if isinstance(error, OverrideParseException):
         return f"cannot read the override {error.override!r}: {_first_line(error.message)}"
     if isinstance(error, ConfigCompositionException):
@@ -81,20 +99,23 @@ def in_one_line(error: BaseException, schema: type) -> str:
         key = getattr(error, "full_key", None)
         reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", _first_line(text))
         return f"{key}: {reason}" if key and not isinstance(error.__cause__, ValueError) else reason
-    return _first_line(text)
+    key = re.search(r"^\s*full_key: (.+)$", text, re.M)
+    return f"{key[1]}: {_first_line(text)}" if key else _first_line(text)
 
 
 def _in_file(reason: str, key: str, schema: type) -> str:
+    if key == "study":
+        return "its first line must be '# @package _global_'; and a study's name is 'study_name: NAME'"
     if reason.startswith("Key ") and " not in " in reason:
         return unknown_key(key, schema)
-    if key == "study" and "'DictConfig' to string" in reason:
-        return "its first line must be '# @package _global_'"
     return f"{key}: {reason}"
 
 
 def unknown_key(key: str, schema: type) -> str:
     """For an override of something that is neither a setting nor a group of conf/."""
     *path, name = key.split("@")[0].replace("/", ".").split(".")
+    if (new := getattr(schema, "renamed", {}).get(key)) is not None:
+        return f"the setting {key!r} is called {new!r} now"
     at: Any = schema
     for part in path:
         types = get_type_hints(at) if is_dataclass(at) else {}
@@ -105,6 +126,8 @@ def unknown_key(key: str, schema: type) -> str:
     if path:
         return f"there is no setting {name!r} in {'.'.join(path)!r}{did_you_mean(name, known)}{_listed(known)}"
     known = sorted({*known, *getattr(schema, "groups", ())})
+    if name in known:
+        return f"{key!r} can't be overridden so"
     groups = {group: kind for group, kind in get_type_hints(at).items() if is_dataclass(kind)}
     inside = [f"{group}.{name}" for group, kind in groups.items() if name in get_type_hints(kind)]
     hint = f"; did you mean {inside[0]!r}?" if inside else did_you_mean(name, known)

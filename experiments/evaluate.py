@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.checks import check_evaluation, check_path
-from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, DataError, SettingsError, is_first, refuse
+from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, DataError, SettingsError, is_first, refuse, refusing
 from experiments.initial import find_init, run_config
 from experiments.settings import Data, EvaluationConfig, register
 from roadmap.files import try_to_write, write
@@ -70,9 +70,8 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: one place words the errors
     register()
     try:
-        evaluate_one()
-    except CONFIGURATION_ERRORS as error:
-        refuse(error, EvaluationConfig)
+        with refusing(EvaluationConfig):
+            evaluate_one()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from experiments.errors import SettingsError
@@ -30,10 +31,6 @@ def share(runs: int, jobs: int | None, gpus_per_run: int, device: str = "auto") 
     Raises:
         SettingsError: if there are fewer GPUs than a run, or than `jobs` runs, would take.
     """
-    if jobs is not None and jobs < 1:
-        raise SettingsError(f"hydra.launcher.jobs must be at least 1, not {jobs}")
-    if gpus_per_run < 1:
-        raise SettingsError(f"hydra.launcher.gpus_per_run must be at least 1, not {gpus_per_run}")
     gpus = () if device == "cpu" else visible_gpus()
     if not gpus:
         if gpus_per_run > 1:
@@ -59,6 +56,29 @@ def visible_gpus() -> tuple[str, ...]:
     except (OSError, subprocess.TimeoutExpired):
         return ()
     return tuple(str(number) for number, _ in enumerate(line for line in listed.splitlines() if line[:4] == "GPU "))
+
+
+def has_gpus() -> bool:
+    """Whether torch would train on GPUs here: there are some, and it is no build for CPUs alone."""
+    try:
+        return not version("torch").endswith("+cpu") and bool(visible_gpus())
+    except PackageNotFoundError:
+        return False
+
+
+def compute_capability() -> float | None:
+    """Of the oldest of the GPUs that runs may use, such as 8.0; None if nobody says."""
+    asked = ["nvidia-smi", f"--id={','.join(visible_gpus())}", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout.splitlines()
+        return min(map(float, lines), default=None)
+    except (OSError, subprocess.TimeoutExpired, ValueError):
+        return None
+
+
+def is_busy() -> bool:
+    """Whether others keep the cores here busy."""
+    return os.getloadavg()[0] > cores()
 
 
 def gpu_lock(gpu: str) -> Path:

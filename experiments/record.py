@@ -94,7 +94,7 @@ def _begun(run: Run) -> Row:
         "seed": run.seed,
         "epochs_done": 0,
         "epochs": run.recipe.epochs,
-        "study": run.study,
+        "study": run.study_name,
     }
 
 

@@ -123,9 +123,6 @@ def submit_study(study: Study, options: dict[str, Any], *, wait: bool, changed_s
         raise SettingsError(
             "there is no sbatch here: launch on a login node of a SLURM cluster, or without hydra/launcher=slurm"
         )
-    for key in ("nodes", "tasks_per_node", "cpus_per_task", "timeout_min", "signal_delay_s", "array_parallelism"):
-        if options[key] < 1:
-            raise SettingsError(f"hydra.launcher.{key} must be at least 1, not {options[key]}")
     if "%" in str(study.runs.absolute()):
         raise SettingsError(f"SLURM would replace the % in {study.runs.absolute()}; choose runs=... without one")
     study.begin()

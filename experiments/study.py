@@ -94,20 +94,25 @@ def failure(member: Member) -> str | None:
 
 
 def find_study(
-    jobs: Sequence[Overrides], compose: Callable[[Overrides], DictConfig], config: DictConfig, processes: int
+    jobs: Sequence[Overrides],
+    compose: Callable[[Overrides], DictConfig],
+    config: DictConfig,
+    processes: int,
+    gpus: bool,
 ) -> Study:
     """The study of these jobs. Each is composed and checked before anything starts, but for those that were asked for
     before, with the same files of configuration, and are done: Hydra takes 0.15 s to compose one.
 
-    `config` is the multirun's own, of which the jobs are variations; `processes` will train each run together.
+    `config` is the multirun's own, of which the jobs are variations; `processes` will train each run together, on
+    `gpus` or not.
 
     Raises:
         SettingsError, DesignError: if one of them is impossible.
     """
     if world_size() > 1:
         raise SettingsError("a study starts its runs itself; under torchrun or srun start one run, without -m")
-    manifest = Manifest(config, processes)
-    composed = Composed(compose, lambda config, overrides: to_run(config, overrides, processes))
+    manifest = Manifest(config, processes, gpus)
+    composed = Composed(compose, lambda config, overrides: to_run(config, overrides, processes, gpus))
     members, todo = [], []
     for overrides in jobs:
         member = manifest.known(overrides)
@@ -148,14 +153,14 @@ class Composed(Generic[Made]):
 class Manifest:
     """`runs/studies/NAME.json`: which runs a study asked for when it was last launched, and by what overrides."""
 
-    def __init__(self, config: DictConfig, processes: int) -> None:
-        self.name = re.sub(r"[^\w.-]", "_", config.study)  # of a file, and of jobs
+    def __init__(self, config: DictConfig, processes: int, gpus: bool) -> None:
+        self.name = re.sub(r"[^\w.-]", "_", config.study_name)  # of a file, and of jobs
         self.path = Path(config.runs) / "studies" / f"{self.name}.json"
         sources = config.hydra.runtime.config_sources
         unread = [one for one in sources if one.schema == "pkg" and one.path != "hydra.conf"]
         folders = [Path(one.path) for one in sources if one.schema == "file"]
         digest = None if unread else composition_digest(folders)
-        where = [digest, processes, os.getcwd(), config.hydra.job.config_name, list(config.hydra.overrides.hydra)]
+        where = [digest, processes, gpus, os.getcwd(), config.hydra.job.config_name, list(config.hydra.overrides.hydra)]
         where += [config.data.version] if config.data.path else []  # a folder's, which may have changed
         self._where = None if digest is None else json.dumps(where)
         self._asked: dict[str, dict[str, Any]] = {}

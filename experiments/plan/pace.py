@@ -93,7 +93,7 @@ def read_records(runs: Path) -> Records:
 
 def recorded(records: Records, run: Run, macs: int, device: torch.device, threads: int) -> Pace | None:
     """The median of the records of this network on this device, with as many threads and processes, if there are."""
-    keys = ("model", "design", "resolution", "precision", "device_batch")
+    keys = ("model", "design", "resolution", "precision", "micro_batch_size")
     asked, paces = run.to_json(), []
     for config, summary in records:
         here = summary["device"] == device_name(device) and summary["processes"] == run.split.processes
@@ -146,7 +146,7 @@ def measured(samples: Sequence[Sample], device: torch.device, seconds: float) ->
 def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
     """Time real passes, updates and evaluations of the run's network on noise, for about so many seconds."""
     run, macs, classes, at_once = sample
-    set_precision(run.precision)
+    set_precision(run.precision, device)
     precision, processes = partial(autocast, run.precision, device), Processes(device)
     network = make_network(run, classes)
     if run.gradient_checkpointing:
@@ -180,7 +180,7 @@ def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
     batch = Collection(noise, np.arange(at_once), prepare, 0)[[(0, one) for one in range(at_once)]]
     prepared = time.perf_counter() - began
     evaluated = _median(lambda: evaluate(network, [batch], finish, processes, precision), 0.2 * seconds)
-    training = trained / at_once + updated / (run.split.device_batch * run.split.accumulation)
+    training = trained / at_once + updated / (run.split.micro_batch_size * run.split.accumulation)
     return Pace(macs, training, evaluated / at_once, prepared / at_once if loads else 0, "measured")
 
 
