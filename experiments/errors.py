@@ -1,4 +1,4 @@
-"""Mistakes in a configuration, and Hydra's account of them, as one line for the person who made them."""
+"""Mistakes in a configuration, what the system refuses, and Hydra's account of both, as one line for a person."""
 
 from __future__ import annotations
 
@@ -16,21 +16,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from roadmap.designs import DesignError, did_you_mean
+from roadmap.files import in_words, printable
 from roadmap.steps import options
 
 DONE, FAILED, IMPOSSIBLE, LOCKED, INTERRUPTED = 0, 1, 2, 75, 130
 """Exit codes of a process that trains a run."""
-
-
-def printable(text: str) -> str:
-    """The text with control characters and undecodable bytes escaped: no terminal or report should get them."""
-    return "".join(character if character.isprintable() else _escaped(character) for character in text)
-
-
-def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte of a file's name that is not UTF-8, as os.fsdecode gives it
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")
 
 
 class SettingsError(ValueError):
@@ -52,7 +42,9 @@ class DataError(RuntimeError):
         super().__init__(printable(message))
 
 
-CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBaseException, YAMLError)
+CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBaseException, YAMLError, OSError)
+"""What ends a command with one line: `refuse`. The system's own are among them, since a folder of runs that cannot be
+written, say, is as much a matter of how the command was given."""
 
 
 @contextmanager
@@ -73,7 +65,7 @@ def refusing(schema: type) -> Iterator[None]:
 def refuse(error: Exception, schema: type) -> NoReturn:
     """Print one line and exit. `schema` is the configuration's root dataclass."""
     if is_first():  # of a run's several processes one speaks for all
-        print(f"error: {in_one_line(error, schema)}", file=sys.stderr)
+        print(f"error: {printable(in_one_line(error, schema))}", file=sys.stderr)
     sys.exit(IMPOSSIBLE)
 
 
@@ -101,6 +93,8 @@ def in_one_line(error: BaseException, schema: type) -> str:
             return f"{override}: {_first_line(str(error.__cause__))}"
         if match := re.match(r"In '(.+)': \w+ raised while composing config:\s+(.+)\s+full_key: (.+)", text):
             return f"conf file {match[1]}: {_in_file(match[2], match[3], schema)}"
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return in_words(error)
     if isinstance(error, OmegaConfBaseException):
         key = getattr(error, "full_key", None)
         reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", _first_line(text))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -81,8 +82,14 @@ def is_busy() -> bool:
 
 
 def gpu_lock(gpu: str) -> Path:
-    """Held by the run that trains on a GPU: it may outlive its launcher, and there may be two launchers."""
-    return Path(tempfile.gettempdir()) / f"roadmap-{os.getuid()}-gpu-{gpu}.lock"
+    """Held by the run that trains on a GPU: it may outlive its launcher, and there may be two launchers.
+
+    In a folder of the user's own, for in one that all may write to another could place a link; and always in the same,
+    whatever the environment says, so that a launcher in a terminal and one of cron see each other's.
+    """
+    folder = Path.home() / ".cache" / "roadmap"
+    folder.mkdir(0o700, parents=True, exist_ok=True)
+    return folder / f"gpu-{re.sub(r'[^A-Za-z0-9-]', '_', gpu)}-of-{platform.node()}.lock"
 
 
 def cores() -> int:

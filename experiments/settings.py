@@ -218,9 +218,9 @@ def register() -> None:
     ConfigStore.instance().store(name="evaluation_schema", node=EvaluationConfig)
 
 
-def folder_or_hub_name(path: str) -> str:
+def folder_or_hub_name(path: str | None) -> str:
     """A folder's own name; of what is not there, the name that a dataset has on the hub."""
-    return folder_name(path) if Path(path).expanduser().exists() else path
+    return folder_name(path) if path is None or Path(path).expanduser().exists() else path
 
 
 for resolver in (folder_name, folder_or_hub_name, dataset_version):

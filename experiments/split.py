@@ -43,6 +43,11 @@ def split_batch(batch_size: int, micro_batch_size: int | None, processes: int) -
     return Split(processes, share // at_once, at_once)
 
 
+MEETING = "ROADMAP_MEETING"
+"""The environment's variable that says where a run's processes on one machine meet, as a URL of torch's; where it is
+not set, they meet where torchrun or srun says."""
+
+
 def world_size() -> int:
     """How many processes train this run together: torchrun says so, or srun; else one."""
     return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or 1)

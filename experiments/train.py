@@ -73,8 +73,6 @@ def main(task: Callable[[], None] = train_one) -> None:
         with refusing(Config):
             check_groups(sys.argv[1:])
             task()
-    except (NotADirectoryError, FileExistsError, PermissionError) as error:  # of the folder of runs
-        refuse(SettingsError(f"{error.filename}: {error.strerror}"), Config)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -80,4 +80,4 @@ def count(runs: Sequence[Run], found: Amounts) -> Network:
 
 def _epochs_done(run: Run) -> int:
     summary = read_summary(run.directory) or {}
-    return summary.get("epochs_done", 0) if summary.get("identity") == run.identity else 0
+    return summary.get("epochs_done") or 0 if summary.get("identity") == run.identity else 0
