@@ -101,6 +101,15 @@ def test_stopped_run_ends_as_if_undisturbed(
     assert_equal(results(run), undisturbed)
 
 
+def test_optimizer_of_timm_goes_on_within_a_run(run_of: Callable, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    run = run_of(*tiny, "recipe.optimizer=timm:lamb", "recipe.lr=0.01")
+    whole, stopped = (replace(run, runs=tmp_path / name) for name in ("whole", "stopped"))
+    train(whole, Record(whole), Told())
+    stop(stopped, 13)
+    train(stopped, Record(stopped), Told())
+    assert_equal(results(stopped), results(whole))
+
+
 def test_killed_run_ends_as_if_undisturbed(
     fork: Callable, small: tuple[str, ...], here: Path, wait_for: Callable
 ) -> None:
