@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import pandas as pd
@@ -91,7 +91,20 @@ def comparisons(runs: Runs) -> list[Comparison]:
     keys = [key_of[one] for one in zip(runs.runs["series"], runs.runs["regime"], strict=True)]
     named = _named(runs.runs.assign(context=keys)).groupby("context", sort=False)
     found = [Comparison(by_key[key], frame.drop(columns="context")) for key, frame in named]
-    return sorted(found, key=_rank)
+    return _numbered(sorted(found, key=_rank))
+
+
+def _numbered(found: list[Comparison]) -> list[Comparison]:
+    """The same, with the versions of datasets of one name numbered as they come."""
+    versions: dict[str, list[str | None]] = {}
+    numbered = []
+    for one in found:
+        known = versions.setdefault(one.context.data["name"], [])
+        version = one.context.data.get("version")
+        if version not in known:
+            known.append(version)
+        numbered.append(replace(one, context=replace(one.context, version=known.index(version))))
+    return numbered
 
 
 def network_table(comparison: Comparison) -> pd.DataFrame:

@@ -12,7 +12,11 @@ from omegaconf import OmegaConf
 
 from roadmap.steps import load
 
-DATASETS = {"fashion_mnist": "Fashion-MNIST", "fashion_mnist_sample": "Fashion-MNIST", "imagenet": "ImageNet-1K"}
+DATASETS = {
+    **{"fashion_mnist": "Fashion-MNIST", "fashion_mnist_sample": "Fashion-MNIST", "imagenet": "ImageNet-1K"},
+    **{"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny_imagenet": "Tiny ImageNet"},
+    **{"imagenette": "Imagenette", "imagenette_320": "Imagenette 320", "imagenette_160": "Imagenette 160"},
+}
 """By name in a record: the name as it is written."""
 SECTIONS = {
     "2.1": "Training techniques",
@@ -38,6 +42,8 @@ class Context:
     epochs: int | None
     batch_size: int | None
     """None: the paper's for the recipe, so the ladder's first rung (90 epochs) stands beside the others (300)."""
+    version: int = 0
+    """Of several datasets of one name, the number of this one, in words only: which it is, `data` says."""
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Context:
@@ -57,12 +63,14 @@ class Context:
     @cached_property
     def key(self) -> str:
         """Equal for runs that may be compared."""
-        return json.dumps(_plain(vars(self) | {"data": _dataset(self.data)}), sort_keys=True, default=str)
+        shared = vars(self) | {"data": _dataset(self.data), "version": None}
+        return json.dumps(_plain(shared), sort_keys=True, default=str)
 
     @property
     def dataset(self) -> str:
         """The dataset's name as it is written."""
-        return DATASETS.get(self.data["name"], self.data["name"])
+        name = DATASETS.get(self.data["name"], self.data["name"])
+        return name + (", another version" if self.version else "") + (f" ({self.version})" if self.version > 1 else "")
 
     @property
     def on_imagenet(self) -> bool:

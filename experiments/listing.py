@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from functools import lru_cache
 
-from experiments.errors import SettingsError
+from experiments.errors import SettingsError, printable
 
 EXTENSIONS = (b".jpg", b".jpeg", b".png", b".ppm", b".bmp", b".pgm", b".tif", b".tiff", b".webp")
 """Of image files: torchvision's."""
@@ -109,10 +109,12 @@ def _ancestors(folder: bytes) -> frozenset[Inode]:
     return frozenset(found)
 
 
-def folder_name(path: str) -> str:
+def folder_name(path: str | None) -> str:
     """What a folder without another name is called: `flowers` for .../flowers."""
+    if path is None:
+        raise SettingsError("data.path is not set: say where the data are, like data.path=/data/flowers")
     folder = os.path.abspath(os.path.expanduser(path))
-    return os.path.basename(folder) or folder
+    return printable(os.path.basename(folder) or folder)
 
 
 @lru_cache(maxsize=64)  # a study asks for it once per configuration

@@ -159,6 +159,7 @@ def test_another_series_of_a_rung_asked_for_by_its_steps_is_none_of_it_either(tm
     "changed",
     [
         {"data": {"name": "fashion_mnist"}},
+        {"data": {"version": "3f9a"}},
         {"data": {"holdout": 0.1}},
         {"resolution": 28},
         {"precision": "bfloat16"},
@@ -183,6 +184,16 @@ def test_a_sweep_over_a_setting_makes_a_comparison_of_each_value(tmp_path):
     found = comparisons(load(tmp_path))
     assert [one.context.changes for one in found] == ["", "recipe.lr=0.001", "recipe.lr=0.01"]
     assert [row(ladder_table(one), "gelu")["top1_mean"] for one in found] == pytest.approx([80.76667, 0.1, 1.0])
+
+
+def test_datasets_of_one_name_have_titles_of_their_own(tmp_path):
+    for number, version in enumerate(("3f9a", "b71c", "02d5")):
+        data = {"name": "flowers", "version": version, "path": f"/data/{number}/flowers"}
+        write_pair(tmp_path / version, gelu=dict.fromkeys(range(3 - number), 80.0), config={"data": data})
+    found = comparisons(load(tmp_path))
+    datasets = ["flowers", "flowers, another version", "flowers, another version (2)"]
+    assert [one.context.dataset for one in found] == datasets
+    assert [row(ladder_table(one), "gelu")["n"] for one in found] == [3, 2, 1]
 
 
 def test_the_papers_own_epochs_are_one_context(tmp_path):

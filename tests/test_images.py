@@ -63,6 +63,14 @@ def tar_of(path: Path, files: list[tuple[str, bytes]]) -> None:
             tar.addfile(info, io.BytesIO(data))
 
 
+def add_member(
+    tar: tarfile.TarFile, name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, target: str = ""
+) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = len(data), kind, target
+    tar.addfile(info, io.BytesIO(data))
+
+
 def one_tar(folder: Path) -> None:
     for part in COUNTS:
         tar_of(folder / f"{part}.tar", [(f"./{name}", data) for name, data, _ in reversed(samples(part))])
@@ -175,12 +183,7 @@ def test_tar_files_have_links_and_what_is_no_image(tmp_path: Path) -> None:
     """Links are followed, each image is listed once, and members of other kinds are left out."""
     for part in COUNTS:
         with tarfile.open(tmp_path / f"{part}.tar", "w") as tar:
-
-            def add(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, target: str = "") -> None:
-                info = tarfile.TarInfo(name)
-                info.size, info.type, info.linkname = len(data), kind, target
-                tar.addfile(info, io.BytesIO(data))
-
+            add = partial(add_member, tar)
             add("a/link.png", kind=tarfile.SYMTYPE, target="../b/1.png")  # before what it links to
             add("a", kind=tarfile.DIRTYPE)
             add("a/0.png", encoded(9))
@@ -438,6 +441,21 @@ def test_stream_goes_on_after_a_broken_image(tmp_path: Path) -> None:
     with pytest.raises(BrokenImageError, match=r"the image 1 in .*train-1\.tar: "):
         next(iterator)
     assert colours([image for image, _ in iterator]) == list(range(4, 20))
+
+
+def test_shards_have_what_is_no_image(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        members = {"a": {"data": encoded(7)}, "b": {}, "c": {"kind": tarfile.FIFOTYPE}, "\udcff": {"data": b"x"}}
+        for name, member in members.items():
+            add_member(tar, f"{name}.png", **member)
+            add_member(tar, f"{name}.cls", b"0")
+    images, _ = load_images(Data("x", "wds", str(tmp_path), "0.tar", "0.tar", num_classes=1))
+    iterator = images.images(0, shuffle=False, rank=0, world=1, worker=0, workers=1)
+    assert colours([next(iterator)[0]]) == [7]
+    for name, reason in (("b", "an empty file"), ("c", "it needs a file .cls and one of"), (r"\\xff", "not an image")):
+        with pytest.raises(BrokenImageError, match=f"the image {name} in .*0.tar: {reason}"):
+            next(iterator)
 
 
 @pytest.mark.parametrize("more", [-1, 1])

@@ -174,6 +174,7 @@ def test_printable() -> None:
 
 def test_folder_is_called_as_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert folder_name(str(folder)) == folder_name(f"{folder}/") == folder_name(f"{folder}/train/..") == "flowers"
+    assert folder_name("/data/\udcff\n") == r"\xff\n"
     monkeypatch.chdir(folder)
     assert folder_name(".") == "flowers"
 

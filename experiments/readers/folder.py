@@ -50,7 +50,8 @@ def load(data: Data) -> tuple[FolderImages, FolderImages]:
     """`data.path/train/<class>/**/*.jpg` and the same of `val`: order and labels are those of torchvision's
     ImageFolder."""
     roots, classes = find_parts(data)
-    return tuple(images_of(root, classes) for root in roots)
+    parts = {root: images_of(root, classes) for root in dict.fromkeys(roots)}  # a hold-out is of one part alone
+    return tuple(parts[root] for root in roots)
 
 
 def find_parts(data: Data) -> tuple[list[Path], list[bytes]]:

@@ -79,9 +79,9 @@ def load(data: Data) -> tuple[TarImages, TarImages]:
     if not path.is_dir():
         raise SettingsError(f"data.path={data.path} is not a folder")
     roots = [_root(path, part) for part in (data.train, data.val)]
-    parts = [_images(root) for root in roots]
-    same_classes(*(part.class_names for part in parts), *map(str, roots))
-    return tuple(parts)
+    parts = {root: _images(root) for root in dict.fromkeys(roots)}  # a hold-out is of one part alone
+    same_classes(*(parts[root].class_names for root in roots), *map(str, roots))
+    return tuple(parts[root] for root in roots)
 
 
 def _root(path: Path, part: str) -> Path:
