@@ -96,7 +96,7 @@ def _design_departures(regime: str, runs: pd.DataFrame) -> list[Departure]:
     """The networks' own: a regime may keep the paper's proportions at another size."""
     published = load("regime", regime).regime.published
     designs = {rung.name: asdict(rung.design) for rung in rungs_of(published)}
-    runs = runs[runs["rung"].notna()]
+    runs = runs[runs["rung"].isin(list(designs))]
     found = []
     for key in next(iter(designs.values())):
         pairs = [

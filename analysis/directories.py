@@ -7,6 +7,7 @@ from typing import Any
 
 from analysis.epochs import parse
 from analysis.rows import BrokenRecordError, one_line, run_row
+from roadmap.files import read_bytes
 
 CONFIG, SUMMARY = "config.json", "summary.json"
 
@@ -23,8 +24,7 @@ def read_run(path: str) -> dict[str, Any]:
 
 def _read_object(folder: str, name: str) -> dict[str, Any]:
     try:
-        with open(f"{folder}/{name}", "rb") as file:
-            value = parse(file.read())
+        value = parse(read_bytes(f"{folder}/{name}"))
     except FileNotFoundError:
         raise BrokenRecordError(f"no {name}") from None
     except OSError as error:

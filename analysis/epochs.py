@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from roadmap.files import read_bytes
+
 EPOCHS = "epochs.jsonl"
 EPOCH_COLUMNS = (
     *("epoch", "lr", "train_loss", "val_loss", "top1", "top5", "ema_val_loss", "ema_top1", "ema_top5"),
@@ -105,8 +107,7 @@ def _cores() -> int:
 
 def _read_file(path: str) -> Epochs:
     try:
-        with open(f"{path}/{EPOCHS}", "rb") as file:
-            return epochs_of(*parse_lines(file.read()))
+        return epochs_of(*parse_lines(read_bytes(f"{path}/{EPOCHS}")))
     except FileNotFoundError:
         return epochs_of([])  # a run of no epoch yet
     except OSError as error:

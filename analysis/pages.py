@@ -18,6 +18,8 @@ from analysis.ladder import ladder_table
 from analysis.records import Runs
 from analysis.sheets import Sheet, contexts_sheet
 from analysis.story import Part, headline, tell
+from analysis.text import to_cell
+from roadmap.files import read_bytes, write
 
 TEMPLATES = Path(__file__).with_name("templates")
 TOLD = 4
@@ -77,7 +79,7 @@ def write_report(runs: Runs, comparisons: list[Comparison], out: Path) -> list[S
     pages = environment()
     for name in ("report.md", "report.html"):
         files[name] = pages.get_template(f"{name}.j2").render(facts).encode()
-    _replace(out, files)
+    replace_files(out, files)
     return sections
 
 
@@ -132,7 +134,8 @@ def _summaries(comparisons: list[Comparison]) -> pd.DataFrame:
 
 def _table_files(name: str, sheet: Sheet) -> dict[str, bytes]:
     latex = environment().get_template("table.tex.j2").render(sheet=sheet, name=name)
-    return {f"{name}.csv": sheet.frame.to_csv(index=False).encode(), f"{name}.tex": latex.encode()}
+    cells = sheet.frame.map(lambda value: to_cell(value) if isinstance(value, str) else value)
+    return {f"{name}.csv": cells.to_csv(index=False).encode(), f"{name}.tex": latex.encode()}
 
 
 def _groups(sheet: Sheet) -> list[tuple[str, int]]:
@@ -166,17 +169,12 @@ def _latex(text: object) -> str:
     return "".join(LATEX.get(one, one if " " <= one < "\x7f" else "?") for one in plain)
 
 
-def _replace(out: Path, files: dict[str, bytes]) -> None:
+def replace_files(out: Path, files: dict[str, bytes]) -> None:
     """Each file in one step, so that nobody opens half a report; what an earlier report had more is removed."""
     manifest = out / MANIFEST
-    earlier = manifest.read_text().splitlines() if manifest.exists() else []
+    earlier = read_bytes(manifest).decode(errors="replace").splitlines() if manifest.exists() else []
     for name, content in {**files, MANIFEST: "\n".join(files).encode()}.items():
-        aside = out / f".{name}.{os.getpid()}"
-        try:
-            aside.write_bytes(content)
-            aside.replace(out / name)
-        finally:
-            aside.unlink(missing_ok=True)
+        write(out / name, content)
     for name in set(earlier) - set(files):
         if os.path.basename(name) == name:
             (out / name).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from analysis.comparison import Comparison
 from analysis.context import epochs
 
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
 NAMED = 20
 """Unfinished runs that are named; a large study that has just begun has thousands."""
 
@@ -128,7 +130,7 @@ def _commits(runs: pd.DataFrame) -> pd.Series:
 
 
 def _dates(runs: pd.DataFrame) -> str:
-    days = sorted({str(day)[:10] for column in ("started", "finished") for day in runs[column].dropna()})
+    days = sorted({day[:10] for column in ("started", "finished") for day in runs[column].dropna() if DAY.match(day)})
     return " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown"
 
 

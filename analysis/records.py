@@ -27,6 +27,7 @@ from analysis.directories import CONFIG, SUMMARY
 from analysis.epochs import READERS, Skip, read_epochs
 from analysis.rows import STATUSES, BrokenRecordError, epoch_frame, run_frame
 from analysis.saved import RUNS_CSV
+from roadmap.files import printable
 
 EpochReader = Callable[[list[str], Skip], Iterable[tuple[str, np.ndarray]]]
 """The epochs of the runs at these paths: a path, and its values as `epochs.Epochs` has them."""
@@ -64,7 +65,7 @@ class Runs:
         found: dict[str, np.ndarray] = {}
         for read in dict.fromkeys(self.readers.values()):
             own = [path for path in paths if self.readers.get(path) == read]
-            found |= read(own, lambda path, why: self.skipped.append((path, why)))
+            found |= read(own, noting(self.skipped))
         return epoch_frame({path: found[path] for path in paths if path in found})
 
     @property
@@ -105,10 +106,7 @@ def load(paths: str | Path | Iterable[str | Path]) -> Runs:
     """
     paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
     skipped: list[tuple[str, str]] = []
-
-    def skip(path: str, why: str) -> None:
-        skipped.append((path, why))
-
+    skip = noting(skipped)
     rows: dict[str, dict[str, Any]] = {}
     readers: dict[str, EpochReader] = {}
     for found, read in _sources(find(paths, skip), skip):
@@ -180,6 +178,11 @@ def _read_directory(path: str) -> dict[str, Any] | BrokenRecordError:
         return directories.read_run(path)
     except BrokenRecordError as error:
         return error
+
+
+def noting(skipped: list[tuple[str, str]]) -> Skip:
+    """What adds to `Runs.skipped`, in text that any terminal and file can take."""
+    return lambda path, why: skipped.append((printable(path), printable(why)))
 
 
 def _unreadable(error: OSError) -> str:

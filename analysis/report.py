@@ -7,6 +7,8 @@ import gc
 import sys
 from pathlib import Path
 
+from roadmap.files import in_words, printable
+
 
 def main(argv: list[str] | None = None) -> int:
     """Write the report and print the ladders. Returns the exit code: 2 for a mistake, told in one line."""
@@ -27,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     except RecordsError as error:
         return _mistake(str(error))
     except OSError as error:
-        return _mistake(f"cannot write {error.filename or arguments.out}: {error.strerror}; choose another --out")
+        return _mistake(f"cannot write {in_words(error)}; choose another --out")
     console = Console(highlight=False)
     for section in told:
         if (section.ladder["n"] > 0).any():
@@ -55,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _mistake(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     return 2
 
 

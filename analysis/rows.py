@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.epochs import EPOCH_COLUMNS, number
+from roadmap.files import printable
 
 STATUSES = ("done", "queued", "running", "unfinished", "diverged", "failed")
 TEXT, INTEGER, NUMBER, MAPPING, LIST, FLAG = "text", "integer", "number", "mapping", "list", "flag"
@@ -27,7 +30,7 @@ COLUMNS = {
     **dict.fromkeys(("images_per_second", "seconds_per_epoch", "train_seconds", "wall_seconds"), NUMBER),
     "peak_memory_mb": NUMBER,
     **dict.fromkeys(("started", "finished", "host", "gpus", "device"), TEXT),
-    **dict.fromkeys(("threads", "processes", "accumulation", "device_batch"), NUMBER),
+    **dict.fromkeys(("threads", "processes", "accumulation", "micro_batch_size"), NUMBER),
     "sync_batch_norm": FLAG,
     **dict.fromkeys(("series", "identity"), TEXT),
     "steps": LIST,
@@ -36,10 +39,26 @@ COLUMNS = {
 """Of `Runs.runs`: each column's kind. docs/analysis.md describes them."""
 _FROM_CONFIG = (
     *("regime", "rung", "steps", "differs", "model", "design", "recipe", "data", "resolution", "seed", "precision"),
-    *("init", "device_batch", "sync_batch_norm"),
+    *("init", "micro_batch_size", "sync_batch_norm"),
 )
+FORMER = {"micro_batch_size": "device_batch"}
+"""What columns are called in older records."""
 _FROM_RECIPE = ("epochs", "batch_size", "lr")
-_REQUIRED = ("model", "design", "recipe", "data", "recipe_name", "data_name", "identity", "series")
+_REQUIRED = ("regime", "model", "design", "recipe", "data", "recipe_name", "data_name", "identity", "series")
+LARGEST = 1e18
+"""A number beyond this is none that was measured or counted: tables and figures could not show it."""
+POSITIVE = ("macs", "params", "activations", "images_per_second", "seconds_per_epoch", "train_seconds", "wall_seconds")
+"""No network and no run has none of these."""
+WHOLE = ("threads", "processes", "accumulation", "device_batch", "train_images", "evaluation_images", "broken_images")
+"""Counts."""
+_INSIDE: dict[str, dict[str, tuple[type, ...]]] = {
+    "recipe": {"name": (str,), "epochs": (int,), "batch_size": (int,), "lr": (int, float)},
+    "data": {"name": (str,), "num_classes": (int, NoneType), "holdout": (int, float, NoneType)},
+    "git": {"commit": (str,)},
+}
+"""Of mappings: what is read of them, and of which types it is."""
+DEEPEST = 20
+"""Lists and mappings in one another."""
 _KINDS = {MAPPING: (dict, "a JSON object"), LIST: (list, "a list"), FLAG: (bool, "true or false")}
 
 
@@ -53,7 +72,8 @@ def run_row(path: str, name: str, config: Mapping[str, Any], summary: Mapping[st
     Raises:
         BrokenRecordError: if these are not a run's.
     """
-    known = {column: summary.get(column) for column in COLUMNS} | {key: config.get(key) for key in _FROM_CONFIG}
+    known = {column: summary.get(column) for column in COLUMNS}
+    known |= {key: config.get(key, config.get(FORMER.get(key))) for key in _FROM_CONFIG}
     try:
         known |= {key: config["recipe"][key] for key in _FROM_RECIPE}
         names = {"recipe_name": config["recipe"]["name"], "data_name": config["data"]["name"]}
@@ -70,10 +90,16 @@ def checked(row: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BrokenRecordError: if it is not a run's.
     """
-    row = {column: _CONVERT[kind](column, row.get(column)) for column, kind in COLUMNS.items()}
+    row = {column: _CONVERT[kind](column, _printable(column, row.get(column))) for column, kind in COLUMNS.items()}
     for column in _REQUIRED:
         if row[column] is None:
             raise BrokenRecordError(f"not a run record: {column!r} is missing")
+    for column, types in _INSIDE.items():
+        for key, kinds in types.items() if row[column] is not None else ():
+            if not isinstance(value := row[column].get(key), kinds) or isinstance(value, bool):
+                raise BrokenRecordError(f"not a run record: {key!r} of {column!r} is missing or of no such type")
+    if not all(isinstance(step, str) for step in row["steps"] or ()):
+        raise BrokenRecordError("not a run record: 'steps' are no names")
     if row["status"] not in STATUSES:
         raise BrokenRecordError(f"status is {row['status']!r}, not one of {', '.join(STATUSES)}")
     if row["status"] == "done" and not 0 <= row["top1"] <= 100:
@@ -116,6 +142,18 @@ def epoch_frame(parts: Mapping[str, np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame({"path": paths, "epoch": columns.pop("epoch").astype("int64")} | columns, copy=False)
 
 
+def _printable(column: str, value: Any, depth: int = 0) -> Any:
+    """With every text in it printable, but for the path, which has to be found again: whatever a record says, no
+    terminal and no report gets a control character of it."""
+    if isinstance(value, str):
+        return value if column == "path" or value.isprintable() else printable(one_line(value))
+    if isinstance(value, dict | list) and depth == DEEPEST:
+        raise BrokenRecordError(f"not a run record: {column!r} is nested too deeply")
+    if isinstance(value, dict):
+        return {printable(key): _printable(column, one, depth + 1) for key, one in value.items()}
+    return [_printable(column, one, depth + 1) for one in value] if isinstance(value, list) else value
+
+
 def one_line(error: object) -> str:
     return " ".join(str(error).split())
 
@@ -144,6 +182,10 @@ def _of_kind(kind: str) -> Any:
     return convert
 
 
-_CONVERT = {TEXT: _text, INTEGER: _integer, NUMBER: lambda _, value: number(value)} | {
-    kind: _of_kind(kind) for kind in _KINDS
-}
+def _finite(column: str, value: Any) -> float:
+    value = number(value)
+    possible = abs(value) <= LARGEST and (value > 0 or column not in POSITIVE)
+    return value if possible and (value.is_integer() or column not in WHOLE) else math.nan
+
+
+_CONVERT = {TEXT: _text, INTEGER: _integer, NUMBER: _finite} | {kind: _of_kind(kind) for kind in _KINDS}

@@ -12,13 +12,16 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from io import TextIOWrapper
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.epochs import EPOCH_COLUMNS, Skip, number, tidy
-from analysis.rows import COLUMNS, FLAG, INTEGER, LIST, MAPPING, BrokenRecordError, checked, one_line
+from analysis.rows import COLUMNS, FLAG, FORMER, INTEGER, LIST, MAPPING, BrokenRecordError, checked, one_line
+from analysis.text import from_cell, to_cell
+from roadmap.files import opened, replacing
 
 RUNS_CSV, EPOCHS_CSV = "runs.csv", "epochs.csv"
 _JSON = (FLAG, INTEGER, LIST, MAPPING)
@@ -41,16 +44,18 @@ def write(runs: pd.DataFrame, epochs: pd.DataFrame, folder: str) -> None:
     rows = [[*COLUMNS], *zip(*cells.values(), strict=True)]
     table = epochs.assign(path=epochs["path"].cat.rename_categories(short))
     os.makedirs(folder, exist_ok=True)
-    _replace(f"{folder}/{RUNS_CSV}", lambda file: csv.writer(file, lineterminator="\n").writerows(rows))
-    _replace(f"{folder}/{EPOCHS_CSV}", lambda file: table.to_csv(file, index=False, lineterminator="\n"))
+    with replacing(f"{folder}/{RUNS_CSV}", newline="", **_ENCODING) as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    with replacing(f"{folder}/{EPOCHS_CSV}", newline="", **_ENCODING) as file:
+        table.to_csv(file, index=False, lineterminator="\n")
 
 
 def read(folder: str, skip: Skip) -> tuple[list[dict[str, Any]], Callable]:
     """The rows of the runs that were written into a folder, and what reads their epochs."""
     file, rows = f"{folder}/{RUNS_CSV}", []
     try:
-        with open(file, newline="", **_ENCODING) as opened:
-            table = csv.DictReader(opened, strict=True)
+        with TextIOWrapper(opened(file), newline="", **_ENCODING) as text:
+            table = csv.DictReader(text, strict=True)
             if lacking := {"path", "status", "seed", "series"} - {*(table.fieldnames or ())}:
                 skip(file, f"not what Runs.save writes: no column {min(lacking)!r}")
                 return [], partial(read_epochs, folder)
@@ -71,8 +76,8 @@ def read_epochs(folder: str, paths: Iterable[str], skip: Skip) -> Iterator[tuple
     file = f"{folder}/{EPOCHS_CSV}"
     rows: dict[str, list[list[float]]] = {path: [] for path in paths}
     try:
-        with open(file, newline="", **_ENCODING) as opened:
-            table = csv.reader(opened, strict=True)
+        with TextIOWrapper(opened(file), newline="", **_ENCODING) as text:
+            table = csv.reader(text, strict=True)
             names = next(table, [])
             if "path" not in names or "epoch" not in names:
                 skip(file, "not what Runs.save writes: no column 'path' or no column 'epoch'")
@@ -97,7 +102,7 @@ def read_epochs(folder: str, paths: Iterable[str], skip: Skip) -> Iterator[tuple
 def _row(folder: str, cells: Mapping[str, str | None]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for column, kind in COLUMNS.items():
-        row[column] = cells.get(column) or None
+        row[column] = from_cell(cells.get(column) or cells.get(FORMER.get(column)) or "") or None
         try:
             if kind in _JSON and row[column]:
                 row[column] = json.loads(row[column])
@@ -121,7 +126,7 @@ def _cell(value: Any, hosts: Mapping[str, str]) -> str:
     if value is None or value != value:
         return ""
     if isinstance(value, str):
-        return _anonymous(hosts.get(value, value), hosts)
+        return to_cell(_anonymous(hosts.get(value, value), hosts))
     if isinstance(value, (bool, list, dict)):
         return json.dumps(_each_text(value, lambda text: _basename(text) or _anonymous(text, hosts)))
     return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(value)
@@ -148,15 +153,3 @@ def _basename(text: str) -> str:
     """The last part of an absolute path; empty for any other text."""
     parts = [part for part in re.split(r"[/\\]", text) if part]
     return parts[-1] if parts and re.match(r"~?/|[A-Za-z]:\\", text) else ""
-
-
-def _replace(path: str, write: Callable[[Any], Any]) -> None:
-    """Write a file aside and rename it: a reader sees the old or the new, whole."""
-    aside = f"{path}.{os.getpid()}"
-    try:
-        with open(aside, "w", newline="", **_ENCODING) as file:
-            write(file)
-        os.replace(aside, path)
-    finally:
-        if os.path.exists(aside):
-            os.unlink(aside)

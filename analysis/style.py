@@ -13,6 +13,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from roadmap.files import write
+
 PALETTE = {
     "paper": "#ffffff",
     "ink": "#1b2430",
@@ -83,11 +85,12 @@ def save(figure: Figure, path: str | Path) -> None:
 
     Raises:
         ValueError: if the path ends in anything else.
+        OSError: if it cannot be written.
     """
     kind = os.path.splitext(path)[1][1:].lower()
     if kind not in DATELESS:
         raise ValueError(f"{path}: a figure is saved as .png, .svg or .pdf")
-    Path(path).write_bytes(_bytes(figure, kind, 200))
+    write(path, _bytes(figure, kind, 200))
 
 
 def svg(figure: Figure) -> str:

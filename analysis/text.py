@@ -67,6 +67,19 @@ def quantity(value: float, unit: str, *, signed: bool = False) -> str:
     return text if signed or value < 0 else text[1:]
 
 
+FORMULA = ("=", "+", "-", "@", "'")
+
+
+def to_cell(text: str) -> str:
+    """Text as a cell of a CSV file: a spreadsheet takes what begins like a formula for one, unless a ' goes before."""
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def from_cell(cell: str) -> str:
+    """The text that `to_cell` wrote."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA) else cell
+
+
 def step_name(title: str) -> str:
     """A rung's title as the name of its step: without the network that it ends in, in brackets."""
     return title.split(" (")[0]

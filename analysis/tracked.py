@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.epochs import Skip, epochs_of
-from analysis.records import EpochReader, RecordsError, Runs
+from analysis.records import EpochReader, RecordsError, Runs, noting
 from analysis.rows import BrokenRecordError, one_line, run_frame, run_row
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def load_wandb(
 
     rows: list[dict[str, Any]] = []
     skipped: list[tuple[str, str]] = []
+    skip = noting(skipped)
     handles = {}
     try:
         api = api or wandb.Api(timeout=timeout)
@@ -71,7 +72,7 @@ def load_wandb(
                 rows.append(run_row(path, run.name or run.id, run.config, run.summary_metrics))
                 handles[path] = run
             except BrokenRecordError as error:
-                skipped.append((path, str(error)))
+                skip(path, str(error))
     except (wandb.Error, ValueError, TypeError) as error:  # TypeError: of a project that W&B does not have
         raise RecordsError(f"cannot read {project} at W&B: {one_line(error) or type(error).__name__}") from None
     if not rows:

@@ -125,7 +125,7 @@ def base_config(name: str, epochs: int) -> dict[str, Any]:
         "resolution": 32,
         "precision": "float32",
         "init": None,
-        "device_batch": 64,
+        "micro_batch_size": 64,
         "sync_batch_norm": False,
     }
 

@@ -5,7 +5,6 @@ Written aside, flushed and renamed, so that a crash leaves the one before; loade
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import time
@@ -13,11 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments.errors import SettingsError
 from experiments.processes import Processes
 from experiments.run import Run
+from experiments.tensors import UnreadableError, load, save
 
 State = dict[str, Any]
 """Tensors, numbers, strings, and lists and dicts of them."""
@@ -46,16 +44,9 @@ class Checkpoints:
         if not self.processes.is_first:
             return
         self.folder.mkdir(exist_ok=True)
-        path = self._path(step)
-        aside = path.with_suffix(".part")
-        try:
-            with aside.open("wb") as file:
-                torch.save({"identity": self.identity, "design": self.design, "step": step, **state}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+        for left in self.folder.glob(".step-*"):  # by a writer that was killed
+            left.unlink()
+        save({"identity": self.identity, "design": self.design, "step": step, **state}, self._path(step))
         for old in self._paths()[KEPT:] if self.keep == "last" else []:
             old.unlink()
         self.written = time.monotonic()
@@ -82,12 +73,11 @@ class Checkpoints:
     def _load(self, paths: list[Path]) -> State | None:
         for path in paths:
             try:
-                state = torch.load(path, map_location="cpu", weights_only=True)
-                found = state["identity"]
-            except Exception as error:  # what a damaged file raises depends on where it is damaged
-                self.say(f"{path} is damaged and passed over ({type(error).__name__}); trying the one before")
+                state = _checked(load(path))
+            except UnreadableError as error:
+                self.say(f"{path} is damaged and passed over: {error}; trying the one before")
                 continue
-            if found != self.identity:
+            if state["identity"] != self.identity:
                 raise SettingsError(f"{path} is of another run{self._difference(state)}; move it away to start anew")
             return state
         return None
@@ -106,9 +96,21 @@ class Checkpoints:
         return sorted((p for p in self.folder.glob("step-*.pt") if re.fullmatch(r"step-\d+", p.stem)), reverse=True)
 
     def _difference(self, state: State) -> str:
-        theirs = state.get("design", {})
+        theirs = state["design"]
         return "".join(
             f", {name} {theirs.get(name)} there and {value} here"
             for name, value in self.design.items()
             if theirs.get(name) != value
         )
+
+
+def _checked(state: Any) -> State:
+    """What a checkpoint's file holds, if a run can go on from it as far as can be told before its network is there.
+
+    Raises:
+        UnreadableError: if not.
+    """
+    for name, kind in {"identity": str, "design": dict, "step": int, "network": dict, "epochs": list}.items():
+        if not isinstance(state, dict) or not isinstance(state.get(name), kind):
+            raise UnreadableError(f"its {name} is missing or no {kind.__name__}")
+    return state

@@ -1,45 +1,135 @@
-"""What is refused before anything expensive starts: names that nothing reads, values that no run can have."""
+"""What is refused before anything expensive starts: names that nothing reads, values out of their bounds, settings that
+contradict each other. The bounds stand beside each setting, in settings.py."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, is_dataclass
+from typing import get_type_hints
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
+from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import SettingsError, unknown_key
-from experiments.settings import (
-    READERS,
-    STREAMS,
-    Config,
-    Data,
-    EvaluationConfig,
-    Logger,
-    MutableDesign,
-    Recipe,
-    fraction_of_run,
-)
+from experiments.settings import STREAMS, Config, Data, EvaluationConfig, Recipe, fraction_of_run
 from experiments.timm_names import check_timm_name
-from roadmap.designs import did_you_mean
-from roadmap.steps import options, regimes, rung_steps
+from roadmap.bounds import bounds_of
+from roadmap.steps import CONF, options, regimes, rung_steps
+
+NAMES = (str, QuotedString, Glob)
+"""What Hydra's parser makes of a name, or of several."""
 
 
-def check_names(config: DictConfig) -> None:
-    """Refuse what `+name=value` adds to the configuration and nothing reads."""
-    schemas = {"": Config, "design": MutableDesign, "recipe": Recipe, "data": Data, "logger": Logger}
-    for path, schema in schemas.items():
-        known = {one.name for one in fields(schema)} | {"hydra"}
-        for name in OmegaConf.select(config, path) if path else config:
-            if name not in known:
-                raise SettingsError(unknown_key(f"{path}.{name}".lstrip("."), Config))
+def check_groups(words: Sequence[str]) -> None:
+    """Refuse to choose from a group of conf/ by what is no name, which Hydra has no words for. `words` are those of the
+    command line.
+
+    Raises:
+        SettingsError: in one line.
+    """
+    groups = {folder.name for folder in CONF.iterdir()}
+    for word in words:
+        key, equals, _ = word.lstrip("+").partition("=")
+        if not equals or key.split("/")[0] not in groups or "." in key:
+            continue
+        try:
+            [override] = OverridesParser.create().parse_overrides([word])
+        except OverrideParseException:
+            return  # Hydra's own refusal has words
+        chosen = override.value()
+        for one in chosen.list if isinstance(chosen, ChoiceSweep) else [chosen]:
+            if not all(isinstance(name, NAMES) for name in (one if isinstance(one, list) else [one])):
+                known = f" ({', '.join(options(key))})" if key != "hydra" and options(key) else ""
+                raise SettingsError(f"{word}: {key} takes a name{known}; for none, leave it out")
+
+
+def check_settings(config: DictConfig, root: type) -> None:
+    """Refuse names that `+name=value` adds and nothing reads, and values out of the bounds that `root`, the schema,
+    states.
+
+    Raises:
+        SettingsError: naming the setting, its value, and what is possible.
+    """
+    check_names(config, root)
+    if "data" in config and not OmegaConf.is_missing(config.data, "reader"):
+        check_path(config.data)  # before data.name, which may be made of the path
+    _check_bounds(config, root)
+
+
+def check_names(config: DictConfig, root: type, schema: type | None = None, path: str = "") -> None:
+    """Refuse names that nothing reads; those in `path` are of `schema`, the whole configuration's of `root`."""
+    kinds = get_type_hints(schema or root)
+    known = {one.name for one in fields(schema or root)} | (set() if path else {"hydra"})
+    for name in config:
+        if name not in known:
+            raise SettingsError(unknown_key(f"{path}{name}", root))
+        if is_dataclass(kinds.get(name)) and isinstance(inner := config._get_node(name), DictConfig):
+            check_names(inner, root, kinds[name], f"{path}{name}.")
+
+
+def _check_bounds(config: DictConfig, schema: type, path: str = "") -> None:
+    kinds = get_type_hints(schema)
+    for one in fields(schema):
+        if OmegaConf.is_missing(config, one.name):
+            continue  # who needs it says so
+        value, bounds = config[one.name], bounds_of(one)
+        if is_dataclass(kinds[one.name]) and value is not None:
+            _check_bounds(value, kinds[one.name], f"{path}{one.name}.")
+        elif bounds and value is not None and (problem := bounds.problem(value)):
+            raise SettingsError(f"{path}{one.name} {problem}")
+
+
+def check_run(config: DictConfig, overrides: Sequence[str] = ()) -> None:
+    """Refuse what no run can have. `overrides` are those that Hydra composed the configuration from.
+
+    Raises:
+        SettingsError: in one line.
+    """
+    check_settings(config, Config)
+    _check_steps(overrides)
     for group, known in {"regime": regimes(), "recipe": options("recipe")}.items():
         if (name := config[group].name) not in known:
             raise SettingsError(f"{group}.name must be one of {', '.join(known)}, not {name!r}")
+    if config.model != "design":
+        check_timm_name(config.model)
+    if config.compile and config.gradient_checkpointing:
+        raise SettingsError("compile=true can't trace gradient_checkpointing=true; take one of them")
+    _check_recipe(OmegaConf.to_object(config.recipe))
+    _check_data(config.data)
 
 
-def check_steps(overrides: Sequence[str]) -> None:
+def check_evaluation(config: DictConfig) -> None:
+    """The same for `experiments.evaluate`."""
+    if OmegaConf.is_missing(config, "weights"):
+        raise SettingsError("say which weights: weights=a run's directory, a file, torchvision:... or timm:...")
+    check_settings(config, EvaluationConfig)
+    if config.model is not None:
+        check_timm_name(config.model)
+
+
+def check_launcher(config: DictConfig, schema: type) -> None:
+    """The same for `hydra.launcher`, which is of the schema of its launcher.
+
+    Raises:
+        SettingsError: in one line.
+    """
+    _check_bounds(config, schema, "hydra.launcher.")
+    gpus, tasks = config.get("gpus_per_node"), config.get("tasks_per_node")
+    if gpus and tasks and tasks > gpus:
+        raise SettingsError(
+            f"hydra.launcher.tasks_per_node={tasks} are more than hydra.launcher.gpus_per_node={gpus}: each process of "
+            "a run trains on a GPU of its own"
+        )
+    if "timeout_min" in config and config.signal_delay_s >= 60 * config.timeout_min:
+        raise SettingsError(
+            f"hydra.launcher.signal_delay_s={config.signal_delay_s} is no less than the whole of "
+            f"hydra.launcher.timeout_min={config.timeout_min}"
+        )
+
+
+def _check_steps(overrides: Sequence[str]) -> None:
     """Refuse `rung` and `step` together: Hydra would silently take the latter alone."""
     given = dict(override.split("=", 1) for override in overrides if "=" in override)
     if given.get("rung", "null") != "null" and "step" in given:
@@ -47,104 +137,29 @@ def check_steps(overrides: Sequence[str]) -> None:
         raise SettingsError(f"rung={given['rung']} is step=[{steps}]: name either the rung or all the steps, not both")
 
 
-CHOICES = {
-    "recipe.optimizer": ("sgd", "adamw"),
-    "recipe.schedule": ("step", "cosine"),
-    "recipe.interpolation": ("bilinear", "bicubic"),
-    "recipe.erasing_mode": ("const", "rand", "pixel"),
-    "recipe.mixup_mode": ("batch", "pair", "elem"),
-    "precision": ("float32", "tf32", "bf16", "fp16"),
-    "keep": ("last", "all"),
-    "data.reader": READERS,
-    "data.broken": ("stop", "skip"),
-    "device": ("auto", "cpu", "cuda", "mps"),
-    "logger.name": ("none", "wandb"),
-    "logger.mode": ("auto", "online", "offline"),
-}
-POSITIVE = (
-    *("recipe.epochs", "recipe.batch_size", "recipe.erasing_count", "device_batch"),
-    *("resolution", "data.num_classes", "data.train_images", "data.val_images", "threads", "orders"),
-)
-FRACTIONS = ("data.holdout", "recipe.random_erasing", "recipe.label_smoothing", "recipe.momentum", "recipe.ema")
-NOT_NEGATIVE = (
-    *("recipe.lr", "recipe.min_lr", "recipe.weight_decay", "recipe.mixup", "recipe.cutmix"),
-    *("workers", "seed", "order_seed", "checkpoint_minutes"),
-)
-FACTORS = ("recipe.layer_decay", "recipe.crop_pct", "recipe.mixup_prob", "recipe.mixup_switch_prob", "crop_pct")
-
-
-def check_evaluation(config: DictConfig) -> None:
-    """The same for `experiments.evaluate`."""
-    for path, schema in {"": EvaluationConfig, "data": Data}.items():
-        for name in OmegaConf.select(config, path) if path else config:
-            if name not in {one.name for one in fields(schema)} | {"hydra"}:
-                raise SettingsError(unknown_key(f"{path}.{name}".lstrip("."), EvaluationConfig))
-    if OmegaConf.is_missing(config, "weights"):
-        raise SettingsError("say which weights: weights=a run's directory, a file, torchvision:... or timm:...")
-    for key in ("precision", "device", "data.broken"):
-        _check_choice(key, OmegaConf.select(config, key))
-    if config.interpolation is not None:
-        _check_choice("interpolation", config.interpolation, CHOICES["recipe.interpolation"])
-    if config.model is not None:
-        check_timm_name(config.model)
-    _check_ranges(config)
-
-
-def _check_ranges(config: DictConfig) -> None:
-    for keys, possible, range_ in (
-        (POSITIVE, lambda value: value >= 1, "at least 1"),
-        (FRACTIONS, lambda value: 0 <= value < 1, "in [0, 1)"),
-        (NOT_NEGATIVE, lambda value: math.isfinite(value) and value >= 0, "a finite number, 0 or more"),
-        (FACTORS, lambda value: 0 < value <= 1, "in (0, 1]"),
-    ):
-        for key in keys:
-            value = OmegaConf.select(config, key)  # None where a configuration has no such setting
-            if value is not None and not possible(value):
-                raise SettingsError(f"{key} must be {range_}, not {value}")
+def _check_recipe(recipe: Recipe) -> None:
+    if recipe.min_lr > recipe.lr:
+        raise SettingsError(f"recipe.min_lr={recipe.min_lr} is more than recipe.lr={recipe.lr}")
+    if fraction_of_run(recipe.warmup) == 1:
+        raise SettingsError(f"recipe.warmup={recipe.warmup} is the whole run; take a smaller part")
+    drops = [fraction_of_run(drop) for drop in recipe.drops]
+    if drops != sorted(drops):
+        raise SettingsError(f"recipe.drops must rise, like [30/90, 60/90], not {recipe.drops}")
+    if recipe.mixup_switch_prob != Recipe().mixup_switch_prob and not (recipe.mixup and recipe.cutmix):
+        raise SettingsError(
+            f"recipe.mixup_switch_prob={recipe.mixup_switch_prob} chooses between mixup and cutmix, and "
+            f"{'cutmix' if recipe.mixup else 'mixup'} is off; leave it at {Recipe().mixup_switch_prob}"
+        )
+    if len(recipe.betas) != 2 and not recipe.optimizer.startswith("timm:"):
+        raise SettingsError(f"recipe.betas must be two numbers, not {recipe.betas}")
 
 
 def check_path(data: DictConfig | Data) -> None:
-    if data.reader != "sample" and data.path is None:
+    missing = isinstance(data, DictConfig) and OmegaConf.is_missing(data, "path")
+    if data.reader != "sample" and (missing or data.path is None):
         raise SettingsError("data.path is not set: say where the data are, like data.path=/data/imagenet")
 
 
-def _check_choice(key: str, value: Any, choices: Sequence[str] = ()) -> None:
-    choices = choices or CHOICES[key]
-    if value not in choices:
-        raise SettingsError(f"{key} must be {' or '.join(choices)}, not {value!r}{did_you_mean(value, choices)}")
-
-
-def check_values(config: DictConfig) -> None:
-    """Refuse what would fail, or mean nothing, once training has begun."""
-
-    def value(key: str) -> Any:
-        return OmegaConf.select(config, key)
-
-    for key in CHOICES:
-        _check_choice(key, value(key))
-    check_path(config.data)
-    _check_ranges(config)
-    if (norm := value("recipe.clip_grad")) is not None and not norm > 0:
-        raise SettingsError(f"recipe.clip_grad must be null or more than 0, not {norm}")
-    if not 0 < config.data.subset <= 1:
-        subset = config.data.subset
-        raise SettingsError(f"data.subset is the part of the training images to use, in (0, 1], not {subset}")
-    if config.data.reader in STREAMS and (config.data.subset != 1 or config.data.holdout):
-        raise SettingsError(
-            f"data.reader={config.data.reader} streams: data.subset and data.holdout need another reader"
-        )
-    if config.compile and config.gradient_checkpointing:
-        raise SettingsError("compile=true can't trace gradient_checkpointing=true; take one of them")
-    if config.seed >= 2**63:
-        raise SettingsError(f"seed must be less than 2**63, not {config.seed}")
-    if (policy := config.recipe.rand_augment) and not policy.startswith("rand-"):
-        raise SettingsError(f"recipe.rand_augment must be null or like rand-m9-mstd0.5-inc1, not {policy!r}")
-    if not (project := config.logger.project) or len(project) > 128 or set(project) & set("/\\#?%:"):
-        raise SettingsError(f"logger.project must be 1 to 128 characters, none of / \\ # ? % :, not {project!r}")
-    if len(config.recipe.betas) != 2:
-        raise SettingsError(f"recipe.betas must be two numbers, not {config.recipe.betas}")
-    for key, texts in {"recipe.warmup": [config.recipe.warmup], "recipe.drops": config.recipe.drops}.items():
-        for text in texts:
-            fraction_of_run(text, key)
-    if config.model != "design":
-        check_timm_name(config.model)
+def _check_data(data: DictConfig) -> None:
+    if data.reader in STREAMS and (data.subset != 1 or data.holdout):
+        raise SettingsError(f"data.reader={data.reader} streams: data.subset and data.holdout need another reader")

@@ -335,7 +335,7 @@ class Loader:
         prepare = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
         self.evaluated_on = "holdout" if run.data.holdout else "test"
         if self.streamed:
-            part = Streamed(train, transform, run.seed, run.split.device_batch, processes, shuffle=True)
+            part = Streamed(train, transform, run.seed, run.split.micro_batch_size, processes, shuffle=True)
             self.training_images, held_out = train.length, None
         else:
             chosen, held_out = partition(train, run.data)
@@ -366,7 +366,7 @@ class Loader:
     def _full(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """A stream's batches, of which each loader worker's last is short, as full ones, as many as an epoch has. Where
         images that could not be read are missing at its end, the last batch comes again."""
-        size, left = self.run.split.device_batch, self.steps_per_epoch * self.run.split.accumulation
+        size, left = self.run.split.micro_batch_size, self.steps_per_epoch * self.run.split.accumulation
         images, labels, samples, full = NO_IMAGES, torch.empty(0, dtype=torch.int64), [], None
         for batch in batches:
             images = torch.cat([images, batch.images]) if len(images) else batch.images

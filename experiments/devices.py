@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 import types
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from experiments.errors import SettingsError
+from experiments.preflight import no_bf16
 from roadmap.block import Block
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,8 +34,14 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda", local % torch.cuda.device_count())  # SLURM may show each process its own GPU alone
 
 
-def set_precision(precision: str) -> None:
-    """float32 means it: convolutions and matrix products too. tf32 lets an NVIDIA GPU round their inputs."""
+def set_precision(precision: str, device: torch.device) -> None:
+    """float32 means it: convolutions and matrix products too. tf32 lets an NVIDIA GPU round their inputs.
+
+    Raises:
+        SettingsError: for bf16 on a GPU that only emulates it.
+    """
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise SettingsError(no_bf16(device_name(device)))
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 
@@ -94,4 +102,5 @@ def peak_memory_mb(device: torch.device) -> float:
     """Of the GPU's allocator, or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20

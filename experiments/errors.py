@@ -1,11 +1,13 @@
-"""Mistakes in a configuration, and Hydra's account of them, as one line for the person who made them."""
+"""Mistakes in a configuration, what the system refuses, and Hydra's account of both, as one line for a person."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn, get_type_hints
 
@@ -14,21 +16,11 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from roadmap.designs import DesignError, did_you_mean
+from roadmap.files import in_words, printable
 from roadmap.steps import options
 
 DONE, FAILED, IMPOSSIBLE, LOCKED, INTERRUPTED = 0, 1, 2, 75, 130
 """Exit codes of a process that trains a run."""
-
-
-def printable(text: str) -> str:
-    """The text with control characters and undecodable bytes escaped: no terminal or report should get them."""
-    return "".join(character if character.isprintable() else _escaped(character) for character in text)
-
-
-def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte of a file's name that is not UTF-8, as os.fsdecode gives it
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")
 
 
 class SettingsError(ValueError):
@@ -50,13 +42,30 @@ class DataError(RuntimeError):
         super().__init__(printable(message))
 
 
-CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBaseException, YAMLError)
+CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBaseException, YAMLError, OSError)
+"""What ends a command with one line: `refuse`. The system's own are among them, since a folder of runs that cannot be
+written, say, is as much a matter of how the command was given."""
+
+
+@contextmanager
+def refusing(schema: type) -> Iterator[None]:
+    """Refuse in one line whatever is wrong with a configuration: what we raise, and what Hydra and OmegaConf do while
+    they compose it, of which not all is an error of theirs. `schema` is the configuration's root dataclass."""
+    try:
+        yield
+    except CONFIGURATION_ERRORS as error:
+        refuse(error, schema)
+    except Exception as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__", "").split(".")[0] not in ("hydra", "omegaconf"):
+            raise
+        refuse(error, schema)
 
 
 def refuse(error: Exception, schema: type) -> NoReturn:
     """Print one line and exit. `schema` is the configuration's root dataclass."""
     if is_first():  # of a run's several processes one speaks for all
-        print(f"error: {in_one_line(error, schema)}", file=sys.stderr)
+        print(f"error: {printable(in_one_line(error, schema))}", file=sys.stderr)
     sys.exit(IMPOSSIBLE)
 
 
@@ -68,7 +77,8 @@ def in_one_line(error: BaseException, schema: type) -> str:
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         group, _, option = error.missing_cfg_file.rpartition("/")
         known = error.options or options(group)
-        return f"unknown {group} {option!r}{did_you_mean(option, known)}{_listed(known)}"
+        own = f"; to name runs of your own: study_name={option}" if group == "study" else ""
+        return f"unknown {group} {option!r}{did_you_mean(option, known)}{_listed(known)}{own}"
     if isinstance(error, OverrideParseException):
         return f"cannot read the override {error.override!r}: {_first_line(error.message)}"
     if isinstance(error, ConfigCompositionException):
@@ -83,24 +93,29 @@ def in_one_line(error: BaseException, schema: type) -> str:
             return f"{override}: {_first_line(str(error.__cause__))}"
         if match := re.match(r"In '(.+)': \w+ raised while composing config:\s+(.+)\s+full_key: (.+)", text):
             return f"conf file {match[1]}: {_in_file(match[2], match[3], schema)}"
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return in_words(error)
     if isinstance(error, OmegaConfBaseException):
         key = getattr(error, "full_key", None)
         reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", _first_line(text))
         return f"{key}: {reason}" if key and not isinstance(error.__cause__, ValueError) else reason
-    return _first_line(text)
+    key = re.search(r"^\s*full_key: (.+)$", text, re.M)
+    return f"{key[1]}: {_first_line(text)}" if key else _first_line(text)
 
 
 def _in_file(reason: str, key: str, schema: type) -> str:
+    if key == "study":
+        return "its first line must be '# @package _global_'; and a study's name is 'study_name: NAME'"
     if reason.startswith("Key ") and " not in " in reason:
         return unknown_key(key, schema)
-    if key == "study" and "'DictConfig' to string" in reason:
-        return "its first line must be '# @package _global_'"
     return f"{key}: {reason}"
 
 
 def unknown_key(key: str, schema: type) -> str:
     """For an override of something that is neither a setting nor a group of conf/."""
     *path, name = key.split("@")[0].replace("/", ".").split(".")
+    if (new := getattr(schema, "renamed", {}).get(key)) is not None:
+        return f"the setting {key!r} is called {new!r} now"
     at: Any = schema
     for part in path:
         types = get_type_hints(at) if is_dataclass(at) else {}
@@ -111,6 +126,8 @@ def unknown_key(key: str, schema: type) -> str:
     if path:
         return f"there is no setting {name!r} in {'.'.join(path)!r}{did_you_mean(name, known)}{_listed(known)}"
     known = sorted({*known, *getattr(schema, "groups", ())})
+    if name in known:
+        return f"{key!r} can't be overridden so"
     groups = {group: kind for group, kind in get_type_hints(at).items() if is_dataclass(kind)}
     inside = [f"{group}.{name}" for group, kind in groups.items() if name in get_type_hints(kind)]
     hint = f"; did you mean {inside[0]!r}?" if inside else did_you_mean(name, known)

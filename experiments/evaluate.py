@@ -18,9 +18,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.checks import check_evaluation, check_path
-from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, DataError, SettingsError, is_first, refuse
+from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, DataError, SettingsError, is_first, refuse, refusing
 from experiments.initial import find_init, run_config
 from experiments.settings import Data, EvaluationConfig, register
+from roadmap.files import try_to_write, write
 from roadmap.steps import CONF, to_design
 
 
@@ -31,8 +32,9 @@ def evaluate_one(config: DictConfig) -> None:
         init = find_init(config.weights)
         data = data_of(config, run_config(init.file), HydraConfig.get().overrides.task)
         check_path(data)
-        if config.out not in (None, "-") and not Path(config.out).parent.is_dir():
-            raise SettingsError(f"there is no folder {Path(config.out).parent} to write out={config.out} into")
+        out = Path(config.out) if config.out not in (None, "-") else None
+        if out:
+            try_to_write(out)  # an evaluation may take hours
         switches = asdict(to_design(config.design)) if config.design else None
         from experiments.examine import examine, show
 
@@ -45,8 +47,8 @@ def evaluate_one(config: DictConfig) -> None:
         print(json.dumps(result))
     else:
         show(result)
-    if config.out not in (None, "-"):
-        Path(config.out).write_text(json.dumps(result) + "\n", "utf-8")
+    if out:
+        write(out, json.dumps(result) + "\n")
 
 
 def data_of(config: DictConfig, ran: dict[str, Any] | None, overrides: Sequence[str]) -> Data:
@@ -59,7 +61,8 @@ def data_of(config: DictConfig, ran: dict[str, Any] | None, overrides: Sequence[
         )
     known = [one.name for one in fields(Data)]
     said = [key for key in known if any(override.startswith(f"data.{key}=") for override in overrides)]
-    return Data(**{key: ran["data"][key] for key in known if key in ran["data"]} | {k: config.data[k] for k in said})
+    recorded = {key: ran["data"][key] for key in known if key in ran["data"]}
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Data), recorded, {k: config.data[k] for k in said}))
 
 
 def main() -> None:
@@ -67,9 +70,8 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: one place words the errors
     register()
     try:
-        evaluate_one()
-    except CONFIGURATION_ERRORS as error:
-        refuse(error, EvaluationConfig)
+        with refusing(EvaluationConfig):
+            evaluate_one()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

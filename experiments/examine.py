@@ -34,7 +34,7 @@ def examine(init: Init, data: Data, config: DictConfig, switches: Mapping[str, A
     """What `--help` of `experiments.evaluate` says, as JSON can hold it."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    set_precision(config.precision)
+    set_precision(config.precision, pick_device(config.device))
     images, indices = _images(data)  # before anything is downloaded
     subject = find_subject(init, config.model, switches)
     said = {key: value for key in ("resolution", "interpolation", "crop_pct") if (value := config[key]) is not None}

@@ -221,11 +221,16 @@ def _load(reader: str, name: str, path: str | None, train: str, val: str, num_cl
         )
     if reader != "sample" and path is None:
         raise SettingsError(f"data.path is not set: with data.reader={reader} it says where the data are")
+    check_libraries(reader)
+    data = Data(name=name, reader=reader, path=path, train=train, val=val, num_classes=num_classes)
+    return import_module(f"experiments.readers.{reader}").load(data)
+
+
+def check_libraries(reader: str) -> None:
+    """Whether the libraries that a reader needs are installed."""
     for module in NEEDS.get(reader, ()):
         if find_spec(module) is None:
             raise SettingsError(f"data.reader={reader} needs {module}: pip install 'convnext-roadmap[readers]'")
-    data = Data(name=name, reader=reader, path=path, train=train, val=val, num_classes=num_classes)
-    return import_module(f"experiments.readers.{reader}").load(data)
 
 
 NEEDS = {"wds": ("webdataset",), "hfds": ("datasets",), "hfids": ("datasets",)}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import SettingsError
+from experiments.recorded import BrokenRecordError, config_of
 from experiments.timm_names import check_timm_name
 
 LIBRARIES = ("torchvision", "timm")
@@ -57,12 +58,8 @@ def find_init(source: str | None) -> Init | None:
 def run_config(file: str | None) -> dict[str, Any] | None:
     """config.json of the run in whose directory, or among whose checkpoints, a file lies; None if it is no run's."""
     for folder in list(Path(file).resolve().parents)[:2] if file else []:
-        try:
-            config = json.loads((folder / "config.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(config, dict) and {"model", "design", "recipe", "data", "resolution"} <= config.keys():
-            return config
+        with suppress(BrokenRecordError):
+            return config_of(folder)
     return None
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from collections import deque
 from contextlib import ExitStack, nullcontext
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from tempfile import TemporaryDirectory
 
 from rich.console import Group
 from rich.live import Live
@@ -28,6 +28,7 @@ from experiments.machine import Machine, gpu_lock
 from experiments.record import is_done, is_training, read_summary
 from experiments.run import Run
 from experiments.slurm import in_queue
+from experiments.split import MEETING
 from experiments.study import Member, Study, command
 
 POLL = 0.5
@@ -55,7 +56,8 @@ class Team:
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
         world = max(1, len(gpus))
         if world > 1:
-            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+            self.meeting = TemporaryDirectory(prefix="roadmap-")  # a port that is free now may be another's by then
+            environment |= {MEETING: f"file://{self.meeting.name}/store"}
             environment |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
         ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {} for rank in range(world)]
         self.processes: list[BaseProcess] = [start(run, environment | rank) for rank in ranks]
@@ -224,12 +226,6 @@ def _train(run: Run, environment: dict[str, str]) -> None:
     from experiments.worker import train_in_child
 
     train_in_child(run)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def _clock(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +17,14 @@ PATIENCE = 1.0
 def lock_file(path: Path, patience: float = PATIENCE) -> TextIO | None:
     """Lock a file, which is created. Close what is returned to unlock it; None if another process holds it.
 
-    Where the file system knows no locks, everybody has it.
+    Where the file system knows no locks, everybody has it. What is in the file stays, and a link is not followed: what
+    it names may be anybody's.
+
+    Raises:
+        OSError: if there can be no such file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    file, deadline = path.open("w"), time.monotonic() + patience
+    file, deadline = open(path, "r+", opener=_open), time.monotonic() + patience  # noqa: SIM115
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -31,6 +36,10 @@ def lock_file(path: Path, patience: float = PATIENCE) -> TextIO | None:
             time.sleep(0.05)
         except OSError:  # no locks on this file system
             return file
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 @contextmanager

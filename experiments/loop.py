@@ -60,7 +60,7 @@ def train(
     """
     started = time.perf_counter()
     device = processes.device
-    set_precision(run.precision)
+    set_precision(run.precision, device)
     precision = partial(autocast, run.precision, device)
     data = Loader(run, processes)
     finish = Finish(run.recipe, run.seed, device)

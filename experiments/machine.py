@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import subprocess
-import tempfile
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from experiments.errors import SettingsError
@@ -29,10 +31,6 @@ def share(runs: int, jobs: int | None, gpus_per_run: int, device: str = "auto") 
     Raises:
         SettingsError: if there are fewer GPUs than a run, or than `jobs` runs, would take.
     """
-    if jobs is not None and jobs < 1:
-        raise SettingsError(f"hydra.launcher.jobs must be at least 1, not {jobs}")
-    if gpus_per_run < 1:
-        raise SettingsError(f"hydra.launcher.gpus_per_run must be at least 1, not {gpus_per_run}")
     gpus = () if device == "cpu" else visible_gpus()
     if not gpus:
         if gpus_per_run > 1:
@@ -60,9 +58,38 @@ def visible_gpus() -> tuple[str, ...]:
     return tuple(str(number) for number, _ in enumerate(line for line in listed.splitlines() if line[:4] == "GPU "))
 
 
+def has_gpus() -> bool:
+    """Whether torch would train on GPUs here: there are some, and it is no build for CPUs alone."""
+    try:
+        return not version("torch").endswith("+cpu") and bool(visible_gpus())
+    except PackageNotFoundError:
+        return False
+
+
+def compute_capability() -> float | None:
+    """Of the oldest of the GPUs that runs may use, such as 8.0; None if nobody says."""
+    asked = ["nvidia-smi", f"--id={','.join(visible_gpus())}", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        lines = subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout.splitlines()
+        return min(map(float, lines), default=None)
+    except (OSError, subprocess.TimeoutExpired, ValueError):
+        return None
+
+
+def is_busy() -> bool:
+    """Whether others keep the cores here busy."""
+    return os.getloadavg()[0] > cores()
+
+
 def gpu_lock(gpu: str) -> Path:
-    """Held by the run that trains on a GPU: it may outlive its launcher, and there may be two launchers."""
-    return Path(tempfile.gettempdir()) / f"roadmap-{os.getuid()}-gpu-{gpu}.lock"
+    """Held by the run that trains on a GPU: it may outlive its launcher, and there may be two launchers.
+
+    In a folder of the user's own, for in one that all may write to another could place a link; and always in the same,
+    whatever the environment says, so that a launcher in a terminal and one of cron see each other's.
+    """
+    folder = Path.home() / ".cache" / "roadmap"
+    folder.mkdir(0o700, parents=True, exist_ok=True)
+    return folder / f"gpu-{re.sub(r'[^A-Za-z0-9-]', '_', gpu)}-of-{platform.node()}.lock"
 
 
 def cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from experiments.errors import SettingsError
 from experiments.initial import Init
 from experiments.run import Run
+from experiments.tensors import UnreadableError, load, save, state_dict
 from experiments.timm_names import PREFIX
 from roadmap.costs import count
 from roadmap.network import Network, build
@@ -84,7 +86,10 @@ def load_model_of_timm(network: nn.Module, state: State, *, adapt: bool = False)
     heads = (heads,) if isinstance(heads, str) else tuple(heads)
 
     def classes(state: State) -> int:
-        return next((len(state[f"{head}.weight"]) for head in heads if f"{head}.weight" in state), 0)
+        name = next((name for head in heads if (name := f"{head}.weight") in state), None)
+        if name and state[name].ndim < 2:
+            raise WeightsError(f"{name} has no row for each class: its shape is {[*state[name].shape]}")
+        return len(state[name]) if name else 0
 
     def is_new(key: str) -> bool:
         return theirs != ours and key.rpartition(".")[0] in heads
@@ -111,23 +116,11 @@ def read_weights(init: Init) -> dict[str, Tensor]:
     """
     if init.file is None:
         return _published(init.source)
-    file = Path(init.file)
     try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(file)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the authors' checkpoints hold their arguments
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a foreign file raises depends on what it is
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SettingsError(f"{file} holds no weights that can be read safely: {reason}") from error
-    for wrapper in ("network", "model", "state_dict"):  # our checkpoints, the authors', others'
-        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
-            return dict(state[wrapper])
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise SettingsError(f"{file} holds no state dict")
-    return dict(state)
+        # the authors' checkpoints hold their arguments
+        return state_dict(load(Path(init.file), allowed=[argparse.Namespace]))
+    except UnreadableError as error:
+        raise SettingsError(f"{init.file} holds no weights: {error}") from error
 
 
 def _published(source: str) -> dict[str, Tensor]:
@@ -141,6 +134,8 @@ def _published(source: str) -> dict[str, Tensor]:
     except SettingsError:
         raise
     except Exception as error:  # of the network, of the disk, or for an unknown tag
+        if isinstance(error, pickle.UnpicklingError):  # torch's advises to run the code that a file names
+            raise SettingsError(f"{source} can't be had: what was downloaded is damaged") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SettingsError(f"{source} can't be had: {reason}") from error
 
@@ -166,7 +161,4 @@ def torchvision_weights(name: str):
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """The state dict, as `torch.load(path, weights_only=True)` reads it, in place or not at all."""
-    state: dict[str, Tensor] = {key: tensor.detach().cpu() for key, tensor in network.state_dict().items()}
-    aside = path.with_suffix(".part")
-    torch.save(state, aside)
-    aside.replace(path)
+    save({key: tensor.detach().cpu() for key, tensor in network.state_dict().items()}, path)

@@ -15,7 +15,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from experiments.split import world_size
+from experiments.split import MEETING, world_size
 
 
 class Processes:
@@ -96,7 +96,12 @@ def joined(device: torch.device) -> Iterator[Processes]:
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        init_method=os.environ.get(MEETING, "env://"),
+        rank=int(os.environ["RANK"]),
+        world_size=int(os.environ["WORLD_SIZE"]),
+    )
     try:
         yield Processes(device, distributed.get_rank(), distributed.get_world_size())
     finally:

@@ -7,21 +7,45 @@ import math
 
 import torch
 from timm.data import Mixup
-from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_info,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from experiments.errors import SettingsError
 from experiments.settings import Recipe, fraction_of_run
+from experiments.timm_names import PREFIX
 
 
 def make_optimizer(recipe: Recipe, network: nn.Module, *, scaled: bool = False) -> torch.optim.Optimizer:
-    """SGD or AdamW over the network's parameters, fused; see `parameter_groups`. `scaled`: the loss is (fp16)."""
-    groups = parameter_groups(recipe, network)
+    """torch's SGD or AdamW, fused, or one of timm's, over the network's parameters; see `parameter_groups`. `scaled`:
+    the loss is (fp16). timm gives an optimizer what it takes of momentum, betas and eps.
+
+    Raises:
+        SettingsError: if timm's optimizer refuses one of these.
+    """
+    groups, betas = parameter_groups(recipe, network), tuple(recipe.betas)
     if recipe.optimizer == "sgd":
         # torch's fused SGD goes on from uninitialised memory if its first step is skipped, as it is in scaling's search
         return torch.optim.SGD(groups, recipe.lr, momentum=recipe.momentum, fused=not scaled)
-    return torch.optim.AdamW(groups, recipe.lr, betas=tuple(recipe.betas), eps=recipe.eps, fused=True)
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, recipe.lr, betas=betas, eps=recipe.eps, fused=True)
+    name = recipe.optimizer.removeprefix(PREFIX)
+    if (info := get_optimizer_info(name)).has_betas and len(betas) != info.num_betas:
+        raise SettingsError(
+            f"recipe.optimizer={recipe.optimizer} takes {info.num_betas} recipe.betas, not {recipe.betas}"
+        )
+    given = {"lr": recipe.lr, "momentum": recipe.momentum, "betas": betas, "eps": recipe.eps}
+    try:
+        return create_optimizer_v2(groups, name, weight_decay=recipe.weight_decay, **given)
+    except (ValueError, TypeError, AssertionError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SettingsError(f"recipe.optimizer={recipe.optimizer} refuses its settings: {reason}") from error
 
 
 def parameter_groups(recipe: Recipe, network: nn.Module) -> list[dict]:

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from experiments.locks import lock_file, locked
+from experiments.recorded import BrokenRecordError, Row, summary_of
 from experiments.run import Run
-
-Row = dict[str, Any]
+from roadmap.files import write
 
 RESULTS = ("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss")
 """Of the weights, and of their moving average if the recipe keeps one."""
@@ -31,24 +31,11 @@ class LockedError(RuntimeError):
     """Another process is training this run."""
 
 
-def write(path: Path, text: str) -> None:
-    """Replace a file in one step: a reader sees the old text or the new, whatever happens to the writer."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def read_summary(directory: Path) -> Row | None:
-    """summary.json, or None if there is none that can be read."""
+    """summary.json, checked; None if there is none that can be used."""
     try:
-        return json.loads((directory / "summary.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        return summary_of(directory)
+    except BrokenRecordError:
         return None
 
 
@@ -63,8 +50,14 @@ class Known(Protocol):
 
 
 def is_done(run: Known) -> bool:
-    summary = read_summary(run.directory)
-    return summary is not None and summary.get("status") == "done" and summary.get("identity") == run.identity
+    summary = _own_summary(run)
+    return summary.get("status") == "done" and summary.get("top1") is not None
+
+
+def _own_summary(run: Known) -> Row:
+    """What the record says of this very run; nothing if there is none, or it is broken or another run's."""
+    summary = read_summary(run.directory) or {}
+    return summary if summary.get("identity") == run.identity else {}
 
 
 def is_training(run: Known) -> bool:
@@ -78,7 +71,8 @@ def is_training(run: Known) -> bool:
 def mark(run: Run, status: str, reason: str | None = None, **facts: Any) -> None:
     """Say of a run that is not being trained what becomes of it; what its record knows already is kept."""
     run.directory.mkdir(parents=True, exist_ok=True)
-    summary = _begun(run) | (read_summary(run.directory) or {}) | {"status": status, "reason": reason} | facts
+    before = {name: value for name, value in _own_summary(run).items() if value is not None}
+    summary = _begun(run) | before | {"status": status, "reason": reason} | facts
     write(run.directory / "config.json", _pretty(run.to_json()))
     write(run.directory / "summary.json", _pretty(summary))
 
@@ -100,7 +94,7 @@ def _begun(run: Run) -> Row:
         "seed": run.seed,
         "epochs_done": 0,
         "epochs": run.recipe.epochs,
-        "study": run.study,
+        "study": run.study_name,
     }
 
 
@@ -122,7 +116,7 @@ class Record:
         self.directory, self.writes = run.directory, writes
         self._lock = self._have(run) if writes else None
         self.epochs: list[Row] = []
-        before = read_summary(run.directory) or {}
+        before = _own_summary(run)
         self.summary: Row = _begun(run) | {
             "job": _job(before.get("job")),
             "wandb": before.get("wandb"),

@@ -11,9 +11,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments.checks import check_names, check_steps, check_values
+from experiments.checks import check_run
 from experiments.errors import SettingsError
 from experiments.initial import Init, find_init
+from experiments.machine import has_gpus
 from experiments.place import Place, find_place
 from experiments.settings import IN_MEMORY, Data, Logger, Recipe
 from experiments.split import Split, split_batch, world_size
@@ -39,7 +40,7 @@ class Run:
 
     regime: str
     place: Place
-    study: str
+    study_name: str
     runs: Path
     device: str
     threads: int | None
@@ -99,7 +100,7 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """config.json: everything but where and on what the run runs."""
         whence = {"init": {"source": self.init.source, "digest": self.init.digest} if self.init else None}
-        how = whence | {"device_batch": self.split.device_batch, "sync_batch_norm": self.sync_batch_norm}
+        how = whence | {"micro_batch_size": self.split.micro_batch_size, "sync_batch_norm": self.sync_batch_norm}
         return {"regime": self.regime} | _plain_value(self.place._asdict()) | _plain(self) | how
 
     def _decisive(self) -> dict[str, Any]:
@@ -119,7 +120,7 @@ class Run:
 
     def _together(self) -> dict[str, int]:
         """How many images are mixed, and normalised, together, where that is not all of a step's."""
-        at_once = self.split.device_batch
+        at_once = self.split.micro_batch_size
         counts = {}
         if self.recipe.mixup or self.recipe.cutmix:
             counts["mixed_together"] = at_once
@@ -143,22 +144,22 @@ def _part(name: str) -> str:
     return "val" if name == "validation" else name
 
 
-def to_run(config: DictConfig, overrides: Sequence[str] = (), processes: int | None = None) -> Run:
+def to_run(
+    config: DictConfig, overrides: Sequence[str] = (), processes: int | None = None, gpus: bool | None = None
+) -> Run:
     """The run that a composed configuration asks for. `overrides` are those that Hydra composed it from; `processes`
-    will train it together, as many as there are here if not given.
+    will train it together, on `gpus` or not: as many as there are here, on what is here, if not given.
 
     Raises:
         SettingsError: if there is no such setting, or its value is impossible.
     """
-    check_names(config)
-    check_steps(overrides)
-    check_values(config)
-    split = split_batch(config.recipe.batch_size, config.device_batch, processes or world_size())
-    if (config.recipe.mixup or config.recipe.cutmix) and split.device_batch % 2:
+    check_run(config, overrides)
+    split = split_batch(config.recipe.batch_size, config.micro_batch_size, processes or world_size())
+    if (config.recipe.mixup or config.recipe.cutmix) and split.micro_batch_size % 2:
         raise SettingsError(
             "recipe.mixup and recipe.cutmix pair images, so the images that a device takes at once must be even, "
-            f"not {split.device_batch} (recipe.batch_size={config.recipe.batch_size}, "
-            f"device_batch={config.device_batch})"
+            f"not {split.micro_batch_size} (recipe.batch_size={config.recipe.batch_size}, "
+            f"micro_batch_size={config.micro_batch_size})"
         )
     try:
         design = to_design(config.design)
@@ -172,14 +173,14 @@ def to_run(config: DictConfig, overrides: Sequence[str] = (), processes: int | N
         recipe=recipe,
         data=data,
         resolution=config.resolution,
-        precision=config.precision,
+        precision=_precision(config, gpus),
         seed=config.seed,
         init=find_init(config.init),
         split=split,
         sync_batch_norm=config.sync_batch_norm,
         regime=config.regime.name,
         place=Place(None, None, {}),
-        study=config.study,
+        study_name=config.study_name,
         runs=Path(config.runs),
         device=config.device,
         threads=config.threads,
@@ -192,6 +193,13 @@ def to_run(config: DictConfig, overrides: Sequence[str] = (), processes: int | N
     )
     place = find_place(run.regime, run.design, run.recipe, run.data, run.resolution, config.init)
     return replace(run, place=place if run.model == "design" else Place(None, None, place.differs))
+
+
+def _precision(config: DictConfig, gpus: bool | None) -> str:
+    if config.precision != "auto":
+        return config.precision
+    asked = {"cuda": True, "auto": gpus}.get(config.device, False)
+    return "bf16" if (has_gpus() if asked is None else asked) else "float32"
 
 
 def _plain(run: Run) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, make_dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +14,9 @@ from omegaconf import MISSING, OmegaConf
 
 from experiments.errors import SettingsError
 from experiments.listing import dataset_version, folder_name
+from experiments.timm_names import Optimizer, RandAugment
+from roadmap import sets
+from roadmap.bounds import Each, Number, OneOf, PathText, Text, setting
 from roadmap.designs import Design
 
 READERS = ("sample", "torchvision", "folder", "imagenette", "tiny_imagenet", "tar", "hfds", "wds", "hfids")
@@ -24,44 +29,73 @@ STREAMS = ("wds", "hfids")
 UNSTATED = "?"
 """For data.path where experiments.plan goes without."""
 
+PRECISIONS = ("float32", "tf32", "bf16", "fp16")
+
+INTERPOLATIONS = OneOf(("bilinear", "bicubic"))
+DEVICES = OneOf(("auto", "cpu", "cuda", "mps"))
+RESOLUTION = Number("[1, 8192]")
+IMAGES = Number("[1, 1e12]")
+THREADS = Number("[1, 4096]")
+WORKERS = Number("[0, 1024]")
+
+
+FINITE = Number("[0, 1e30]")
+PART = Number("(0, 1]")
+SEED = Number("[0, 2^63)")
+NAME = Text(like="a name of 1 to 128 printable characters", longest=128)
+TEXT = Text()
+
+
+@dataclass(frozen=True)
+class FractionOfRun:
+    """The bounds of a text like 20/300."""
+
+    def problem(self, text: str) -> str | None:
+        try:
+            fraction_of_run(text)
+        except ValueError as error:
+            return str(error)
+
 
 @dataclass
 class Recipe:
     """How a network is trained: Tables 5 and 6 of the paper. `lr` is for `batch_size` images a step, not scaled."""
 
-    name: str = MISSING
-    epochs: int = MISSING
-    batch_size: int = MISSING
-    optimizer: str = "sgd"
-    lr: float = MISSING
-    min_lr: float = 0.0
-    momentum: float = 0.0
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    name: str = setting(MISSING, NAME)
+    epochs: int = setting(MISSING, Number("[1, 1_000_000]"))
+    batch_size: int = setting(MISSING, Number("[1, 1_048_576]"))
+    optimizer: str = setting("sgd", Optimizer())
+    """sgd or adamw, torch's; or any of timm's, like timm:lamb."""
+    lr: float = setting(MISSING, FINITE)
+    min_lr: float = setting(0.0, FINITE)
+    momentum: float = setting(0.0, Number("[0, 1)"))
+    betas: list[float] = setting([0.9, 0.999], Each(Number("[0, 1)"), range(2, 4)))
+    eps: float = setting(1e-8, Number("[0, 1]"))
+    weight_decay: float = setting(0.0, FINITE)
     decay_1d: bool = True
-    schedule: str = "cosine"
-    warmup: str = "0"
-    drops: list[str] = field(default_factory=list)
-    drop_factor: float = 0.1
-    interpolation: str = "bicubic"
-    crop_pct: float | None = None
+    schedule: str = setting("cosine", OneOf(("step", "cosine")))
+    warmup: str = setting("0", FractionOfRun())
+    drops: list[str] = setting([], Each(FractionOfRun()))
+    drop_factor: float = setting(0.1, PART)
+    interpolation: str = setting("bicubic", INTERPOLATIONS)
+    crop_pct: float | None = setting(None, PART)
     """Of the resized evaluation image's side, the part that the centre crop keeps; 0.875 below 384 px, else 1."""
-    rand_augment: str | None = None
-    random_erasing: float = 0.0
-    erasing_mode: str = "pixel"
-    erasing_count: int = 1
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    mixup_prob: float = 1.0
-    mixup_switch_prob: float = 0.5
-    mixup_mode: str = "batch"
-    label_smoothing: float = 0.0
-    layer_decay: float = 1.0
+    rand_augment: str | None = setting(None, RandAugment())
+    random_erasing: float = setting(0.0, Number("[0, 1]"))
+    erasing_mode: str = setting("pixel", OneOf(("const", "rand", "pixel")))
+    erasing_count: int = setting(1, Number("[1, 100]"))
+    mixup: float = setting(0.0, Number("[0, 1000]"))
+    cutmix: float = setting(0.0, Number("[0, 1000]"))
+    mixup_prob: float = setting(1.0, PART)
+    mixup_switch_prob: float = setting(0.5, Number("[0, 1]"))
+    """Where both are on, the part of the batches that cutmix gets."""
+    mixup_mode: str = setting("batch", OneOf(("batch", "pair", "elem")))
+    label_smoothing: float = setting(0.0, Number("[0, 1)"))
+    layer_decay: float = setting(1.0, PART)
     """Factor on the learning rate from one group of layers to the one before it; 1 for none."""
-    clip_grad: float | None = None
+    clip_grad: float | None = setting(None, Number("(0, 1e30]"))
     """Largest norm of a step's gradient; null for any."""
-    ema: float = 0.0
+    ema: float = setting(0.0, Number("[0, 1)"))
     """Decay of the moving average of the weights, evaluated beside them; 0 for none."""
 
 
@@ -69,26 +103,26 @@ class Recipe:
 class Data:
     """What a network is trained on and evaluated on."""
 
-    name: str = MISSING
+    name: str = setting(MISSING, Text())
     """What the dataset is called, in reports and in a run's identity, however it is stored."""
-    reader: str = MISSING
+    reader: str = setting(MISSING, OneOf(READERS))
     """What reads it: one of READERS."""
-    path: str | None = None
-    train: str = "train"
-    val: str = "val"
+    path: str | None = setting(None, PathText())
+    train: str = setting("train", TEXT)
+    val: str = setting("val", TEXT)
     """The two parts: of a folder, its subfolders; elsewhere, the reader's names of its splits."""
-    num_classes: int | None = None
+    num_classes: int | None = setting(None, Number("[1, 1_000_000]"))
     """Stated for known datasets, so that a study can be priced without them; null: as the data has."""
-    train_images: int | None = None
-    val_images: int | None = None
-    """Likewise: how many the two parts have, whole. Read by experiments.plan alone, and not in a run's identity."""
-    subset: float = 1.0
+    train_images: int | None = setting(None, IMAGES)
+    val_images: int | None = setting(None, IMAGES)
+    """Likewise: how many the two parts have, whole. Read before training alone, and not in a run's identity."""
+    subset: float = setting(1.0, PART)
     """The part of the training images to train on, class-balanced."""
-    holdout: float = 0.0
+    holdout: float = setting(0.0, Number("[0, 1)"))
     """The part of the training images to evaluate on instead of the test images, class-balanced."""
-    version: str | None = None
+    version: str | None = setting(None, NAME)
     """Which of several datasets of one name. Of one that is called after its folder, a digest of what lies there."""
-    broken: str = "stop"
+    broken: str = setting("stop", OneOf(("stop", "skip")))
     """What to do about an image that can't be read: stop, or skip."""
 
 
@@ -96,12 +130,12 @@ class Data:
 class Logger:
     """Who is told of a run besides its record."""
 
-    name: str = "none"
+    name: str = setting("none", OneOf(("none", "wandb")))
     """none, or wandb: a run at Weights & Biases."""
-    project: str = "convnext-roadmap"
-    entity: str | None = None
+    project: str = setting("convnext-roadmap", Text(r"[^/\\#?%:]+", "1 to 128 characters, none of / \\ # ? % :", 128))
+    entity: str | None = setting(None, NAME)
     """The user or team whose project it is; null for the account's own."""
-    mode: str = "auto"
+    mode: str = setting("auto", OneOf(("auto", "online", "offline")))
     """online, offline (kept in the run's directory), or auto: as W&B's settings say, or else by whether there is an
     account."""
 
@@ -127,32 +161,36 @@ class Config:
 
     groups: ClassVar[tuple[str, ...]] = ("hydra", "rung", "step", "study")
     """Of conf/, besides those that are settings too."""
+    renamed: ClassVar[dict[str, str]] = {"study": "study_name", "device_batch": "micro_batch_size"}
+    """Settings of earlier versions, and what they are called now."""
 
     regime: Any = MISSING
-    widths: dict[str, int] = field(default_factory=dict)
-    kernel_sizes: dict[str, int] = field(default_factory=dict)
-    model: str = "design"
+    widths: dict[str, int] = setting({}, Each(Number("[1, 65536]")))
+    kernel_sizes: dict[str, int] = setting({}, Each(Number("[1, 255]")))
+    model: str = setting("design", TEXT)
     design: MutableDesign = field(default_factory=MutableDesign)  # type: ignore[valid-type]
     recipe: Recipe = field(default_factory=Recipe)
     data: Data = field(default_factory=Data)
-    resolution: int = MISSING
-    precision: str = "float32"
-    seed: int = 0
-    init: str | None = None
-    device_batch: int | None = None
+    resolution: int = setting(MISSING, RESOLUTION)
+    precision: str = setting("auto", OneOf(("auto", *PRECISIONS)))
+    """auto: bf16 on GPUs, float32 on anything else."""
+    seed: int = setting(0, SEED)
+    init: str | None = setting(None, PathText())
+    micro_batch_size: int | None = setting(None, Number("[1, 1_048_576]"))
+    """Images that a device takes at once, at most; null for all that a process gets of a step's."""
     sync_batch_norm: bool = False
-    study: str = "custom"
-    orders: int = 16
+    study_name: str = setting("custom", NAME)
+    orders: int = setting(16, Number(f"[1, {sets.MOST_ORDERS}]"))
     """How many random orders of the steps `study=orderings` walks; `order_seed` draws others."""
-    order_seed: int = 0
-    runs: str = "runs"
-    device: str = "auto"
-    threads: int | None = None
-    workers: int | None = None
+    order_seed: int = setting(0, SEED)
+    runs: str = setting("runs", PathText())
+    device: str = setting("auto", DEVICES)
+    threads: int | None = setting(None, THREADS)
+    workers: int | None = setting(None, WORKERS)
     compile: bool = False
     gradient_checkpointing: bool = False
-    checkpoint_minutes: float = 10
-    keep: str = "last"
+    checkpoint_minutes: float = setting(10, Number("[0, 1_000_000]"))
+    keep: str = setting("last", OneOf(("last", "all")))
     logger: Logger = field(default_factory=Logger)
 
 
@@ -160,18 +198,18 @@ class Config:
 class EvaluationConfig:
     """The root of conf/evaluate.yaml. What is null is the run's own or, of published weights, as their makers say."""
 
-    weights: str = MISSING
-    model: str | None = None
+    weights: str = setting(MISSING, PathText())
+    model: str | None = setting(None, TEXT)
     design: Any = None
     data: Data = field(default_factory=Data)
-    resolution: int | None = None
-    interpolation: str | None = None
-    crop_pct: float | None = None
-    precision: str = "float32"
-    device: str = "auto"
-    threads: int | None = None
-    workers: int | None = None
-    out: str | None = None
+    resolution: int | None = setting(None, RESOLUTION)
+    interpolation: str | None = setting(None, INTERPOLATIONS)
+    crop_pct: float | None = setting(None, PART)
+    precision: str = setting("float32", OneOf(PRECISIONS))
+    device: str = setting("auto", DEVICES)
+    threads: int | None = setting(None, THREADS)
+    workers: int | None = setting(None, WORKERS)
+    out: str | None = setting(None, PathText())
 
 
 def register() -> None:
@@ -189,12 +227,12 @@ for resolver in (folder_name, folder_or_hub_name, dataset_version):
     OmegaConf.register_new_resolver(resolver.__name__, resolver, replace=True)
 
 
-def fraction_of_run(text: str, key: str = "this") -> Fraction:
+def fraction_of_run(text: str) -> Fraction:
     """ "20/300", 20 of 300 epochs, as a fraction of the run in [0, 1]."""
-    try:
-        fraction = Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        fraction = Fraction(-1)
+    fraction = Fraction(-1)
+    if re.fullmatch(r"\d{1,9}/\d{1,9}|\d?\.?\d{1,9}", text):  # no exponents: Fraction would write out 1e-999999999
+        with suppress(ZeroDivisionError):
+            fraction = Fraction(text)
     if not 0 <= fraction <= 1:
-        raise SettingsError(f"{key} must be a fraction of the run like 20/300, not {text!r}")
+        raise SettingsError(f"must be a fraction of the run like 20/300, not {text!r}")
     return fraction

@@ -18,9 +18,10 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import DONE, IMPOSSIBLE, INTERRUPTED, SettingsError, is_first
+from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, SettingsError, is_first
 from experiments.locks import locked
 from experiments.record import Row, is_done, is_training, mark, read_summary, unmark
 from experiments.run import Run
@@ -45,8 +46,9 @@ PATIENCE = 60.0
 REQUEUE_THE_DEAD = r"""
 code=$?
 # A process that was killed by what nobody can catch (128 + 9: out of memory, say) goes on from its checkpoint; three
-# times, since it may die again of the same. A run that failed, or was stopped (130), has said so and ends.
-if [ $code -gt 128 ] && [ $code -lt 160 ] && [ $code -ne 130 ]; then
+# times, since it may die again of the same. A run that failed, or was stopped (130), has said so and ends; of one that
+# failed srun has killed the other processes, so its code says nothing.
+if [ ! -e {folder}/$SLURM_JOB_ID.failed ] && [ $code -gt 128 ] && [ $code -lt 160 ] && [ $code -ne 130 ]; then
     echo $code >> {folder}/$SLURM_JOB_ID.deaths
     if [ $(wc -l < {folder}/$SLURM_JOB_ID.deaths) -le 3 ]; then scontrol requeue $SLURM_JOB_ID; fi
 fi
@@ -80,7 +82,11 @@ class Job:
         try:
             train_in_child(self.run)
         except SystemExit as end:
-            if end.code == INTERRUPTED and is_first() and _is_preempted():
+            if end.code in (FAILED, IMPOSSIBLE):
+                Path(os.environ["SUBMITIT_FOLDER"], f"{os.environ['SLURM_JOB_ID']}.failed").touch()
+            if end.code == INTERRUPTED and not is_first():
+                sys.exit(DONE)  # the first has more to do, and with a failure of another srun would end it
+            if end.code == INTERRUPTED and _is_preempted():
                 mark(self.run, "queued", "goes on when SLURM has room again")
                 subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], timeout=60)
             raise
@@ -117,9 +123,8 @@ def submit_study(study: Study, options: dict[str, Any], *, wait: bool, changed_s
         raise SettingsError(
             "there is no sbatch here: launch on a login node of a SLURM cluster, or without hydra/launcher=slurm"
         )
-    for key in ("nodes", "tasks_per_node", "cpus_per_task", "timeout_min", "signal_delay_s", "array_parallelism"):
-        if options[key] < 1:
-            raise SettingsError(f"hydra.launcher.{key} must be at least 1, not {options[key]}")
+    if "%" in str(study.runs.absolute()):
+        raise SettingsError(f"SLURM would replace the % in {study.runs.absolute()}; choose runs=... without one")
     study.begin()
     with locked(study.runs / "studies" / ".submitting", PATIENCE) as alone:
         if not alone:
@@ -214,6 +219,8 @@ def _executor(study: Study, name: str, options: dict[str, Any]) -> AutoExecutor:
     from submitit import AutoExecutor
 
     folder = study.runs.absolute() / "studies" / "slurm" / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(0o700)  # jobs are pickles, which run as whoever submitted them: nobody else may write one
     executor = AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=options["max_num_timeout"])
     given = {
         key if key in SHARED else f"slurm_{key}": value
@@ -224,7 +231,10 @@ def _executor(study: Study, name: str, options: dict[str, Any]) -> AutoExecutor:
         name=name,
         **given,
         slurm_teardown=REQUEUE_THE_DEAD.strip().replace("{folder}", shlex.quote(str(folder))).splitlines(),
-        slurm_srun_args=[f"--cpus-per-task={options['cpus_per_task']}"],  # since 22.05 not taken over from sbatch
+        slurm_srun_args=[
+            f"--cpus-per-task={options['cpus_per_task']}",  # since 22.05 not taken over from sbatch
+            "--kill-on-bad-exit=1",  # where one process fails, the others would wait for it for ever
+        ],
         slurm_additional_parameters={"requeue": True} | options["additional_parameters"],
     )
     return executor

@@ -10,11 +10,11 @@ from experiments.errors import SettingsError
 
 @dataclass(frozen=True)
 class Split:
-    """An optimizer step of `processes` x `accumulation` passes of `device_batch` images each."""
+    """An optimizer step of `processes` x `accumulation` passes of `micro_batch_size` images each."""
 
     processes: int
     accumulation: int
-    device_batch: int
+    micro_batch_size: int
 
     @property
     def passes(self) -> int:
@@ -22,8 +22,8 @@ class Split:
         return self.processes * self.accumulation
 
 
-def split_batch(batch_size: int, device_batch: int | None, processes: int) -> Split:
-    """Split a step of `batch_size` images among processes, `device_batch` at a time; all that a process gets if None.
+def split_batch(batch_size: int, micro_batch_size: int | None, processes: int) -> Split:
+    """Split a step of `batch_size` images among processes, `micro_batch_size` at a time; if None, all that one gets.
 
     Raises:
         SettingsError: if it can't be split evenly.
@@ -33,14 +33,19 @@ def split_batch(batch_size: int, device_batch: int | None, processes: int) -> Sp
             f"recipe.batch_size={batch_size} can't be split among {processes} processes; take a multiple of {processes}"
         )
     share = batch_size // processes
-    at_once = min(device_batch or share, share)
+    at_once = min(micro_batch_size or share, share)
     if share % at_once:
         fitting = max(size for size in range(1, at_once + 1) if share % size == 0)
         raise SettingsError(
-            f"device_batch={at_once} does not divide the {share} images that each of {processes} process(es) gets of "
-            f"recipe.batch_size={batch_size}; take device_batch={fitting}, or another recipe.batch_size"
+            f"micro_batch_size={at_once} does not divide the {share} images that each of {processes} process(es) gets "
+            f"of recipe.batch_size={batch_size}; take micro_batch_size={fitting}, or another recipe.batch_size"
         )
     return Split(processes, share // at_once, at_once)
+
+
+MEETING = "ROADMAP_MEETING"
+"""The environment's variable that says where a run's processes on one machine meet, as a URL of torch's; where it is
+not set, they meet where torchrun or srun says."""
 
 
 def world_size() -> int:

@@ -11,8 +11,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -21,10 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.errors import DONE, FAILED, SettingsError
-from experiments.record import is_done, read_summary, write
+from experiments.record import is_done, read_summary
 from experiments.run import Run, to_run
 from experiments.sources import composition_digest
 from experiments.split import world_size
+from roadmap.files import read_object, write
 
 Overrides = Sequence[str]
 """Of one job, as Hydra's sweeper makes them."""
@@ -89,24 +90,29 @@ class Study:
 def failure(member: Member) -> str | None:
     """Why a run failed, as its record says; None if it didn't."""
     summary = read_summary(member.directory) or {}
-    return f"{summary['status']}: {summary['reason']}" if summary.get("status") in ("failed", "diverged") else None
+    return f"{summary['status']}: {summary.get('reason')}" if summary.get("status") in ("failed", "diverged") else None
 
 
 def find_study(
-    jobs: Sequence[Overrides], compose: Callable[[Overrides], DictConfig], config: DictConfig, processes: int
+    jobs: Sequence[Overrides],
+    compose: Callable[[Overrides], DictConfig],
+    config: DictConfig,
+    processes: int,
+    gpus: bool,
 ) -> Study:
     """The study of these jobs. Each is composed and checked before anything starts, but for those that were asked for
     before, with the same files of configuration, and are done: Hydra takes 0.15 s to compose one.
 
-    `config` is the multirun's own, of which the jobs are variations; `processes` will train each run together.
+    `config` is the multirun's own, of which the jobs are variations; `processes` will train each run together, on
+    `gpus` or not.
 
     Raises:
         SettingsError, DesignError: if one of them is impossible.
     """
     if world_size() > 1:
         raise SettingsError("a study starts its runs itself; under torchrun or srun start one run, without -m")
-    manifest = Manifest(config, processes)
-    composed = Composed(compose, lambda config, overrides: to_run(config, overrides, processes))
+    manifest = Manifest(config, processes, gpus)
+    composed = Composed(compose, lambda config, overrides: to_run(config, overrides, processes, gpus))
     members, todo = [], []
     for overrides in jobs:
         member = manifest.known(overrides)
@@ -147,26 +153,27 @@ class Composed(Generic[Made]):
 class Manifest:
     """`runs/studies/NAME.json`: which runs a study asked for when it was last launched, and by what overrides."""
 
-    def __init__(self, config: DictConfig, processes: int) -> None:
-        self.name = re.sub(r"[^\w.-]", "_", config.study)  # of a file, and of jobs
+    def __init__(self, config: DictConfig, processes: int, gpus: bool) -> None:
+        self.name = re.sub(r"[^\w.-]", "_", config.study_name)  # of a file, and of jobs
         self.path = Path(config.runs) / "studies" / f"{self.name}.json"
         sources = config.hydra.runtime.config_sources
         unread = [one for one in sources if one.schema == "pkg" and one.path != "hydra.conf"]
         folders = [Path(one.path) for one in sources if one.schema == "file"]
         digest = None if unread else composition_digest(folders)
-        where = [digest, processes, os.getcwd(), config.hydra.job.config_name, list(config.hydra.overrides.hydra)]
+        where = [digest, processes, gpus, os.getcwd(), config.hydra.job.config_name, list(config.hydra.overrides.hydra)]
         where += [config.data.version] if config.data.path else []  # a folder's, which may have changed
         self._where = None if digest is None else json.dumps(where)
         self._asked: dict[str, dict[str, Any]] = {}
-        try:
-            self._before = json.loads(self.path.read_text("utf-8"))["asked"]
-        except (OSError, ValueError, KeyError, TypeError):
-            self._before = {}
+        before = (read_object(self.path) or {}).get("asked")
+        self._before = before if isinstance(before, dict) else {}
 
     def known(self, overrides: Overrides) -> Member | None:
         """The run that these overrides were found to ask for, if all that they are composed from is as it was."""
         entry = self._before.get(self._key(overrides))
-        return Member(**entry | {"directory": Path(entry["directory"])}) if isinstance(entry, Mapping) else None
+        kinds = {field.name: int if field.name == "seed" else str for field in fields(Member)}
+        if not isinstance(entry, dict) or {name: type(value) for name, value in entry.items()} != kinds:
+            return None
+        return Member(**entry | {"directory": Path(entry["directory"])})
 
     def add(self, overrides: Overrides, member: Member) -> None:
         if key := self._key(overrides):

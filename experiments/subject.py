@@ -17,7 +17,7 @@ from experiments.models import load_model_of_timm, read_weights, torchvision_wei
 from experiments.timm_names import PREFIX
 from roadmap.designs import Design
 from roadmap.network import build
-from roadmap.steps import design, options
+from roadmap.steps import design, options, to_design
 from roadmap.weights import WeightsError, classes_of, load_weights
 
 NAMED = [name for name in options("design") if name not in ("resnet", "convnext")]
@@ -61,8 +61,7 @@ def find_subject(init: Init, model: str | None, switches: Mapping[str, Any] | No
         if model or switches:
             return _stated(init, state, model or "design", switches or {}, Preparation())
         if config:
-            how = Preparation(config["resolution"], config["recipe"]["interpolation"], config["recipe"].get("crop_pct"))
-            return _stated(init, state, config["model"], config["design"], how)
+            return _stated(init, state, config["model"], config["design"], _recorded(config))
         return _fitting(init, state)
     except WeightsError as error:
         raise SettingsError(f"weights={init.source}: {error}") from error
@@ -99,9 +98,26 @@ def preparation_of_timm(name: str) -> Preparation:
     return Preparation(resolution, found["interpolation"], crop_pct, found["mean"], found["std"])
 
 
+def _recorded(config: Mapping[str, Any]) -> Preparation:
+    """How a run whose config.json this is prepares images.
+
+    Raises:
+        SettingsError: if that says something impossible.
+    """
+    recipe = config["recipe"]
+    how = Preparation(config["resolution"], recipe.get("interpolation"), recipe.get("crop_pct"))
+    crop_is_possible = how.crop_pct is None or (isinstance(how.crop_pct, float | int) and 0 < how.crop_pct <= 1)
+    if not how.resolution or how.interpolation not in ("bilinear", "bicubic") or not crop_is_possible:
+        raise SettingsError(
+            "the config.json beside these weights does not say how its images are prepared; move the weights away "
+            "from it, and say design=..., resolution=..., interpolation=... and crop_pct=..."
+        )
+    return how
+
+
 def _stated(init: Init, state: Mapping[str, Tensor], model: str, switches: Mapping, how: Preparation) -> Subject:
     if model == "design":
-        return _ours(init, state, Design(**switches), how, "design")
+        return _ours(init, state, to_design(switches), how, "design")
     network = timm.create_model(model.removeprefix(PREFIX))
     classes, _ = load_model_of_timm(network, state, adapt=True)
     return Subject(network, f"{model}, {init.source}", classes, how)

@@ -90,7 +90,7 @@ class Tracker:
             "id": self.id,
             "project": self.run.logger.project,
             "entity": self.run.logger.entity,
-            "group": self.run.study,
+            "group": self.run.study_name,
             "name": self.run.name,
             "tags": tags(self.run),
         }

@@ -16,7 +16,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, SettingsError, refuse
+from experiments.checks import check_groups
+from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, SettingsError, is_first, refuse, refusing
+from experiments.machine import has_gpus, is_busy
+from experiments.preflight import preflight
+from experiments.record import is_done
 from experiments.run import to_run
 from experiments.settings import Config, register
 from roadmap.steps import CONF
@@ -30,9 +34,17 @@ def train_one(config: DictConfig) -> None:
             raise SettingsError(f"study={asked.runtime.choices.study} asks for several runs; add -m")
         if (launcher := asked.runtime.choices["hydra/launcher"]) != "local":  # Hydra would train here, without a word
             raise SettingsError(f"hydra/launcher={launcher} launches studies, also of one run; add -m")
-        run = to_run(config, asked.overrides.task)
+        gpus = has_gpus()
+        run = to_run(config, asked.overrides.task, gpus=gpus)
+        if not is_done(run):
+            preflight([run], gpus=gpus)
     except CONFIGURATION_ERRORS as error:  # not left to Hydra, which would add a line of its own
         refuse(error, Config)
+    if run.device in ("auto", "cpu") and not gpus and run.threads is None and is_first() and is_busy():
+        print(
+            "warning: others keep this machine busy, and this run takes all of its cores; threads=1 takes one",
+            file=sys.stderr,
+        )
     from experiments.worker import train_here
 
     train_here(run)
@@ -41,7 +53,9 @@ def train_one(config: DictConfig) -> None:
 def train_several(jobs: Sequence[Sequence[str]], launcher: Any) -> int:
     from experiments.study import find_study
 
-    return launcher.train(find_study(jobs, launcher.compose, launcher.config, launcher.processes))
+    study = find_study(jobs, launcher.compose, launcher.config, launcher.processes, launcher.gpus)
+    preflight(study.todo, gpus=launcher.gpus, here=launcher.here)
+    return launcher.train(study)
 
 
 train_one.__wrapped__.of_study = train_several  # what the launchers do with a study (hydra_plugins/study.py)
@@ -56,15 +70,9 @@ def main(task: Callable[[], None] = train_one) -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch asks for huge pages: up to a tenth faster on a CPU
     register()
     try:
-        task()
-    except CONFIGURATION_ERRORS as error:
-        refuse(error, Config)
-    except ValueError as error:
-        if not str(error).startswith("Config group override"):  # Hydra's for study=null, say
-            raise
-        refuse(error, Config)
-    except (NotADirectoryError, FileExistsError, PermissionError) as error:  # of the folder of runs
-        refuse(SettingsError(f"{error.filename}: {error.strerror}"), Config)
+        with refusing(Config):
+            check_groups(sys.argv[1:])
+            task()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from rich.console import Console
@@ -19,10 +20,11 @@ from experiments.devices import pick_device
 from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, DataError, SettingsError, is_first
 from experiments.loop import DivergedError, StoppedError, train
 from experiments.processes import joined
-from experiments.record import DoneError, LockedError, Record, is_done
+from experiments.record import DoneError, LockedError, Record, is_done, mark
 from experiments.run import Run
 from experiments.split import world_size
 from experiments.tracking import Tracker
+from roadmap.files import in_words, printable
 
 
 class Reporter:
@@ -49,9 +51,11 @@ class Reporter:
             self.tracker.close()
 
     def say(self, line: str) -> None:
+        line = printable(line)
         self.log(line)
         if self.console:
-            self.console.print(line, soft_wrap=True)
+            with suppress(OSError):  # of a closed terminal, or a full disk: a run is worth more than what it says
+                self.console.print(line, soft_wrap=True)
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         if self.tracker:
@@ -86,10 +90,9 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
     if run.threads:
         torch.set_num_threads(run.threads)
     stop = StopFlag()
-    record, refused = _open(run)
+    record, reporter, refused = _open(run, console)
     if refused is not None and world_size() == 1:
         return refused
-    reporter = Reporter(run, console)
     try:
         with joined(pick_device(run.device)) as processes:
             if (refused := processes.of_first(refused)) is not None:
@@ -107,33 +110,44 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
             if isinstance(error, RuntimeError) and "onnection" in reason:
                 reason = f"another process of the run ended, and said why on its standard error ({reason})"
             elif not is_first():
-                print(f"error: process {os.environ.get('RANK', '?')}: {reason}", file=sys.stderr)
+                reason = f"process {os.environ.get('RANK') or os.environ.get('SLURM_PROCID')}: {reason}"
+                print(f"error: {reason}", file=sys.stderr)
+                with suppress(OSError):  # srun ends the first, which may wait for this process, before it says anything
+                    mark(run, status, reason)
         try:
             record.finish(status, reason)
             reporter.say(f"{status}: {reason}")
             if status == "failed" and (code == FAILED or hasattr(error, "__notes__")):  # a note: a loader worker's
                 reporter.log(traceback.format_exc())
         except OSError as full:  # the disk, say: then the terminal is all that is left to tell it to
-            print(f"error: {reason}; and it could not be recorded: {full}", file=sys.stderr)
+            print(f"error: {reason}; and it could not be recorded: {in_words(full)}", file=sys.stderr)
         try:
             stop.hand_over()
         finally:
             reporter.over()
-        return code
+        return DONE if status == "diverged" and not is_first() else code  # all diverge at once, and the first says so
     reporter.say(f"done: top-1 {record.summary['top1']:.2f} % in {record.summary['wall_seconds']:.0f} s")
     reporter.over()
     return DONE
 
 
-def _open(run: Run) -> tuple[Record | None, int | None]:
-    """The run's record, or the exit code of a run that is not to be trained here."""
+def _open(run: Run, console: Console | None) -> tuple[Record | None, Reporter | None, int | None]:
+    """The run's record, and who tells of it; or the exit code of a run that is not to be trained here."""
+    record = None
     try:
-        return Record(run, writes=is_first()), None
-    except LockedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return None, LOCKED
+        record = Record(run, writes=is_first())
+        return record, Reporter(run, console), None
     except DoneError:
-        return None, DONE
+        return None, None, DONE
+    except LockedError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return None, None, LOCKED
+    except OSError as error:
+        print(f"error: {in_words(error)}", file=sys.stderr)
+        if record:
+            with suppress(OSError):
+                record.finish("failed", in_words(error))
+        return None, None, IMPOSSIBLE
 
 
 class StopFlag:
@@ -171,12 +185,15 @@ def _outcome(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, DivergedError):
         return "diverged", str(error), FAILED
     if isinstance(error, (SettingsError, DataError)):
-        return "failed", str(error), IMPOSSIBLE
-    return "failed", f"{type(error).__name__}: {error}".splitlines()[0], FAILED
+        return "failed", printable(error), IMPOSSIBLE
+    if isinstance(error, OSError):
+        return "failed", in_words(error), FAILED
+    return "failed", printable(f"{type(error).__name__}: {error}".splitlines()[0]), FAILED
 
 
 def _log_file(run: Run) -> Callable[[str], None]:
     handler = logging.FileHandler(run.directory / "log.txt", encoding="utf-8")
+    handler.handleError = lambda _: None  # of a full disk, which stops the run as it writes what is worth more
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logger = logging.Logger(run.name)
     logger.addHandler(handler)

@@ -8,7 +8,8 @@ for them).
 import sys
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hydra._internal.config_repository import CachingConfigRepository
@@ -20,6 +21,11 @@ from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
+
+from roadmap.bounds import Each, Number, Text, setting
+
+COUNT = Number("[1, 100_000]")
+OPTION = Text(like="an option of sbatch, text on one line")
 
 
 class ReadOnce(CachingConfigRepository):
@@ -57,13 +63,27 @@ class StudySweeper(BasicSweeper):
 class StudyLauncher(Launcher):
     """Hands a study to the task, which says what becomes of it: experiments.train has the launcher train it."""
 
+    schema: type
+    """Of its settings, `hydra.launcher`."""
     processes = 1
     """That will train each run together."""
+    here = True
+    """Whether on this machine."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config_loader = hydra_context.config_loader
         self.task = task_function
         self.config = config
+        from experiments.checks import check_launcher
+
+        check_launcher(config.hydra.launcher, self.schema)
+
+    @cached_property
+    def gpus(self) -> bool:
+        """Whether runs train on GPUs."""
+        from experiments.machine import has_gpus
+
+        return has_gpus()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         if code := self.task.of_study(job_overrides, self):
@@ -79,13 +99,15 @@ class LocalLauncherConf:
     """`hydra/launcher=local`, the default: runs side by side on this machine."""
 
     _target_: str = "hydra_plugins.study.LocalLauncher"
-    jobs: int | None = None
+    jobs: int | None = setting(None, COUNT)
     """Runs side by side; if not given, as many as there are GPUs for, or cores."""
-    gpus_per_run: int = 1
+    gpus_per_run: int = setting(1, COUNT)
     """On a machine with GPUs: that train a run together, a process each."""
 
 
 class LocalLauncher(StudyLauncher):
+    schema = LocalLauncherConf
+
     def __init__(self, jobs: int | None, gpus_per_run: int) -> None:
         self.jobs, self.gpus_per_run = jobs, gpus_per_run
         self.processes = gpus_per_run
@@ -103,31 +125,31 @@ class SlurmLauncherConf:
 
     _target_: str = "hydra_plugins.study.SlurmLauncher"
     _convert_: str = "all"
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    exclude: str | None = None
-    nodes: int = 1
+    partition: str | None = setting(None, OPTION)
+    account: str | None = setting(None, OPTION)
+    qos: str | None = setting(None, OPTION)
+    constraint: str | None = setting(None, OPTION)
+    exclude: str | None = setting(None, OPTION)
+    nodes: int = setting(1, COUNT)
     """That train a run together."""
-    gpus_per_node: int = 1
+    gpus_per_node: int = setting(1, Number("[0, 1024]"))
     """0 for CPUs alone."""
-    tasks_per_node: int | None = None
+    tasks_per_node: int | None = setting(None, COUNT)
     """Processes of a run on a node; one a GPU if not given."""
-    cpus_per_task: int = 8
-    mem_gb: float | None = None
+    cpus_per_task: int = setting(8, COUNT)
+    mem_gb: float | None = setting(None, Number("(0, 1_000_000]"))
     """Of a node."""
-    timeout_min: int = 1440
+    timeout_min: int = setting(1440, Number("[1, 1_000_000]"))
     """A run that needs longer is stopped before, put back into the queue, and goes on."""
-    signal_delay_s: int = 120
+    signal_delay_s: int = setting(120, Number("[1, 65535]"))
     """So long before."""
-    max_num_timeout: int = 100
+    max_num_timeout: int = setting(100, Number("[0, 1_000_000]"))
     """So many times."""
-    array_parallelism: int = 256
+    array_parallelism: int = setting(256, COUNT)
     """Runs of a study at a time."""
-    setup: list[str] = field(default_factory=list)
+    setup: list[str] = setting([], Each(OPTION))
     """Shell commands before each run: module load, say."""
-    additional_parameters: dict[str, Any] = field(default_factory=dict)
+    additional_parameters: dict[str, Any] = setting({})
     """Any other option of sbatch: {reservation: name}."""
     wait: bool = False
     """Until no run is in the queue any more, and then say what became of them; else return after submission."""
@@ -136,11 +158,15 @@ class SlurmLauncherConf:
 
 
 class SlurmLauncher(StudyLauncher):
+    schema = SlurmLauncherConf
+    here = False
+
     def __init__(self, wait: bool, changed_sources: bool, **options: Any) -> None:
         self.wait, self.changed_sources = wait, changed_sources
         self.options = options | {"tasks_per_node": options["tasks_per_node"] or max(1, options["gpus_per_node"])}
         self.jobs = self.options["array_parallelism"]
         self.processes = self.options["nodes"] * self.options["tasks_per_node"]
+        self.gpus = options["gpus_per_node"] > 0
 
     def train(self, study: Any) -> int:
         from experiments.slurm import submit_study

@@ -5,29 +5,35 @@
     ['resnet', 'modern_recipe', 'stage_ratio']
     >>> network = roadmap.build(roadmap.design("convnext_tiny"))
 
-Importing `roadmap` imports no torch; the names that need a network import it when they are first used.
+Importing `roadmap` imports nothing else: a name is imported when it is first used, and those of networks need torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from roadmap import sets
-from roadmap.designs import Design, DesignError
-from roadmap.steps import Published, Rung, design, ladder, regimes
-
 if TYPE_CHECKING:
+    from roadmap import sets
     from roadmap.costs import Cost, cost
+    from roadmap.designs import Design, DesignError
     from roadmap.network import Network, build
+    from roadmap.steps import Published, Rung, design, ladder, regimes
     from roadmap.weights import WeightsError, export_weights, load_weights
 
-_NEED_TORCH = {
-    "build": "roadmap.network",
-    "Network": "roadmap.network",
-    "cost": "roadmap.costs",
-    "Cost": "roadmap.costs",
-    "load_weights": "roadmap.weights",
-    "export_weights": "roadmap.weights",
-    "WeightsError": "roadmap.weights",
+_MODULES = {
+    "Design": "designs",
+    "DesignError": "designs",
+    "Published": "steps",
+    "Rung": "steps",
+    "design": "steps",
+    "ladder": "steps",
+    "regimes": "steps",
+    "build": "network",
+    "Network": "network",
+    "cost": "costs",
+    "Cost": "costs",
+    "load_weights": "weights",
+    "export_weights": "weights",
+    "WeightsError": "weights",
 }
 
 __all__ = [
@@ -50,6 +56,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _NEED_TORCH:
+    if name == "sets":
+        return import_module("roadmap.sets")
+    if name not in _MODULES:
         raise AttributeError(f"module 'roadmap' has no attribute {name!r}")
-    return getattr(import_module(_NEED_TORCH[name]), name)
+    return getattr(import_module(f"roadmap.{_MODULES[name]}"), name)

@@ -7,10 +7,11 @@ This module imports no torch: designs are compared, hashed and validated before 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args, get_type_hints
+
+from roadmap.bounds import Each, Number, did_you_mean, problems, setting
 
 
 class DesignError(ValueError):
@@ -25,9 +26,9 @@ class Design:
         DesignError: if a field's value is impossible, or an integer number of groups does not divide the channels.
     """
 
-    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
+    depths: tuple[int, int, int, int] = setting((3, 4, 6, 3), Each(Number("[1, 1000]")))
     """Residual blocks in each of the four stages (2.2, stage ratio)."""
-    width: int = 64
+    width: int = setting(64, Number("[1, 65536]"))
     """Base width w: stage i of 4 has c = w * 2**(i-1) channels, 4c in a classic bottleneck's residual path (2.3)."""
     stem: Literal["resnet", "patchify"] = "resnet"
     """"resnet": 7x7 stride-2 conv and 3x3 stride-2 max pool. "patchify": 4x4 stride-4 conv (2.2)."""
@@ -37,7 +38,7 @@ class Design:
     """"classic": 4c -> c -> 4c. "inverted": c -> 4c -> c (2.4)."""
     spatial_conv: Literal["middle", "first"] = "middle"
     """Where the spatial conv stands: between the two 1x1 convs, or before them (2.5, moving up depthwise conv)."""
-    kernel_size: int = 3
+    kernel_size: int = setting(3, Number("[1, 255]"))
     """Of the spatial conv, odd (2.5)."""
     activation: Literal["relu", "gelu"] = "relu"
     """(2.6)"""
@@ -50,13 +51,13 @@ class Design:
     downsampling: Literal["block", "separate"] = "block"
     """"block": stride in a stage's first block, projected shortcut. "separate": norm and 2x2 stride-2 conv between
     stages, a norm after the stem and one after the global average pool (2.6)."""
-    layer_scale: float = 0.0
+    layer_scale: float = setting(0.0, Number("[0, 1000]"))
     """Initial value of the residual branches' learned scale, a parameter a channel; 0 for none (Table 5)."""
-    drop_path: float = 0.0
+    drop_path: float = setting(0.0, Number("[0, 1)"))
     """Stochastic depth: the last block's probability of being dropped, from 0 at the first, linearly (Table 5)."""
     init: Literal["kaiming", "truncated_normal"] = "kaiming"
     """"kaiming": torchvision's ResNet. "truncated_normal": std 0.02, biases 0 (A.1)."""
-    head_scale: float = 1.0
+    head_scale: float = setting(1.0, Number("[0, 1000]"))
     """Factor on the classifier's initial weights (Table 6)."""
 
     def __post_init__(self) -> None:
@@ -82,10 +83,8 @@ class Design:
                 f"kernel_size must be odd to keep the map's size, not {self.kernel_size}; "
                 f"try {self.kernel_size - 1} or {self.kernel_size + 1}"
             )
-        if not 0 <= self.drop_path < 1:
-            raise DesignError(f"drop_path is a probability in [0, 1), not {self.drop_path}")
-        if self.layer_scale < 0:
-            raise DesignError(f"layer_scale must be 0 (none) or positive, not {self.layer_scale}")
+        for name, problem in problems(self):
+            raise DesignError(f"{name} {problem}")
         if isinstance(self.groups, int):
             for shape in self.blocks():
                 if shape.spatial % self.groups:
@@ -127,12 +126,6 @@ class BlockShape(NamedTuple):
     """Channels of the spatial conv."""
     stride: int
     drop_path: float
-
-
-def did_you_mean(word: object, choices: Iterable[str]) -> str:
-    """'; did you mean X?' with the nearest of the choices, or '' if none is near."""
-    near = difflib.get_close_matches(str(word), [str(choice) for choice in choices], n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _is_count(value: object) -> bool:

@@ -12,10 +12,13 @@ from random import Random
 
 from omegaconf import OmegaConf
 
-from roadmap.designs import did_you_mean
+from roadmap.bounds import Number, did_you_mean
 from roadmap.steps import ladder
 
 Steps = tuple[str, ...]
+
+MOST_ORDERS = 1000
+"""Of a study: they pass nearly all of the 2^13 sets that there are."""
 
 SECTIONS = {
     "2.1": "training recipe",
@@ -64,10 +67,10 @@ def orderings(count: int, seed: int = 0) -> tuple[Steps, ...]:
     """`count` random orders of the 13 steps. More of them begin with the same ones, on any machine.
 
     Raises:
-        ValueError: if there are to be none.
+        ValueError: if there are to be none, or too many.
     """
-    if count < 1:
-        raise ValueError(f"orders must be at least 1, not {count}")
+    if problem := Number(f"[1, {MOST_ORDERS}]").problem(count):
+        raise ValueError(f"orders {problem}")
     draw = Random(seed).random  # Python promises its sequence for good; what shuffle makes of it, it does not
     return tuple(tuple(sorted(adopted(), key=lambda _: draw())) for _ in range(count))
 

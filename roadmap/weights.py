@@ -68,17 +68,33 @@ def layout_of(network: Network, state: Mapping[str, Tensor]) -> str:
 
 
 def classes_of(network: Network, state: Mapping[str, Tensor]) -> int | None:
-    """For how many classes a state dict of this kind of network is; None if it has no classifier."""
+    """For how many classes a state dict of this kind of network is; None if it has no classifier.
+
+    Raises:
+        WeightsError: if its classifier is none.
+    """
     state = _unwrapped(state)
-    weight = state.get(_keys(network, layout_of(network, state))["head.linear.weight"])
-    return None if weight is None else len(weight)
+    name = _keys(network, layout_of(network, state))["head.linear.weight"]
+    if name not in state:
+        return None
+    if state[name].ndim < 2:
+        raise WeightsError(f"{name} has shape {_shape(state[name])}, not a row for each class")
+    return len(state[name])
 
 
 def _unwrapped(state: Mapping) -> Mapping[str, Tensor]:
-    """Checkpoints often hold the state dict as {"model": ...} or {"state_dict": ...}."""
+    """Checkpoints often hold the state dict as {"model": ...} or {"state_dict": ...}.
+
+    Raises:
+        WeightsError: if there is none.
+    """
     for wrapper in ("model", "state_dict"):
-        if isinstance(state.get(wrapper), Mapping):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
+    if not isinstance(state, Mapping):
+        raise WeightsError(f"these are no weights: {type(state).__name__}, not a state dict")
+    if wrong := [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]:
+        raise WeightsError(f"these are no weights: {wrong[0]!r} is no tensor")
     return state
 
 

@@ -26,16 +26,18 @@ WRONG = [  # field, value, what the message must say beside the two
     ("init", "kaimin", "did you mean 'kaiming'?"),
     ("width", 0, "positive integer"),
     ("width", 64.0, "positive integer"),
+    ("width", 10**9, "[1, 65536]"),
     ("depths", (3, 3, 9), "four positive integers"),
     ("depths", (3, 3, 0, 3), "four positive integers"),
     ("depths", "3393", "four positive integers"),
-    ("layer_scale", -1e-6, "0 (none) or positive"),
+    ("layer_scale", -1e-6, "[0, 1000]"),
     ("layer_scale", float("nan"), "finite number"),
     ("drop_path", 1.0, "[0, 1)"),
     ("drop_path", -0.1, "[0, 1)"),
     ("drop_path", "0.1", "finite number"),
     ("head_scale", float("inf"), "finite number"),
     ("head_scale", True, "finite number"),
+    ("head_scale", -1.0, "[0, 1000]"),
 ]
 
 

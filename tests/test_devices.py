@@ -119,7 +119,7 @@ def test_synchronised_batch_norm_is_a_series_of_its_own_where_it_matters(
         assert synchronised.identity == run.identity
         assert (plain.identity == run.identity) == (rung == "separate_downsampling")
         mixed = run_of(f"rung={rung}", "recipe.mixup=0.8", "sync_batch_norm=true")
-        assert mixed.identity != run_of(f"rung={rung}", "recipe.mixup=0.8", "device_batch=16").identity
+        assert mixed.identity != run_of(f"rung={rung}", "recipe.mixup=0.8", "micro_batch_size=16").identity
     run_of.cache_clear()
 
 

@@ -155,7 +155,7 @@ MISTAKES = [
     (("weights=timm:resnet50", "precision=bf17"), "precision must be float32 or tf32 or bf16 or fp16, not 'bf17'"),
     (("weights=timm:resnet50", "data=fashion_mnist_sample", "data.holdout=7"), "data.holdout must be in [0, 1), not 7"),
     (("weights=timm:resnet50", "workers=-1"), "workers must be a finite number, 0 or more, not -1"),
-    (("weights=timm:resnet50", "data=fashion_mnist_sample", "out=no/x.json"), "there is no folder no to write out="),
+    (("weights=timm:resnet50", "data=fashion_mnist_sample", "out=no/x.json"), "no/x.json: No such file or directory"),
     (("weights=torchvision:resnet50.V1", "data=fashion_mnist_sample"), "known: resnet50.IMAGENET1K_V1"),
 ]
 

@@ -1,6 +1,8 @@
 """Training starts from the weights that it is told to start from, wherever they come from."""
 
+import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torchvision
 from torch import Tensor
 
 import roadmap
+from experiments.errors import SettingsError
 from experiments.initial import find_init
 from experiments.models import make_network, start_from
 from experiments.run import Run
@@ -121,28 +124,68 @@ def test_model_of_timm_starts_from_a_file(run_of: Callable, tmp_path: Path) -> N
     assert said.endswith("its head of 7 classes is replaced by a new one of 10")
 
 
-class Anything:
-    """Not what weights are made of."""
+class Code:
+    """What a pickle runs when it is loaded."""
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (Path("it ran"),)
 
 
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ({"stem.conv.weight": torch.zeros(1)}, "these weights do not fit as the ours layout: missing "),
-        ({"model": Anything()}, "holds no weights that can be read safely"),
-        ([1, 2], "holds no state dict"),
-        (b"no file of torch's", "holds no weights that can be read safely"),
-    ],
-)
-def test_file_that_is_no_such_weights(
-    content: object, said: str, command: Callable, tiny: tuple[str, ...], tmp_path: Path
-) -> None:
-    file = tmp_path / "file.pth"
-    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
-    code, out, _ = command(*tiny, *NETWORK, f"init={file}")
+def pickled(value: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+WHOLE = pickled({"stem.conv.weight": torch.zeros(1000)})
+HEAD = "head.linear.weight"
+NO_WEIGHTS = {
+    "empty": (b"", "is damaged, or was not written by torch.save"),
+    "text": (b"no file of torch's", "is damaged, or was not written by torch.save"),
+    "half": (WHOLE[:2000], "is damaged, or was not written by torch.save"),
+    "flipped": (WHOLE[:60] + b"\xff" * 20 + WHOLE[80:], "is damaged, or was not written by torch.save"),
+    "code": (pickled({"model": Code()}), "nothing but tensors is read from a file"),
+    "list": (pickled([1, 2]), "holds no state dict"),
+    "nested": (pickled({"model": {"model": {"state_dict": [7]}}}), "holds no state dict: model is no tensor"),
+    "numbers": (pickled({HEAD: 3.0}), "holds no state dict: head.linear.weight is no tensor"),
+    "no names": (pickled({7: torch.zeros(1)}), "holds no state dict: 7 is no tensor"),
+    "escapes": (pickled({"\x1b[2J": "a"}), r"holds no state dict: \x1b[2J is no tensor"),
+    "sparse": (pickled({HEAD: torch.zeros(10, 64).to_sparse()}), "no dense tensor of real numbers"),
+    "complex": (pickled({HEAD: torch.zeros(10, 64, dtype=torch.complex64)}), "no dense tensor of real numbers"),
+    "scalar head": (
+        pickled({HEAD: torch.tensor(1.0)}),
+        "head.linear.weight has shape scalar, not a row for each class",
+    ),
+    "other": (pickled({"stem.conv.weight": torch.zeros(1)}), "these weights do not fit as the ours layout: missing "),
+    "lying.safetensors": ((10**15).to_bytes(8, "little") + b"{}", "header too large"),
+}
+
+
+@pytest.mark.parametrize("name", NO_WEIGHTS)
+def test_file_that_is_no_such_weights(name: str, run: Run, here: Path) -> None:
+    content, said = NO_WEIGHTS[name]
+    (here / name).write_bytes(content)
+    with pytest.raises(SettingsError) as error:
+        started(run, here / name)
+    assert said in str(error.value)
+    assert "weights_only" not in str(error.value)
+    assert str(error.value).isprintable()
+    assert not (here / "it ran").exists()
+
+
+def test_scalar_as_the_head_of_a_model_of_timm(run_of: Callable, tmp_path: Path) -> None:
+    state = timm.create_model("test_convnext", num_classes=7).state_dict() | {"head.fc.weight": torch.tensor(1.0)}
+    torch.save(state, tmp_path / "file.pth")
+    with pytest.raises(SettingsError, match=r"head\.fc\.weight has no row for each class"):
+        started(run_of("model=timm:test_convnext"), tmp_path / "file.pth")
+
+
+def test_run_says_in_one_line_that_its_weights_cannot_be_read(command: Callable, tiny: tuple, here: Path) -> None:
+    (here / "file.pth").write_bytes(b"no file of torch's")
+    code, out, err = command(*tiny, *NETWORK, "init=file.pth")
     assert code == 2
-    assert said in " ".join(out.split())
-    assert "Traceback" not in out
+    assert "failed: file.pth holds no weights: it is damaged" in " ".join(out.split())
+    assert "Traceback" not in out + err
 
 
 @pytest.mark.parametrize(
@@ -155,9 +198,12 @@ def test_file_that_is_no_such_weights(
         ),
         ("timm:resnet5", "timm has no model 'resnet5'; did you mean"),
         (".", "has no weights.pt: is it a run's directory, and is the run done?"),
+        ("pipe", "there are no weights at pipe"),
+        ("x" * 300, "File name too long"),
     ],
 )
-def test_weights_that_are_not_there_are_told_in_one_line(source: str, said: str, command: Callable) -> None:
+def test_weights_that_are_not_there_are_told_in_one_line(source: str, said: str, command: Callable, here: Path) -> None:
+    os.mkfifo(here / "pipe")
     code, _, err = command(f"init={source}")
     assert (code, err.count("\n")) == (2, 1)
     assert said in err

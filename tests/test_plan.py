@@ -19,9 +19,9 @@ from experiments.images import load_sample
 from experiments.models import make_network
 from experiments.partition import partition
 from experiments.plan.__main__ import main
-from experiments.plan.amounts import amounts
 from experiments.plan.footprint import footprint, kept_for_backward
 from experiments.plan.pace import Pace, Sample, between, measured
+from experiments.preflight import amounts
 from experiments.recipe import make_optimizer
 from experiments.settings import Data
 
@@ -52,10 +52,11 @@ def planned(call: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pl
 
 @pytest.fixture
 def imagenet(here: Path) -> str:
-    """What a look at ImageNet's folders sees: a thousand classes."""
+    """What a look at ImageNet's folders sees: a thousand classes, an image in each."""
     for part in ("train", "val"):
         for label in range(1000):
             (here / "imagenet" / part / f"n{label:08d}").mkdir(parents=True)
+            (here / "imagenet" / part / f"n{label:08d}" / "0.JPEG").touch()
     return f"data.path={here / 'imagenet'}"
 
 
@@ -100,7 +101,7 @@ def test_several_stated_rates_are_met_and_lie_on_a_line(planned: Callable, image
 
 def test_launcher_says_how_many_processes_share_a_run(planned: Callable) -> None:
     data = ("data=hfids", "data.path=someone/imagenet", "data.num_classes=1000")
-    slurm = ("hydra/launcher=slurm", "hydra.launcher.array_parallelism=2")
+    slurm = ("hydra/launcher=slurm", "hydra.launcher.array_parallelism=2", "micro_batch_size=null")
 
     def priced(gpus: int) -> tuple[int, dict[str, Any], dict[str, Any]]:
         asked = ("-m", "rung=gelu", "regime=resnet50", *data, *slurm, f"hydra.launcher.gpus_per_node={gpus}")
@@ -203,7 +204,7 @@ def test_memory_of_two_layers_is_as_by_hand() -> None:
 @pytest.mark.parametrize("rung", ["resnet", "separate_downsampling"])
 def test_memory_is_what_torch_allocates(rung: str, forgetful: bool, run_of: Callable) -> None:
     """Within a fifth: not all gradients are there while all activations are, and some more is."""
-    run = run_of(f"rung={rung}", "resolution=64", "device_batch=16", f"gradient_checkpointing={forgetful}")
+    run = run_of(f"rung={rung}", "resolution=64", "micro_batch_size=16", f"gradient_checkpointing={forgetful}")
     network = make_network(run, 10)
     if forgetful:
         forget_activations(network)
@@ -241,15 +242,15 @@ def test_halves_and_checkpointing_take_less(run_of: Callable) -> None:
 
 
 def test_memory_that_is_not_there_is_a_problem_with_remedies_that_help(planned: Callable) -> None:
-    asked = ("rung=gelu", "recipe.batch_size=192", "--images-per-second", "800", "--memory", "0.02")
+    asked = ("rung=gelu", "recipe.batch_size=192", "device=cpu", "--images-per-second", "800", "--memory", "0.02")
     code, out, _ = planned(*asked)
     assert code == 1
-    assert "192 images at once need more than 0.02 GB of memory; take device_batch=32\n" in out
-    code, out, _ = planned(*asked, "device_batch=32")
+    assert "192 images at once need more than 0.02 GB of memory; take micro_batch_size=32\n" in out
+    code, out, _ = planned(*asked, "micro_batch_size=32")
     assert (code, "will fail" in out) == (0, False)
-    code, out, _ = planned(*asked, "device_batch=64")
-    assert "take device_batch=32 or gradient_checkpointing=true" in out
-    code, out, _ = planned(*asked, "device_batch=64", "gradient_checkpointing=true")
+    code, out, _ = planned(*asked, "micro_batch_size=64")
+    assert "take micro_batch_size=32 or gradient_checkpointing=true" in out
+    code, out, _ = planned(*asked, "micro_batch_size=64", "gradient_checkpointing=true")
     assert (code, "will fail" in out) == (0, False)
 
 
@@ -258,7 +259,7 @@ PROBLEMS = [  # what was typed, what the plan says of it beside its price
     ("data=imagenet", "data.path is not set"),
     ("data=folder data.path=. --images 1000,10", "there is no folder train"),
     ("data=wds data.path=nowhere --images 1000,10", "data.path=nowhere is not a folder"),
-    ("device_batch=7", "device_batch=7 does not divide the 64 images"),
+    ("micro_batch_size=7", "micro_batch_size=7 does not divide the 64 images"),
     ("-m design.width=16,0", "design.width=0: design.width must be a positive integer, not 0"),
     ("-m recipe.batch_size=64,20000", "recipe.batch_size=20000 is more than the 10000 training images"),
     ("-m model=design,timm:vgg11 recipe=modern", "timm:vgg11 knows no stochastic depth"),
@@ -281,7 +282,7 @@ def test_problem_is_named_beside_the_price(typed: str, said: str, planned: Calla
         ("-m +foo=1,2", "error: there is no setting 'foo'"),
         ("-m rung=gelu,kernal_7", "error: unknown rung 'kernal_7'; did you mean 'kernel_7'?"),
         ("design.width=0", "error: design.width must be a positive integer, not 0"),
-        ("-m seed=0 hydra.launcher.jobs=-1", "error: hydra.launcher.jobs must be at least 1, not -1"),
+        ("-m seed=0 hydra.launcher.jobs=-1", "error: hydra.launcher.jobs must be in [1, 100_000], not -1"),
         (
             "--images-per-second gleu=8 rung=gelu",
             "error: --images-per-second is of no network 'gleu'; did you mean 'gelu'?",
@@ -324,7 +325,7 @@ def test_images_are_counted_as_a_run_would(here: Path) -> None:
     for number, place in enumerate(["train/a", "train/a", "train/b", "val/a", "val/b", "train/b", "train/b"]):
         (here / place).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(here / place / f"{number}.png")
-    assert amounts(Data("f", "folder", str(here))) == (5, 2, 2, None)
+    assert amounts(Data("f", "folder", str(here))) == (5, 2, 2)
     assert amounts(Data("f", "folder", str(here), train_images=99, val_images=9, num_classes=2))[:2] == (99, 9)
 
 

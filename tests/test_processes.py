@@ -86,7 +86,7 @@ def test_two_processes_train_what_one_does(
     """Half the batch each: the same losses, weights, averaged weights and accuracies. Accumulation too."""
     overrides = (*tiny, *LAYER_NORM)
     assert command(*overrides, "runs=one").code == 0
-    assert command(*overrides, "runs=passes", "device_batch=5").code == 0
+    assert command(*overrides, "runs=passes", "micro_batch_size=5").code == 0
     one, passes = (results(here / runs) for runs in ("one", "passes"))
     assert [(x[0]["processes"], x[0]["accumulation"]) for x in (one, passes)] == [(1, 1), (1, 4)]
     assert_close(one, passes)
@@ -177,7 +177,7 @@ def test_batch_is_split(batch: int, at_once: int | None, processes: int, split: 
     ("batch", "at_once", "processes", "said"),
     [
         (100, None, 8, "recipe.batch_size=100 can't be split among 8 processes; take a multiple of 8"),
-        (4096, 100, 8, "device_batch=100 does not divide the 512 images .* take device_batch=64"),
+        (4096, 100, 8, "micro_batch_size=100 does not divide the 512 images .* take micro_batch_size=64"),
     ],
 )
 def test_impossible_split_says_so(batch: int, at_once: int | None, processes: int, said: str) -> None:

@@ -1,9 +1,10 @@
 """Recipes are what facts/README.md says: Tables 5 and 6 of the paper, and the formulas of the authors' code."""
 
+import io
 import math
 import re
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 import timm
 import torch
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
-from torch import nn
+from torch import Tensor, nn
 
 import roadmap
 from experiments.recipe import Objective, learning_rate, make_optimizer, set_learning_rate
 from experiments.settings import Recipe
+from experiments.timm_names import timm_optimizers
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text("utf-8")
 TABLES = {  # facts/README.md, "The recipes"
@@ -224,3 +226,58 @@ def test_loss_with_mixing_is_timms(mixup: float, cutmix: float, batch: tuple) ->
         np.random.seed(seed)
         mixed, targets = mix(images.clone(), labels)
         torch.testing.assert_close(actual, SoftTargetCrossEntropy()(network(mixed), targets))
+
+
+# timm's optimizers.
+
+
+def optimizer_steps(name: str, betas: list[float], *parts: int) -> dict[str, Tensor]:
+    """A network's weights after as many steps, in parts between which all is saved, and goes on in another process."""
+    recipe = Recipe("r", 1, 4, f"timm:{name}", 0.01, momentum=0.9, betas=betas, weight_decay=0.1, decay_1d=False)
+    saved, step = None, 0
+    for part in parts:
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+        optimizer = make_optimizer(recipe, network)
+        if saved:
+            states = torch.load(io.BytesIO(saved.getvalue()), weights_only=True)
+            network.load_state_dict(states[0])
+            optimizer.load_state_dict(states[1])
+        for _ in range(part):
+            torch.manual_seed(step := step + 1)
+            optimizer.zero_grad()
+            network(torch.randn(4, 3, 4, 4)).square().mean().backward()
+            optimizer.step()
+        torch.save((network.state_dict(), optimizer.state_dict()), saved := io.BytesIO())
+    return network.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "betas"),
+    [
+        *[(name, [0.9, 0.99]) for name in ("lamb", "sgd", "nesterov", "muon", "adafactor", "lion")],
+        ("adan", [0.98, 0.92, 0.99]),
+    ],
+)
+def test_optimizer_of_timm_goes_on_as_if_undisturbed(name: str, betas: list[float]) -> None:
+    whole, parts = optimizer_steps(name, betas, 4), optimizer_steps(name, betas, 2, 2)
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    assert not torch.equal(whole["0.weight"], optimizer_steps(name, betas, 0)["0.weight"])
+
+
+def test_optimizer_of_timm_is_the_one_that_is_named_with_the_recipes_settings() -> None:
+    network = nn.Linear(2, 2)
+    recipe = Recipe("r", 1, 4, "timm:lamb", 0.01, betas=[0.8, 0.9], eps=1e-3, weight_decay=0.1, decay_1d=False)
+    made = make_optimizer(recipe, network)
+    assert type(made) is timm.optim.Lamb
+    assert [group["weight_decay"] for group in made.param_groups] == [0, 0.1]
+    assert all(group["betas"] == (0.8, 0.9) and group["eps"] == 1e-3 for group in made.param_groups)
+    recipe = replace(recipe, optimizer="timm:sgdw", momentum=0.7, layer_decay=0.5)
+    made = make_optimizer(recipe, timm.create_model("test_resnet"))
+    assert all(group["momentum"] == 0.7 for group in made.param_groups)
+    assert len({group["lr_scale"] for group in made.param_groups}) > 1
+
+
+def test_optimizers_are_found_without_timm() -> None:
+    assert timm_optimizers().keys() == {*timm.optim.list_optimizers()}
+    assert {name for name, why in timm_optimizers().items() if why and "random" in why} == {"kron", "kronc", "kronw"}

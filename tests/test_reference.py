@@ -45,7 +45,12 @@ def run(run_of: Callable, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """20 steps of two passes, with everything on that a recipe of the paper has."""
     network = ("rung=separate_downsampling", "design.depths=[1,1,4,1]", "design.width=8", "design.drop_path=0.5")
     recipe = (f"recipe.lr={BASE}", f"recipe.layer_decay={LAYER_DECAY}", f"recipe.ema={EMA}", "recipe.epochs=2")
-    batch = ("recipe.batch_size=20", "device_batch=10", f"recipe.warmup={WARMUP}/{STEPS}", "recipe.random_erasing=0.25")
+    batch = (
+        "recipe.batch_size=20",
+        "micro_batch_size=10",
+        f"recipe.warmup={WARMUP}/{STEPS}",
+        "recipe.random_erasing=0.25",
+    )
     data = ("data.subset=0.02", "data.holdout=0.02", "recipe.cutmix=1.0")
     runs = f"runs={tmp_path_factory.mktemp('reference')}"
     return run_of("recipe=convnext", *network, *recipe, *batch, *data, "threads=1", "device=cpu", runs)

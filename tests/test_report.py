@@ -246,7 +246,7 @@ def test_pages_fetch_nothing_and_escape_what_records_say(tmp_path):
     assert "<img" not in text.replace(r"\<img", "")
     latex = (tmp_path / "out" / "networks.tex").read_text()
     assert r"\textless{}script\textgreater{}alert(1)" in latex
-    assert r"\$\textbackslash{}frac\$ \& 100 \% \_x\_ \#1 ??" in latex
+    assert r"\$\textbackslash{}frac\$ \& 100 \% \_x\_ \#1 \textbackslash{}u202e?" in latex
 
 
 def test_a_partial_study_says_what_is_missing(tmp_path, capsys):

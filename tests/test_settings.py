@@ -1,16 +1,30 @@
 """A run's identity is what decides its result and nothing else; its labels say what it is."""
 
+import copy
+import io
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+import random
+import re
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, suppress
+from dataclasses import Field, asdict, fields, is_dataclass
+from typing import Any, get_type_hints
 
+import hydra
 import pytest
 from omegaconf import OmegaConf
+from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
 
 import roadmap
+from experiments.errors import refusing
+from experiments.place import Place
 from experiments.run import to_run
-from experiments.settings import Config
-from roadmap.steps import compose, options, rung_steps
+from experiments.settings import Config, EvaluationConfig, register
+from experiments.timm_names import RandAugment
+from hydra_plugins.study import LocalLauncherConf, SlurmLauncherConf
+from roadmap.bounds import Number, bounds_of
+from roadmap.steps import CONF, compose, options, rung_steps
 
 DECISIVE = [
     "design.kernel_size=5",
@@ -30,7 +44,7 @@ DECISIVE = [
     "model=timm:resnet18",
 ]
 INDIFFERENT = [
-    *("device=cpu", "threads=3", "workers=2", "runs=elsewhere", "data.path=elsewhere", "study=ladder"),
+    *("device=cpu", "threads=3", "workers=2", "runs=elsewhere", "data.path=elsewhere", "study_name=other"),
     *("logger=wandb", "logger.mode=offline", "logger.project=other", "logger.entity=me"),
     *("data.train_images=5", "data.val_images=5"),
 ]
@@ -61,7 +75,8 @@ def test_name_of_regime_and_rung_is_not_in_the_identity(run_of: Callable) -> Non
     nano = run_of("rung=resnet")
     shape = [f"design.depths={list(nano.design.depths)}".replace(" ", ""), f"design.width={nano.design.width}"]
     recipe = [f"recipe.{name}={getattr(nano.recipe, name)}" for name in ("epochs", "batch_size", "lr")]
-    other = run_of("regime=resnet50", *shape, *recipe, f"resolution={nano.resolution}")
+    same = (*shape, *recipe, f"resolution={nano.resolution}", "micro_batch_size=null")
+    other = run_of("regime=resnet50", *same)
     assert (nano.regime, nano.place.rung) == ("nano", "resnet")
     assert (other.regime, other.place.rung) == ("resnet50", None)
     assert other.identity == nano.identity
@@ -143,3 +158,94 @@ def test_config_is_plain_json(run_of: Callable) -> None:
     assert json.loads(json.dumps(config)) == config
     assert config["design"] == json.loads(json.dumps(asdict(run.design)))
     assert config["recipe"] == asdict(run.recipe)
+
+
+# Bounds.
+
+SCHEMAS = [Config, EvaluationConfig, LocalLauncherConf, SlurmLauncherConf, roadmap.Design]
+
+
+def settings_of(schema: type, path: str = "") -> Iterator[tuple[str, Any, Field]]:
+    """(key, type, field) of every setting of a schema and of those in it."""
+    for one in fields(schema):
+        kind = get_type_hints(schema)[one.name]
+        if is_dataclass(kind):
+            yield from settings_of(kind, f"{path}{one.name}.")
+        else:
+            yield f"{path}{one.name}", kind, one
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_every_number_and_text_has_bounds(schema: type) -> None:
+    """A switch of the design has its own in `Design`, which is among the schemas."""
+    unbounded = [
+        key
+        for key, kind, one in settings_of(schema)
+        if re.search(r"\b(int|float|str)\b", str(kind)) and not bounds_of(one) and not key.startswith(("design.", "_"))
+    ]
+    literals = {"groups"} if schema is roadmap.Design else {"additional_parameters"}
+    assert {*unbounded} <= literals
+
+
+HOSTILE = (-1, 0, float("nan"), float("inf"), 1e30, 2**63, 10**400, "", None, [], ["nan"], "text", "\x1b[31m", "a/b")
+
+
+def test_hostile_value_makes_a_run_or_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting with some of them; all took minutes, and were looked at by hand."""
+    register()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        plain = hydra.compose("config", [])
+    monkeypatch.setattr("experiments.run.find_place", lambda *_: Place(None, None, {}))
+    rng = random.Random(0)
+    for key in [key for key, _, _ in settings_of(Config)]:
+        for value in rng.sample(HOSTILE, 3):
+            config, said = copy.deepcopy(plain), io.StringIO()
+            with redirect_stderr(said), suppress(SystemExit), refusing(Config):
+                OmegaConf.update(config, key, value)
+                to_run(config)
+                said.write("error: none\n")
+            assert re.fullmatch("error: [^\n]+\n", said.getvalue()), (key, value)
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_one"),
+    [
+        *[
+            (one, True)
+            for one in ("rand-m9-mstd0.5-inc1", "rand", "rand-m10-n3-p0.5-tweights", "rand-m5-mmax8-mstd101")
+        ],
+        *[(one, False) for one in ("rand-m9999", "rand-foo", "rand-m9-m9", "rand-", "rand-mstdinf", "rand-n0")],
+        *[(one, False) for one in ("augmix-m3", "rand-p1.5", "rand-inc2", "rand-tfoo", "rand-m9.5", "", "rand-m1e1")],
+    ],
+)
+def test_policy_of_randaugment_is_one_that_timm_reads_whole(policy: str, is_one: bool) -> None:
+    assert (RandAugment().problem(policy) is None) == is_one
+    if is_one:
+        rand_augment_transform(policy, {})(Image.new("RGB", (32, 32)))
+
+
+def test_number_is_in_its_interval() -> None:
+    within = {"[0, 1)": (0, 0.5), "(0, 1]": (1, 1e-9), "[0, 2^63)": (0, 2**63 - 1), "[1, 1_000]": (1, 1000)}
+    beyond = {"[0, 1)": (-1e-9, 1, float("nan")), "(0, 1]": (0, 1.1), "[0, 2^63)": (2**63, float("inf"), True, "1")}
+    assert all(Number(interval).problem(one) is None for interval, values in within.items() for one in values)
+    assert all(Number(interval).problem(one) for interval, values in beyond.items() for one in values)
+
+
+# Batches.
+
+
+@pytest.mark.parametrize(
+    ("regime", "rung"), [("resnet50", "resnet"), ("resnet50", "gelu"), ("resnet200", "layer_norm")]
+)
+def test_published_regimes_are_the_same_run_on_any_number_of_gpus(regime: str, rung: str) -> None:
+    """On up to eight; with batches of 4,096 on 32. A larger number splits what BatchNorm sees further."""
+    register()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("config", [f"regime={regime}", f"rung={rung}", "data=imagenet", "data.path=/x"])
+    identities = {}
+    for processes in (1, 2, 4, 8, 16, 32):
+        run = to_run(config, processes=processes)
+        assert run.split.processes * run.split.accumulation * run.split.micro_batch_size == run.recipe.batch_size
+        identities[processes] = run.identity
+    assert len({identities[one] for one in (1, 2, 4, 8)}) == 1
+    assert len({*identities.values()}) == (3 if rung == "resnet" else 1)

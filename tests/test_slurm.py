@@ -334,3 +334,32 @@ def test_changed_sources_stop_a_run_unless_they_may(
     Job(run, {"roadmap/block.py": "as it was"}, changed_sources=True)()
     assert trained == [run]
     assert in_queue([run]) == set()
+
+
+def test_where_one_process_fails_the_others_are_ended_and_the_job_is_over(
+    command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable
+) -> None:
+    """With NCCL they would wait for it for ever. What has failed is not tried again; who else may write its jobs?"""
+
+    class Half(Job):  # which is pickled as it is, for a job cannot import this file
+        def __call__(self) -> None:
+            monkey = __import__("pytest").MonkeyPatch()
+            monkey.setattr("experiments.worker.train_in_child", lambda run: sys.exit(1) if rank == "1" else sleep(600))
+            rank, sleep = os.environ["SLURM_PROCID"], __import__("time").sleep
+            super().__call__()
+
+    monkeypatch.setattr("experiments.slurm.Job", Half)
+    assert command(*LAUNCH, *tiny, "hydra.launcher.tasks_per_node=2").code == 0
+    [folder] = here.glob("runs/studies/slurm/*")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    wait_for(lambda: not jobs_in_queue())
+    [log] = folder.glob("*_0_log.err")
+    assert log.read_text().count("task 1: Exited with exit code 1") == 1
+    assert "task 0: Killed" in log.read_text()
+
+
+def test_percent_sign_in_the_folder_of_runs_is_refused(command: Callable, tiny: tuple[str, ...], here: Path) -> None:
+    code, _, err = command(*LAUNCH, *tiny, "runs=a%j")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"SLURM would replace the % in {here / 'a%j'}" in err
+    assert not list(here.glob("a*"))

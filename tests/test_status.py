@@ -266,7 +266,9 @@ def test_folders_without_a_record_are_skipped_and_counted(status: Callable, runs
     code, out, _ = status()
     assert code == 0
     assert out.splitlines()[0] == "2 runs: 1 failed, 1 done, 4 skipped (no record)"
-    assert "a b [31mc" in out
+    assert r"a b \x1b[31mc" in out
+    assert "skipped runs/half: summary.json is no JSON (" in out
+    assert out.splitlines()[-1] == "... and 1 more skipped"
     assert "\x1b" not in out
 
 
@@ -296,7 +298,7 @@ def test_state_and_folders_are_chosen(status: Callable, runs: Path, tmp_path: Pa
 def test_nothing_there_is_told_in_one_line(status: Callable, runs: Path) -> None:
     assert status() == (2, "", "error: there is no folder runs\n")
     (runs / "empty").mkdir(parents=True)
-    assert status() == (2, "", "error: there are no runs in runs\n")
+    assert status() == (2, "", "error: there are no runs in runs (1 skipped, the first: runs/empty: no summary.json)\n")
     assert status("--watch") == (2, "", "error: --watch needs a terminal; --json is for programs\n")
 
 

@@ -77,7 +77,7 @@ def test_orders_are_permutations_and_more_of_them_begin_with_the_same() -> None:
 def test_orders_are_the_same_everywhere() -> None:
     assert sets.orderings(1) == sets.orderings(1, 0)
     assert sets.orderings(1)[0][:4] == ("depthwise_conv", "separate_downsampling", "kernel_7", "invert_dimensions")
-    with pytest.raises(ValueError, match="orders must be at least 1, not 0"):
+    with pytest.raises(ValueError, match=r"orders must be in \[1, 1000\], not 0"):
         sets.orderings(0)
 
 
@@ -123,7 +123,7 @@ def test_study_is_every_set_of_steps_with_every_seed(typed: str, runs_of: Callab
     assert len({run.identity for run in runs}) == len({run.directory for run in runs}) == len(wanted) * seeds
     assert len({run.series for run in runs}) == len(wanted)
     assert all(run.place.differs == {} and run.regime == "nano" for run in runs)
-    assert {run.study for run in runs} == {typed.split()[0].removeprefix("study=")}
+    assert {run.study_name for run in runs} == {typed.split()[0].removeprefix("study=")}
 
 
 def test_kernel_size_is_five_rungs_of_the_ladder(runs_of: Callable) -> None:
@@ -143,7 +143,7 @@ def test_what_two_studies_share_is_one_run(runs_of: Callable) -> None:
         for run in runs_of(*typed.split()):
             if run.model == "design":
                 identities.setdefault((run.place.steps, run.seed), set()).add(run.identity)
-                studies.setdefault((run.place.steps, run.seed), set()).add(run.study)
+                studies.setdefault((run.place.steps, run.seed), set()).add(run.study_name)
     assert all(len(same) == 1 for same in identities.values())
     assert len(set(chain.from_iterable(identities.values()))) == len(identities)
     assert studies[STEPS, 0] == {"ladder", "leave_one_out", "sections", "orderings", "references"}
@@ -234,7 +234,7 @@ def test_study_of_ones_own_is_five_lines(own: Callable, asked: Callable) -> None
     assert [(run.place.steps, run.seed) for run in runs] == [
         (steps, seed) for steps in (("modern_recipe",), ("modern_recipe", "patchify_stem")) for seed in range(5)
     ]
-    assert {run.study for run in runs} == {"stem"}
+    assert {run.study_name for run in runs} == {"stem"}
 
 
 def test_study_of_ones_own_has_settings_and_sets_and_yields_to_the_command_line(own: Callable, asked: Callable) -> None:
@@ -274,4 +274,4 @@ def test_studies_are_hydra_multiruns_and_nothing_else() -> None:
     for name in options("study"):
         lines = (CONF / "study" / f"{name}.yaml").read_text("utf-8").splitlines()
         code = [line for line in lines if not line.startswith("#")]
-        assert code[:4] == [f"study: {name}", "hydra:", "  sweeper:", "    params:"]
+        assert code[:4] == [f"study_name: {name}", "hydra:", "  sweeper:", "    params:"]

@@ -130,7 +130,8 @@ def speed_figure(table: pd.DataFrame) -> Figure:
 
 def _draw_costs(axes: Axes, shown: pd.DataFrame, column: str, colour: str, unit: float, digits: int) -> None:
     values = shown[column].astype(float)
-    start = values.iloc[0] if len(values) else float("nan")
+    known = values.dropna()
+    start = known.iloc[0] if len(known) else 1.0
     relative = values / start
     axes.barh(range(len(shown)), relative, height=0.66, color=colour)
     for place, (length, value) in enumerate(zip(relative, values, strict=True)):
@@ -141,6 +142,6 @@ def _draw_costs(axes: Axes, shown: pd.DataFrame, column: str, colour: str, unit:
         )  # fmt: skip
     axes.axvline(1, color=PALETTE["muted"], lw=0.8, ls=(0, (2, 3)), zorder=0)
     axes.set_ylim(len(shown) - 0.5, -0.5)
-    axes.set_xlim(0, 1.25 * max(relative.max(), 1.0) if len(shown) else 1)
+    axes.set_xlim(0, 1.25 * relative.max() if relative.max() > 1 else 1.25)
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.set_xticks([])

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import train
 from experiments.checks import check_names
 from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line, refuse
+from experiments.machine import has_gpus
 from experiments.run import Run, to_run
 from experiments.settings import UNSTATED, Config
 from experiments.study import Composed, Overrides
@@ -41,14 +42,17 @@ def plan_with(options: argparse.Namespace) -> Callable[[], None]:
 
     def plan_one(config: DictConfig) -> None:
         try:
-            code = plan([_asked(config, HydraConfig.get().overrides.task)], options, side_by_side=1)
+            gpus = True if options.images_per_second else has_gpus()
+            code = plan([_asked(config, HydraConfig.get().overrides.task, None, gpus)], options, side_by_side=1)
         except CONFIGURATION_ERRORS as error:  # not left to Hydra, which would add a line of its own
             refuse(error, Config)
         if code:
             sys.exit(code)
 
     def plan_several(jobs: Sequence[Overrides], launcher: Any) -> int:
-        composed = Composed(launcher.compose, lambda config, overrides: _asked(config, overrides, launcher.processes))
+        gpus = True if options.images_per_second else launcher.gpus
+        processes = launcher.processes
+        composed = Composed(launcher.compose, lambda config, overrides: _asked(config, overrides, processes, gpus))
         asked = []
         for overrides in jobs:
             (run, refusal), seed = composed(overrides)
@@ -69,8 +73,6 @@ def plan(asked: Sequence[Asked], options: argparse.Namespace, side_by_side: int 
     Raises:
         SettingsError, DesignError: if none of them can be priced; or for a name that nothing reads.
     """
-    if side_by_side is not None and side_by_side < 1:
-        raise SettingsError(f"hydra.launcher.jobs must be at least 1, not {side_by_side}")
     runs, refused = {}, []
     for run, refusal in asked:
         if run:
@@ -91,20 +93,20 @@ def plan(asked: Sequence[Asked], options: argparse.Namespace, side_by_side: int 
     return FAILED if found.problems else DONE
 
 
-def _asked(config: DictConfig, overrides: Overrides, processes: int | None = None) -> Asked:
+def _asked(config: DictConfig, overrides: Overrides, processes: int | None, gpus: bool) -> Asked:
     """The run that a configuration asks for, and why the launch would refuse it. One that it would refuse for where
     the data are or how a step is split is priced without."""
-    check_names(config)
+    check_names(config, Config)
     try:
-        return to_run(config, overrides, processes), None
+        return to_run(config, overrides, processes, gpus), None
     except CONFIGURATION_ERRORS as error:
         refusal = in_one_line(error, Config)
     mended = config.copy()
     if OmegaConf.is_missing(mended.data, "path") or mended.data.path is None:
         mended.data.path = UNSTATED
-    mended.device_batch = None
+    mended.micro_batch_size = None
     try:
-        run = to_run(mended, overrides, processes=1)
+        run = to_run(mended, overrides, 1, gpus)
         return run, (run.title, refusal)
     except CONFIGURATION_ERRORS:
         return None, (" ".join(overrides), refusal)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 
 import torch
 
 from experiments.devices import device_name, pick_device
 from experiments.errors import SettingsError
-from experiments.machine import cores
+from experiments.machine import cores, is_busy
 from experiments.plan.network import Network
 from experiments.plan.pace import Pace, Sample, between, measured, read_records, recorded, stated
 from roadmap.designs import did_you_mean
@@ -59,7 +58,7 @@ class Clock:
         ]
         if not missing:
             return paces
-        self.busy = self.unit == "core" and os.getloadavg()[0] > cores()
+        self.busy = self.unit == "core" and is_busy()
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -75,7 +74,7 @@ class Clock:
             images = min(
                 images, max(2, int((0.7 * free - network.footprint.fixed) / network.footprint.an_image) // 2 * 2)
             )
-        return min(network.run.split.device_batch, images)
+        return min(network.run.split.micro_batch_size, images)
 
     def _gpus(self, processes: int) -> int:
         """Runs at a time that the GPUs here are enough for; one at a time if the study is to be trained elsewhere."""

@@ -15,7 +15,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from experiments.devices import HALVES
 from experiments.models import make_network
+from experiments.recipe import make_optimizer
 from experiments.run import Run
+from experiments.settings import Recipe
 from roadmap.block import Block
 
 IMAGES = 2
@@ -51,7 +53,7 @@ def footprint(run: Run, num_classes: int) -> Footprint:
         network = make_network(run, num_classes)
     parameters = sum(one.nbytes for one in network.parameters())
     state = sum(one.nbytes for one in network.state_dict().values())
-    optimizer = parameters * (2 if run.recipe.optimizer == "adamw" else int(run.recipe.momentum > 0))
+    optimizer = int(parameters * kept_by_optimizer(run.recipe))
     average = state if run.recipe.ema else 0
     halved = run.precision in HALVES
     kept = [one and one // (2 if halved else 1) for one in kept_for_backward(network, run.resolution)]
@@ -62,6 +64,20 @@ def footprint(run: Run, num_classes: int) -> Footprint:
         weights=state + average,
         checkpoint=state + optimizer + average,
     )
+
+
+def kept_by_optimizer(recipe: Recipe) -> float:
+    """What an optimizer keeps from step to step, over the parameters' size: of a convolution, after a step."""
+    network = nn.Conv2d(16, 16, 3)
+    optimizer = make_optimizer(recipe, network, scaled=True)  # without a kernel that runs on few devices
+    network(torch.ones(1, 16, 3, 3)).sum().backward()
+    optimizer.step()
+    state = sum(one.nbytes for of_one in optimizer.state.values() for one in of_one.values() if _is_large(one))
+    return state / sum(one.nbytes for one in network.parameters())
+
+
+def _is_large(value: object) -> bool:
+    return isinstance(value, Tensor) and value.numel() > 1
 
 
 def kept_for_backward(network: nn.Module, resolution: int) -> tuple[int | None, int | None]:

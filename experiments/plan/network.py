@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from experiments.data import KEEP
-from experiments.errors import SettingsError
 from experiments.models import cost_of
-from experiments.plan.amounts import Amounts
 from experiments.plan.footprint import Footprint, footprint
 from experiments.plan.pace import Pace
+from experiments.preflight import Amounts, check_amounts, check_optimizer
 from experiments.record import is_done, read_summary
 from experiments.run import Run
 
@@ -70,19 +69,15 @@ def count(runs: Sequence[Run], found: Amounts) -> Network:
     """Count the network of runs of one series.
 
     Raises:
-        SettingsError: if there can't be such a network, or it doesn't take images of this size.
+        SettingsError: if there can't be such a network, it doesn't take images of this size, or there are too few.
     """
     run, classes = runs[0], found.classes or CLASSES
+    check_amounts(run, found)
+    check_optimizer(run)
     cost = cost_of(run, classes)
-    steps = found.training is None or found.training // run.recipe.batch_size
-    if not steps:
-        raise SettingsError(
-            f"recipe.batch_size={run.recipe.batch_size} is more than the {found.training} training images; "
-            "take a smaller batch or more data"
-        )
     return Network(tuple(runs), found, cost["macs"], cost["params"], footprint(run, classes))
 
 
 def _epochs_done(run: Run) -> int:
     summary = read_summary(run.directory) or {}
-    return summary.get("epochs_done", 0) if summary.get("identity") == run.identity else 0
+    return summary.get("epochs_done") or 0 if summary.get("identity") == run.identity else 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -22,7 +22,7 @@ from experiments.images import ArrayImages
 from experiments.models import make_network
 from experiments.processes import Processes
 from experiments.recipe import Objective, make_average, make_optimizer
-from experiments.record import read_summary
+from experiments.recorded import BrokenRecordError, config_of, count, summary_of
 from experiments.run import Run
 from experiments.settings import IN_MEMORY
 from experiments.transforms import Finish, evaluation_transform, training_transform
@@ -73,6 +73,9 @@ def _times(pace: Pace) -> tuple[float, float, float]:
 
 # What records say.
 
+NEEDED = ("device", "processes", "threads", "images_per_second", "train_images", "evaluation_images")
+NEEDED += ("seconds_per_epoch",)
+"""Of a summary: what a pace is made of."""
 Records = list[tuple[Mapping[str, Any], Mapping[str, Any]]]
 """config.json and summary.json of each."""
 
@@ -81,15 +84,16 @@ def read_records(runs: Path) -> Records:
     """Of the runs that have finished an epoch."""
     found = []
     for path in runs.glob("*/config.json"):
-        summary = read_summary(path.parent)
-        if summary and summary.get("seconds_per_epoch"):
-            found.append((json.loads(path.read_text("utf-8")), summary))
+        with suppress(BrokenRecordError):
+            config, summary = config_of(path.parent), summary_of(path.parent)
+            if all(summary.get(fact) for fact in NEEDED) and count(config["recipe"].get("batch_size")):
+                found.append((config, summary))
     return found
 
 
 def recorded(records: Records, run: Run, macs: int, device: torch.device, threads: int) -> Pace | None:
     """The median of the records of this network on this device, with as many threads and processes, if there are."""
-    keys = ("model", "design", "resolution", "precision", "device_batch")
+    keys = ("model", "design", "resolution", "precision", "micro_batch_size")
     asked, paces = run.to_json(), []
     for config, summary in records:
         here = summary["device"] == device_name(device) and summary["processes"] == run.split.processes
@@ -103,7 +107,7 @@ def _recorded(recipe: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[fl
     """(training, evaluation) of a record, whose evaluation has its preparation in it."""
     training = 1 / summary["images_per_second"]
     trained = summary["train_images"] // recipe["batch_size"] * recipe["batch_size"]
-    evaluated = summary["evaluation_images"] * (2 if recipe["ema"] else 1)
+    evaluated = summary["evaluation_images"] * (2 if recipe.get("ema") else 1)
     evaluation = max(summary["seconds_per_epoch"] - trained * training, 0) / evaluated
     return training * summary["processes"], evaluation * summary["processes"]
 
@@ -142,7 +146,7 @@ def measured(samples: Sequence[Sample], device: torch.device, seconds: float) ->
 def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
     """Time real passes, updates and evaluations of the run's network on noise, for about so many seconds."""
     run, macs, classes, at_once = sample
-    set_precision(run.precision)
+    set_precision(run.precision, device)
     precision, processes = partial(autocast, run.precision, device), Processes(device)
     network = make_network(run, classes)
     if run.gradient_checkpointing:
@@ -155,7 +159,7 @@ def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
 
     def train() -> None:
         optimizer.zero_grad()
-        images, labels, samples, _ = next(batches)
+        images, labels, samples, *_ = next(batches)
         with precision():
             loss = objective(network, finish(images, samples), labels.to(device))
         loss.backward()
@@ -176,7 +180,7 @@ def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
     batch = Collection(noise, np.arange(at_once), prepare, 0)[[(0, one) for one in range(at_once)]]
     prepared = time.perf_counter() - began
     evaluated = _median(lambda: evaluate(network, [batch], finish, processes, precision), 0.2 * seconds)
-    training = trained / at_once + updated / (run.split.device_batch * run.split.accumulation)
+    training = trained / at_once + updated / (run.split.micro_batch_size * run.split.accumulation)
     return Pace(macs, training, evaluated / at_once, prepared / at_once if loads else 0, "measured")
 
 

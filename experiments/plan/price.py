@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import torch
 
 from experiments.checkpoint import KEPT
 from experiments.errors import SettingsError
-from experiments.plan.amounts import amounts
 from experiments.plan.clock import Clock
 from experiments.plan.network import Network, count
+from experiments.preflight import Amounts, amounts, check_device, stated
 from experiments.run import Run
+from experiments.settings import Data
 
 GB = 2**30
 """Bytes, of memory and of disk."""
@@ -100,6 +101,9 @@ class Price:
         return asdict(self) | {"hours_in_all": self.hours_in_all, "hours_left": self.hours_left}
 
 
+LISTED = ("tar", "wds", "tiny_imagenet")
+"""The readers whose files here say how many images they hold, if nothing else does; that takes a while."""
+
 Finding = tuple[str, str]
 """(network's title, what is wrong with it)."""
 
@@ -123,6 +127,8 @@ def price(runs: Sequence[Run], terms: Terms, refused: Sequence[Finding] = ()) ->
             raise
         unknown = f"{error}; or state --images-per-second of the one that will train"
         problems += [(it.title, unknown) for it in networks]
+    if clock and clock.device:
+        problems += _device_problems(networks, clock)
     if clock and clock.busy:
         busy = "others kept this machine busy while it was measured: on an idle one the hours are fewer"
         warnings += [(it.title, busy) for it in networks]
@@ -168,15 +174,37 @@ def _networks(runs: Sequence[Run], problems: list[Finding]) -> list[Network]:
     for ones in by_series.values():
         data, title = ones[0].data, ones[0].title
         if repr(data) not in looked_at:
-            looked_at[repr(data)] = amounts(data)
-        found = looked_at[repr(data)]
-        if found.problem:
-            problems.append((title, found.problem))
+            looked_at[repr(data)] = _look(data)
+        found, problem = looked_at[repr(data)]
+        if problem:
+            problems.append((title, problem))
         try:
             networks.append(count(ones, found))
         except SettingsError as error:
             problems.append((title, str(error)))
     return networks
+
+
+def _look(data: Data) -> tuple[Amounts, str | None]:
+    """How many images there are, as stated if they are not there; and then why not."""
+    try:
+        found = amounts(data)
+        if None not in found or data.reader not in LISTED:
+            return found, None
+        return _listed(data), None
+    except SettingsError as error:
+        return stated(data), str(error)
+
+
+def _listed(data: Data) -> Amounts:
+    from experiments.images import load_images
+    from experiments.partition import partition
+
+    train, val = load_images(replace(data, val=data.train) if data.holdout else data)
+    if not hasattr(train, "labels"):
+        return Amounts(train.length, val.length, train.classes)
+    chosen, held_out = partition(train, data)
+    return Amounts(len(chosen), len(held_out) if data.holdout else len(val.labels), train.classes)
 
 
 def _unknown(network: Network) -> str:
@@ -200,10 +228,20 @@ def _row(network: Network, clock: Clock | None) -> Row:
         seconds=seconds,
         seconds_left=seconds and seconds * sum(left.values()) if left else 0.0,
         pace=pace and pace.source,
-        memory_bytes=network.footprint.memory(run.split.device_batch),
+        memory_bytes=network.footprint.memory(run.split.micro_batch_size),
         weights_bytes=network.footprint.weights,
         checkpoint_bytes=network.footprint.checkpoint,
     )
+
+
+def _device_problems(networks: Sequence[Network], clock: Clock) -> list[Finding]:
+    findings = []
+    for one in networks:
+        try:
+            check_device(one.run, gpus=clock.device.type == "cuda")
+        except SettingsError as error:
+            findings.append((one.title, str(error)))
+    return findings
 
 
 def _memory_here(clock: Clock | None) -> float | None:
@@ -216,13 +254,13 @@ def _memory_here(clock: Clock | None) -> float | None:
 def _memory_problems(networks: Sequence[Network], memory: float | None) -> list[Finding]:
     findings = []
     for one in networks if memory else ():
-        run, at_once = one.run, one.run.split.device_batch
+        run, at_once = one.run, one.run.split.micro_batch_size
         need = one.footprint.memory(at_once)
         if need is None or need <= memory * GB:
             continue
         remedies = []
         if fitting := one.footprint.fitting(at_once, memory * GB):
-            remedies.append(f"device_batch={fitting}")
+            remedies.append(f"micro_batch_size={fitting}")
         if not run.gradient_checkpointing and not run.compile:
             least = one.footprint.an_image_at_least
             fits = least and one.footprint.fixed + at_once * least <= memory * GB

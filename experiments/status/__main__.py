@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from experiments.status.board import board
 from experiments.status.states import STATES, NothingError, States, read_states
+from roadmap.files import in_words, printable
 
 EVERY = 3.0
 """Seconds between two looks of --watch; more where a look itself takes long."""
@@ -40,11 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\n".join(board(states, arguments.state, width, colour=colour)))
         sys.stdout.flush()
     except NothingError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
+    except OSError as error:  # of the terminal, or of the file that it is
+        print(f"error: {in_words(error)}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -11,11 +11,14 @@ from textwrap import wrap
 from typing import NamedTuple
 
 from experiments.status.states import State, States
+from roadmap.files import printable
 
 COLOURS = {"running": 32, "killed": 35, "failed": 31, "diverged": 31, "unfinished": 36, "queued": 2}
 """Numbers of ANSI's colours; `done` has none."""
 REASONS = 40
 """Columns that are worth leaving for reasons at the right; with fewer, a reason replaces what is right of top-1."""
+NAMED = 3
+"""Skipped folders that are named."""
 LIMITS = {"where": 12, "job": 12}
 """Columns that these have where not everything fits."""
 
@@ -46,21 +49,30 @@ def board(
     at most, if given."""
     chosen = [one for one in states.runs if one.state in wanted]
     top = wrap(_counts(states), width) if width else [_counts(states)]
+    below = [_cut(line, width) for line in _skipped(states)]
     if not chosen:
-        return top
-    room = len(chosen) if height is None else height - len(top) - 1
+        return top + below
+    room = len(chosen) if height is None else height - len(top) - len(below) - 1
     shown = chosen if len(chosen) <= room else chosen[: max(1, room - 1)]
     table = _table([_line(one) for one in shown], [_reason(one) for one in shown], width)
     if colour:
         table[1:] = [_painted(text, one.state) for text, one in zip(table[1:], shown, strict=True)]
-    return [*top, *table, *([f"... and {len(chosen) - len(shown)} more"] if len(shown) < len(chosen) else [])]
+    more = [f"... and {len(chosen) - len(shown)} more"] if len(shown) < len(chosen) else []
+    return [*top, *table, *more, *below]
+
+
+def _skipped(states: States) -> list[str]:
+    """A line for each of the first NAMED folders that were skipped."""
+    lines = [printable(f"skipped {directory}: {why}") for directory, why in states.skipped[:NAMED]]
+    more = len(states.skipped) - len(lines)
+    return [*lines, *([f"... and {more} more skipped"] if more else [])]
 
 
 def _counts(states: States) -> str:
     counts = states.counts()
     texts = [f"{len(states.runs) + states.not_begun} runs", *(f"{count} {state}" for state, count in counts.items())]
     texts += [f"{states.not_begun} not begun"] if states.not_begun else []
-    texts += [f"{states.skipped} skipped (no record)"] if states.skipped else []
+    texts += [f"{len(states.skipped)} skipped (no record)"] if states.skipped else []
     return f"{texts[0]}: {', '.join(texts[1:])}"
 
 
@@ -186,5 +198,4 @@ def _job(one: State) -> str:
     if one.job is None:
         return NONE
     job, index = one.job.get("id") or one.job.get("name"), one.job.get("index")
-    text = "".join(c for c in str(job) if c.isprintable())
-    return text if index is None or "_" in text else f"{text}_{index}"
+    return NONE if job is None else job if index is None or "_" in job else f"{job}_{index}"

@@ -1,13 +1,11 @@
 """What runs are doing, told from their records alone (docs/records.md): fast, for thousands of them.
 
-Imports neither torch nor Hydra nor anything of ours: reading the records takes less time than importing those.
+Imports neither torch nor Hydra: reading the records takes less time than importing those.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
-import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,10 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-RECORDED = ("running", "queued", "unfinished", "failed", "diverged", "done")
+from experiments.recorded import BrokenRecordError, Row, summary_of
+from roadmap.files import in_words, opened, printable, read_json
+
 KILLED = "killed"
 STATES = ("running", KILLED, "failed", "diverged", "unfinished", "queued", "done")
-"""Those of RECORDED, and `killed`, recorded as running while no process holds its lock; in the order of a table."""
+"""Those of a record, and `killed`: recorded as running while no process holds its lock. In the order of a table."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class States:
 
     runs: tuple[State, ...]
     """Running ones first, and of each state the newest first."""
-    skipped: int
-    """Folders that hold no record, or none that can be read."""
+    skipped: tuple[tuple[str, str], ...]
+    """Folders that hold no record, or none that can be read: which, and why in one line."""
     not_begun: int
     """Of a study: its runs that have left no record yet."""
 
@@ -80,80 +80,69 @@ def read_states(folders: Sequence[str], study: str | None = None, now: float | N
         NothingError: if a folder or the study does not exist, or there are no runs.
     """
     now = time.time() if now is None else now
-    for folder in folders:
-        if not os.path.isdir(folder):
-            raise NothingError(f"there is no folder {folder}")
-    candidates = list(_members(folders, study) if study else _subfolders(folders))
-    runs, skipped, not_begun = [], 0, 0
-    for directory in candidates:
-        state = read_state(directory, now)
-        if state:
-            runs.append(state)
-        elif study and not os.path.exists(os.path.join(directory, "summary.json")):
-            not_begun += 1
-        else:
-            skipped += 1
+    runs, skipped, not_begun = [], [], 0
+    try:
+        for folder in folders:
+            if not os.path.isdir(folder):
+                raise NothingError(f"there is no folder {folder}")
+        for directory in list(_members(folders, study) if study else _subfolders(folders)):
+            try:
+                runs.append(read_state(directory, now))
+            except BrokenRecordError as error:
+                if study and not os.path.exists(os.path.join(directory, "summary.json")):
+                    not_begun += 1
+                else:
+                    skipped.append((directory, str(error)))
+    except OSError as error:
+        raise NothingError(in_words(error)) from error
     if not runs and not not_begun:
-        raise NothingError(f"there are no runs in {', '.join(folders)}")
+        raise NothingError(f"there are no runs in {', '.join(folders)}{_first(sorted(skipped))}")
     runs.sort(key=lambda one: one.run)
     runs.sort(key=lambda one: one.started or "", reverse=True)
     runs.sort(key=lambda one: STATES.index(one.state))
-    return States(tuple(runs), skipped, not_begun)
+    return States(tuple(runs), tuple(sorted(skipped)), not_begun)
 
 
-def read_state(directory: str, now: float) -> State | None:
-    """The state of the run in a directory; None if there is no record that can be read."""
-    summary, written = _read(directory)
-    if summary is None:
-        return None
+def read_state(directory: str, now: float) -> State:
+    """The state of the run in a directory.
+
+    Raises:
+        BrokenRecordError: if there is no record that can be used.
+    """
+    summary = summary_of(directory)
     state = summary["status"]
     if state == "running" and not _is_held(directory):
-        summary, written = _read(directory)  # it may have ended since
-        if summary is None:
-            return None
+        summary = summary_of(directory)  # it may have ended since
         state = KILLED if summary["status"] == "running" else summary["status"]
-    epochs, done = _number(summary, "epochs"), _number(summary, "epochs_done") or 0
-    per_epoch = _number(summary, "seconds_per_epoch")
-    left = None
-    if state == "running" and epochs is not None and done and per_epoch is not None:
-        left = round(max(0, (epochs - done) * per_epoch - max(0, now - written)))
+    done = summary.get("epochs_done") or 0
+    known = {name: summary.get(name) for name in State.__dataclass_fields__}
     return State(
-        run=os.path.basename(os.path.abspath(directory)),
-        directory=directory,
-        state=state,
-        reason=_text(summary, "reason"),
-        study=_text(summary, "study"),
-        seed=_number(summary, "seed"),
-        epochs_done=done,
-        epochs=epochs,
-        top1=_number(summary, "top1"),
-        images_per_second=_number(summary, "images_per_second"),
-        seconds_left=left,
-        host=_text(summary, "host"),
-        gpus=_text(summary, "gpus"),
-        device=_text(summary, "device"),
-        processes=_number(summary, "processes"),
-        job=summary["job"] if isinstance(summary.get("job"), dict) else None,
-        started=_text(summary, "started"),
-        finished=_text(summary, "finished"),
+        **known
+        | {
+            "run": printable(os.path.basename(os.path.abspath(directory))),
+            "directory": directory,
+            "state": state,
+            "epochs_done": done,
+            "seconds_left": _seconds_left(directory, summary, done, now) if state == "running" else None,
+        }
     )
 
 
-def _read(directory: str) -> tuple[dict[str, Any] | None, float]:
-    """The summary and when it was written; None if it is not one."""
+def _seconds_left(directory: str, summary: Row, done: int, now: float) -> int | None:
+    epochs, per_epoch = summary.get("epochs"), summary.get("seconds_per_epoch")
+    if epochs is None or not done or per_epoch is None:
+        return None
     try:
-        with open(os.path.join(directory, "summary.json"), "rb") as file:
-            summary, written = json.loads(file.read()), os.fstat(file.fileno()).st_mtime
-    except (OSError, ValueError):
-        return None, 0
-    is_record = isinstance(summary, dict) and summary.get("status") in RECORDED
-    return (summary if is_record else None), written
+        written = os.stat(os.path.join(directory, "summary.json")).st_mtime
+    except OSError:
+        return None
+    return round(max(0, (epochs - done) * per_epoch - max(0, now - written)))
 
 
 def _is_held(directory: str) -> bool:
     """Whether a process holds the run's lock; taken to be so where that cannot be found out."""
     try:
-        with open(os.path.join(directory, "lock"), "rb") as lock:
+        with opened(os.path.join(directory, "lock")) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # closing the file releases it
     except OSError:  # held; or there is no lock, or no locks on this file system
         return True
@@ -181,20 +170,20 @@ def _members(folders: Sequence[str], study: str) -> Iterator[str]:
         hint = f" (known: {', '.join(known)})" if known else ""
         raise NothingError(f"there is no study {study!r} in {', '.join(folders)}{hint}")
     for path in there:
-        try:
-            names = json.loads(path.read_text("utf-8"))["runs"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise NothingError(f"{path} can't be read") from error
-        yield from (os.path.join(path.parent.parent, str(name)) for name in names)
+        for name in _names(path):
+            yield os.path.join(path.parent.parent, name)
 
 
-def _number(summary: dict[str, Any], key: str) -> Any:
-    value = summary.get(key)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if is_number else None
+def _names(path: Path) -> list[str]:
+    """The runs that a study's file lists."""
+    try:
+        names = read_json(path)["runs"]
+        if all(os.path.basename(name) == name and "\0" not in name for name in names):
+            return names
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NothingError(f"{path} can't be read; launch the study again, which writes it anew") from error
+    raise NothingError(f"{path} lists what are no runs; launch the study again, which writes it anew")
 
 
-def _text(summary: dict[str, Any], key: str) -> str | None:
-    """In one line, and without what a terminal would obey."""
-    value = summary.get(key)
-    return " ".join("".join(c if c.isprintable() else " " for c in value).split()) if isinstance(value, str) else None
+def _first(skipped: Sequence[tuple[str, str]]) -> str:
+    return f" ({len(skipped)} skipped, the first: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""

@@ -1,0 +1,118 @@
+"""What values a setting may have, stated beside it: `width: int = setting(64, Number("[1, 65536]"))`.
+
+Bounds stand in the metadata of a dataclass's field, so that a switch of `Design` and a setting of the command line are
+checked by the same walk over their schema. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any, Protocol
+
+BOUNDS = "bounds"
+
+
+class Bounds(Protocol):
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with a value, as in "must be in [0, 1), not 2"; None if nothing is."""
+        ...
+
+
+def setting(default: Any = MISSING, bounds: Bounds | None = None) -> Any:
+    """A field with its bounds; of a mutable default (list, dict) each object gets a copy."""
+    given = {"default": default}
+    if isinstance(default, (list, dict)):
+        given = {"default_factory": lambda: default.copy()}
+    return field(**given, metadata={BOUNDS: bounds})
+
+
+def bounds_of(one: Field) -> Bounds | None:
+    return one.metadata.get(BOUNDS)
+
+
+def problems(value: Any) -> Iterator[tuple[str, str]]:
+    """(field, what is wrong with it) of a dataclass's object. Whether it may be None, its type says."""
+    for one in fields(value):
+        bounds, found = bounds_of(one), getattr(value, one.name)
+        if bounds and found is not None and (problem := bounds.problem(found)):
+            yield one.name, problem
+
+
+@dataclass(frozen=True)
+class Number:
+    """An interval as mathematicians write it: "(0, 1]" is above 0 and at most 1. NaN is in none."""
+
+    interval: str
+
+    def problem(self, value: Any) -> str | None:
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            return f"must be a number in {self.interval}, not {value!r}"
+        left, low, high, right = re.fullmatch(r"([\[(])(.+), (.+)([\])])", self.interval).groups()
+        above = value >= _number(low) if left == "[" else value > _number(low)
+        below = value <= _number(high) if right == "]" else value < _number(high)
+        return None if above and below else f"must be in {self.interval}, not {value}"
+
+
+def _number(text: str) -> float:
+    base, _, power = text.partition("^")
+    return int(base) ** int(power) if power else float(text)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    choices: tuple[str, ...]
+
+    def problem(self, value: Any) -> str | None:
+        if value in self.choices:
+            return None
+        return f"must be {' or '.join(self.choices)}, not {value!r}{did_you_mean(value, self.choices)}"
+
+
+@dataclass(frozen=True)
+class Text:
+    """Printable, not empty, and what `pattern` says."""
+
+    pattern: str = r".+"
+    like: str = "text on one line, not empty"
+    longest: int = 4000
+
+    def problem(self, value: Any) -> str | None:
+        is_one = isinstance(value, str) and value.isprintable() and len(value) <= self.longest
+        if is_one and re.fullmatch(self.pattern, value):
+            return None
+        shown = repr(value) if len(repr(value)) <= 80 else f"{value!r:.77}..."
+        return f"must be {self.like}, not {shown}"
+
+
+@dataclass(frozen=True)
+class PathText:
+    """What any file system can be asked about, whether it is there or not."""
+
+    def problem(self, value: Any) -> str | None:
+        too_long = len(os.fsencode(value)) > 4000 or any(len(os.fsencode(name)) > 255 for name in value.split("/"))
+        return f"must be a path, but {value[:20]}... is too long for one" if too_long else Text().problem(value)
+
+
+@dataclass(frozen=True)
+class Each:
+    """Of a list's elements, or a dict's values; and how many there may be."""
+
+    bounds: Bounds
+    counts: range = range(1000)
+
+    def problem(self, value: Any) -> str | None:
+        elements = list(value.values() if hasattr(value, "values") else value)
+        if len(elements) not in self.counts:
+            first, last = self.counts.start, self.counts.stop - 1
+            return f"must be {first if first == last else f'{first} to {last}'} values, not {elements}"
+        return next((problem for one in elements if (problem := self.bounds.problem(one))), None)
+
+
+def did_you_mean(word: object, choices: Iterable[str]) -> str:
+    """'; did you mean X?' with the nearest of the choices, or '' if none is near."""
+    near = difflib.get_close_matches(str(word), [str(choice) for choice in choices], n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
