@@ -12,7 +12,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from experiments.errors import SettingsError, printable
 from experiments.images import BrokenImageError, load_images
-from experiments.listing import EXTENSIONS, class_folders, dataset_version, files_in, folder_name
+from experiments.listing import EXTENSIONS, dataset_version, files_in, folder_name
 from experiments.settings import Data
 
 
