@@ -45,7 +45,8 @@ def test_mixed_precision_trains_nearly_the_same_in_another_series(
     precision: str, command: Callable, tiny: tuple[str, ...], here: Path
 ) -> None:
     for runs, override in (("plain", ()), ("mixed", (f"precision={precision}",))):
-        assert command(*tiny, *override, f"runs={runs}").code == 0
+        gently = "recipe.lr=0.02"  # or rounding decides where twenty steps lead
+        assert command(*tiny, gently, *override, f"runs={runs}").code == 0
     plain, mixed = summary_of(here / "plain"), summary_of(here / "mixed")
     assert plain["series"] != mixed["series"]
     assert mixed["val_loss"] == pytest.approx(plain["val_loss"], rel=0.1)

@@ -12,7 +12,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from experiments.errors import SettingsError, printable
 from experiments.images import BrokenImageError, load_images
-from experiments.listing import EXTENSIONS, class_folders, dataset_version, files_in, folder_name
+from experiments.listing import EXTENSIONS, dataset_version, files_in, folder_name
 from experiments.settings import Data
 
 
@@ -179,10 +179,9 @@ def test_folder_is_called_as_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert folder_name(".") == "flowers"
 
 
-def test_study_lists_a_folder_once(folder: Path, asked: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = []
-    monkeypatch.setattr("experiments.listing.class_folders", lambda root: listed.append(root) or class_folders(root))
-    runs = asked("rung=resnet,gelu", "seed=0,1", "data=folder", f"data.path={folder}")
+def test_study_makes_one_digest_of_a_folder(folder: Path, asked: Callable) -> None:
+    dataset_version.cache_clear()
+    runs = asked("rung=resnet,gelu", "seed=0,1", "recipe.batch_size=2", "data=folder", f"data.path={folder}")
     assert len({run.identity for run in runs}) == 4
-    assert len(listed) == 2  # of two parts
+    assert dataset_version.cache_info().misses == 1
     assert files_in(os.fsencode(folder), b"train/a", EXTENSIONS) == [b"train/a/%d.png" % number for number in range(3)]
