@@ -82,6 +82,13 @@ def state_dict(value: Any) -> dict[str, Tensor]:
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise UnreadableError(printable(f"it holds no state dict: {str(name)[:60]} is no tensor"))
-        if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized or tensor.is_meta:
+        if not _is_plain(tensor):
             raise UnreadableError(printable(f"{name[:60]} is no dense tensor of real numbers"))
     return dict(value)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Real numbers, each of them in memory: a small file may claim a million rows that are all the same one."""
+    if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized or tensor.is_meta:
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()
