@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def load(path: Path, allowed: Sequence[Callable] = ()) -> Any:
         UnreadableError: if there is no such file, or it holds anything else.
     """
     try:
-        with opened(path) as file, torch.serialization.safe_globals([*allowed]):
+        with opened(path) as file, torch.serialization.safe_globals([*allowed]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of kinds of tensors that are refused here
             if path.suffix == ".safetensors":
                 from safetensors.torch import load as parse
 
