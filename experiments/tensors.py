@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,8 @@ def load(path: Path, allowed: Sequence[Callable] = ()) -> Any:
         UnreadableError: if there is no such file, or it holds anything else.
     """
     try:
-        with opened(path) as file, torch.serialization.safe_globals([*allowed]):
+        with opened(path) as file, torch.serialization.safe_globals([*allowed]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of kinds of tensors that are refused here
             if path.suffix == ".safetensors":
                 from safetensors.torch import load as parse
 
@@ -82,6 +84,13 @@ def state_dict(value: Any) -> dict[str, Tensor]:
     for name, tensor in value.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise UnreadableError(printable(f"it holds no state dict: {str(name)[:60]} is no tensor"))
-        if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized or tensor.is_meta:
+        if not _is_plain(tensor):
             raise UnreadableError(printable(f"{name[:60]} is no dense tensor of real numbers"))
     return dict(value)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Real numbers, each of them in memory: a small file may claim a million rows that are all the same one."""
+    if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized or tensor.is_meta:
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()

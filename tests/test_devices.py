@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 
 import roadmap
 from experiments.data import Loader
-from experiments.devices import forget_activations
+from experiments.devices import forget_activations, peak_memory_mb
 from experiments.processes import Processes
 from experiments.run import Run
 from experiments.worker import StopFlag
@@ -279,3 +280,11 @@ def test_all_checkpoints_are_kept_if_so_asked(command: Callable, tiny: tuple[str
     assert command(*tiny, "keep=all", "checkpoint_minutes=0").code == 0
     names = sorted(path.name for path in here.glob("runs/*/checkpoints/*"))
     assert names == [f"step-{step:08d}.pt" for step in range(1, 21)]
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 2**10), ("darwin", 1)])
+def test_peak_memory_is_in_megabytes(platform: str, unit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system says it in kilobytes, and macOS in bytes."""
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setattr("resource.getrusage", lambda _: SimpleNamespace(ru_maxrss=700 * 2**20 // unit))
+    assert peak_memory_mb(torch.device("cpu")) == 700

@@ -32,6 +32,9 @@ def spoiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(RUNS):
         status = random.choice(["done", "done", "failed", "running"])
         spoil(write_run(folder, random.choice([*NANO]), seed=seed + 2, status=status), random)
+    write_run(folder, "gelu", seed=RUNS + 3, summary={"device": "\x1b[31mred\u202e"})
+    write_run(folder, "gelu", seed=RUNS + 4, status="failed", summary={"reason": "a\nb\x1b[31mred"})
+    write_run(folder, None, config={"model": "=cmd|'/c calc'!A0\x1b"})
     name = write_run(folder, "gelu", seed=RUNS + 2)
     name.rename(folder / "\x1b[31mred\n\udcff\u202e")
     return folder

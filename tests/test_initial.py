@@ -152,6 +152,7 @@ NO_WEIGHTS = {
     "escapes": (pickled({"\x1b[2J": "a"}), r"holds no state dict: \x1b[2J is no tensor"),
     "sparse": (pickled({HEAD: torch.zeros(10, 64).to_sparse()}), "no dense tensor of real numbers"),
     "complex": (pickled({HEAD: torch.zeros(10, 64, dtype=torch.complex64)}), "no dense tensor of real numbers"),
+    "expanded": (pickled({HEAD: torch.zeros(1, 64).expand(10**12, 64)}), "no dense tensor of real numbers"),
     "scalar head": (
         pickled({HEAD: torch.tensor(1.0)}),
         "head.linear.weight has shape scalar, not a row for each class",

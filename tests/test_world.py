@@ -22,6 +22,8 @@ from analysis import pages
 from analysis.records import RecordsError, load
 from analysis.report import main as report
 from experiments.evaluate import main as evaluate
+from experiments.locks import lock_file, locked
+from experiments.machine import gpu_lock
 from experiments.record import Record, is_done, read_summary
 from experiments.run import Run
 from experiments.status.__main__ import main as status
@@ -235,3 +237,24 @@ def test_record_that_cannot_be_read_is_named_by_loading_and_skipped(broken: Brok
         assert os.strerror(broken.cause) in said
     assert len(runs.runs) == 2
     assert number == 1 + 2 * (1 + 3 * 2)
+
+
+def test_lock_neither_follows_a_link_nor_empties_a_file(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("as it was")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+        lock_file(tmp_path / "link")
+    with locked(tmp_path / "mine") as free:
+        assert free
+        with locked(tmp_path / "mine", patience=0) as again:
+            assert not again
+    assert (tmp_path / "mine").read_text() == "as it was"
+
+
+def test_locks_of_gpus_are_in_a_folder_of_their_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = gpu_lock("MIG-1/2")
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert path.is_relative_to(tmp_path)
+    with locked(path) as free:
+        assert free
