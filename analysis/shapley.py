@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.comparison import Comparison, Steps
 from analysis.estimates import Estimate, Weights, compare, conclude
 from analysis.ladder import caption, entitled
-from roadmap.sets import adopted, orderings, sections
+from roadmap.sets import MOST_ORDERS, adopted, orderings, sections
 
 Players = Mapping[str, Iterable[str]]
 """Groups of steps that share none, by name."""
@@ -23,7 +23,6 @@ Players = Mapping[str, Iterable[str]]
 SHAPLEY = ("section", "steps", "value", "error", "low", "high", "n")
 INTERACTION = ("one", "other", "interaction", "error", "low", "high")
 ORDERS = ("step", "title", "section", "value", "error", "low", "high", "p", "p_holm", "detectable", "verdict", "orders")
-MOST_ORDERS = 1024
 NAMED = 3
 """Missing combinations that are named; the others are counted."""
 

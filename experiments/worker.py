@@ -151,8 +151,7 @@ def _open(run: Run, console: Console | None) -> tuple[Record | None, Reporter | 
 
 
 class StopFlag:
-    """Set by Ctrl-C, SIGTERM and SIGUSR2, which clusters send before they end a job. The run stops at its next step; at
-    a second Ctrl-C at once, without a checkpoint."""
+    """Set by Ctrl-C, SIGTERM and SIGUSR2, which clusters send before they end a job. The run stops at its next step."""
 
     def __init__(self) -> None:
         self._received: int | None = None
@@ -161,8 +160,6 @@ class StopFlag:
         }
 
     def _handle(self, number: int, frame: object) -> None:
-        if number == self._received == signal.SIGINT:
-            raise KeyboardInterrupt
         self._received = number
 
     def is_set(self) -> bool:
@@ -180,8 +177,6 @@ def _outcome(error: BaseException) -> tuple[str, str, int]:
     """(status, one-line reason, exit code) of a run that ended with an exception."""
     if isinstance(error, StoppedError):
         return "unfinished", str(error), INTERRUPTED
-    if isinstance(error, KeyboardInterrupt):
-        return "unfinished", "interrupted; the same command goes on from the last checkpoint", INTERRUPTED
     if isinstance(error, DivergedError):
         return "diverged", str(error), FAILED
     if isinstance(error, (SettingsError, DataError)):
