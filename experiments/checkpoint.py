@@ -110,7 +110,8 @@ def _checked(state: Any) -> State:
     Raises:
         UnreadableError: if not.
     """
-    for name, kind in {"identity": str, "design": dict, "step": int, "network": dict, "epochs": list}.items():
+    kinds = {"identity": str, "design": dict, "step": int, "images": str, "network": dict, "epochs": list}
+    for name, kind in kinds.items():
         if not isinstance(state, dict) or not isinstance(state.get(name), kind):
             raise UnreadableError(f"its {name} is missing or no {kind.__name__}")
     return state

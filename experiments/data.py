@@ -321,7 +321,7 @@ class Loader:
         self.run, self.processes = run, processes
         # What is evaluated on held-out images needs no others.
         train, test = load_images(replace(run.data, val=run.data.train) if run.data.holdout else run.data)
-        self.num_classes = train.classes
+        self.num_classes, self.fingerprint = train.classes, train.fingerprint
         self.streamed = not hasattr(train, "labels")
         self.broken: set[str] = set()
         """The images that could not be read so far, and why."""

@@ -103,6 +103,11 @@ def train(
         step, losses, seconds, train_seconds = (state[k] for k in ("step", "losses", "seconds", "train_seconds"))
         told = {*state["told"]}
         data.broken.update(state["broken"])
+        if step % steps_per_epoch and state["images"] != data.fingerprint:
+            raise SettingsError(
+                f"stopped after step {step}, within an epoch whose images came in another order than those of "
+                f"data.path={run.data.path} ({state['images']}, not {data.fingerprint}); go on with what it began with"
+            )
         progress.say(f"going on after step {step} of {steps}")
     record.begin(state["epochs"] if state else [])
     parallel = processes.parallel(network)
@@ -112,6 +117,7 @@ def train(
         spent = {"losses": losses, "seconds": seconds, "train_seconds": train_seconds}
         data.broken.update(processes.union(data.broken))
         so_far = {"epochs": record.epochs, "broken": sorted(data.broken), "told": sorted(told)}
+        so_far["images"] = data.fingerprint
         checkpoints.save(step, spent | so_far | {name: one.state_dict() for name, one in held.items()})
 
     for epoch in range(len(record.epochs), run.recipe.epochs):

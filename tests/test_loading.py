@@ -2,6 +2,7 @@
 processes when reading fails. What each reader reads is held against other libraries in test_images.py."""
 
 import fcntl
+import itertools
 import json
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import containers
 import pytest
@@ -17,8 +19,13 @@ import torch
 from torch import Tensor
 
 from experiments import data as data_module
+from experiments import loop
 from experiments.data import Batch, Loader, end_workers
+from experiments.errors import SettingsError
+from experiments.loop import StoppedError
 from experiments.processes import Processes
+from experiments.record import Record
+from experiments.run import Run
 
 READERS = ("folder", "tar", "hfds", "wds", "hfids")
 RUN = ("design.width=8", "design.depths=[1,1,1,1]", "recipe.epochs=2", "recipe.batch_size=8", "threads=1", "device=cpu")
@@ -122,6 +129,29 @@ def test_wrong_label_ends_the_run_in_a_line_that_names_it(
     assert f"{here / 'shards'}" in trained.out
     assert f"is {said}: not a class from 0 to 2" in trained.out
     assert_over(here / "runs")
+
+
+def test_run_that_was_stopped_within_an_epoch_goes_on_with_the_same_form_of_its_data_alone(
+    contained: dict[str, Path], run_of: Callable, here: Path
+) -> None:
+    """The datasets are one, and so are the runs; but not the order of the images within an epoch."""
+    folder, tar = (run_of(*on(reader, contained[reader], 0), "data.name=flowers") for reader in ("folder", "tar"))
+    assert folder.identity == tar.identity
+
+    def train(run: Run, steps: int) -> None:
+        asked, record = itertools.count(1), Record(run)
+        try:
+            loop.train(run, record, Mock(), Processes(torch.device("cpu")), lambda: next(asked) == steps)
+        finally:
+            record.finish("unfinished")
+
+    with pytest.raises(StoppedError):
+        train(folder, 2)
+    with pytest.raises(SettingsError, match=r"within an epoch whose images .* another order .* \(folder .*, not tar "):
+        train(tar, 99)
+    with pytest.raises(StoppedError):
+        train(folder, 4)  # to the end of the epoch of six steps
+    train(tar, 99)
 
 
 @pytest.mark.parametrize("start", ["fork", "forkserver", "spawn"])
