@@ -14,7 +14,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import SettingsError, unknown_key
-from experiments.settings import STREAMS, Config, Data, EvaluationConfig, Recipe, fraction_of_run
+from experiments.settings import READERS, STREAMS, Config, Data, EvaluationConfig, Recipe, fraction_of_run
 from experiments.timm_names import check_timm_name
 from roadmap.bounds import bounds_of
 from roadmap.steps import CONF, options, regimes, rung_steps
@@ -54,7 +54,7 @@ def check_settings(config: DictConfig, root: type) -> None:
         SettingsError: naming the setting, its value, and what is possible.
     """
     check_names(config, root)
-    if "data" in config and not OmegaConf.is_missing(config.data, "reader"):
+    if "data" in config and not OmegaConf.is_missing(config.data, "reader") and config.data.reader in READERS:
         check_path(config.data)  # before data.name, which may be made of the path
     _check_bounds(config, root)
 

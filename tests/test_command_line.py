@@ -78,7 +78,10 @@ MISTAKES = [  # what was typed, what the line must say
     ("recipe.rand_augment=rand-foo", "timm knows no 'foo' there"),
     ("recipe.optimizer=timm:lam", "recipe.optimizer must be one of timm's, not 'lam'; did you mean 'lamb'?"),
     ("recipe.optimizer=timm:adahessian", "it needs second derivatives"),
-    ("recipe.optimizer=timm:nesterov", "recipe.optimizer=timm:nesterov refuses its settings: Nesterov momentum"),
+    (
+        "recipe.optimizer=timm:nesterov recipe.momentum=0",
+        "recipe.optimizer=timm:nesterov refuses its settings: Nesterov momentum",
+    ),
     ("recipe.optimizer=timm:adan", "timm:adan takes 3 recipe.betas, not [0.9, 0.999]"),
     ("device=cuda", "device=cuda is not available here; take device=auto"),
     # what contradicts itself or can't be read

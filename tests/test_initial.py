@@ -200,7 +200,7 @@ def test_run_says_in_one_line_that_its_weights_cannot_be_read(command: Callable,
         ("timm:resnet5", "timm has no model 'resnet5'; did you mean"),
         (".", "has no weights.pt: is it a run's directory, and is the run done?"),
         ("pipe", "there are no weights at pipe"),
-        ("x" * 300, "File name too long"),
+        ("x" * 300, "init must be a path"),
     ],
 )
 def test_weights_that_are_not_there_are_told_in_one_line(source: str, said: str, command: Callable, here: Path) -> None:

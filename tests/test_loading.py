@@ -46,7 +46,8 @@ def contained(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 def on(reader: str, path: Path, workers: int) -> tuple[str, ...]:
-    return (*RUN, f"data={reader}", f"data.path={path}", f"workers={workers}")
+    sizes = ('data.train="train|48"', 'data.val="validation|24"') if reader == "hfids" else ()  # Parquet has none
+    return (*RUN, f"data={reader}", f"data.path={path}", f"workers={workers}", *sizes)
 
 
 def val_loss(runs: Path) -> float:

@@ -229,7 +229,7 @@ def test_run_trains_what_it_was_launched_as(
     """On a drained node it waits; a second launch leaves it alone; what is edited meanwhile does not reach it."""
     study = here / "own" / "study" / "mine.yaml"
     study.parent.mkdir(parents=True)
-    study.write_text("# @package _global_\nstudy: mine\nrecipe: {weight_decay: 0.011}\n")
+    study.write_text("# @package _global_\nstudy_name: mine\nrecipe: {weight_decay: 0.011}\n")
     arguments = (*LAUNCH, *tiny, "study=mine", "--config-dir", str(here / "own"))
     ask("scontrol", "update", "NodeName=localhost", "State=drain", "Reason=test")
     code, out, err = command(*arguments)
@@ -240,7 +240,7 @@ def test_run_trains_what_it_was_launched_as(
     assert len(jobs_in_queue()) == 1
     [summary] = summaries(here / "runs").values()
     assert (summary["status"], summary["study"], summary["job"]["id"]) == ("queued", "mine", jobs_in_queue()[0])
-    study.write_text("# @package _global_\nstudy: mine\nrecipe: {weight_decay: 0.022}\n")
+    study.write_text("# @package _global_\nstudy_name: mine\nrecipe: {weight_decay: 0.022}\n")
     ask("scontrol", "update", "NodeName=localhost", "State=resume")
     wait_for(lambda: list(here.glob("runs/*/weights.pt")))
     [config] = here.glob("runs/*/config.json")

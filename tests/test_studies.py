@@ -17,6 +17,8 @@ ROOT = Path(__file__).parent.parent
 FACTS = ROOT / "tests" / "facts" / "resnet50_to_convnext_t.csv"
 RUNGS = {row["name"]: row for row in csv.DictReader(FACTS.read_text("utf-8").splitlines())}
 STEPS = tuple(name for name, row in RUNGS.items() if row["adopted"] == "yes")[1:]
+pytestmark = pytest.mark.xdist_group("studies")  # composed once
+
 SECTIONS = {  # as the paper groups its steps
     "training recipe": {"modern_recipe"},
     "macro": {"stage_ratio", "patchify_stem"},

@@ -216,7 +216,7 @@ def test_what_is_done_is_not_even_composed(
     asked: list[Run] = []
     own = here / "own" / "study" / "mine.yaml"
     own.parent.mkdir(parents=True)
-    own.write_text("# @package _global_\nstudy: mine\nrecipe: {epochs: 3}\n")
+    own.write_text("# @package _global_\nstudy_name: mine\nrecipe: {epochs: 3}\n")
     study = ("-m", "study=mine", "rung=gelu,kernel_7", "seed=0,1,2", "--config-dir", str(own.parent.parent))
     assert command(*study).code == 0
     assert (len(asked), len(composed)) == (6, 2)
@@ -229,7 +229,7 @@ def test_what_is_done_is_not_even_composed(
     assert command(*study[:3], "seed=0,3", *study[4:]).code == 0
     assert [(run.seed, run.recipe.epochs) for run in asked] == [(3, 3), (3, 3)]
     asked.clear()
-    own.write_text("# @package _global_\nstudy: mine\nrecipe: {epochs: 4}\n")
+    own.write_text("# @package _global_\nstudy_name: mine\nrecipe: {epochs: 4}\n")
     assert command(*study).code == 0
     assert [run.recipe.epochs for run in asked] == [4] * 6
 

@@ -181,7 +181,7 @@ def test_evaluation_is_not_begun_where_it_could_not_be_written(
     for out in ("folder", "x" * 300):
         code, _, err = call(evaluate, *asked, f"out={out}")
         assert (code, err.count("\n"), len(begun)) == (2, 1, 1)
-        assert out in err
+        assert out[:9] in err
     assert call(evaluate, *asked, "out=result.json").code == 0
     assert (here / "result.json").read_text() == "{}\n"
 
@@ -207,8 +207,9 @@ def test_report_that_cannot_be_written_is_told_and_leaves_the_one_before(
 
 
 def test_record_that_cannot_be_read_is_named_by_status_and_skipped(
-    broken: Broken, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    broken: Broken, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # or lines would be cut
     for seed in (0, 1):
         write_run(tmp_path, seed=seed)
     for number in itertools.count():
