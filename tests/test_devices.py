@@ -6,7 +6,6 @@ import os
 import signal
 import tarfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -257,20 +256,6 @@ def test_handler_that_was_there_before_has_its_turn_once_the_run_is_saved(
         for number, handler in kept.items():
             signal.signal(number, handler)
     assert seen == [(signal.SIGUSR2, "unfinished", ["step-00000002.pt"])]
-
-
-def test_loader_workers_leave_signals_to_the_run(
-    fork: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable
-) -> None:
-    """A cluster and a terminal signal the whole group of processes."""
-    process = fork(*tiny, "workers=2", "recipe.epochs=1000")
-    wait_for(lambda: [*here.glob("runs/*/epochs.jsonl")] and next(here.glob("runs/*/epochs.jsonl")).read_text())
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, out
-    assert summary_of(here / "runs")["status"] == "unfinished"
-    assert "stopped after step" in out
 
 
 # Checkpoints that are kept.

@@ -130,7 +130,7 @@ def test_process_that_fails_says_why_and_the_others_end(together: Callable, tiny
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (32, 32), (index, 0, 0)).save(path)
     (here / "photos" / "train" / "a" / "04.png").write_bytes(b"no image")
-    data = ("data=folder", "data.path=photos", "data.subset=1", "data.holdout=0", "recipe.batch_size=10", "workers=0")
+    data = ("data=folder", "data.path=photos", "data.subset=1", "data.holdout=0", "recipe.batch_size=10", "workers=1")
     pair = together(as_torchrun(), *tiny, *data)
     said = [process.communicate(timeout=100)[0] for process in pair]
     assert all(process.returncode for process in pair)

@@ -1,8 +1,6 @@
 """A run that was stopped, by whatever and wherever, ends as if nothing had happened."""
 
 import json
-import random
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -108,30 +106,6 @@ def test_optimizer_of_timm_goes_on_within_a_run(run_of: Callable, tiny: tuple[st
     stop(stopped, 13)
     train(stopped, Record(stopped), Told())
     assert_equal(results(stopped), results(whole))
-
-
-def test_killed_run_ends_as_if_undisturbed(
-    fork: Callable, small: tuple[str, ...], here: Path, wait_for: Callable
-) -> None:
-    """kill -9 at moments that nobody chose, through the command line."""
-    overrides = (*small, "data.holdout=0.02", "recipe.epochs=8")
-
-    def kill_after(epochs: int) -> None:
-        process = fork(*overrides, "runs=killed")
-        wait_for(lambda: epochs_of(here / "killed") >= epochs)
-        time.sleep(random.uniform(0, 0.1))
-        process.kill()
-        process.wait()
-
-    assert fork(*overrides, "runs=whole").wait() == 0
-    for epochs in (1, 3, 6):
-        kill_after(epochs)
-    assert fork(*overrides, "runs=killed").wait() == 0
-    (whole,), (killed,) = (list(here.glob(f"{name}/nano-*")) for name in ("whole", "killed"))
-    assert epochs_of(here / "killed") == 8
-    one, other = (torch.load(folder / "weights.pt", weights_only=True) for folder in (whole, killed))
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert "going on after step" in (killed / "log.txt").read_text()
 
 
 def epochs_of(folder: Path) -> int:
