@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -87,7 +88,7 @@ class Collection(Dataset):
                     labels.append(self.images.labels[index])
                     samples.append(sample)
             return _batch(pixels, labels, samples, broken)
-        except Exception as error:
+        except _caught() as error:
             return _failed(error)
 
     def _readable(self, position: int, broken: list[str]) -> tuple:
@@ -114,18 +115,26 @@ class Streamed(IterableDataset):
         """The next epoch: loader workers, which live longer than one, look at it when they begin."""
 
     def __iter__(self) -> Iterator[Batch]:
-        try:
-            loader = get_worker_info()
-            worker, workers = (loader.id, loader.num_workers) if loader else (0, 1)
-            part = {"rank": self.rank, "world": self.world, "worker": worker, "workers": workers}
-            epoch, first, shares = int(self.epoch), self.rank * workers + worker, self.world * workers
-            order = derive(Purpose.ORDER, self.seed, epoch) >> 1  # of 63 bits, and every seed's own
-            images = self.stream.images(order, shuffle=self.shuffle, **part)
-            counted = ((epoch, number) for number in itertools.count(first, shares))
-            while batch := self._next(images, counted):
-                yield batch
-        except Exception as error:
-            yield _failed(error)
+        batches = self._batches()
+        while True:
+            try:
+                batch = next(batches, None)
+            except _caught() as error:
+                batch = _failed(error)
+            if batch is None:
+                return
+            yield batch
+
+    def _batches(self) -> Iterator[Batch]:
+        loader = get_worker_info()
+        worker, workers = (loader.id, loader.num_workers) if loader else (0, 1)
+        part = {"rank": self.rank, "world": self.world, "worker": worker, "workers": workers}
+        epoch, first, shares = int(self.epoch), self.rank * workers + worker, self.world * workers
+        order = derive(Purpose.ORDER, self.seed, epoch) >> 1  # of 63 bits, and every seed's own
+        images = self.stream.images(order, shuffle=self.shuffle, **part)
+        counted = ((epoch, number) for number in itertools.count(first, shares))
+        while batch := self._next(images, counted):
+            yield batch
 
     def _next(self, images: Iterator[tuple[Image.Image, int]], counted: Iterator[Sample]) -> Batch | None:
         """The next batch; None after the last."""
@@ -145,11 +154,16 @@ class Streamed(IterableDataset):
         return _batch(pixels, labels, samples, broken) if pixels or broken else None
 
 
+def _caught() -> type[BaseException]:
+    """In a loader worker everything, sys.exit() too: one that dies can't say why."""
+    return BaseException if get_worker_info() else Exception
+
+
 def _transformed(image: Image.Image, transform: Transform, seed: int, sample: Sample, name: str) -> Tensor:
     seed_cpu(derive(Purpose.SAMPLE, seed, *sample))
     try:
         return transform(image)
-    except Exception as error:
+    except _caught() as error:
         size = f"{image.width} x {image.height} px"
         raise DataError(f"cannot transform the image {name}, {size}: {_reason(error)}") from error
 
@@ -159,11 +173,11 @@ def _batch(pixels: list[Tensor], labels: list[int], samples: list[Sample], broke
     return Batch(images, torch.tensor(np.array(labels, dtype=np.int64)), samples, broken)
 
 
-def _failed(error: Exception) -> Batch:
+def _failed(error: BaseException) -> Batch:
     return Batch(NO_IMAGES, torch.empty(0, dtype=torch.int64), [], [], Failure(_reason(error), traceback.format_exc()))
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, (SettingsError, DataError)) else f"{type(error).__name__}: {text}".rstrip(": ")
 
@@ -232,13 +246,31 @@ class Reader:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises in the middle of whatever goes on
         while True:
             try:
-                yield next(batches)
-            except StopIteration:
-                return
+                batch = _awaited(batches)
             except RuntimeError as error:
                 raise DataError(
                     f"a loader worker died, as when memory runs out: {error}; take fewer of them with workers=..."
                 ) from error
+            if batch is None:
+                return
+            yield batch
+
+
+_waiting_since: float | None = None
+
+
+def _awaited(batches: Iterator[Batch]) -> Batch | None:
+    global _waiting_since
+    _waiting_since = time.monotonic()
+    try:
+        return next(batches, None)
+    finally:
+        _waiting_since = None
+
+
+def waited() -> float:
+    """Seconds for which this process has now been waiting for a batch of its loader workers."""
+    return 0.0 if _waiting_since is None else time.monotonic() - _waiting_since
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -114,6 +114,9 @@ class Floor:
             self.stop()
             self.console.print(f"interrupted; the same command goes on:\n  {command()}", soft_wrap=True)
             raise
+        except BaseException:
+            self.stop()
+            raise
 
     def start_some(self) -> None:
         """As many runs as there are free places; those that another process trains go on waiting."""

@@ -29,7 +29,7 @@ class DivergedError(RuntimeError):
     """The loss is not finite."""
 
 
-class StoppedError(RuntimeError):
+class StoppedError(Exception):
     """The run was asked to stop, and has saved where it is."""
 
 

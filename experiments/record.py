@@ -64,8 +64,11 @@ def is_training(run: Known) -> bool:
     """Whether a process holds the run's lock."""
     if not run.directory.exists():
         return False
-    with locked(run.directory / "lock", patience=0) as free:
-        return not free
+    try:
+        with locked(run.directory / "lock", patience=0) as free:
+            return not free
+    except OSError:  # as whoever trains it will say
+        return False
 
 
 def mark(run: Run, status: str, reason: str | None = None, **facts: Any) -> None:

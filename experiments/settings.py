@@ -230,7 +230,8 @@ for resolver in (folder_name, folder_or_hub_name, dataset_version):
 def fraction_of_run(text: str) -> Fraction:
     """ "20/300", 20 of 300 epochs, as a fraction of the run in [0, 1]."""
     fraction = Fraction(-1)
-    if re.fullmatch(r"\d{1,9}/\d{1,9}|\d?\.?\d{1,9}", text):  # no exponents: Fraction would write out 1e-999999999
+    # no exponents: Fraction would write out 1e-999999999
+    if isinstance(text, str) and re.fullmatch(r"\d{1,9}/\d{1,9}|\d?\.?\d{1,9}", text):
         with suppress(ZeroDivisionError):
             fraction = Fraction(text)
     if not 0 <= fraction <= 1:

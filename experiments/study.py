@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from experiments.errors import DONE, FAILED, SettingsError
@@ -25,6 +24,7 @@ from experiments.record import is_done, read_summary
 from experiments.run import Run, to_run
 from experiments.sources import composition_digest
 from experiments.split import world_size
+from experiments.terminal import Terminal
 from roadmap.files import read_object, write
 
 Overrides = Sequence[str]
@@ -57,7 +57,7 @@ class Study:
         self.name, self.runs, self.manifest = name, runs, manifest
         self.members = list({member.identity: member for member in members}.values())
         self.todo = list({run.identity: run for run in todo}.values())
-        self.console = Console(highlight=False, markup=False)
+        self.console = Terminal()
 
     def begin(self) -> None:
         """Nothing is impossible: write down what the study is."""

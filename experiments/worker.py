@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from experiments.data import end_workers
+from experiments.data import end_workers, waited
 from experiments.devices import pick_device
 from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, DataError, SettingsError, is_first
 from experiments.loop import DivergedError, StoppedError, train
@@ -23,8 +23,12 @@ from experiments.processes import joined
 from experiments.record import DoneError, LockedError, Record, is_done, mark
 from experiments.run import Run
 from experiments.split import world_size
+from experiments.terminal import Terminal
 from experiments.tracking import Tracker
 from roadmap.files import in_words, printable
+
+STUCK = 20.0
+"""Seconds for which a run that was asked to stop waits for its loader workers."""
 
 
 class Reporter:
@@ -72,7 +76,7 @@ class Reporter:
 
 def train_here(run: Run) -> None:
     """Train a run in this process, with a progress bar, and exit with its code."""
-    console = Console(highlight=False, markup=False)  # a path may look like markup
+    console = Terminal()
     if is_done(run):
         if is_first():
             console.print(f"done already: {run.directory}", soft_wrap=True)
@@ -151,16 +155,23 @@ def _open(run: Run, console: Console | None) -> tuple[Record | None, Reporter | 
 
 
 class StopFlag:
-    """Set by Ctrl-C, SIGTERM and SIGUSR2, which clusters send before they end a job. The run stops at its next step."""
+    """Set by Ctrl-C, SIGTERM and SIGUSR2, which clusters send before they end a job. The run stops at its next step;
+    or, if loader workers keep it waiting for that for STUCK seconds, without a checkpoint."""
 
     def __init__(self) -> None:
         self._received: int | None = None
         self._before = {
             number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
         }
+        signal.signal(signal.SIGALRM, self._look)
 
     def _handle(self, number: int, frame: object) -> None:
         self._received = number
+        signal.setitimer(signal.ITIMER_REAL, STUCK / 4, STUCK / 4)
+
+    def _look(self, number: int, frame: object) -> None:
+        if waited() > STUCK:
+            raise StoppedError("stopped while it waited for images; the same command goes on from its last checkpoint")
 
     def is_set(self) -> bool:
         return self._received is not None
@@ -168,6 +179,7 @@ class StopFlag:
     def hand_over(self) -> None:
         """The run is saved: now the handler that was there before has its turn. submitit's puts the job back into the
         queue."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
         handler = self._before.get(self._received)
         if callable(handler) and handler is not signal.default_int_handler:
             handler(self._received, None)

@@ -105,6 +105,8 @@ class Each:
     counts: range = range(1000)
 
     def problem(self, value: Any) -> str | None:
+        if isinstance(value, str) or not hasattr(value, "__iter__"):
+            return f"must be a list, not {value!r}"
         elements = list(value.values() if hasattr(value, "values") else value)
         if len(elements) not in self.counts:
             first, last = self.counts.start, self.counts.stop - 1

@@ -7,6 +7,9 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
@@ -17,7 +20,7 @@ import torch
 from torch import Tensor
 
 from experiments import data as data_module
-from experiments import loop
+from experiments import loop, worker
 from experiments.data import Batch, Loader, end_workers
 from experiments.errors import SettingsError
 from experiments.loop import StoppedError
@@ -82,6 +85,14 @@ def explode(*_: object) -> Tensor:
     raise ZeroDivisionError("a transform of one's own\nhas a mistake")
 
 
+def leave(*_: object) -> Tensor:
+    sys.exit("a transform of one's own has had enough")
+
+
+def block(*_: object) -> Tensor:
+    time.sleep(1000)
+
+
 def die(*_: object) -> Tensor:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -99,6 +110,36 @@ def test_exception_in_a_transform_ends_the_run_in_a_line_that_names_it(
     assert line.endswith("ZeroDivisionError: a transform of one's own has a mistake")
     [log] = here.glob("runs/*/log.txt")
     assert "in explode" in log.read_text()  # the trace is for whoever wrote the transform
+    assert_over(here / "runs")
+
+
+@pytest.mark.parametrize("reader", ["folder", "wds"])
+def test_worker_that_would_leave_says_why(
+    reader: str, contained: dict, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.data.training_transform", lambda *_: leave)
+    trained = command(*on(reader, contained[reader], 1))
+    assert trained.code == 2
+    assert trained.out.endswith("SystemExit: a transform of one's own has had enough\n")
+    assert_over(here / "runs")
+
+
+def test_run_whose_workers_hang_can_be_stopped(
+    photographs: Path, run_of: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that no longer answers, say. The run's own time of patience is shortened."""
+    monkeypatch.setattr("experiments.data.training_transform", lambda *_: block)
+    monkeypatch.setattr("experiments.worker.STUCK", 0.4)
+    run = run_of(*on("folder", photographs, 2))
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGALRM)
+    kept = {number: signal.getsignal(number) for number in numbers}
+    threading.Timer(2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    try:
+        assert worker.train_recorded(run) == 130
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    assert json.loads((run.directory / "summary.json").read_text())["status"] == "unfinished"
     assert_over(here / "runs")
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -259,3 +261,13 @@ def test_locks_of_gpus_are_in_a_folder_of_their_owner_alone(tmp_path: Path, monk
     assert path.is_relative_to(tmp_path)
     with locked(path) as free:
         assert free
+
+
+def test_reader_of_the_output_that_goes_away_ends_nothing(tiny: tuple[str, ...], here: Path) -> None:
+    """As in `| head -1`."""
+    command = [sys.executable, "-m", "experiments.train", *tiny]
+    run = subprocess.Popen(command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    run.stdout.close()
+    assert run.wait(timeout=60) == 0
+    [summary] = here.glob("runs/*/summary.json")
+    assert json.loads(summary.read_text())["status"] == "done"
