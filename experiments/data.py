@@ -178,7 +178,7 @@ def _failed(error: BaseException) -> Batch:
 
 
 def _reason(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split())[:500]
     return text if isinstance(error, (SettingsError, DataError)) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -19,6 +20,8 @@ from PIL import Image, UnidentifiedImageError
 from experiments.errors import SettingsError, printable
 from experiments.settings import READERS, Data
 from roadmap.designs import did_you_mean
+
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of what it opens all the same
 
 SAMPLE = Path(__file__).parent / "fashion_mnist" / "sample.npz"
 

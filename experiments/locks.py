@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -42,6 +42,13 @@ def _open(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
+def unlock(file: TextIO) -> None:
+    """Also where a process that this one has forked has the file open still."""
+    with suppress(OSError):  # no locks on this file system
+        fcntl.flock(file, fcntl.LOCK_UN)
+    file.close()
+
+
 @contextmanager
 def locked(path: Path, patience: float = PATIENCE) -> Iterator[bool]:
     """Whether the lock was had; it is held within the block."""
@@ -50,4 +57,4 @@ def locked(path: Path, patience: float = PATIENCE) -> Iterator[bool]:
         yield file is not None
     finally:
         if file:
-            file.close()
+            unlock(file)

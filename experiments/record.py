@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from experiments.locks import lock_file, locked
+from experiments.locks import lock_file, locked, unlock
 from experiments.recorded import BrokenRecordError, Row, summary_of
 from experiments.run import Run
 from roadmap.files import write
@@ -138,7 +138,7 @@ class Record:
         if lock is None:
             raise LockedError(f"{self.directory} is being trained by another process")
         if is_done(run):
-            lock.close()
+            unlock(lock)
             raise DoneError(f"{self.directory} is done already")
         return lock
 
@@ -180,7 +180,7 @@ class Record:
     def finish(self, status: str, reason: str | None = None, **facts: Any) -> None:
         self.update(status=status, reason=reason, finished=_now(), **facts)
         if self._lock:
-            self._lock.close()
+            unlock(self._lock)
 
 
 def _job(reserved: Row | None) -> Row | None:

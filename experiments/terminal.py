@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 from rich.console import Console
 
 
 class Terminal(Console):
-    """A terminal, or what reads in its place and may go away, as `| head` does: what is trained goes on in silence."""
+    """A terminal, or what stands in its place and may go away, as `| head` does: what is trained goes on in silence."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False, markup=False)  # a path may look like markup
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:  # of a full disk
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         with suppress(SystemExit):
