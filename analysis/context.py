@@ -99,12 +99,12 @@ def _dataset(data: Mapping[str, Any]) -> dict[str, Any]:
     """What of a run's data decides its result, as in its identity (experiments/run.py): which dataset, and which of its
     images; not how it is stored or read."""
     unset = {"version": None, "subset": 1, "holdout": 0}
+    streams, splits = data.get("reader") in ("wds", "hfids"), data.get("reader") in ("wds", "hfds", "hfids")
     parts = {key: str(data.get(key, key)).partition("|")[0] for key in ("train", "val")}
-    return {
-        "name": data["name"],
-        **{key: data.get(key, value) for key, value in unset.items()},
-        **{key: "val" if part == "validation" else part for key, part in parts.items()},
-    }
+    if data.get("holdout") or (parts["val"] == "validation" and splits):
+        parts["val"] = "val"
+    classes = {"num_classes": data.get("num_classes")} if streams and data.get("version") is not None else {}
+    return {"name": data["name"], **{key: data.get(key, value) for key, value in unset.items()}, **classes, **parts}
 
 
 def epochs(*numbers: int) -> str:

@@ -44,6 +44,8 @@ def check_groups(words: Sequence[str]) -> None:
             if not all(isinstance(name, NAMES) for name in (one if isinstance(one, list) else [one])):
                 known = f" ({', '.join(options(key))})" if key != "hydra" and options(key) else ""
                 raise SettingsError(f"{word}: {key} takes a name{known}; for none, leave it out")
+            if isinstance(one, list) and key != "step":
+                raise SettingsError(f"{word}: {key} takes one name; with -m, {key}=one,other takes one after the other")
 
 
 def check_settings(config: DictConfig, root: type) -> None:

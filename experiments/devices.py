@@ -21,11 +21,20 @@ from roadmap.block import Block
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def pick_device(name: str) -> torch.device:
-    """auto: CUDA, else MPS, else CPU. Of several GPUs, each process of a run takes its own."""
+def pick_device(name: str, precision: str = "float32") -> torch.device:
+    """auto: CUDA, else MPS, else CPU. Of several GPUs, each process of a run takes its own.
+
+    Raises:
+        SettingsError: if it is not here; or for auto if `precision` was meant for a GPU.
+    """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(kind for kind, is_there in available.items() if is_there)
+        if name == "cpu" and precision in HALVES:
+            raise SettingsError(
+                f"precision={precision} was meant for a GPU, and torch sees none here: look at nvidia-smi and "
+                "CUDA_VISIBLE_DEVICES, or say device=cpu"
+            )
     if not available[name]:
         raise SettingsError(f"device={name} is not available here; take device=auto")
     if name != "cuda":

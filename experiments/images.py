@@ -190,7 +190,8 @@ def load_images(data: Data) -> tuple[Images, Images] | tuple[Stream, Stream]:
     Raises:
         SettingsError: if they are not where they should be, or not what the settings or each other say; in one line.
     """
-    parts = _load(data.reader, data.name, data.path, data.train, data.val, data.num_classes)
+    path = data.path and os.path.expanduser(data.path)
+    parts = _load(data.reader, data.name, path, data.train, data.val, data.num_classes)
     for part in parts:
         _check_classes(data, part.classes)
     return parts

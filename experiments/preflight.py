@@ -19,7 +19,7 @@ from experiments.images import check_folders, check_libraries
 from experiments.listing import EXTENSIONS, class_folders, files_in
 from experiments.machine import compute_capability
 from experiments.run import Run
-from experiments.settings import UNSTATED, Data
+from experiments.settings import IN_MEMORY, UNSTATED, Data
 
 ANNOTATIONS = "val_annotations.txt"
 """Of Tiny ImageNet as it is given out, which has no class folders to evaluate on."""
@@ -58,8 +58,8 @@ def preflight(runs: Iterable[Run], *, gpus: bool, here: bool = True) -> None:
 
 
 def amounts(data: Data, *, enough: int | None = None) -> Amounts:
-    """Of folders as they lie there, of others as stated. Once there are `enough` to train on, or where it is stated how
-    many there are, one image a class is all that is looked for, and the rest is not counted.
+    """Of folders as they lie there, of others as stated. Once there are `enough` to train on, one image per class is
+    all that is looked for; for a price, without `enough`, what is stated of a folder is believed.
 
     Raises:
         SettingsError: if the data aren't there.
@@ -67,6 +67,8 @@ def amounts(data: Data, *, enough: int | None = None) -> Amounts:
     known = stated(data)
     if data.path == UNSTATED:
         return known
+    if enough is not None and (data.subset != 1 or data.holdout) and data.reader not in IN_MEMORY:
+        known = Amounts(None, None, known.classes)  # how many are chosen depends on the size of each class
     check_libraries(data.reader)
     if data.holdout:  # what is evaluated on held-out images needs no others
         data = replace(data, val=data.train)
@@ -115,7 +117,7 @@ def _folders(data: Data, known: Amounts, enough: int | None) -> Amounts:
     check_folders(data)
     root = Path(data.path).expanduser()
     classes = class_folders(os.fsencode(root / data.train))
-    counted = None not in (known.training, known.evaluation)
+    counted = enough is None and None not in (known.training, known.evaluation)  # for a price, which needs no folder
     training = held_out = evaluation = 0
     for name in classes:
         satisfied = counted or (enough is not None and training >= enough and (held_out or not data.holdout))

@@ -16,7 +16,7 @@ from experiments.errors import SettingsError
 from experiments.initial import Init, find_init
 from experiments.machine import has_gpus
 from experiments.place import Place, find_place
-from experiments.settings import IN_MEMORY, Data, Logger, Recipe
+from experiments.settings import IN_MEMORY, STREAMS, Data, Logger, Recipe
 from experiments.split import Split, split_batch, world_size
 from roadmap.designs import Design, DesignError
 from roadmap.sets import adopted
@@ -133,15 +133,18 @@ def _dataset(data: Data) -> dict[str, Any]:
     """What of the data decides the result: which dataset, and which of its images; not how it is stored or read.
     analysis/context.py groups records by the same."""
     unset = asdict(Data())
-    chosen = {key: getattr(data, key) for key in ("name", "version", "subset", "holdout")}
-    parts = {key: part for key in ("train", "val") if (part := _part(getattr(data, key))) != unset[key]}
-    return {key: value for key, value in chosen.items() if value != unset[key]} | parts
+    names = ["name", "version", "subset", "holdout"]
+    if data.reader in STREAMS and data.version is not None:  # whose classes are as many as is said
+        names.append("num_classes")
+    chosen = {key: getattr(data, key) for key in names}
+    parts = {"train": _part(data, data.train), "val": "val" if data.holdout else _part(data, data.val)}
+    return {key: value for key, value in (chosen | parts).items() if value != unset[key]}
 
 
-def _part(name: str) -> str:
+def _part(data: Data, name: str) -> str:
     """A part's name without how many images it is said to have; val, too, where Hugging Face says validation."""
     name = name.partition("|")[0]
-    return "val" if name == "validation" else name
+    return "val" if name == "validation" and data.reader in ("hfds", "hfids", "wds") else name
 
 
 def to_run(
@@ -167,6 +170,9 @@ def to_run(
         raise SettingsError(f"design.{error}") from error
     recipe: Recipe = OmegaConf.to_object(config.recipe)
     data: Data = OmegaConf.to_object(config.data)
+    stated = {one.partition("=")[0] for one in overrides}
+    if "data.name" in stated and "data.version" not in stated:
+        data.version = None  # a dataset with a name of its own is taken at its word
     run = Run(
         model=config.model,
         design=design,

@@ -13,12 +13,17 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 TRAINS = "experiments.worker"
 """What it imports, of ours, is what decides a run's result once its configuration is composed."""
+READERS = "experiments.readers"
+"""And what is in here, which is imported by name."""
 
 
 @cache
 def training_sources() -> dict[str, str]:
     """{file: SHA-256} of our modules that a run is trained by."""
-    return {str(path.relative_to(HERE)): _digest(path) for path in sorted(_imported(TRAINS))}
+    found = _imported(TRAINS)
+    for path in (HERE / READERS.replace(".", "/")).glob("*.py"):
+        _imported(f"{READERS}.{path.stem}", found)
+    return {str(path.relative_to(HERE)): _digest(path) for path in sorted(found)}
 
 
 def changed_sources(before: dict[str, str]) -> list[str]:
@@ -36,7 +41,7 @@ def composition_digest(folders: Iterable[Path]) -> str | None:
     if any("${oc.env:" in (text := path.read_text("utf-8")) or "${now:" in text for path in files):
         return None
     for package in ("experiments", "roadmap", "hydra_plugins"):
-        files += sorted((HERE / package).glob("*.py"))
+        files += sorted((HERE / package).rglob("*.py"))
     return hashlib.sha256(json.dumps([[str(path), _digest(path)] for path in files]).encode()).hexdigest()
 
 

@@ -162,7 +162,8 @@ class Manifest:
         digest = None if unread else composition_digest(folders)
         where = [digest, processes, gpus, os.getcwd(), config.hydra.job.config_name, list(config.hydra.overrides.hydra)]
         where += [config.data.version] if config.data.path else []  # a folder's, which may have changed
-        self._where = None if digest is None else json.dumps(where)
+        self._where = None if digest is None or config.init else json.dumps(where)
+        self._stated = {*config.hydra.overrides.task}
         self._asked: dict[str, dict[str, Any]] = {}
         before = (read_object(self.path) or {}).get("asked")
         self._before = before if isinstance(before, dict) else {}
@@ -185,9 +186,12 @@ class Manifest:
         write(self.path, json.dumps({"command": command(), "runs": names, "asked": self._asked}, indent=1) + "\n")
 
     def _key(self, overrides: Overrides) -> str | None:
-        """None for what a look outside may decide: weights to start from, or the environment."""
+        """None for what a look outside may decide: weights to start from, data that are swept, or the environment."""
         text = json.dumps([self._where, *overrides])
+        swept = [one for one in overrides if one not in self._stated]
         if self._where is None or re.search(r'"init=|\$\{(oc\.env|now):', text):
+            return None
+        if any(one.startswith("data") for one in swept):
             return None
         return hashlib.sha256(text.encode()).hexdigest()
 

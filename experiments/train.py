@@ -71,6 +71,7 @@ def main(task: Callable[[], None] = train_one) -> None:
     register()
     try:
         with refusing(Config):
+            sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra's must lead
             check_groups(sys.argv[1:])
             task()
     except KeyboardInterrupt:

@@ -98,7 +98,7 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
     if refused is not None and world_size() == 1:
         return refused
     try:
-        with joined(pick_device(run.device)) as processes:
+        with joined(pick_device(run.device, run.precision)) as processes:
             if (refused := processes.of_first(refused)) is not None:
                 return refused
             reporter.say(f"training {run.directory}")

@@ -31,6 +31,7 @@ MISTAKES = [  # what was typed, what the line must say
     ("regime.name=resnet51", "regime.name must be one of nano, resnet200, resnet50, not 'resnet51'"),
     ("recipe=modren", "unknown recipe 'modren'; did you mean 'modern'?"),
     ("data=fashion_mist", "unknown data 'fashion_mist'; did you mean 'fashion_mnist'?"),
+    ("rung=[gelu,resnet]", "rung takes one name; with -m, rung=one,other takes one after the other"),
     ("study=null", "study=null: study takes a name (add_one_in, "),
     ("rung=null", "rung=null: rung takes a name (depthwise_conv, "),
     ("hydra/launcher=null", "hydra/launcher=null: hydra/launcher takes a name; for none, leave it out"),

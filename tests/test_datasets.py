@@ -146,10 +146,11 @@ SAME = {
     "hfds": IMAGENET,
     "hfids": IMAGENET | {"train": "train|1281167"},
     "wds": IMAGENET | {"num_classes": 1000, "val": "validation"},
-    "folder": IMAGENET | {"broken": "skip", "train_images": 7, "val": "validation"},
+    "folder": IMAGENET | {"broken": "skip", "train_images": 7},
 }
 OTHERS = [
     {"val": "test"},
+    {"val": "validation"},  # of a folder
     {"train": "trainval"},
     {"val": "val-{0..9}.tar"},  # perhaps not all of it
     {"subset": 0.5},
@@ -187,6 +188,22 @@ def test_other_images_are_other_runs_and_not_compared(run_on: Callable[..., Run]
     runs = [run_on("imagenet", **{"path": "/elsewhere"} | settings) for settings in ({}, *OTHERS)]
     assert len({run.identity for run in runs}) == len(runs)
     assert len({context_of(run) for run in runs}) == len(runs)
+
+
+def test_part_that_is_not_read_and_classes_that_are_stated(run_on: Callable[..., Run]) -> None:
+    held_out = [run_on("imagenet", path="/data/i", holdout=0.1, val=val) for val in ("val", "test")]
+    stated = [run_on("wds", path=str(CONF), num_classes=classes) for classes in (2, 3)]  # the width of the classifier
+    for make in (lambda run: run.identity, context_of):
+        assert len({make(run) for run in held_out}) == 1
+        assert len({make(run) for run in stated}) == 2
+
+
+def test_name_that_is_stated_is_taken_at_its_word(asked: Callable, photographs: Path) -> None:
+    """Also where the folder happens to be called so."""
+    data = ("data=folder", f"data.path={photographs}", "recipe.batch_size=8")
+    for name, is_versioned in (((), True), ((f"data.name={photographs.name}",), False)):
+        [run] = asked(*data, *name)
+        assert (run.data.name, run.data.version is not None) == (photographs.name, is_versioned)
 
 
 @pytest.mark.parametrize("reader", ["folder", "tar"])

@@ -17,7 +17,8 @@ from PIL import Image
 
 import roadmap
 from experiments.data import Loader
-from experiments.devices import forget_activations, peak_memory_mb
+from experiments.devices import forget_activations, peak_memory_mb, pick_device
+from experiments.errors import SettingsError
 from experiments.processes import Processes
 from experiments.run import Run
 from experiments.worker import StopFlag
@@ -273,3 +274,12 @@ def test_peak_memory_is_in_megabytes(platform: str, unit: int, monkeypatch: pyte
     monkeypatch.setattr("sys.platform", platform)
     monkeypatch.setattr("resource.getrusage", lambda _: SimpleNamespace(ru_maxrss=700 * 2**20 // unit))
     assert peak_memory_mb(torch.device("cpu")) == 700
+
+
+def test_precision_of_a_gpu_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that fails, say: bf16 on a CPU would take fifty times as long, without a word."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    with pytest.raises(SettingsError, match="precision=bf16 was meant for a GPU"):
+        pick_device("auto", "bf16")
+    assert pick_device("cpu", "bf16").type == pick_device("auto").type == "cpu"

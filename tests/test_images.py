@@ -21,7 +21,8 @@ from torchvision.datasets import ImageFolder
 from experiments import images as images_module
 from experiments.errors import SettingsError
 from experiments.images import BrokenImageError, Stream, decode, load_images
-from experiments.settings import Data
+from experiments.settings import READERS, Data
+from experiments.sources import training_sources
 
 CLASSES = ("n10", "n9", "n9b")  # by name 10 stands before 9: in natural order it would not
 COUNTS = {"train": (7, 5, 8), "val": (2, 4, 3)}
@@ -576,3 +577,8 @@ def test_data_of_ones_own_need_a_path(group: str, run_of: Callable) -> None:
 def test_settings_of_data_are_checked(overrides: tuple[str, ...], line: str, run_of: Callable) -> None:
     with pytest.raises(SettingsError, match=line):
         run_of(*overrides)
+
+
+def test_sources_of_every_reader_are_those_of_a_run() -> None:
+    """They are imported by name; a job that waits must notice when one of them is edited."""
+    assert {f"experiments/readers/{reader}.py" for reader in READERS} <= {*training_sources()}

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,8 @@ def test_images_of_folders_are_counted_as_far_as_need_be(flowers: Path, monkeypa
     assert amounts(data, enough=4) == (6, 3, 3)  # all of the first class, one of each other
     stated = Data("flowers", "folder", str(flowers), train_images=99, val_images=9, num_classes=3)
     assert amounts(stated) == (99, 9, 3)
+    part = replace(stated, subset=0.5)  # how much that is depends on each class
+    assert amounts(part, enough=99).training < 14
 
 
 def test_links_to_a_parent_end(flowers: Path, here: Path) -> None:

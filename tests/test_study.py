@@ -1,6 +1,7 @@
 """A study trains what is missing, side by side, and neither a run's end nor its own takes a finished run with it."""
 
 import shlex
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import roadmap
 from experiments import local
 from experiments.errors import SettingsError
+from experiments.listing import dataset_version
 from experiments.locks import locked
 from experiments.machine import Machine, gpu_lock, share, visible_gpus
 from experiments.record import mark
@@ -176,7 +178,7 @@ def test_runs_of_several_gpus_each_have_their_own(
 ) -> None:
     """Two processes a run, which train together; without CUDA, on the CPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
-    code, out, _ = command("-m", *tiny, "seed=0,1", "device=auto", "hydra.launcher.gpus_per_run=2")
+    code, out, _ = command("-m", *tiny, "seed=0,1", "device=auto", "precision=float32", "hydra.launcher.gpus_per_run=2")
     assert code == 0, out
     runs = summaries(here / "runs").values()
     assert {summary["gpus"] for summary in runs} == {"0,1", "2,3"}
@@ -189,7 +191,7 @@ def test_gpu_on_which_a_run_outlived_its_launcher_is_left_to_it(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "busy,idle")
     with locked(gpu_lock("busy")):
-        assert command("-m", *tiny, "seed=0,1", "device=auto").code == 0
+        assert command("-m", *tiny, "seed=0,1", "device=auto", "precision=float32").code == 0
     assert {summary["gpus"] for summary in summaries(here / "runs").values()} == {"idle"}
 
 
@@ -232,6 +234,24 @@ def test_what_is_done_is_not_even_composed(
     own.write_text("# @package _global_\nstudy_name: mine\nrecipe: {epochs: 4}\n")
     assert command(*study).code == 0
     assert [run.recipe.epochs for run in asked] == [4] * 6
+
+
+def test_folders_that_are_swept_over_are_looked_at_again(
+    photographs: Path, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Run] = []
+    monkeypatch.setattr(local, "train_study", lambda study, machine: study.begin() or asked.extend(study.todo) or 0)
+    for name in ("one", "two"):
+        shutil.copytree(photographs, here / name)
+    study = ("-m", "data=folder", "data.path=one,two", "recipe.batch_size=8", "study_name=mine")
+    assert command(*study).code == 0
+    for run in asked:
+        mark(run, "done", top1=50.0)
+    asked.clear()
+    next((here / "two" / "val").glob("*/*")).unlink()
+    dataset_version.cache_clear()  # as in another process
+    assert command(*study).code == 0
+    assert [run.data.name for run in asked] == ["two"]
 
 
 def test_other_primary_config_is_another_study(command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
