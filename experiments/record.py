@@ -181,6 +181,7 @@ class Record:
         self.update(status=status, reason=reason, finished=_now(), **facts)
         if self._lock:
             unlock(self._lock)
+            self._lock = None
 
 
 def _job(reserved: Row | None) -> Row | None:

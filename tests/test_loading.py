@@ -182,8 +182,9 @@ def test_run_that_was_stopped_within_an_epoch_goes_on_with_the_same_form_of_its_
         asked, record = itertools.count(1), Record(run)
         try:
             loop.train(run, record, Mock(), Processes(torch.device("cpu")), lambda: next(asked) == steps)
-        finally:
+        except Exception:
             record.finish("unfinished")
+            raise
 
     with pytest.raises(StoppedError):
         train(folder, 2)
