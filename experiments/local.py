@@ -33,6 +33,8 @@ from experiments.study import Member, Study, command
 
 POLL = 0.5
 """Seconds between two looks at the running runs."""
+LOST = 255
+"""What multiprocessing says of a process when the server that it was forked from is gone: it may live on."""
 
 
 def train_study(study: Study, machine: Machine) -> int:
@@ -151,7 +153,7 @@ class Floor:
         run = team.run
         del self.running[run.identity]
         self.free.append(team.gpus)
-        if team.code == LOCKED or is_training(run):  # by another launcher; or it outlives what it was forked from
+        if team.code == LOCKED or (team.code == LOST and is_training(run)):  # by another launcher, or all the same
             self.waiting.append(run)
             return
         self.over[run.identity] = team.code
