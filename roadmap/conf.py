@@ -187,6 +187,7 @@ def _extended(conf: Conf, name: str, *extending: str) -> dict[str, Any]:
     if (base := value.pop("extends", None)) is None:
         return value
     before = _extended(conf, base, name, *extending)
+    before.pop("title", None)  # another road, another title
     references = {**before.get("references", {})}
     for regime, more in (value.get("references") or {}).items():
         references[regime] = [*references.get(regime, []), *more]

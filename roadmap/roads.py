@@ -6,6 +6,7 @@ so that anyone's runs can be reported. A set names its steps in the road's order
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -81,6 +82,8 @@ class Road:
     published: str | None = None
     """The regime whose published numbers stand beside the rungs; None for no numbers."""
     references: tuple[Reference, ...] = ()
+    title: str = ""
+    """Of a figure of it: `From ResNet to ConvNeXt`."""
 
     def __getitem__(self, name: str) -> Rung:
         """The rung of this name.
@@ -178,6 +181,7 @@ class Road:
             rungs.append({name: values[name] for name in names if values[name] is not None})
         return {
             "name": self.name,
+            "title": self.title,
             "base": self.base,
             "published": self.published,
             "sections": dict(self.sections),
@@ -213,7 +217,7 @@ def _written(value: Any) -> str:
 
 
 def _road(value: Mapping[str, Any]) -> Road:
-    known = {"rungs", "sections", "base", "name", "published", "references"}
+    known = {"rungs", "sections", "base", "name", "published", "references", "title"}
     if unknown := [key for key in value if key not in known]:
         raise ValueError(f"a road has no {unknown[0]!r}{did_you_mean(unknown[0], known)} (it has {', '.join(known)})")
     if not isinstance(value["rungs"], list) or not 1 <= len(value["rungs"]) <= LONGEST:
@@ -228,21 +232,26 @@ def _road(value: Mapping[str, Any]) -> Road:
         rungs[rung.name] = rung
         before = rung.name if rung.adopted else before
         sections.setdefault(rung.section, rung.section)
+    if len({*sections.values()}) < len(sections):
+        raise ValueError("two of its sections have the same title")
     if before is None:
         raise ValueError("none of the rungs is adopted")
     base = value.get("base") or next(iter(rungs))
     if base not in rungs or not rungs[base].adopted:
         raise ValueError(f"its base is {base!r}, which is no adopted rung{did_you_mean(base, rungs)}")
     references = [
-        Reference(str(one["name"]), float(one["top1"]), float(one["gflops"])) for one in value.get("references") or ()
+        Reference(str(one["name"]), _number(one["top1"]), _number(one["gflops"]))
+        for one in value.get("references") or ()
     ]
+    name, published = str(value["name"]), value.get("published")
     return Road(
-        str(value["name"]),
+        name,
         tuple(rungs.values()),
         tuple(sections.items()),
         base,
-        value.get("published"),
+        None if published is None else str(published),
         tuple(references),
+        str(value.get("title") or f"The road {name}"),
     )
 
 
@@ -256,6 +265,8 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
     if unknown := [key for key in entry if key not in ENTRY]:
         raise ValueError(f"a rung has no {unknown[0]!r}{did_you_mean(unknown[0], ENTRY)} (it has {', '.join(ENTRY)})")
     step = entry.get("step")
+    if step is not None and not isinstance(step, str):
+        raise ValueError(f"a rung's step is {step!r}, which is no name")
     name = entry.get("name") or step
     if not isinstance(name, str) or not name.isprintable():
         raise ValueError("a rung needs a step, or the first one a name")
@@ -282,4 +293,10 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
 
 
 def _published(top1: float, gflops: float, std: float | None = None) -> Published:
-    return Published(float(top1), None if std is None else float(std), float(gflops))
+    return Published(_number(top1), None if std is None else _number(std), _number(gflops))
+
+
+def _number(value: Any) -> float:
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"a published number is {value}")
+    return number

@@ -62,15 +62,15 @@ def test_ladder_has_every_rung_in_the_papers_order_with_its_statistics(table, st
     top1 = study.runs[study.runs["rung"] == "layer_norm"]["top1"]
     found = row(table, "layer_norm")
     assert found["n"] == 3
-    assert found["top1_mean"] == pytest.approx(np.mean(top1))
-    assert found["top1_std"] == pytest.approx(np.std(top1, ddof=1))
-    assert found["top1_low"] < found["top1_mean"] < found["top1_high"]
+    assert found["mean"] == pytest.approx(np.mean(top1))
+    assert found["std"] == pytest.approx(np.std(top1, ddof=1))
+    assert found["mean_low"] < found["mean"] < found["mean_high"]
     assert found["macs"] == 6.41e6
     assert (found["published_top1"], found["published_change"]) == (81.47, 0.06)
 
 
 def test_change_is_from_the_parent_not_the_previous_row(table):
-    means = table.set_index("rung")["top1_mean"]
+    means = table.set_index("rung")["mean"]
     for rung, parent in {
         **dict.fromkeys(("kernel_5", "kernel_7", "kernel_9", "kernel_11"), "move_up_depthwise"),
         "gelu": "kernel_7",
@@ -96,7 +96,7 @@ def test_missing_rungs_stay_as_empty_rows(tmp_path):
     assert missing(one)[0].startswith("no finished run: resnet, modern_recipe")
     assert len(table) == 17
     assert row(table, "resnet")["n"] == 0
-    assert math.isnan(row(table, "resnet")["top1_mean"])
+    assert math.isnan(row(table, "resnet")["mean"])
     assert row(table, "modern_recipe")["verdict"] == "no finished run"
     assert row(table, "kernel_7")["verdict"] == "parent missing"
 
@@ -118,7 +118,7 @@ def test_only_finished_runs_count_and_their_last_epoch(tmp_path):
     write_run(tmp_path, "gelu", seed=4, status="diverged")
     (table,) = ladders(tmp_path)
     found = row(table, "gelu")
-    assert found["top1_mean"] == pytest.approx(np.mean(list(A.values())))
+    assert found["mean"] == pytest.approx(np.mean(list(A.values())))
     assert found[["n", "left_out", "method"]].tolist() == [3, 2, "paired t"]
     (one,) = comparisons(load(tmp_path))
     assert unfinished(one.runs)[0].endswith(": running")
@@ -139,9 +139,9 @@ def test_another_series_of_a_rung_is_never_averaged_in(tmp_path):
     for seed in (0, 9):
         write_run(tmp_path, "gelu", seed=seed, top1=20.0, config={"recipe": {"weight_decay": 0.3}})
     (one,) = comparisons(load(tmp_path))
-    assert row(ladder_table(one), "gelu")[["n", "top1_mean"]].tolist() == [3, pytest.approx(np.mean(list(A.values())))]
+    assert row(ladder_table(one), "gelu")[["n", "mean"]].tolist() == [3, pytest.approx(np.mean(list(A.values())))]
     networks = network_table(one).set_index("network")
-    assert networks.loc["gelu, another series", ["n", "top1_mean"]].tolist() == [2, 20.0]
+    assert networks.loc["gelu, another series", ["n", "mean"]].tolist() == [2, 20.0]
     assert networks.loc[["gelu, another series"], ["rung", "set"]].isna().all(axis=None)
     assert one.values(STEPS["gelu"]).to_dict() == A
 
@@ -173,7 +173,7 @@ def test_runs_that_may_not_be_compared_are_in_another_context(tmp_path, changed)
     write_pair(tmp_path / "changed", gelu={0: 10.0}, kernel_7={}, config=changed)
     plain, other = ladders(tmp_path)
     assert row(plain, "gelu")["n"] == 3
-    assert row(other, "gelu")[["n", "top1_mean", "verdict"]].tolist() == [1, 10.0, "parent missing"]
+    assert row(other, "gelu")[["n", "mean", "verdict"]].tolist() == [1, 10.0, "parent missing"]
 
 
 def test_a_sweep_over_a_setting_makes_a_comparison_of_each_value(tmp_path):
@@ -183,7 +183,7 @@ def test_a_sweep_over_a_setting_makes_a_comparison_of_each_value(tmp_path):
         write_pair(tmp_path / str(lr), gelu=dict.fromkeys(A, 100 * lr), config=changed)
     found = comparisons(load(tmp_path))
     assert [one.context.changes for one in found] == ["", "recipe.lr=0.001", "recipe.lr=0.01"]
-    assert [row(ladder_table(one), "gelu")["top1_mean"] for one in found] == pytest.approx([80.76667, 0.1, 1.0])
+    assert [row(ladder_table(one), "gelu")["mean"] for one in found] == pytest.approx([80.76667, 0.1, 1.0])
 
 
 def test_datasets_of_one_name_have_titles_of_their_own(tmp_path):
@@ -217,7 +217,7 @@ def test_sets_with_a_step_left_out_join_the_ladders_comparison(tmp_path):
     write_set(tmp_path, without["modern_recipe"], seed=0, top1=60.0, recipe="original")
     (one,) = comparisons(load(tmp_path))
     networks = network_table(one).set_index("network")
-    assert networks["top1_mean"].round(2).to_dict() == {
+    assert networks["mean"].round(2).to_dict() == {
         **{"kernel_7": 79.70, "gelu": 80.77},
         **{"all steps but modern_recipe": 60.0, "all steps but stage_ratio": 70.0},
     }
@@ -230,9 +230,9 @@ def test_timm_models_are_networks_of_their_own(tmp_path):
         write_run(tmp_path, None, seed=seed, top1=80.0 + seed, config={"model": "timm:convnext_atto"})
     (one,) = comparisons(load(tmp_path))
     found = network_table(one).set_index("network").loc["timm:convnext_atto"]
-    assert found[["n", "top1_mean"]].tolist() == [2, 80.5]
-    assert found["top1_std"] == pytest.approx(math.sqrt(0.5))
-    assert pd.notna(found["top1_low"])
+    assert found[["n", "mean"]].tolist() == [2, 80.5]
+    assert found["std"] == pytest.approx(math.sqrt(0.5))
+    assert pd.notna(found["mean_low"])
     assert "timm:convnext_atto" in one.scores()
 
 

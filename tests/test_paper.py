@@ -91,7 +91,7 @@ def test_rank_intervals_cover(follows, departs, noise):
         means = estimate({rung: pd.Series(one) for rung, one in enumerate(runs)}, [{rung: 1.0} for rung in range(17)])
         value, error, freedom = np.array([one[:3] for one in means]).T
         margin = stats.t.ppf(0.975, freedom) * error
-        found = agreement(ladder.assign(top1_mean=value, top1_low=value - margin, top1_high=value + margin))
+        found = agreement(ladder.assign(mean=value, mean_low=value - margin, mean_high=value + margin))
         for name, correlation in (("tau", stats.kendalltau), ("rho", stats.spearmanr)):
             truth = correlation(true, published).statistic
             covered.append(getattr(found, f"{name}_low") <= truth <= getattr(found, f"{name}_high"))

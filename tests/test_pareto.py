@@ -12,7 +12,7 @@ from roadmap.steps import ladder
 @pytest.mark.parametrize("smaller_is_better", [True, False])
 def test_the_front_is_what_no_row_beats(smaller_is_better):
     generator = np.random.default_rng(0)
-    table = pd.DataFrame(generator.integers(0, 8, (60, 2)), columns=["cost", "top1_mean"]).astype(float)
+    table = pd.DataFrame(generator.integers(0, 8, (60, 2)), columns=["cost", "mean"]).astype(float)
     table.iloc[3, 0], table.iloc[5, 1] = np.nan, np.nan
     sign = 1 if smaller_is_better else -1
     points = [(sign * cost, -top1) for cost, top1 in table.to_numpy()]
