@@ -46,7 +46,7 @@ def departures(comparison: Comparison) -> dict[str, list[Departure]]:
     context = comparison.context
     paper = OURS.road()
     runs = comparison.runs[comparison.runs["set"].notna()].drop_duplicates("series")  # which differ in the seed alone
-    runs = runs[[steps.issubset(paper.steps) for steps in runs["set"]]]
+    runs = runs[runs["set"].map({*paper.steps}.issuperset).astype(bool)]
     data = [] if context.on_imagenet else [Departure("data", IMAGENET, _dataset(comparison))]
     if context.data.get("holdout"):
         data.append(
@@ -97,7 +97,7 @@ def _design_departures(published: str | None, runs: pd.DataFrame) -> list[Depart
     if published not in regimes():
         return []
     designs = {frozenset(rung.steps): asdict(rung.design) for rung in ladder(published)}
-    runs = runs[[steps in designs for steps in runs["set"]]]
+    runs = runs[runs["set"].isin([*designs])]
     found = []
     for key in next(iter(designs.values())):
         pairs = [

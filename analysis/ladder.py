@@ -76,7 +76,7 @@ def _of_road(road: Road) -> dict[str, Any]:
 
 
 def entitled(table: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
-    """A table that has a `step`, with its `title` and `section` beside it; of a step on no rung the title is its name."""
+    """A table that has a `step`, with its `title` and `section` beside it; a step on no rung is called by its name."""
     rungs = sorted(comparison.road.rungs, key=lambda rung: rung.adopted)  # of two with one step the adopted one
     known = {rung.step: (rung.title, rung.section) for rung in rungs}
     words = [known.get(step, (step, "")) for step in table["step"]]

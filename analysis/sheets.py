@@ -179,8 +179,8 @@ def besides_sheet(table: pd.DataFrame) -> Sheet:
         )
     note = (
         f"{_in_unit(table)}The two networks of a row differ in this step alone. The verdict is that of p, corrected "
-        "for the number of rows (Holm); “detectable” is the smallest effect that these seeds would have shown four times "
-        "in five, before that correction."
+        "for the number of rows (Holm); “detectable” is the smallest effect that these seeds would have shown four "
+        "times in five, before that correction."
     )
     return Sheet("besides", columns, rows, table, note)
 

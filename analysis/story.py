@@ -208,9 +208,9 @@ def _sections(comparison: Comparison) -> list[Part]:
     failed = _collapsed(comparison, measured)
     if failed:
         words += (
-            f" Of the {len(measured)} networks, {len(failed)} hardly trained ({listing(failed)}), with a noise of their "
-            "own that one seed does not show: values and interactions that they enter are less sure than their intervals "
-            "say."
+            f" Of the {len(measured)} networks, {len(failed)} hardly trained ({listing(failed)}), with a noise of "
+            "their own that one seed does not show: values and interactions that they enter are less sure than their "
+            "intervals say."
         )
     sheet = sheets.sections_sheet({value: table for value, table in tables.items() if len(table)})
     return [Part("sections", "What each section is worth", [words], [Picture("interactions", heat, what)], [sheet])]

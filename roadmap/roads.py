@@ -204,7 +204,8 @@ class Road:
 
 def switches(differs: Mapping[str, Any]) -> list[str]:
     """`activation=silu` for each switch of the design among settings that differ."""
-    return [f"{key.removeprefix('design.')}={_written(value)}" for key, value in differs.items() if _of_design(key)]
+    own = sorted(key for key in differs if _of_design(key))
+    return [f"{key.removeprefix('design.')}={_written(differs[key])}" for key in own]
 
 
 def _of_design(key: str) -> bool:
@@ -224,14 +225,15 @@ def _road(value: Mapping[str, Any]) -> Road:
         raise ValueError(f"a road has a list of 1 to {LONGEST} rungs")
     rungs: dict[str, Rung] = {}
     before: str | None = None  # the last adopted rung
-    sections = {str(key): str(title) for key, title in (value.get("sections") or {}).items()}
+    titles = {str(key): str(title) for key, title in (value.get("sections") or {}).items()}
     for entry in value["rungs"]:
         rung = _rung(entry, rungs, before)
         if rung.name in rungs:
             raise ValueError(f"two rungs are called {rung.name!r}; give one a `name` of its own")
         rungs[rung.name] = rung
         before = rung.name if rung.adopted else before
-        sections.setdefault(rung.section, rung.section)
+    # In the order of the rungs: what copies a record need not keep that of a mapping.
+    sections = {rung.section: titles.get(rung.section, rung.section) for rung in rungs.values()}
     if len({*sections.values()}) < len(sections):
         raise ValueError("two of its sections have the same title")
     if before is None:

@@ -27,7 +27,7 @@ from PIL import Image
 from experiments.run import Run, to_run
 from experiments.settings import register
 from experiments.train import main
-from roadmap.steps import CONF
+from roadmap.conf import CONF
 
 
 @pytest.hookimpl(optionalhook=True)

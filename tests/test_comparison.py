@@ -7,31 +7,16 @@ import pandas as pd
 import pytest
 from records import NANO, write_run, write_study
 from scipy import stats
+from studies import A, B, write_pair
 
 from analysis.comparison import comparisons, network_table
 from analysis.ladder import ladder_table, published_ladder
 from analysis.provenance import missing, unfinished
 from analysis.records import load
-from roadmap.sets import adopted
-from roadmap.steps import ladder as rungs_of
+from roadmap.conf import OURS
 
-A = {0: 80.1, 1: 80.9, 2: 81.3}
-B = {0: 79.0, 1: 80.2, 2: 79.9}
-STEPS = {rung.name: rung.steps for rung in rungs_of("nano")}
-
-
-def write_pair(folder, gelu=A, kernel_7=B, **changes):
-    """A rung and its parent, seed by seed."""
-    for rung, accuracies in {"gelu": gelu, "kernel_7": kernel_7}.items():
-        for seed, top1 in accuracies.items():
-            write_run(folder, rung, seed=seed, top1=top1, **changes)
-    return folder
-
-
-def write_set(folder, steps, recipe="modern", **changes):
-    """A run of a set of steps that is no rung."""
-    config = {"steps": list(steps), "recipe": {"name": recipe}}
-    return write_run(folder, None, **changes | {"config": config | changes.get("config", {})})
+ROAD = OURS.road(regime="nano")
+STEPS = {rung.name: rung.steps for rung in ROAD.rungs}
 
 
 def ladders(folder):
@@ -149,7 +134,7 @@ def test_another_series_of_a_rung_is_never_averaged_in(tmp_path):
 def test_another_series_of_a_rung_asked_for_by_its_steps_is_none_of_it_either(tmp_path):
     """`step=[...]` makes the network that `rung=gelu` makes; a record may lack the rung's name."""
     write_pair(tmp_path)
-    write_set(tmp_path, STEPS["gelu"], seed=0, top1=20.0, config={"recipe": {"weight_decay": 0.3}})
+    write_run(tmp_path, None, steps=STEPS["gelu"], top1=20.0, config={"recipe": {"weight_decay": 0.3}})
     (one,) = comparisons(load(tmp_path))
     assert one.values(STEPS["gelu"]).to_dict() == A
     assert "gelu, another series" in set(network_table(one)["network"])
@@ -212,14 +197,14 @@ def test_the_papers_own_epochs_are_one_context(tmp_path):
 def test_sets_with_a_step_left_out_join_the_ladders_comparison(tmp_path):
     """Also without `modern_recipe`, which leaves the original recipe."""
     write_pair(tmp_path)
-    without = {step: [one for one in adopted() if one != step] for step in ("stage_ratio", "modern_recipe")}
-    write_set(tmp_path, without["stage_ratio"], seed=0, top1=70.0)
-    write_set(tmp_path, without["modern_recipe"], seed=0, top1=60.0, recipe="original")
+    without = {step: [one for one in ROAD.adopted if one != step] for step in ("stage_ratio", "modern_recipe")}
+    write_run(tmp_path, steps=without["stage_ratio"], top1=70.0)
+    write_run(tmp_path, steps=without["modern_recipe"], top1=60.0)
     (one,) = comparisons(load(tmp_path))
     networks = network_table(one).set_index("network")
     assert networks["mean"].round(2).to_dict() == {
         **{"kernel_7": 79.70, "gelu": 80.77},
-        **{"all steps but modern_recipe": 60.0, "all steps but stage_ratio": 70.0},
+        **{"separate_downsampling -modern_recipe": 60.0, "separate_downsampling -stage_ratio": 70.0},
     }
     assert one.values(without["modern_recipe"]).to_dict() == {0: 60.0}
 

@@ -2,14 +2,12 @@
 
 import numpy as np
 import pytest
-from games import comparison, play
+from games import ROAD, comparison, play
 
 from analysis.effects import effect_table
-from roadmap.sets import add_one_in, adopted, leave_one_out, orderings, prefixes
-from roadmap.steps import ladder
 
-WORTH = dict(zip(adopted(), np.linspace(-1, 5, 13).round(2), strict=True))
-RUNGS = [rung.steps for rung in ladder("nano")]
+WORTH = dict(zip(ROAD.adopted, np.linspace(-1, 5, 13).round(2), strict=True))
+RUNGS = [rung.steps for rung in ROAD.rungs]
 
 
 def additive(steps):
@@ -21,11 +19,11 @@ def only(table, kind):
 
 
 def test_what_adds_up_has_the_same_effect_however_it_is_asked():
-    sets = {*RUNGS, *leave_one_out(), *add_one_in(), *prefixes(orderings(4))}
+    sets = {*RUNGS, *ROAD.leave_one_out(), *ROAD.add_one_in(), *ROAD.prefixes(ROAD.orderings(4))}
     table = effect_table(play(additive, sets))
     for kind, steps in {
-        **dict.fromkeys(("road", "leave_one_out", "shapley"), adopted()),
-        "add_one_in": adopted()[1:],
+        **dict.fromkeys(("road", "leave_one_out", "shapley"), ROAD.adopted),
+        "add_one_in": ROAD.adopted[1:],
     }.items():
         found = only(table, kind)
         assert tuple(found.index) == steps
@@ -37,7 +35,7 @@ def test_what_adds_up_has_the_same_effect_however_it_is_asked():
 
 def test_steps_that_depend_on_each_other_differ_between_the_ways():
     """GELU needs the last step: worth nothing on the road and alone, all of it at the end, half over orders."""
-    sets = {*RUNGS, *leave_one_out(), *add_one_in(), *prefixes(orderings(2))}
+    sets = {*RUNGS, *ROAD.leave_one_out(), *ROAD.add_one_in(), *ROAD.prefixes(ROAD.orderings(2))}
     table = effect_table(play(lambda steps: 8.0 * ({"gelu", "separate_downsampling"} <= steps), sets))
     assert [only(table, kind).loc["gelu", "effect"] for kind in ("road", "leave_one_out", "add_one_in")] == [0, 8, 0]
     assert only(table, "road").loc["separate_downsampling", "effect"] == 8
@@ -49,7 +47,7 @@ def test_a_ladder_alone_has_only_the_road():
 
 
 def test_what_is_not_measured_is_told():
-    every, _, second, *_ = leave_one_out()
+    every, _, second, *_ = ROAD.leave_one_out()
     table = only(effect_table(play(additive, [every, second])), "leave_one_out")
     assert table.loc["stage_ratio", ["n", "effect"]].tolist() == pytest.approx([3, WORTH["stage_ratio"]])
     assert table.loc["gelu", ["n", "verdict"]].tolist() == [0, "not measured"]
@@ -58,7 +56,7 @@ def test_what_is_not_measured_is_told():
 
 def test_a_kind_is_a_family_of_its_own():
     """With the noise of one run in three, the correction counts the 16 steps of the ladder, or the 13 left out."""
-    table = effect_table(play(additive, {*RUNGS, *leave_one_out()}, noise=1.0))
+    table = effect_table(play(additive, {*RUNGS, *ROAD.leave_one_out()}, noise=1.0))
     for kind, size in (("road", 16), ("leave_one_out", 13)):
         best = only(table, kind).sort_values("p").iloc[0]
         assert best["p_holm"] == pytest.approx(size * best["p"])

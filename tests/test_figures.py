@@ -18,7 +18,7 @@ from studies import write_everything, write_pair
 import analysis
 from analysis import figures, style
 from analysis.text import signed
-from roadmap.steps import references
+from roadmap.conf import OURS
 
 pytestmark = pytest.mark.xdist_group("figures")  # drawn once
 
@@ -200,7 +200,10 @@ def test_published_ladders_are_drawn_as_the_papers_figure_2(drawn):
     assert sorted(lengths["behind"]) == pytest.approx(sorted(large))
     stars = [line.get_xdata()[0] for axes in drawn["both"].axes for line in axes.lines if line.get_marker() == "*"]
     assert sorted(stars) == [81.3, 83.5]
-    assert [one.name for one in (*references("resnet50"), *references("resnet200"))] == ["Swin-T", "Swin-B"]
+    assert [one.name for regime in ("resnet50", "resnet200") for one in OURS.road(regime=regime).references] == [
+        "Swin-T",
+        "Swin-B",
+    ]
 
 
 def test_a_rung_without_runs_says_so(tmp_path):

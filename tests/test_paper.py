@@ -11,7 +11,7 @@ from scipy import stats
 from analysis.estimates import estimate
 from analysis.ladder import ladder_table, published_ladder
 from analysis.paper import agreement, kendall, paper_table, spearman
-from roadmap.steps import ladder
+from roadmap.conf import ladder
 
 RUNGS = {frozenset(rung.steps): rung for rung in ladder("nano")}
 CLEAR = {

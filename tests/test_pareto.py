@@ -6,7 +6,7 @@ import pytest
 from games import comparison
 
 from analysis.costs import cost_table, pareto_front
-from roadmap.steps import ladder
+from roadmap.conf import ladder
 
 
 @pytest.mark.parametrize("smaller_is_better", [True, False])
@@ -35,7 +35,7 @@ def test_cost_table_has_what_is_measured_with_its_fronts():
         "network": "timm:small",
         "set": None,
         "rung": None,
-        "top1": 70,
+        "score": 70,
         "params": 0.5,
     }
     table = cost_table(type(played)(played.context, runs)).set_index("network")

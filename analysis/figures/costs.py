@@ -72,8 +72,8 @@ def pareto_figure(table: pd.DataFrame, cost: str = "macs") -> Figure:
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         if below:
-            unit = " %" if metric.percent else ""
-            note = f"not shown: {below} {'network' if below == 1 else 'networks'} below {floor:.0f}{unit}"
+            percent = " %" if metric.percent else ""
+            note = f"not shown: {below} {'network' if below == 1 else 'networks'} below {floor:.0f}{percent}"
             axes.text(0.99, 0.02, note, ha="right", transform=axes.transAxes, fontsize=8, color=PALETTE["muted"])
         named = [(getattr(row, cost) / unit, row.mean, wrapped(row.title, 42, 1)) for row in front.itertuples()]
         points = zip(shown[cost] / unit, shown["mean"], strict=True)

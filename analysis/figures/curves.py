@@ -12,8 +12,11 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.measures import measure
 from analysis.style import LINES, MARKERS, PALETTE, Drawing, heading, style
+from analysis.text import wrapped
 from roadmap.roads import Road
 
+MOST = 54
+"""Networks that are named where no road groups them."""
 FEW = 6
 """Networks that a single panel can tell apart."""
 MARKED = 12
@@ -97,16 +100,17 @@ def _few(curves: pd.DataFrame, names: list[str]) -> Figure:
 
 
 def _panels(curves: pd.DataFrame, road: Road | None) -> Figure:
-    """A panel for each section of the road, then for each six of the networks that are no rungs."""
+    """A panel for each section of the road; without rungs, one for each six networks, of the first `MOST`."""
     measured = curves.index.unique("network")
     rungs = {rung.name: rung for rung in (road.rungs if road else ()) if rung.name in measured}
     panels = {
         f"{key}  {title}" if key != title else title: [name for name, rung in rungs.items() if rung.section == key]
         for key, title in (road.sections if road else ())
     }
-    others = [name for name in measured if name not in rungs]
-    panels |= {f"others ({start // FEW + 1})": others[start : start + FEW] for start in range(0, len(others), FEW)}
     panels = {title: names for title, names in panels.items() if names}
+    if not panels:
+        ends = range(0, min(len(measured), MOST), FEW)
+        panels = {f"networks from {start + 1} on": measured[start : start + FEW].tolist() for start in ends}
     rows = math.ceil(len(panels) / 3)
     figure = Drawing(figsize=(11.6, 3.3 * rows if rows > 1 else 4.2))
     grid = figure.subplots(rows, 3, sharex=True, sharey=True, squeeze=False)
@@ -120,7 +124,7 @@ def _panels(curves: pd.DataFrame, road: Road | None) -> Figure:
         for name, colour, marker in zip(names, cycle(LINES), cycle(MARKERS), strict=False):
             rung = rungs.get(name)
             dashes = "-" if rung is None or rung.adopted else "--"
-            _line(axes, curves.loc[name], rung.title if rung else name, colour, marker, dashes)
+            _line(axes, curves.loc[name], wrapped(rung.title if rung else name, 34), colour, marker, dashes)
         axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
         axes.legend(
             loc="best", fontsize=8, handlelength=3,
