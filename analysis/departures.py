@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.comparison import Comparison
+from analysis.comparison import Comparison, begins
 from analysis.context import feature_maps, published_recipe
 from roadmap.conf import OURS, ladder, regimes
 
@@ -41,12 +41,13 @@ class Departure(NamedTuple):
 
 
 def departures(comparison: Comparison) -> dict[str, list[Departure]]:
-    """By the recipe's name, in the road's order: how the runs of the paper's steps depart from what it trains. Networks
-    that have other steps depart from nothing."""
-    context = comparison.context
-    paper = OURS.road()
+    """By the recipe's name, in the road's order: how the runs of the paper's steps depart from what it trains. On a road
+    that does not begin with the paper's, those of its rungs only; networks of other steps depart from nothing."""
+    context, paper = comparison.context, OURS.road()
     runs = comparison.runs[comparison.runs["set"].notna()].drop_duplicates("series")  # which differ in the seed alone
-    runs = runs[runs["set"].map({*paper.steps}.issuperset).astype(bool)]
+    rungs = {frozenset(rung.steps) for rung in paper.rungs if rung.steps}
+    is_papers = {*paper.steps}.issuperset if begins(comparison.road, paper) else rungs.__contains__
+    runs = runs[runs["set"].map(is_papers).astype(bool)]
     data = [] if context.on_imagenet else [Departure("data", IMAGENET, _dataset(comparison))]
     if context.data.get("holdout"):
         data.append(

@@ -20,6 +20,8 @@ from analysis.text import interval, listing, percent, signed, step_name
 
 NAMED = 6
 """Steps that a sentence names."""
+BESIDES = 3
+"""Steps on no rung that it names: those that are shown come first."""
 
 
 class Picture(NamedTuple):
@@ -71,8 +73,9 @@ def besides_sentence(effects: pd.DataFrame) -> str:
     rows = effects[effects["kind"] == "besides"].to_dict("records")
     if not rows:
         return ""
-    more = f"; and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
-    return f"On no rung of the road: {'; '.join(map(_added, rows[:NAMED]))}{more}."
+    rows.sort(key=lambda row: (row["verdict"] not in ("up", "down"), -abs(row["effect"])))
+    more = f"; and {len(rows) - BESIDES} more" if len(rows) > BESIDES else ""
+    return f"On no rung of the road: {'; '.join(map(_added, rows[:BESIDES]))}{more}."
 
 
 def _added(row: dict) -> str:
@@ -179,8 +182,8 @@ def _steps(comparison: Comparison, table: pd.DataFrame) -> list[Part]:
         return []
     words = (
         "The road takes the steps in one order. Leave one out asks what the last network loses without a step, add one "
-        f"in what a step brings to {comparison.road.base} alone; the mean over random orders estimates its Shapley "
-        "value."
+        f"in what a step brings to the rung “{step_name(comparison.road[comparison.road.base].title)}” alone; the mean "
+        "over random orders estimates its Shapley value."
     )
     pictures = [Picture("effects", figures.effects_figure(table), "What each step is worth, asked in several ways")]
     orders = shapley_from_orders(comparison)

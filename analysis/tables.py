@@ -50,7 +50,7 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
     if (ladder["n"] > 0).any():
         console.print(table)
     console.print(Text(headline(ladder, effects)))
-    if printed:
+    if printed and ladder["change"].notna().any():
         console.print(Text(agreement_sentence(ladder)))
     unit = f", in {metric.unit}" if metric.unit else ""
     note = f"change: from the parent{unit}, in colour where shown; italic: not adopted"

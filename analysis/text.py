@@ -87,7 +87,7 @@ def step_name(title: str) -> str:
     return title.split(" (")[0]
 
 
-def wrapped(text: str, width: int = 24, lines: int = 2) -> str:
+def wrapped(text: str, width: int = 28, lines: int = 2) -> str:
     """On so many lines of about this many characters, the last cut where there is more."""
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
 

@@ -73,7 +73,7 @@ def besides_figure(table: pd.DataFrame) -> Figure:
                 _draw(axes, row.effect, row.low, row.high, row.Index, row.verdict, **look)
         names = [wrapped(f"{row.step} on {row.on}", 42) for row in rows.itertuples()]
         _finish(axes, pd.Series(names), table.attrs)
-        heading(figure, "What do the steps bring that are on no rung?", table.attrs.get("scale", ""))
+        heading(figure, "What the steps bring that are on no rung of the road", table.attrs.get("scale", ""))
         _legend(figure)
         return figure
 

@@ -94,7 +94,7 @@ def _draw_sections(page: Axes, table: pd.DataFrame) -> None:
         numbered = title != section and len(section) <= NUMBER
         if numbered:
             page.text(SECTION_X, middle, section, va="center", fontsize=8.5, color=PALETTE["muted"])
-        title = wrapped(title, 14 if numbered else 20)
+        title = wrapped(title, 14 if numbered else 20, 2 * len(rows))
         page.text(SECTION_X + 0.34 * numbered, middle, title, va="center", fontsize=8.5)
 
 
