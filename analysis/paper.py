@@ -73,7 +73,7 @@ def agreement(ladder: pd.DataFrame) -> Agreement:
     """
     table = paper_table(ladder)
     clear = table[table["clear"].fillna(False).astype(bool)]
-    says = clear["verdict"].map({"up": 1, "down": -1}) * np.sign(clear["published_change"])
+    says = clear["verdict"].map({"up": 1, "down": -1}).astype(float) * np.sign(clear["published_change"])
     return Agreement(
         clear=len(clear),
         measured=int(clear["change"].notna().sum()),

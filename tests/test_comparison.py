@@ -1,11 +1,12 @@
 """`analysis.comparison` and `analysis.ladder`: which runs are compared, and what the ladder's table says of them."""
 
+import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from records import NANO, write_run, write_study
+from records import NANO, extended, road_of, write_run, write_study
 from scipy import stats
 from studies import A, B, write_pair
 
@@ -14,6 +15,7 @@ from analysis.ladder import ladder_table, published_ladder
 from analysis.provenance import missing, unfinished
 from analysis.records import load
 from roadmap.conf import OURS
+from roadmap.roads import Road
 
 ROAD = OURS.road(regime="nano")
 STEPS = {rung.name: rung.steps for rung in ROAD.rungs}
@@ -227,3 +229,132 @@ def test_a_network_without_finished_runs_is_no_score(tmp_path):
     (one,) = comparisons(load(tmp_path))
     assert set(one.scores()) == {frozenset(STEPS["gelu"]), frozenset(STEPS["kernel_7"])}
     assert network_table(one).set_index("network").loc["fewer_norms", ["n", "left_out"]].tolist() == [0, 1]
+
+
+# Roads
+
+
+def test_records_of_the_first_rounds_stand_beside_those_that_say_their_road(tmp_path):
+    """They lack `road` and `network`; one of a design of its own has no steps either."""
+    write_pair(tmp_path / "old", kernel_7={}, road=None)
+    write_pair(tmp_path / "new", gelu={})
+    write_run(tmp_path, None, road=None, top1=50.0)
+    (one,) = comparisons(load(tmp_path))
+    assert row(ladder_table(one), "gelu")[["n", "method"]].tolist() == [3, "paired t"]
+    assert set(one.runs["network"]) == {"kernel_7", "gelu", "a design of its own"}
+
+
+def test_a_regime_of_somebody_elses_is_compared_on_the_road_of_its_records(tmp_path):
+    mine = road_of("overlap", "mixer", sections={"own": "Ours"})
+    for seed, top1 in A.items():
+        write_run(tmp_path, "mixer", seed=seed, top1=top1, regime="mini", road=mine)
+    for seed, top1 in B.items():
+        write_run(tmp_path, "overlap", seed=seed, top1=top1, regime="mini", road=mine)
+    (table,) = ladders(tmp_path)
+    assert table["rung"].tolist() == ["start", "overlap", "mixer"]
+    truth = stats.ttest_rel(list(A.values()), list(B.values()))
+    assert row(table, "mixer")[["p", "low", "high"]].tolist() == pytest.approx(
+        [truth.pvalue, *truth.confidence_interval(0.95)]
+    )
+    assert table.filter(like="published").isna().all(axis=None)
+    assert table.attrs["sections"] == {"own": "Ours"}
+
+
+def test_a_road_that_goes_on_from_another_has_its_runs(tmp_path):
+    """So that a new step's runs stand beside a ladder that was trained before there was the step."""
+    write_pair(tmp_path)
+    write_run(tmp_path, "grn", top1=85.0, road=extended("grn"))
+    (one,) = comparisons(load(tmp_path))
+    table = ladder_table(one)
+    assert table["rung"].tolist() == [*NANO, "grn"]
+    assert table.set_index("rung")["n"][["kernel_7", "gelu", "grn"]].tolist() == [3, 3, 1]
+    assert table["published_top1"].notna().tolist() == [True] * 17 + [False]
+
+
+def test_two_roads_that_go_on_differently_are_two_comparisons_with_the_common_runs_in_both(tmp_path):
+    write_pair(tmp_path)
+    for step in ("grn", "star"):
+        write_run(tmp_path, step, top1=85.0, road=extended(step, name=step))
+    found = comparisons(load(tmp_path))
+    assert {one.road.rungs[-1].name for one in found} == {"grn", "star"}
+    assert [row(ladder_table(one), "gelu")["n"] for one in found] == [3, 3]
+    assert len({one.context.title for one in found}) == 2
+
+
+def test_roads_are_equal_by_their_rungs_and_not_by_words(tmp_path):
+    one = road_of("overlap", "mixer")
+    words = {"title": "Another title", "name": "yours", "sections": {"own": "Whose"}}
+    for seed, road in enumerate((one, Road.from_json(one.to_json() | words))):
+        write_run(tmp_path, "overlap", seed=seed, road=road)
+    assert len(comparisons(load(tmp_path))) == 1
+    write_run(tmp_path, "overlap", seed=2, road=road_of("overlap", "star"))
+    found = comparisons(load(tmp_path))
+    assert sorted(len(one.runs) for one in found) == [1, 2]
+
+
+# Switches set by hand
+
+
+def by_hand(folder, rung, seed=0, **switches):
+    differs = {f"design.{name}": value for name, value in switches.items()}
+    return write_run(folder, rung, seed=seed, config={"differs": differs, "design": switches})
+
+
+def test_a_switch_set_by_hand_makes_a_network_of_the_same_comparison(tmp_path):
+    write_pair(tmp_path)
+    by_hand(tmp_path, "kernel_7", activation="silu")
+    (one,) = comparisons(load(tmp_path))
+    found = network_table(one).set_index("network")
+    assert found.loc["kernel_7 activation=silu", "n"] == 1
+    assert found.loc[["kernel_7 activation=silu"], ["rung", "set"]].isna().all(axis=None)
+    assert row(ladder_table(one), "kernel_7")["n"] == 3
+
+
+def test_a_ladder_with_a_switch_set_by_hand_is_a_comparison_of_its_own(tmp_path):
+    write_pair(tmp_path)
+    by_hand(tmp_path, "kernel_7", width=8)
+    by_hand(tmp_path, "gelu", width=8)
+    plain, narrow = comparisons(load(tmp_path))
+    assert plain.context.changes == ""
+    assert narrow.context.changes == "design.width=8"
+    assert narrow.runs["network"].tolist() == ["kernel_7", "gelu"]
+    assert pd.notna(row(ladder_table(narrow), "gelu")["change"])
+
+
+def test_a_network_that_is_asked_for_in_two_ways_is_one(tmp_path):
+    """By a step, and by the switch that the step flips: the one with fewer differences names it."""
+    design = {"activation": "silu"}
+    plain = write_run(tmp_path, "gelu")
+    by_hand(tmp_path, "gelu", **design)
+    same = json.loads((plain / "config.json").read_text())["design"] | design
+    write_run(tmp_path, steps=(*STEPS["gelu"], "silu"), seed=1, config={"design": same})
+    (one,) = comparisons(load(tmp_path))
+    assert network_table(one).set_index("network")["n"].to_dict() == {"gelu": 1, "gelu +silu": 2}
+    assert len(one.values((*STEPS["gelu"], "silu"))) == 2
+
+
+def test_named_designs_are_called_as_their_record_says(tmp_path):
+    write_pair(tmp_path)
+    write_run(tmp_path, None, config={"network": "convnext_tiny width=32", "differs": {"design.width": 32}})
+    (one,) = comparisons(load(tmp_path))
+    assert "convnext_tiny width=32" in one.scores()
+
+
+# Metrics
+
+
+def test_runs_of_another_metric_are_another_comparison_of_that_metric(tmp_path):
+    write_pair(tmp_path)
+    for seed in range(3):
+        write_run(
+            tmp_path,
+            "gelu",
+            seed=seed,
+            top1=90.0,
+            config={"data": {"classes": 80}},
+            summary={"metric": "box_ap", "box_ap": 40.0 + seed},
+        )
+    classified, detected = comparisons(load(tmp_path))
+    assert (classified.metric, detected.metric) == ("top1", "box_ap")
+    assert row(ladder_table(detected), "gelu")[["mean", "std"]].tolist() == [41.0, 1.0]
+    assert detected.scores("top1")[frozenset(STEPS["gelu"])].tolist() == [90.0] * 3

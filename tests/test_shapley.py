@@ -18,6 +18,7 @@ from analysis.shapley import (
     shapley_table,
     shapley_weights,
 )
+from roadmap.roads import Road
 
 SIX = {name: (name,) for name in "abcdef"}
 SECTIONS = ROAD.groups()
@@ -188,3 +189,29 @@ def test_one_order_has_no_error():
     assert table["error"].isna().all()
     assert set(table["verdict"]) == {"one order"}
     assert ROAD.in_order(table["step"]) == ROAD.adopted
+
+
+# Roads of somebody else's
+
+
+def test_sections_of_any_road_have_values():
+    sections = {"x": "First", "y": "Second"}
+    rungs = [{"name": "start"}, *({"step": step, "section": key} for step, key in (("a", "x"), ("b", "y"), ("c", "y")))]
+    road = Road.from_json({"name": "mine", "rungs": rungs, "sections": sections})
+    played = play(
+        lambda steps: 3.0 * ("a" in steps) + len({"b", "c"} & steps), road.unions(road.groups().values()), road=road
+    )
+    assert shapley_table(played).set_index("section")["value"].to_dict() == {"First": 3.0, "Second": 2.0}
+    assert interaction_table(played)["interaction"].tolist() == [0.0]
+
+
+def test_a_road_of_many_sections_is_counted_and_not_written_out():
+    road = road_with_sections(60)
+    table = shapley_table(play(len, [(), road.adopted], road=road))
+    assert table.attrs["missing"].startswith(f"{2**60 - 2} of {2**60} combinations of sections")
+    assert table.attrs["missing"].endswith(f": section 0; section 1; section 2; and {2**60 - 5} more")
+
+
+def road_with_sections(count):
+    rungs = [{"name": "start"}, *({"step": f"s{one}", "section": f"section {one}"} for one in range(count))]
+    return Road.from_json({"name": "mine", "rungs": rungs})
