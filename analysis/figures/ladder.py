@@ -111,7 +111,7 @@ def _draw_texts(
     macs = table["published_gflops"] if macs is None else macs
     for x, head in {RUNG_X: "step", change_x: "change", macs_x: f"MACs ({prefix})"}.items():
         page.text(x, -0.85, head, ha="right", fontsize=8.5, color=PALETTE["muted"])
-    ends = (table.index[0], table.index[-1])
+    ends = (table.index[0], table.index[table["adopted"]][-1])
     shown = zip(table.itertuples(), changes, macs, strict=True)
     for row, change, cost in shown:
         page.text(
