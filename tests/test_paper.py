@@ -12,6 +12,7 @@ from analysis.estimates import estimate
 from analysis.ladder import ladder_table, published_ladder
 from analysis.paper import agreement, kendall, paper_table, spearman
 from roadmap.conf import ladder
+from roadmap.roads import Road
 
 RUNGS = {frozenset(rung.steps): rung for rung in ladder("nano")}
 CLEAR = {
@@ -55,6 +56,20 @@ def test_table_11_tells_no_noise():
     found = agreement(published_ladder("resnet200"))
     assert (found.clear, found.unknown) == (0, 16)
     assert math.isnan(found.tau)
+
+
+def test_a_road_with_few_published_numbers_is_compared_where_it_has_them():
+    """None of them clear: no noise was published."""
+    rungs = [
+        {"name": "start"},
+        *({"step": step, "published": {"top1": 80, "gflops": 4}} for step in "ab"),
+        {"step": "c"},
+    ]
+    road = Road.from_json({"name": "mine", "rungs": rungs})
+    ladder = ladder_table(play(len, [rung.steps for rung in road.rungs], 0.1, road=road))
+    assert paper_table(ladder)["rung"].tolist() == ["b"]
+    assert agreement(ladder)[:6] == (0, 0, 0, 0, 0, 1)
+    assert math.isnan(agreement(ladder).tau)
 
 
 def test_one_seed_has_a_rank_correlation_and_no_interval():

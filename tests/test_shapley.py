@@ -205,6 +205,13 @@ def test_sections_of_any_road_have_values():
     assert interaction_table(played)["interaction"].tolist() == [0.0]
 
 
+def test_what_costs_the_same_everywhere_is_worth_nothing_to_the_last_bit():
+    road = road_with_sections(3)
+    played = play(len, road.unions(road.groups().values()), road=road)
+    played.runs["macs"] = 5e6
+    assert (shapley_table(played, "macs")[["value", "error"]] == 0).all(axis=None)
+
+
 def test_a_road_of_many_sections_is_counted_and_not_written_out():
     road = road_with_sections(60)
     table = shapley_table(play(len, [(), road.adopted], road=road))
