@@ -142,12 +142,14 @@ class Logger:
 
 def _mutable_design() -> type:
     """`Design` as OmegaConf can override it: mutable, a literal as its base type. `to_design` validates and freezes."""
-    plain = {"depths": list[int], "groups": Union[int, str]}  # noqa: UP007 - what OmegaConf understands
+    plain = {"depths": list[int], "groups": Union[int, str], "layers": dict[str, Any]}  # noqa: UP007 - for OmegaConf
+    mutable = {"depths": list, "layers": dict}
     hints = get_type_hints(Design)
     columns = []
     for one in fields(Design):
         kind = plain.get(one.name, hints[one.name] if hints[one.name] in (int, float) else str)
-        default = field(default_factory=lambda d=one.default: list(d)) if one.name == "depths" else one.default
+        make = mutable.get(one.name)
+        default = field(default_factory=lambda m=make, d=one.default: m(d)) if make else one.default
         columns.append((one.name, kind, default))
     return make_dataclass("MutableDesign", columns, namespace={"__module__": __name__})
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from roadmap.costs import Cost, cost
     from roadmap.designs import Design, DesignError
     from roadmap.network import Network, build
+    from roadmap.own import foreign
     from roadmap.steps import Published, Rung, design, ladder, regimes
     from roadmap.weights import WeightsError, export_weights, load_weights
 
@@ -29,6 +30,7 @@ _MODULES = {
     "regimes": "steps",
     "build": "network",
     "Network": "network",
+    "foreign": "own",
     "cost": "costs",
     "Cost": "costs",
     "load_weights": "weights",
@@ -48,6 +50,7 @@ __all__ = [
     "cost",
     "design",
     "export_weights",
+    "foreign",
     "ladder",
     "load_weights",
     "regimes",
