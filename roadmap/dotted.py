@@ -5,6 +5,12 @@ Imports no torch, and nothing that a path names; `roadmap.own` does.
 
 from __future__ import annotations
 
+import pkgutil
+import sys
+from importlib.machinery import ModuleSpec
+
+from roadmap.bounds import did_you_mean
+
 PACKAGES = ("torch.nn", "timm.layers", "roadmap")
 """Whose layers are built whoever names them. Anything else is somebody's code: it runs only if the user names it."""
 
@@ -22,3 +28,21 @@ def module_of(path: str) -> str:
 def is_of_packages(module: str) -> bool:
     """Whether a module is one of PACKAGES, or inside one."""
     return any(f"{module}.".startswith(f"{package}.") for package in PACKAGES)
+
+
+def find_module(name: str) -> ModuleSpec:
+    """Where Python would load a module from. Neither it nor what it lies in is imported.
+
+    Raises:
+        LookupError: if there is none. The message is one line.
+    """
+    folders, found = None, ""
+    for word in name.split("."):
+        found = f"{found}.{word}" if found else word
+        specs = (finder.find_spec(found, folders) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        spec = next(filter(None, specs), None)
+        if spec is None:
+            near = [module.name for module in pkgutil.iter_modules(folders)]
+            raise LookupError(f"there is no module {found!r} where Python looks{did_you_mean(word, near)}")
+        folders = spec.submodule_search_locations or ()
+    return spec
