@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
-from roadmap.bounds import Each, Number, did_you_mean, problems, setting
+from roadmap.bounds import Each, Number, bounds_of, did_you_mean, problems, setting
 from roadmap.dotted import is_dotted
 
 
@@ -41,6 +41,22 @@ ACTIVATIONS = {
     )
 }
 """{name: class of torch.nn}: the elementwise activations that can be made without arguments."""
+
+
+@dataclass(frozen=True)
+class ClassName:
+    """The bounds of a name of ours for a class, or a dotted path to one."""
+
+    known: Collection[str]
+    kinds: str
+
+    def problem(self, value: Any) -> str | None:
+        if isinstance(value, str) and (value in self.known or is_dotted(value)):
+            return None
+        return (
+            f"must be {self.kinds} or the dotted path of a class, like package.module.Class, "
+            f"not {value!r}{did_you_mean(value, self.known)}"
+        )
 
 
 class Layer(NamedTuple):
@@ -83,12 +99,12 @@ class Design:
     """Where the spatial conv stands: between the two 1x1 convs, or before them (2.5, moving up depthwise conv)."""
     kernel_size: int = setting(3, Number("[1, 255]"))
     """Of the spatial conv, odd (2.5)."""
-    activation: str = "relu"
+    activation: str = setting("relu", ClassName(ACTIVATIONS, "an activation of torch.nn in lower case, like 'silu',"))
     """An elementwise activation of torch.nn by its class's name in lower case ("relu", "gelu", "silu", "leakyrelu"), or
     a class by dotted path, made without arguments (2.6)."""
     activations: Literal["all", "one"] = "all"
     """"all": after every conv but the branch's last, and after the addition. "one": before the last 1x1 alone (2.6)."""
-    norm: str = "batch"
+    norm: str = setting("batch", ClassName(("batch", "layer"), "'batch', 'layer'"))
     """"batch": BatchNorm. "layer": LayerNorm over channels. Or a class by dotted path, made with the number of
     channels, that maps (N, C, H, W) to the same; in the head (N, C, 1, 1) (2.6)."""
     norms: Literal["all", "one"] = "all"
@@ -116,12 +132,10 @@ class Design:
                 object.__setattr__(self, "depths", _depths(value))
             elif field.name == "groups":
                 _check_groups(value)
-            elif field.name == "activation":
-                _check_class(field.name, value, ACTIVATIONS, "an activation of torch.nn in lower case, like 'silu',")
-            elif field.name == "norm":
-                _check_class(field.name, value, ("batch", "layer"), "'batch', 'layer'")
             elif field.name == "layers":
                 object.__setattr__(self, "layers", _layers(value))
+            elif hints[field.name] is str:
+                _check_text(field, value)
             elif hints[field.name] is int:
                 _check_count(field.name, value)
             elif hints[field.name] is float:
@@ -220,12 +234,9 @@ def _depths(value: object) -> tuple[int, ...]:
     return depths
 
 
-def _check_class(name: str, value: object, known: Mapping | tuple[str, ...], kinds: str) -> None:
-    if not isinstance(value, str) or not (value in known or is_dotted(value)):
-        raise DesignError(
-            f"{name} must be {kinds} or the dotted path of a class, like package.module.Class, "
-            f"not {value!r}{did_you_mean(value, known)}"
-        )
+def _check_text(field: dataclasses.Field, value: object) -> None:
+    if problem := bounds_of(field).problem(value):
+        raise DesignError(f"{field.name} {problem}")
 
 
 def _layers(value: object) -> tuple[Layer, ...]:
