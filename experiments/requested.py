@@ -35,10 +35,13 @@ def spelled_out(words: Sequence[str], conf: Conf) -> list[str]:
     named = _named(words)
     if not named:
         return [*words]
+    for override in named.values():
+        if override.is_sweep_override():
+            raise SettingsError(f"{override.input_line} asks for several runs; add -m, or take one value (a list is [a,b])")
     road = _name(named, "road") or "convnext"
     rung, steps, design = _name(named, "rung"), _names(named.get("step")), _name(named, "design")
     try:
-        steps = conf.in_order({*steps, *(conf.road(road)[rung].steps if rung else ())}, road)
+        steps = conf.in_order({*steps, *(conf.road(road)[rung].steps if rung is not None else ())}, road)
     except ValueError as error:
         raise SettingsError(str(error)) from error
     listed = ",".join(steps)
@@ -78,7 +81,7 @@ def _named(words: Sequence[str]) -> dict[str, Override]:
 
 
 def _key(word: str) -> str:
-    return word.partition("=")[0]
+    return word.lstrip("+").partition("=")[0]
 
 
 @cache

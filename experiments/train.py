@@ -89,14 +89,20 @@ def conf_on(words: Sequence[str]) -> Conf:
     """conf/, and the folder of one's own that the command line names.
 
     Raises:
-        SettingsError: if that is none.
+        SettingsError: if that is none, or if ours would hide a file of it.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd", type=Path)
     own = parser.parse_known_args(words)[0].config_dir
-    if own and not own.is_dir():
+    if own is None:
+        return Conf()
+    if not own.is_dir():
         raise SettingsError(f"--config-dir {own} is not a folder")
-    return Conf((CONF, own.resolve())) if own else Conf()
+    for group in CONF.iterdir():
+        for path in sorted((own / group.name).glob("*.yaml")):
+            if (group / path.name).exists():
+                raise SettingsError(f"{path}: {group.name}={path.stem} is one of ours; give yours another name")
+    return Conf((CONF, own.resolve()))
 
 
 if __name__ == "__main__":

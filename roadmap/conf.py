@@ -37,14 +37,12 @@ class Conf:
         """One file.
 
         Raises:
-            ValueError: if there is none, or several.
+            ValueError: if there is none.
         """
         found = [path for folder in self.folders if (path := folder / group / f"{name}.yaml").is_file()]
         if not found or "/" in name:
             known = self.options(group)
             raise ValueError(f"unknown {group} {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
-        if len(found) > 1:
-            raise ValueError(f"{found[-1]} is hidden by ours of the same name; give it a name of its own")
         return _read(found[0])
 
     def road(self, name: str = "convnext", regime: str | None = None) -> Road:
@@ -284,7 +282,7 @@ def _sweep(name: str, *arguments: int, _root_: DictConfig) -> str:
     if name not in SETS:
         raise ValueError(f"a road has no {name!r}{did_you_mean(name, SETS)} (known: {', '.join(SETS)})")
     found = SETS[name](conf_of(_root_.hydra.runtime.config_sources).road(_root_.road.name), *arguments)
-    return ",".join(one if isinstance(one, str) else f"[{','.join(one)}]" for one in found)
+    return ", ".join(one if isinstance(one, str) else f"[{','.join(one)}]" for one in found)
 
 
 def conf_of(sources: Sequence[Mapping[str, str]]) -> Conf:
