@@ -98,7 +98,7 @@ def check_run(config: DictConfig, conf: Conf) -> None:
     """
     check_settings(config, Config)
     if config.rung is not None:  # the command line's and the sweeper's became steps before Hydra composed
-        raise SettingsError(f"rung={config.rung} in a file is not read; say it on the command line or in a study's params")
+        raise SettingsError(f"rung={config.rung} in a file is not read; say it on the command line, or for a sweeper")
     for group in ("regime", "recipe"):
         if (name := config[group].name) not in (known := conf.options(group)):
             raise SettingsError(f"{group}.name must be one of {', '.join(known)}, not {name!r}: the name of its file")

@@ -21,6 +21,7 @@ from roadmap.roads import Road, Steps, switches
 
 WORDS = ("road", "rung", "step", "design")
 """Of a command line, that name a network; the settings that they come to are in `road`."""
+REPLACED = ("road", "rung", "step", "road.name", "road.steps", "road.design")
 PARTS = ("subset", "holdout")
 """Of the data: which dataset it is stands beside every result anyhow."""
 
@@ -37,7 +38,9 @@ def spelled_out(words: Sequence[str], conf: Conf) -> list[str]:
         return [*words]
     for override in named.values():
         if override.is_sweep_override():
-            raise SettingsError(f"{override.input_line} asks for several runs; add -m, or take one value (a list is [a,b])")
+            raise SettingsError(
+                f"{override.input_line} asks for several runs; add -m, or take one value (a list is [a,b])"
+            )
     road = _name(named, "road") or "convnext"
     rung, steps, design = _name(named, "rung"), _names(named.get("step")), _name(named, "design")
     try:
@@ -45,9 +48,11 @@ def spelled_out(words: Sequence[str], conf: Conf) -> list[str]:
     except ValueError as error:
         raise SettingsError(str(error)) from error
     listed = ",".join(steps)
-    found = [word for word in words if _key(word) not in ("road", "rung", "step", "road.steps", "road.design")]
-    found += [f"road.name={road}", f"road.steps=[{listed}]", f"step=[{listed}]"]
-    return [*found, *([f"road.design={design}"] if design else [])]
+    spelled = [f"road.name={road}", f"road.steps=[{listed}]", f"step=[{listed}]"]
+    spelled += [f"road.design={design}"] if design else []
+    first = next(index for index, word in enumerate(words) if _key(word) in (*REPLACED, "design"))
+    before, after = words[:first], [word for word in words[first:] if _key(word) not in REPLACED]
+    return [*before, *spelled, *after]  # together: flags may stand before and after overrides, not between them
 
 
 def of_several(words: Sequence[str], conf: Conf) -> list[str]:
@@ -68,7 +73,7 @@ def _named(words: Sequence[str]) -> dict[str, Override]:
     found: dict[str, Override] = {}
     for word in words:
         key = {"road.name": "road"}.get(_key(word), _key(word))
-        if key not in WORDS or word.startswith("-"):
+        if key not in WORDS:
             continue
         try:
             parsed = _parsed(word)
@@ -80,8 +85,10 @@ def _named(words: Sequence[str]) -> dict[str, Override]:
     return found
 
 
-def _key(word: str) -> str:
-    return word.lstrip("+").partition("=")[0]
+def _key(word: str) -> str | None:
+    """Of an override: what stands before its `=`."""
+    key, equals, _ = word.lstrip("+").partition("=")
+    return key if equals and not word.startswith("-") else None
 
 
 @cache
@@ -136,12 +143,15 @@ def requested(
     try:
         road = conf.road(asked.name, regime)
         steps, named = conf.in_order(asked.steps, asked.name), asked.design
-        rungs = {(rung.design, rung.recipe): rung.steps for rung in conf.ladder(regime, asked.name)}
+        rungs: dict[tuple[Design, str], list[Steps]] = {}  # which may be one network in a small regime
+        for rung in conf.ladder(regime, asked.name):
+            rungs.setdefault((rung.design, rung.recipe), []).append(rung.steps)
         recipes = {name for _, name in rungs}
         as_asked = _composed(conf, regime, steps, asked.name, None, named).recipe.name
         usual = recipe.name if recipe.name in recipes else "modern" if "modern" in recipes else as_asked
-        if (design, usual) in rungs:
-            steps, named, as_asked = rungs[design, usual], None, usual
+        as_rung = rungs.get((design, usual), [])
+        if as_rung and (named or steps not in as_rung):
+            steps, named, as_asked = as_rung[-1], None, usual
         differs = {"recipe": recipe.name} if recipe.name != as_asked else {}
         differs |= _differences(conf, regime, steps, asked.name, named, design, recipe)
     except ValueError as error:

@@ -85,6 +85,10 @@ def main(task: Callable[[], None] = train_one) -> None:
         sys.exit(INTERRUPTED)
 
 
+GLOBAL = ("step", "regime", "recipe", "study")
+"""Groups whose files set what stands elsewhere in a configuration, and say so in their first line."""
+
+
 def conf_on(words: Sequence[str]) -> Conf:
     """conf/, and the folder of one's own that the command line names.
 
@@ -102,6 +106,8 @@ def conf_on(words: Sequence[str]) -> Conf:
         for path in sorted((own / group.name).glob("*.yaml")):
             if (group / path.name).exists():
                 raise SettingsError(f"{path}: {group.name}={path.stem} is one of ours; give yours another name")
+            if group.name in GLOBAL and "# @package _global_" not in path.read_text("utf-8", "replace"):
+                raise SettingsError(f"{path}: its first line must be '# @package _global_'")
     return Conf((CONF, own.resolve()))
 
 

@@ -6,6 +6,7 @@ so that anyone's runs can be reported. A set names its steps in the road's order
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -233,9 +234,7 @@ def _road(value: Mapping[str, Any]) -> Road:
     base = value.get("base") or next(iter(rungs))
     if base not in rungs or not rungs[base].adopted:
         raise ValueError(f"its base is {base!r}, which is no adopted rung{did_you_mean(base, rungs)}")
-    references = [
-        Reference(str(one["name"]), float(one["top1"]), float(one["gflops"])) for one in value.get("references") or ()
-    ]
+    references = [_reference(one) for one in value.get("references") or ()]
     return Road(
         str(value["name"]),
         tuple(rungs.values()),
@@ -257,8 +256,8 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
         raise ValueError(f"a rung has no {unknown[0]!r}{did_you_mean(unknown[0], ENTRY)} (it has {', '.join(ENTRY)})")
     step = entry.get("step")
     name = entry.get("name") or step
-    if not isinstance(name, str) or not name.isprintable():
-        raise ValueError("a rung needs a step, or the first one a name")
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"a rung needs a step, or a name of letters, digits and _, not {name!r}")
     parent = entry.get("parent", before)
     if (parent is None) != (not rungs) or (parent is not None and parent not in rungs):
         raise ValueError(
@@ -277,9 +276,22 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
         section=str(entry.get("section") or OWN),
         adopted=bool(entry.get("adopted", True)),
         steps=(*steps, step) if step else steps,
-        published=_published(**printed) if printed else None,
+        published=_published(name, printed) if printed else None,
     )
 
 
-def _published(top1: float, gflops: float, std: float | None = None) -> Published:
-    return Published(float(top1), None if std is None else float(std), float(gflops))
+def _reference(printed: Mapping[str, Any]) -> Reference:
+    try:
+        return Reference(str(printed["name"]), float(printed["top1"]), float(printed["gflops"]))
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("a reference must be like {name: Swin-T, top1: 81.3, gflops: 4.5}") from None
+
+
+def _published(rung: str, printed: Mapping[str, Any]) -> Published:
+    try:
+        std = printed.get("std")
+        return Published(float(printed["top1"]), None if std is None else float(std), float(printed["gflops"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ValueError(
+            f"what is published of rung {rung!r} must be like {{top1: 80.62, std: 0.14, gflops: 4.15}}"
+        ) from None
