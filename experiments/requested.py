@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -66,6 +67,14 @@ def of_several(words: Sequence[str], conf: Conf) -> list[str]:
         names = glob.filter(list(conf.road(_name(named, "road") or "convnext").names))
         replaced["rung"] = f"rung={','.join(names)}"
     return [replaced.get(_key(word), word) for word in words]
+
+
+def searched(words: Sequence[str]) -> list[Path]:
+    """The folders of `hydra.searchpath=[file://...]`."""
+    paths = [_parsed(word).value() for word in words if _key(word) == "hydra.searchpath"]
+    return [
+        Path(str(path).removeprefix("file://")) for path in (paths[-1] if paths else []) if "pkg://" not in str(path)
+    ]
 
 
 def _named(words: Sequence[str]) -> dict[str, Override]:

@@ -85,7 +85,8 @@ class Run:
     def directory(self) -> Path:
         """Where a run of this identity lies already, whatever it is called there, or where it will."""
         ending = f"-seed{self.seed}-{self.identity[:8]}"
-        label = self.label.replace(" ", ",").replace(":", "-").replace("/", "-")
+        label = re.sub(r" (?=[+-])", "", self.label).replace(" ", "+").replace(":", "-").replace("/", "-")
+        label = re.sub(r"[^\w.+-]+", ".", label).strip(".")  # what Hydra takes unquoted, as in init=runs/...
         label = label if len(label) <= 60 else label[:57] + "..."
         return self.runs / _directories(self.runs).get(ending, f"{self.regime}-{label}{ending}")
 
