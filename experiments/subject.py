@@ -15,14 +15,14 @@ from experiments.errors import SettingsError
 from experiments.initial import Init, run_config
 from experiments.models import load_model_of_timm, read_weights, torchvision_weights
 from experiments.timm_names import PREFIX
+from roadmap.conf import OURS, to_design
+from roadmap.conf import design as named
 from roadmap.designs import Design, DesignError
 from roadmap.network import build
 from roadmap.own import foreign, try_out
-from roadmap.steps import design as named
-from roadmap.steps import load, options, to_design
 from roadmap.weights import WeightsError, classes_of, load_weights
 
-NAMED = [name for name in options("design") if "depths" in load("design", name)]
+NAMED = [name for name in OURS.options("design") if "depths" in OURS.load("design", name)]
 """The designs that say everything; the others are kinds, of any depth and width."""
 
 

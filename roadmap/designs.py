@@ -188,7 +188,7 @@ class Design:
         return named | {name: path for name in ("activation", "norm") if is_dotted(path := getattr(self, name))}
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON and YAML write it: `layers` is a mapping. `roadmap.steps.to_design` reads it back."""
+        """As JSON and YAML write it: `layers` is a mapping. `roadmap.conf.to_design` reads it back."""
         values = dataclasses.asdict(self) | {"layers": {layer.name: layer.to_json() for layer in self.layers}}
         return values | {"depths": list(self.depths)}
 

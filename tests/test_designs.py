@@ -8,8 +8,8 @@ import torch
 from omegaconf import OmegaConf
 
 from roadmap import Design, DesignError
+from roadmap.conf import to_design
 from roadmap.designs import ACTIVATIONS
-from roadmap.steps import to_design
 
 WRONG = [  # field, value, what the message must say beside the two
     ("stem", "patchfy", "did you mean 'patchify'?"),

@@ -19,7 +19,7 @@ from experiments import machine, preflight
 from experiments.preflight import Amounts, amounts, check_device, check_layers
 from experiments.settings import Data
 from roadmap import own
-from roadmap.steps import load, to_design
+from roadmap.conf import OURS, to_design
 
 LAUNCHES = {
     "single": "",
@@ -255,7 +255,7 @@ def test_tried_maps_are_those_that_the_network_has(kind: str, spatial_conv: str,
     """All that are there, and of layers no other. The strides inside a block aside, whose maps are another stage's."""
     target = f"{__name__}.Noting"
     design = replace(
-        to_design(load("design", kind)),
+        to_design(OURS.load("design", kind)),
         depths=(1, 2, 1, 1),
         width=8,
         spatial_conv=spatial_conv,
