@@ -53,11 +53,7 @@ def class_at(path: str) -> type[nn.Module]:
     name, within = path.rpartition(".")[2], module_of(path)
     try:
         module = import_module(within)
-    except ModuleNotFoundError as error:
-        if error.name and f"{within}.".startswith(f"{error.name}."):
-            raise LookupError(f"there is no module {error.name!r} where Python looks") from error
-        raise LookupError(f"importing {within} raises {_in_words(error)}") from error
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # whatever somebody's code may raise
         raise LookupError(f"importing {within} raises {_in_words(error)}") from error
     found = getattr(module, name, None)
     if _is_module_class(found):
@@ -94,14 +90,13 @@ def try_out(design: Design, resolution: int) -> None:
             counted.
     """
     maps = _maps(design, resolution)
+    layers = {f"layers.{layer.name}": layer for layer in design.layers}
     with torch.random.fork_rng(devices=()):
-        for layer in design.layers:
-            for channels, size in sorted(maps[layer.at]):
-                _try(f"layers.{layer.name}", layer.target, (channels,), layer.arguments, channels, size)
-        for field in ("norm", "activation"):
-            if path := design.dotted().get(field):
-                for channels, size in sorted(maps[field]):
-                    _try(field, path, (channels,) if field == "norm" else (), (), channels, size)
+        for field, path in design.dotted().items():
+            place, arguments = (layers[field].at, layers[field].arguments) if field in layers else (field, ())
+            for channels, size in sorted(maps[place]):
+                args = () if field == "activation" else (channels,)
+                _try(field, path, args, arguments, (2, channels, size, size))
 
 
 def _maps(design: Design, resolution: int) -> dict[str, set[tuple[int, int]]]:
@@ -123,9 +118,8 @@ def _maps(design: Design, resolution: int) -> dict[str, set[tuple[int, int]]]:
 
 @cache
 def _try(
-    field: str, path: str, args: tuple[int, ...], arguments: tuple[tuple[str, Any], ...], channels: int, size: int
+    field: str, path: str, args: tuple[int, ...], arguments: tuple[tuple[str, Any], ...], shape: tuple[int, ...]
 ) -> None:
-    shape = (2, channels, size, size)
     for device in ("cpu", "meta"):
         where = "" if device == "cpu" else " on the meta device, where networks are counted,"
         with torch.device(device):

@@ -45,7 +45,7 @@ def flowers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 FAILURES = [  # what becomes of the folder, what is typed, what is said
     (lambda data: shutil.rmtree(data), "", "data.path=flowers is not a folder"),
-    (lambda data: None, "design.norm=timm.layers.RmsNrm2d", "timm.layers has no 'RmsNrm2d'; did you mean 'RmsNorm2d'?"),
+    (lambda data: None, "design.activation=torch.nn.GLU", "GLU: (2, 16, 8, 8) of torch.float32 becomes (2, 16, 8, 4)"),
     (lambda data: shutil.rmtree(data / "val"), "", "there is no folder flowers/val"),
     (lambda data: (data / "val" / "c").rename(data / "val" / "d"), "", "the latter lacks c and adds d"),
     (lambda data: [path.unlink() for path in (data / "val" / "b").iterdir()], "", "flowers/val/b has no images"),
