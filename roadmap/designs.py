@@ -24,22 +24,11 @@ class DesignError(ValueError):
 ACTIVATIONS = {
     name.lower(): name
     for name in (
-        *(
-            "CELU",
-            "ELU",
-            "GELU",
-            "Hardshrink",
-            "Hardsigmoid",
-            "Hardswish",
-            "Hardtanh",
-            "LeakyReLU",
-            "LogSigmoid",
-            "Mish",
-        ),
-        *("PReLU", "ReLU", "ReLU6", "RReLU", "SELU", "Sigmoid", "SiLU", "Softplus", "Softshrink", "Softsign", "Tanh"),
+        "CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid", "Mish",
+        "PReLU", "ReLU", "ReLU6", "RReLU", "SELU", "Sigmoid", "SiLU", "Softplus", "Softshrink", "Softsign", "Tanh",
         "Tanhshrink",
     )
-}
+}  # fmt: skip
 """{name: class of torch.nn}: the elementwise activations that can be made without arguments."""
 
 
@@ -245,17 +234,19 @@ def _layers(value: object) -> tuple[Layer, ...]:
         layers = [_layer_of(name, written) for name, written in value.items() if written is not None]
     else:
         try:
-            layers = [_layer(name, at, target, dict(arguments)) for name, at, target, arguments in value]
+            written = [(name, at, target, dict(arguments)) for name, at, target, arguments in value]
         except (TypeError, ValueError) as error:
             raise DesignError(f"layers must be a mapping of names to layers, not {value!r}") from error
+        layers = [_layer(*each) for each in written]
+    layers.sort(key=lambda layer: layer.name)
     at: dict[str, str] = {}
-    for layer in sorted(layers):
+    for layer in layers:
         if layer.name in at.values():
             raise DesignError(f"layers.{layer.name} is given twice")
         if layer.at in at:
             raise DesignError(f"layers {at[layer.at]} and {layer.name} both stand at {layer.at!r}; a place takes one")
         at[layer.at] = layer.name
-    return tuple(sorted(layers))
+    return tuple(layers)
 
 
 def _layer_of(name: object, written: object) -> Layer:

@@ -111,6 +111,8 @@ GATE = {"at": "output", "_target_": "mine.Gate", "ratio": 0.25, "sizes": [1, [2,
 WRONG_LAYERS = [  # what is written, what the message must say
     (3, "layers must be a mapping of names to layers, not 3"),
     ([["grn", "hidden"]], "layers must be a mapping of names to layers"),
+    ([["grn", "hiden", "my.Layer", []]], "layers.grn.at must be 'spatial' or 'hidden' or 'output', not 'hiden'"),
+    ([["grn", "hidden", "my.Layer", []], ["grn", "output", "my.Layer", []]], "layers.grn is given twice"),
     ({"grn": 3}, "layers.grn must be a mapping with 'at', '_target_' and arguments, not 3"),
     ({3: GRN}, "layers must have names of letters, digits and _, not 3"),
     (
