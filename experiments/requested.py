@@ -180,12 +180,15 @@ def _differences(
     conf: Conf, regime: str, steps: Steps, road: str, named: str | None, design: Design, recipe: Recipe
 ) -> dict[str, Any]:
     """Switches and recipe settings that are not what these steps make of them."""
-    plain = _composed(conf, regime, steps, road, recipe.name, named)
-    shape = {"design": {"depths": list(design.depths), "width": design.width}}  # which some settings follow
-    shaped = OmegaConf.merge(plain, shape)
-    switch = asdict(to_design(shaped.design)) | {key: getattr(to_design(plain.design), key) for key in shape["design"]}
-    usual = asdict(Recipe()) | OmegaConf.to_container(shaped.recipe, resolve=True)
-    differs = {f"design.{key}": value for key, value in asdict(design).items() if value != switch[key]}
+    expected = _composed(conf, regime, steps, road, recipe.name, named)
+    switch = asdict(to_design(expected.design))
+    shape = {"depths": design.depths, "width": design.width}
+    differs = {f"design.{key}": value for key, value in shape.items() if value != switch[key]}
+    if differs:  # some settings follow the shape
+        expected = OmegaConf.merge(expected, {"design": {"depths": list(design.depths), "width": design.width}})
+        switch = asdict(to_design(expected.design))
+    usual = asdict(Recipe()) | OmegaConf.to_container(expected.recipe, resolve=True)
+    differs |= {f"design.{key}": value for key, value in asdict(design).items() if value != switch[key]}
     return differs | {f"recipe.{key}": value for key, value in asdict(recipe).items() if value != usual[key]}
 
 
