@@ -23,9 +23,6 @@ from experiments.recorded import BrokenRecordError, Row, summary_of
 from experiments.run import Run
 from roadmap.files import write
 
-RESULTS = ("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss")
-"""Of the weights, and of their moving average if the recipe keeps one."""
-
 
 class LockedError(RuntimeError):
     """Another process is training this run."""
@@ -51,7 +48,7 @@ class Known(Protocol):
 
 def is_done(run: Known) -> bool:
     summary = _own_summary(run)
-    return summary.get("status") == "done" and summary.get("top1") is not None
+    return summary.get("status") == "done" and summary.get(summary["metric"]) is not None
 
 
 def _own_summary(run: Known) -> Row:
@@ -98,6 +95,8 @@ def _begun(run: Run) -> Row:
         "epochs_done": 0,
         "epochs": run.recipe.epochs,
         "study": run.study_name,
+        "task": run.task.name,
+        "metric": run.task.metric,
     }
 
 
@@ -116,7 +115,7 @@ class Record:
     """
 
     def __init__(self, run: Run, *, writes: bool = True) -> None:
-        self.directory, self.writes = run.directory, writes
+        self.directory, self.task, self.writes = run.directory, run.task, writes
         self._lock = self._have(run) if writes else None
         self.epochs: list[Row] = []
         before = _own_summary(run)
@@ -166,13 +165,13 @@ class Record:
         self._write("epochs.jsonl", "".join(json.dumps(row) + "\n" for row in self.epochs))
         if not self.epochs:
             return
-        row = self.epochs[-1]
-        best = max(self.epochs, key=lambda row: row["top1"])
+        row, metric = self.epochs[-1], self.task.metric
+        results = [prefix + name for prefix in ("", "ema_") for name in self.task.results]
+        best = max(self.epochs, key=lambda row: row[metric])
         self.update(
             epochs_done=len(self.epochs),
-            **{name: row[name] for name in RESULTS if name in row},
-            top1_best=best["top1"],
-            epoch_best=best["epoch"],
+            **{name: row[name] for name in results if name in row},
+            **{f"{metric}_best": best[metric], "epoch_best": best["epoch"]},
             images_per_second=statistics.median(row["images_per_second"] for row in self.epochs),
             seconds_per_epoch=statistics.median(row["seconds"] for row in self.epochs),
         )

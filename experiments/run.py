@@ -18,6 +18,7 @@ from experiments.machine import has_gpus
 from experiments.place import Place, find_place
 from experiments.settings import IN_MEMORY, STREAMS, Data, Logger, Recipe
 from experiments.split import Split, split_batch, world_size
+from experiments.task import CLASSIFICATION, Classification
 from roadmap.designs import Design, DesignError
 from roadmap.sets import adopted
 from roadmap.steps import to_design
@@ -50,6 +51,10 @@ class Run:
     checkpoint_minutes: float
     keep: str
     logger: Logger
+
+    @property
+    def task(self) -> Classification:
+        return CLASSIFICATION
 
     @property
     def identity(self) -> str:

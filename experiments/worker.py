@@ -36,7 +36,7 @@ class Reporter:
     processes the first alone has a log and a terminal."""
 
     def __init__(self, run: Run, console: Console | None = None) -> None:
-        self.console = console if is_first() else None
+        self.run, self.console = run, console if is_first() else None
         self.log = _log_file(run) if is_first() else lambda line: None
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         hidden = self.console is None or not self.console.is_terminal
@@ -67,11 +67,7 @@ class Reporter:
         self.bar.update(self.task, description=f"epoch {epoch}  loss {loss:.3f}", completed=step, total=steps)
 
     def epoch(self, row: dict[str, float]) -> None:
-        average = f" ({row['ema_top1']:.2f} % the averaged weights)" if "ema_top1" in row else ""
-        self.say(
-            f"epoch {row['epoch']}: top-1 {row['top1']:.2f} %{average}, loss {row['train_loss']:.4f} in training, "
-            f"{row['val_loss']:.4f} in evaluation; {row['images_per_second']:.0f} images/s, {row['seconds']:.1f} s"
-        )
+        self.say(self.run.task.describe_epoch(row))
 
 
 def train_here(run: Run) -> None:
@@ -130,7 +126,7 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
         finally:
             reporter.over()
         return DONE if status == "diverged" and not is_first() else code  # all diverge at once, and the first says so
-    reporter.say(f"done: top-1 {record.summary['top1']:.2f} % in {record.summary['wall_seconds']:.0f} s")
+    reporter.say(f"done: {run.task.describe(record.summary)} in {record.summary['wall_seconds']:.0f} s")
     reporter.over()
     return DONE
 
