@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol, TextIO
 
 from experiments.locks import lock_file, locked, unlock
@@ -118,6 +119,7 @@ class Record:
         self.directory, self.task, self.writes = run.directory, run.task, writes
         self._lock = self._have(run) if writes else None
         self.epochs: list[Row] = []
+        self._updating = Lock()
         before = _own_summary(run)
         self.summary: Row = _begun(run) | {
             "job": _job(before.get("job")),
@@ -151,17 +153,17 @@ class Record:
         self._write_epochs()
 
     def update(self, **facts: Any) -> None:
-        """Add facts to the summary."""
-        self.summary |= facts
-        self._write("summary.json", _pretty(self.summary))
+        """Add facts to the summary, from whichever thread."""
+        with self._updating:
+            self.summary |= facts
+            self._write("summary.json", _pretty(self.summary))
 
     def epoch(self, row: Row, **facts: Any) -> None:
         """A finished epoch, and the summary as it stands after it, with these facts."""
-        self.summary |= facts
         self.epochs.append({"epoch": len(self.epochs) + 1, **row})
-        self._write_epochs()
+        self._write_epochs(**facts)
 
-    def _write_epochs(self) -> None:
+    def _write_epochs(self, **facts: Any) -> None:
         self._write("epochs.jsonl", "".join(json.dumps(row) + "\n" for row in self.epochs))
         if not self.epochs:
             return
@@ -174,6 +176,7 @@ class Record:
             **{f"{metric}_best": best[metric], "epoch_best": best["epoch"]},
             images_per_second=statistics.median(row["images_per_second"] for row in self.epochs),
             seconds_per_epoch=statistics.median(row["seconds"] for row in self.epochs),
+            **facts,
         )
 
     def finish(self, status: str, reason: str | None = None, **facts: Any) -> None:

@@ -14,9 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.checks import check_run
 from experiments.errors import SettingsError
 from experiments.initial import Init, find_init
+from experiments.logger import check_logger
 from experiments.machine import has_gpus
 from experiments.place import Place, find_place
-from experiments.settings import IN_MEMORY, STREAMS, Data, Logger, Recipe
+from experiments.settings import IN_MEMORY, STREAMS, Data, Recipe
 from experiments.split import Split, split_batch, world_size
 from experiments.task import CLASSIFICATION, Classification
 from roadmap.designs import Design, DesignError
@@ -50,7 +51,7 @@ class Run:
     gradient_checkpointing: bool
     checkpoint_minutes: float
     keep: str
-    logger: Logger
+    logger: dict[str, Any]
 
     @property
     def task(self) -> Classification:
@@ -200,7 +201,7 @@ def to_run(
         gradient_checkpointing=config.gradient_checkpointing,
         checkpoint_minutes=config.checkpoint_minutes,
         keep=config.keep,
-        logger=OmegaConf.to_object(config.logger),
+        logger=check_logger(config.logger),
     )
     place = find_place(run.regime, run.design, run.recipe, run.data, run.resolution, config.init)
     return replace(run, place=place if run.model == "design" else Place(None, None, place.differs))
