@@ -13,7 +13,7 @@ from importlib import import_module
 from inspect import Parameter, signature
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,8 +28,8 @@ PATIENCE = 40
 """Seconds that a run which has ended waits for its logger. W&B needs up to 30 of them."""
 
 
-class Logger(Protocol):
-    """What one writes for a logger of one's own; a class that inherits from this leaves out what it doesn't need.
+class Logger:
+    """What a logger of one's own inherits from, to leave out what it doesn't need; or it has all four methods.
 
     `__init__` takes the settings, refuses them with a ValueError of one line, and does nothing else: it is also called
     to check a configuration. All else is called in a thread beside the training, one call after the other, and may
@@ -78,9 +78,10 @@ def check_logger(config: Any) -> dict[str, Any]:
         return {}
     made = _class_at(target)
     parameters = signature(made).parameters
-    known = [name for name, one in parameters.items() if one.kind is not Parameter.VAR_KEYWORD]
+    known = [name for name, one in parameters.items() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     for name in given:
-        if name not in known and len(known) == len(parameters):
+        if name not in known and not takes_any:
             hint = did_you_mean(name, known) + (f" (known: {', '.join(known)})" if known else "")
             raise SettingsError(f"there is no setting {name!r} in 'logger'{hint}")
     for name in known:

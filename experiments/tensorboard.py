@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.errors import SettingsError
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class TensorBoard:
-    """`logger=tensorboard`: event files in the run's directory. What an earlier attempt at the run wrote there counts
-    up to where this one goes on."""
+    """`logger=tensorboard`: event files in the run's directory. Of an earlier attempt at the run, the losses of steps
+    count up to where this one goes on; epochs are written anew, for the record has them all."""
 
     every: int = setting(bounds=Number("[1, 1_000_000]"))
 
@@ -30,7 +31,9 @@ class TensorBoard:
 
     def start(self, run: Run, record: Record, say: Callable[[str], None]) -> None:
         self.record, self.folder = record, run.directory / "tensorboard"
-        self.epochs, self.written = _writer(self.folder, purge_step=0), 0  # the record has them all: written anew
+        for earlier in self.folder.glob("events.out.tfevents.*"):
+            earlier.unlink()
+        self.epochs, self.written = _writer(self.folder, purge_step=0), 0
         self.steps: SummaryWriter | None = None
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
@@ -45,7 +48,7 @@ class TensorBoard:
         self._write_epochs()
 
     def _write_epochs(self) -> None:
-        """Those of the record that are not there yet: in the first attempt one; in a later one all before it, too."""
+        """Those of the record that are not there yet: one, or first all that an earlier attempt has trained."""
         for row in self.record.epochs[self.written :]:
             for name, value in row.items():
                 if name != "epoch":
@@ -62,8 +65,9 @@ class TensorBoard:
             self.steps.close()
 
 
-def _writer(folder: str, purge_step: int) -> SummaryWriter:
-    """`purge_step`: whatever was written of this step and of later ones is void."""
+def _writer(folder: Path, purge_step: int) -> SummaryWriter:
+    """`purge_step`: whatever was written before of this step and of later ones is void, in a TensorBoard that has read
+    it, too."""
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(folder, purge_step=purge_step)
