@@ -1,4 +1,4 @@
-"""Who is told of a run besides its record: a class that the configuration names, in a thread of its own.
+"""What follows a run besides its record: a class that the configuration names, in a thread of its own.
 
 `conf/logger/NAME.yaml`, or a file of the user's own, holds `_target_: module.Class` and the settings that the class
 takes. It is looked at before anything starts, and made again in the process that trains. Imports no torch.
@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from importlib import import_module
-from inspect import Parameter, signature
+from inspect import signature
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,7 @@ class Logger:
 
     `__init__` takes the settings, refuses them with a ValueError of one line, and does nothing else: it is also called
     to check a configuration. All else is called in a thread beside the training, one call after the other, and may
-    take its time; what it raises is a line of the log, and then it is told no more. It draws no numbers from the
+    take its time; what it raises is a line of the log, and then it is not called again. It draws no numbers from the
     global generators of random, numpy and torch, which are the run's.
     """
 
@@ -76,24 +76,29 @@ def check_logger(config: Any) -> dict[str, Any]:
                 f"there is no setting {next(iter(given))!r} in 'logger' before one is chosen: logger=NAME"
             )
         return {}
-    made = _class_at(target)
-    parameters = signature(made).parameters
-    known = [name for name, one in parameters.items() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)]
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    for name in given:
-        if name not in known and not takes_any:
-            hint = did_you_mean(name, known) + (f" (known: {', '.join(known)})" if known else "")
-            raise SettingsError(f"there is no setting {name!r} in 'logger'{hint}")
-    for name in known:
-        if name not in given and parameters[name].default is Parameter.empty:
-            raise SettingsError(f"logger.{name} is not set, and {target} needs it")
-    if is_dataclass(made):  # the types of its fields, too
-        given = OmegaConf.to_container(OmegaConf.merge({"logger": made}, {"logger": given}).logger)
+    logger_class = _class_at(target)
+    _check_names(target, logger_class, given)
+    if is_dataclass(logger_class):  # the types of its fields, too
+        given = OmegaConf.to_container(OmegaConf.merge({"logger": logger_class}, {"logger": given}).logger)
     checked = {"_target_": target, **given}
     logger = make_logger(checked)
     for name, problem in problems(logger) if is_dataclass(logger) else ():
         raise SettingsError(f"logger.{name} {problem}")
     return checked
+
+
+def _check_names(target: str, logger_class: type, given: Mapping[str, Any]) -> None:
+    """Refuse settings that the class's `__init__` does not take, and the lack of one that it needs."""
+    parameters = signature(logger_class).parameters
+    known = {name: one for name, one in parameters.items() if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    for name in given:
+        if name not in known and not takes_any:
+            hint = did_you_mean(name, known) + (f" (known: {', '.join(known)})" if known else "")
+            raise SettingsError(f"there is no setting {name!r} in 'logger'{hint}")
+    for name, one in known.items():
+        if name not in given and one.default is one.empty:
+            raise SettingsError(f"logger.{name} is not set, and {target} needs it")
 
 
 def make_logger(settings: Mapping[str, Any]) -> Logger:
@@ -137,13 +142,13 @@ def _in_words(error: BaseException) -> str:
 # While a run is trained.
 
 
-class Listening:
+class LoggerThread:
     """A logger in a thread of its own, which can neither stop a run nor keep it waiting."""
 
     def __init__(self, run: Run, record: Record, say: Callable[[str], None]) -> None:
         self.name, self.say = run.logger["_target_"], say
         self.events: SimpleQueue[tuple[str, tuple]] = SimpleQueue()
-        self.thread = Thread(target=self._listen, args=(run, record), daemon=True)
+        self.thread = Thread(target=self._call, args=(run, record), daemon=True)
         self.thread.start()
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
@@ -157,17 +162,17 @@ class Listening:
         self.events.put(("end", (status,)))
         self.thread.join(PATIENCE)
         if self.thread.is_alive():
-            self.say(f"the logger {self.name} has not ended within {PATIENCE} s: it is left behind")
+            self.say(f"the logger {self.name} has not ended within {PATIENCE} s: the run waits no longer for it")
 
-    def _listen(self, run: Run, record: Record) -> None:
-        called = "start"
+    def _call(self, run: Run, record: Record) -> None:
+        method = "start"
         try:
             logger = make_logger(run.logger)
             logger.start(run, record, self.say)
-            while called != "end":
-                called, facts = self.events.get()
-                getattr(logger, called)(*facts)
+            while method != "end":
+                method, arguments = self.events.get()
+                getattr(logger, method)(*arguments)
         except (Exception, SystemExit) as error:  # whatever somebody's code may raise
             *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-            raised = f"{called} raised {_in_words(error)} ({frame.f_code.co_filename}, line {line})"
-            self.say(f"the logger {self.name} is told no more of this run: {raised}")
+            raised = f"{method} raised {_in_words(error)} ({frame.f_code.co_filename}, line {line})"
+            self.say(f"the logger {self.name} has failed, and is not called again: {raised}")

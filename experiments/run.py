@@ -55,6 +55,7 @@ class Run:
 
     @property
     def task(self) -> Classification:
+        """What the network is trained for."""
         return CLASSIFICATION
 
     @property

@@ -18,7 +18,7 @@ from rich.progress import Progress as Bar
 from experiments.data import end_workers, waited
 from experiments.devices import pick_device
 from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, DataError, SettingsError, is_first
-from experiments.logger import Listening
+from experiments.logger import LoggerThread
 from experiments.loop import DivergedError, StoppedError, train
 from experiments.processes import joined
 from experiments.record import DoneError, LockedError, Record, is_done, mark
@@ -42,17 +42,17 @@ class Reporter:
         hidden = self.console is None or not self.console.is_terminal
         self.bar = Bar(*columns, console=self.console, transient=True, disable=hidden)
         self.task = self.bar.add_task("", total=None)
-        self.listening: Listening | None = None
+        self.logger: LoggerThread | None = None
 
     def follow(self, record: Record) -> None:
-        """Have the run's logger listen, if it has one, until it is over."""
+        """Have the run's logger, if it has one, called until the run is over."""
         if self.run.logger and is_first():
-            self.listening = Listening(self.run, record, self.say)
+            self.logger = LoggerThread(self.run, record, self.say)
 
     def over(self, status: str) -> None:
         """The record is finished."""
-        if self.listening:
-            self.listening.end(status)
+        if self.logger:
+            self.logger.end(status)
 
     def say(self, line: str) -> None:
         line = printable(line)
@@ -62,14 +62,14 @@ class Reporter:
                 self.console.print(line, soft_wrap=True)
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        if self.listening:
-            self.listening.step(epoch, step, steps, loss)
+        if self.logger:
+            self.logger.step(epoch, step, steps, loss)
         self.bar.update(self.task, description=f"epoch {epoch}  loss {loss:.3f}", completed=step, total=steps)
 
     def epoch(self, row: dict[str, float]) -> None:
         self.say(self.run.task.describe_epoch(row))
-        if self.listening:
-            self.listening.epoch(row)
+        if self.logger:
+            self.logger.epoch(row)
 
 
 def train_here(run: Run) -> None:
