@@ -17,20 +17,20 @@ from experiments.errors import SettingsError, unknown_key
 from experiments.settings import READERS, STREAMS, Config, Data, EvaluationConfig, Recipe, fraction_of_run
 from experiments.timm_names import check_timm_name
 from roadmap.bounds import bounds_of
-from roadmap.steps import CONF, options, regimes, rung_steps
+from roadmap.conf import Conf
 
 NAMES = (str, QuotedString, Glob)
 """What Hydra's parser makes of a name, or of several."""
 
 
-def check_groups(words: Sequence[str]) -> None:
-    """Refuse to choose from a group of conf/ by what is no name, which Hydra has no words for. `words` are those of the
-    command line.
+def check_groups(words: Sequence[str], conf: Conf) -> None:
+    """Refuse to choose from a group by what is no name, which Hydra has no words for. `words` are those of the command
+    line.
 
     Raises:
         SettingsError: in one line.
     """
-    groups = {folder.name for folder in CONF.iterdir()}
+    groups = {"rung", *(path.name for folder in conf.folders for path in folder.iterdir())}
     for word in words:
         key, equals, _ = word.lstrip("+").partition("=")
         if not equals or key.split("/")[0] not in groups or "." in key:
@@ -42,7 +42,8 @@ def check_groups(words: Sequence[str]) -> None:
         chosen = override.value()
         for one in chosen.list if isinstance(chosen, ChoiceSweep) else [chosen]:
             if not all(isinstance(name, NAMES) for name in (one if isinstance(one, list) else [one])):
-                known = f" ({', '.join(options(key))})" if key != "hydra" and options(key) else ""
+                names = conf.road().names if key == "rung" else conf.options(key) if key != "hydra" else ()
+                known = f" ({', '.join(names)})" if names else ""
                 raise SettingsError(f"{word}: {key} takes a name{known}; for none, leave it out")
             if isinstance(one, list) and key != "step":
                 raise SettingsError(f"{word}: {key} takes one name; with -m, {key}=one,other takes one after the other")
@@ -89,17 +90,18 @@ def _check_bounds(config: DictConfig, schema: type, path: str = "") -> None:
             raise SettingsError(f"{path}{one.name} {problem}")
 
 
-def check_run(config: DictConfig, overrides: Sequence[str] = ()) -> None:
-    """Refuse what no run can have. `overrides` are those that Hydra composed the configuration from.
+def check_run(config: DictConfig, conf: Conf) -> None:
+    """Refuse what no run can have. `conf` are the folders that the configuration is from.
 
     Raises:
         SettingsError: in one line.
     """
     check_settings(config, Config)
-    _check_steps(overrides)
-    for group, known in {"regime": regimes(), "recipe": options("recipe")}.items():
-        if (name := config[group].name) not in known:
-            raise SettingsError(f"{group}.name must be one of {', '.join(known)}, not {name!r}")
+    if config.rung is not None:  # the command line's and the sweeper's became steps before Hydra composed
+        raise SettingsError(f"rung={config.rung} in a file is not read; say it on the command line, or for a sweeper")
+    for group in ("regime", "recipe"):
+        if (name := config[group].name) not in (known := conf.options(group)):
+            raise SettingsError(f"{group}.name must be one of {', '.join(known)}, not {name!r}: the name of its file")
     if config.model != "design":
         check_timm_name(config.model)
     if config.compile and config.gradient_checkpointing:
@@ -135,14 +137,6 @@ def check_launcher(config: DictConfig, schema: type) -> None:
             f"hydra.launcher.signal_delay_s={config.signal_delay_s} is no less than the whole of "
             f"hydra.launcher.timeout_min={config.timeout_min}"
         )
-
-
-def _check_steps(overrides: Sequence[str]) -> None:
-    """Refuse `rung` and `step` together: Hydra would silently take the latter alone."""
-    given = dict(override.split("=", 1) for override in overrides if "=" in override)
-    if given.get("rung", "null") != "null" and "step" in given:
-        steps = ",".join(rung_steps(given["rung"]))
-        raise SettingsError(f"rung={given['rung']} is step=[{steps}]: name either the rung or all the steps, not both")
 
 
 def _check_recipe(recipe: Recipe) -> None:

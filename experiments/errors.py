@@ -15,9 +15,9 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from roadmap.conf import OURS
 from roadmap.designs import DesignError, did_you_mean
 from roadmap.files import in_words, printable
-from roadmap.steps import options
 
 DONE, FAILED, IMPOSSIBLE, LOCKED, INTERRUPTED = 0, 1, 2, 75, 130
 """Exit codes of a process that trains a run."""
@@ -76,7 +76,7 @@ def in_one_line(error: BaseException, schema: type) -> str:
         return f"not YAML: {' '.join(text.split())}"
     if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
         group, _, option = error.missing_cfg_file.rpartition("/")
-        known = error.options or options(group)
+        known = error.options or OURS.options(group)
         own = f"; to name runs of your own: study_name={option}" if group == "study" else ""
         return f"unknown {group} {option!r}{did_you_mean(option, known)}{_listed(known)}{own}"
     if isinstance(error, OverrideParseException):
@@ -130,7 +130,8 @@ def unknown_key(key: str, schema: type) -> str:
         return f"{key!r} can't be overridden so"
     groups = {group: kind for group, kind in get_type_hints(at).items() if is_dataclass(kind)}
     inside = [f"{group}.{name}" for group, kind in groups.items() if name in get_type_hints(kind)]
-    hint = f"; did you mean {inside[0]!r}?" if inside else did_you_mean(name, known)
+    near = did_you_mean(name, getattr(schema, "groups", ()))
+    hint = near or (f"; did you mean {inside[0]!r}?" if inside else did_you_mean(name, known))
     return f"there is no setting {name!r}{hint}{_listed(known)}"
 
 

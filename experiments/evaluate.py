@@ -21,8 +21,8 @@ from experiments.checks import check_evaluation, check_path
 from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, DataError, SettingsError, is_first, refuse, refusing
 from experiments.initial import find_init, run_config
 from experiments.settings import Data, EvaluationConfig, register
+from roadmap.conf import CONF, to_design
 from roadmap.files import try_to_write, write
-from roadmap.steps import CONF, to_design
 
 
 @hydra.main(config_path=str(CONF), config_name="evaluate", version_base="1.3")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +20,12 @@ from experiments.errors import SettingsError
 from experiments.initial import Init, find_init
 from experiments.logger import check_logger
 from experiments.machine import has_gpus
-from experiments.place import Place, find_place
+from experiments.requested import Requested, requested
 from experiments.settings import IN_MEMORY, STREAMS, Data, Recipe
 from experiments.split import Split, split_batch, world_size
 from experiments.task import CLASSIFICATION, Classification
+from roadmap.conf import OURS, Conf, to_design
 from roadmap.designs import Design, DesignError
-from roadmap.sets import adopted
-from roadmap.steps import to_design
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Run:
     sync_batch_norm: bool
 
     regime: str
-    place: Place
+    requested: Requested
     study_name: str
     runs: Path
     device: str
@@ -71,33 +74,28 @@ class Run:
 
     @property
     def label(self) -> str:
-        """What a person calls the network: rung, timm model, or the steps that are on or, if fewer, off."""
-        if self.model != "design":
-            return self.model
-        if self.place.rung:
-            return self.place.rung
-        if not self.place.steps:
-            return "design"
-        missing = [step for step in adopted() if step not in self.place.steps]
-        if len(missing) <= 3 and len(self.place.steps) + len(missing) == len(adopted()):
-            return f"all-but-{'+'.join(missing)}"
-        return f"{'' if self.place.steps[1:] else 'only-'}{'+'.join(self.place.steps)}"  # a rung has its step's name
+        """What a person calls the network."""
+        return self.requested.network
 
     @property
     def title(self) -> str:
         """The label, and what else differs: what replicates share."""
-        return " ".join([self.label, *(f"{key}={value}" for key, value in self.place.differs.items())])
+        others = {key: value for key, value in self.requested.differs.items() if not key.startswith("design.")}
+        return " ".join([self.label, *(f"{key}={value}" for key, value in others.items())])
 
     @property
     def name(self) -> str:
         """The run's directory under `runs`: readable, and unique by the identity's first digits."""
-        label = self.label.replace(":", "-").replace("/", "-")
-        label = label if len(label) <= 60 else label[:57] + "..."
-        return f"{self.regime}-{label}-seed{self.seed}-{self.identity[:8]}"
+        return self.directory.name
 
-    @property
+    @cached_property
     def directory(self) -> Path:
-        return self.runs / self.name
+        """Where a run of this identity lies already, whatever it is called there, or where it will."""
+        ending = f"-seed{self.seed}-{self.identity[:8]}"
+        label = re.sub(r" (?=[+-])", "", self.label).replace(" ", "+").replace(":", "-").replace("/", "-")
+        label = re.sub(r"[^\w.+-]+", ".", label).strip(".")  # what Hydra takes unquoted, as in init=runs/...
+        label = label if len(label) <= 60 else label[:57] + "..."
+        return self.runs / _directories(self.runs).get(ending, f"{self.regime}-{label}{ending}")
 
     def with_cores(self, count: int) -> Run:
         """The run with so many cores of its own: as many threads and, for images that are files, loader workers."""
@@ -108,7 +106,7 @@ class Run:
         """config.json: everything but where and on what the run runs."""
         whence = {"init": {"source": self.init.source, "digest": self.init.digest} if self.init else None}
         how = whence | {"micro_batch_size": self.split.micro_batch_size, "sync_batch_norm": self.sync_batch_norm}
-        return {"regime": self.regime} | _plain_value(self.place._asdict()) | _plain(self) | how
+        return {"regime": self.regime} | _plain_value(self.requested.to_json()) | _plain(self) | how
 
     def _decisive(self) -> dict[str, Any]:
         """What decides the result. A setting at its default does not count: one that is added later, off at first,
@@ -155,15 +153,20 @@ def _part(data: Data, name: str) -> str:
 
 
 def to_run(
-    config: DictConfig, overrides: Sequence[str] = (), processes: int | None = None, gpus: bool | None = None
+    config: DictConfig,
+    overrides: Sequence[str] = (),
+    processes: int | None = None,
+    gpus: bool | None = None,
+    conf: Conf = OURS,
 ) -> Run:
-    """The run that a composed configuration asks for. `overrides` are those that Hydra composed it from; `processes`
-    will train it together, on `gpus` or not: as many as there are here, on what is here, if not given.
+    """The run that a composed configuration asks for. `overrides` are those that Hydra composed it from, `conf` the
+    folders; `processes` will train it together, on `gpus` or not: as many as there are here, on what is here, if not
+    given.
 
     Raises:
         SettingsError: if there is no such setting, or its value is impossible.
     """
-    check_run(config, overrides)
+    check_run(config, conf)
     split = split_batch(config.recipe.batch_size, config.micro_batch_size, processes or world_size())
     if (config.recipe.mixup or config.recipe.cutmix) and split.micro_batch_size % 2:
         raise SettingsError(
@@ -180,7 +183,7 @@ def to_run(
     stated = {one.partition("=")[0] for one in overrides}
     if "data.name" in stated and "data.version" not in stated:
         data.version = None  # a dataset with a name of its own is taken at its word
-    run = Run(
+    return Run(
         model=config.model,
         design=design,
         recipe=recipe,
@@ -192,7 +195,7 @@ def to_run(
         split=split,
         sync_batch_norm=config.sync_batch_norm,
         regime=config.regime.name,
-        place=Place(None, None, {}),
+        requested=requested(config, design, recipe, data, config.init, conf),
         study_name=config.study_name,
         runs=Path(config.runs),
         device=config.device,
@@ -204,8 +207,20 @@ def to_run(
         keep=config.keep,
         logger=check_logger(config.logger),
     )
-    place = find_place(run.regime, run.design, run.recipe, run.data, run.resolution, config.init)
-    return replace(run, place=place if run.model == "design" else Place(None, None, place.differs))
+
+
+def _directories(runs: Path) -> dict[str, str]:
+    """{ending: name} of the folders that runs lie in: the ending is of the seed and the identity."""
+    with suppress(OSError):
+        return _listing(runs, runs.stat().st_mtime_ns)
+    return {}
+
+
+@cache
+def _listing(runs: Path, changed: int) -> dict[str, str]:
+    """`changed`, when a folder last came or went, is there for the cache."""
+    found = (re.search(r"-seed\d+-[0-9a-f]{8}$", name) for name in sorted(os.listdir(runs)))
+    return {match[0]: match.string for match in found if match}
 
 
 def _precision(config: DictConfig, gpus: bool | None) -> str:

@@ -15,9 +15,9 @@ from omegaconf import MISSING, OmegaConf
 from experiments.errors import SettingsError
 from experiments.listing import dataset_version, folder_name
 from experiments.timm_names import Optimizer, RandAugment
-from roadmap import sets
 from roadmap.bounds import Each, Number, OneOf, PathText, Text, setting
 from roadmap.designs import Design
+from roadmap.roads import MOST_ORDERS
 
 READERS = ("sample", "torchvision", "folder", "imagenette", "tiny_imagenet", "tar", "hfds", "wds", "hfids")
 """What reads images: a module each of experiments/readers/."""
@@ -142,14 +142,26 @@ MutableDesign = _mutable_design()
 
 
 @dataclass
+class Asked:
+    """What `road=`, `rung=`, `step=` and `design=` come to (experiments/requested.py)."""
+
+    name: str = setting("convnext", NAME)
+    """The road: a file of conf/road/."""
+    steps: list[str] = setting([], Each(NAME))
+    design: str | None = setting(None, NAME)
+
+
+@dataclass
 class Config:
     """The root of the configuration. The order is that of `--cfg job`."""
 
-    groups: ClassVar[tuple[str, ...]] = ("hydra", "rung", "step", "study")
+    groups: ClassVar[tuple[str, ...]] = ("hydra", "step", "study")
     """Of conf/, besides those that are settings too."""
     renamed: ClassVar[dict[str, str]] = {"study": "study_name", "device_batch": "micro_batch_size"}
     """Settings of earlier versions, and what they are called now."""
 
+    road: Asked = field(default_factory=Asked)
+    rung: str | None = setting(None, NAME)
     regime: Any = MISSING
     widths: dict[str, int] = setting({}, Each(Number("[1, 65536]")))
     kernel_sizes: dict[str, int] = setting({}, Each(Number("[1, 255]")))
@@ -166,7 +178,7 @@ class Config:
     """Images that a device takes at once, at most; null for all that a process gets of a step's."""
     sync_batch_norm: bool = False
     study_name: str = setting("custom", NAME)
-    orders: int = setting(16, Number(f"[1, {sets.MOST_ORDERS}]"))
+    orders: int = setting(16, Number(f"[1, {MOST_ORDERS}]"))
     """How many random orders of the steps `study=orderings` walks; `order_seed` draws others."""
     order_seed: int = setting(0, SEED)
     runs: str = setting("runs", PathText())

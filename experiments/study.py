@@ -25,6 +25,7 @@ from experiments.run import Run, to_run
 from experiments.sources import composition_digest
 from experiments.split import world_size
 from experiments.terminal import Terminal
+from roadmap.conf import conf_of
 from roadmap.files import read_object, write
 
 Overrides = Sequence[str]
@@ -112,7 +113,8 @@ def find_study(
     if world_size() > 1:
         raise SettingsError("a study starts its runs itself; under torchrun or srun start one run, without -m")
     manifest = Manifest(config, processes, gpus)
-    composed = Composed(compose, lambda config, overrides: to_run(config, overrides, processes, gpus))
+    conf = conf_of(config.hydra.runtime.config_sources)
+    composed = Composed(compose, lambda config, overrides: to_run(config, overrides, processes, gpus, conf))
     members, todo = [], []
     for overrides in jobs:
         member = manifest.known(overrides)

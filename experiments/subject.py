@@ -15,12 +15,12 @@ from experiments.errors import SettingsError
 from experiments.initial import Init, run_config
 from experiments.models import load_model_of_timm, read_weights, torchvision_weights
 from experiments.timm_names import PREFIX
+from roadmap.conf import OURS, design, to_design
 from roadmap.designs import Design
 from roadmap.network import build
-from roadmap.steps import design, options, to_design
 from roadmap.weights import WeightsError, classes_of, load_weights
 
-NAMED = [name for name in options("design") if name not in ("resnet", "convnext")]
+NAMED = [name for name in OURS.options("design") if name not in ("resnet", "convnext")]
 """The designs that say everything; the two others are kinds."""
 
 

@@ -157,7 +157,7 @@ class Wandb:
 
 def tags(run: Run) -> list[str]:
     """The rung, or else the model, and the steps that are on."""
-    names = dict.fromkeys([run.place.rung or run.model, *(run.place.steps or ())])
+    names = dict.fromkeys([run.requested.rung or run.model, *(run.requested.steps or ())])
     return [name if len(name) <= TAG else f"{name[: TAG - 3]}..." for name in names]
 
 

@@ -6,9 +6,12 @@ imported until a configuration has been composed and found possible.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -21,9 +24,10 @@ from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, SettingsError,
 from experiments.machine import has_gpus, is_busy
 from experiments.preflight import preflight
 from experiments.record import is_done
+from experiments.requested import of_several, searched, spelled_out
 from experiments.run import to_run
 from experiments.settings import Config, register
-from roadmap.steps import CONF
+from roadmap.conf import CONF, Conf, conf_of
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -35,7 +39,8 @@ def train_one(config: DictConfig) -> None:
         if (launcher := asked.runtime.choices["hydra/launcher"]) != "local":  # Hydra would train here, without a word
             raise SettingsError(f"hydra/launcher={launcher} launches studies, also of one run; add -m")
         gpus = has_gpus()
-        run = to_run(config, asked.overrides.task, gpus=gpus)
+        conf = conf_of(asked.runtime.config_sources)
+        run = to_run(config, asked.overrides.task, gpus=gpus, conf=conf)
         if not is_done(run):
             preflight([run], gpus=gpus)
     except CONFIGURATION_ERRORS as error:  # not left to Hydra, which would add a line of its own
@@ -71,11 +76,39 @@ def main(task: Callable[[], None] = train_one) -> None:
     register()
     try:
         with refusing(Config):
-            sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra's must lead
-            check_groups(sys.argv[1:])
+            words = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra's must lead
+            conf = conf_on(words)
+            check_groups(words, conf)
+            several = words and words[0] in ("-m", "--multirun")
+            sys.argv[1:] = of_several(words, conf) if several else spelled_out(words, conf)
             task()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+GLOBAL = ("step", "regime", "recipe", "study")
+"""Groups whose files set what stands elsewhere in a configuration, and say so in their first line."""
+
+
+def conf_on(words: Sequence[str]) -> Conf:
+    """conf/, and the folders of one's own that the command line names.
+
+    Raises:
+        SettingsError: if that is none, or if ours would hide a file of it.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", type=Path)
+    own = parser.parse_known_args(words)[0].config_dir
+    if own and not own.is_dir():
+        raise SettingsError(f"--config-dir {own} is not a folder")
+    folders = [*([own] if own else []), *searched(words)]
+    for group, folder in product(CONF.iterdir(), folders):
+        for path in sorted((folder / group.name).glob("*.yaml")):
+            if (group / path.name).exists():
+                raise SettingsError(f"{path}: {group.name}={path.stem} is one of ours; give yours another name")
+            if group.name in GLOBAL and "# @package _global_" not in path.read_text("utf-8", "replace"):
+                raise SettingsError(f"{path}: its first line must be '# @package _global_'")
+    return Conf((CONF, *(folder.resolve() for folder in folders)))
 
 
 if __name__ == "__main__":

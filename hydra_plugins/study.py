@@ -51,8 +51,13 @@ class StudySweeper(BasicSweeper):
         loader.repository = ReadOnce(loader.repository)
         parser = OverridesParser.create(config_loader=loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        from experiments.requested import spelled_out
+        from roadmap.conf import conf_of
+
+        conf = conf_of(self.config.hydra.runtime.config_sources)
         returns, first = [], 0
         for batch in self.split_arguments(overrides, self.max_batch_size):
+            batch = [spelled_out(words, conf) for words in batch]
             returns.append(self.launcher.launch(batch, initial_job_idx=first))
             first += len(batch)
             for job in returns[-1]:

@@ -12,21 +12,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from roadmap import sets
+    from roadmap.conf import design, ladder, regimes, road
     from roadmap.costs import Cost, cost
     from roadmap.designs import Design, DesignError
     from roadmap.network import Network, build
-    from roadmap.steps import Published, Rung, design, ladder, regimes
+    from roadmap.roads import Published, Road, Rung
     from roadmap.weights import WeightsError, export_weights, load_weights
 
 _MODULES = {
     "Design": "designs",
     "DesignError": "designs",
-    "Published": "steps",
-    "Rung": "steps",
-    "design": "steps",
-    "ladder": "steps",
-    "regimes": "steps",
+    "Published": "roads",
+    "Road": "roads",
+    "Rung": "roads",
+    "design": "conf",
+    "ladder": "conf",
+    "regimes": "conf",
+    "road": "conf",
     "build": "network",
     "Network": "network",
     "cost": "costs",
@@ -42,6 +44,7 @@ __all__ = [
     "DesignError",
     "Network",
     "Published",
+    "Road",
     "Rung",
     "WeightsError",
     "build",
@@ -51,13 +54,11 @@ __all__ = [
     "ladder",
     "load_weights",
     "regimes",
-    "sets",
+    "road",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name == "sets":
-        return import_module("roadmap.sets")
     if name not in _MODULES:
         raise AttributeError(f"module 'roadmap' has no attribute {name!r}")
     return getattr(import_module(f"roadmap.{_MODULES[name]}"), name)

@@ -11,10 +11,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from roadmap.conf import design
 from roadmap.designs import Design, did_you_mean
 from roadmap.layers import LayerScale
 from roadmap.network import Network
-from roadmap.steps import design
 
 
 class WeightsError(ValueError):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import roadmap
-from roadmap.steps import options
+from roadmap.conf import OURS
 
 MISTAKES = [  # what was typed, what the line must say
     # a name that is not there: the nearest that is
@@ -33,7 +33,7 @@ MISTAKES = [  # what was typed, what the line must say
     ("data=fashion_mist", "unknown data 'fashion_mist'; did you mean 'fashion_mnist'?"),
     ("rung=[gelu,resnet]", "rung takes one name; with -m, rung=one,other takes one after the other"),
     ("study=null", "study=null: study takes a name (add_one_in, "),
-    ("rung=null", "rung=null: rung takes a name (depthwise_conv, "),
+    ("rung=null", "rung=null: rung takes a name (resnet, "),
     ("hydra/launcher=null", "hydra/launcher=null: hydra/launcher takes a name; for none, leave it out"),
     ("step=[null]", "step=[null]: step takes a name"),
     ("step={gelu:1}", "step={gelu:1}: step takes a name"),
@@ -104,11 +104,9 @@ MISTAKES = [  # what was typed, what the line must say
     ("recipe.betas=[0.9,0.9,0.9]", "recipe.betas must be two numbers"),
     ("compile=true gradient_checkpointing=true", "compile=true can't trace gradient_checkpointing=true"),
     ("step=[kernel_5,kernel_7]", "steps kernel_5 and kernel_7 contradict each other"),
-    (
-        "rung=patchify_stem step=[gelu]",
-        "rung=patchify_stem is step=[modern_recipe,stage_ratio,patchify_stem]: name either",
-    ),
-    ("+rung=gelu", "rung is chosen twice"),
+    ("rung=gelu rung=kernel_7", "rung is chosen twice; name it once"),
+    ("road=convnex", "unknown road 'convnex'; did you mean 'convnext'?"),
+    ("rung=separate_downsampling road=convnext_v3", "unknown road 'convnext_v3'; did you mean 'convnext_v2'?"),
     ("step=[a", "cannot read the override 'step=[a'"),
     ("-m seed=0,1 runs=/dev/null", "/dev/null/studies: Not a directory"),
     ("hydra/launcher=slurm", "hydra/launcher=slurm launches studies, also of one run; add -m"),
@@ -119,9 +117,8 @@ MISTAKES = [  # what was typed, what the line must say
     ("-m step=[gelu],[gleu]", "unknown step 'gleu'; did you mean 'gelu'?"),
     ("-m design.width=16,0", "design.width must be a positive integer, not 0"),
     ("-m step=[gelu],[kernel_5,kernel_7]", "steps kernel_5 and kernel_7 contradict each other"),
-    ("-m rung=gelu,kernel_5 step=[gelu]", "name either the rung or all the steps, not both"),
+    ("-m rung=kernel_7,kernel_9 step=[kernel_5]", "steps kernel_5 and kernel_7 contradict each other"),
     ("-m study=orderings orders=0", "orders must be in [1, 1000], not 0"),
-    ("-m study=sections rung=gelu", "name either the rung or all the steps, not both"),
     ("-m seed=0,abc", "seed=abc: "),
     ("-m seed=0,1 hydra.launcher.jobs=-1", "hydra.launcher.jobs must be in [1, 100_000], not -1"),
     ("-m seed=0 hydra.launcher.gpus_per_run=0", "hydra.launcher.gpus_per_run must be in [1, 100_000], not 0"),
@@ -169,8 +166,9 @@ def test_help_and_mistakes_need_no_torch(here: Path) -> None:
 def test_help_names_every_group_and_study(command: Callable) -> None:
     code, out, _ = command("--help")
     assert code == 0
-    for group in ("data", "design", "logger", "recipe", "regime", "rung", "step", "study"):
-        assert f"\n{group}: {', '.join(options(group))}\n" in out
+    for group in ("data", "design", "logger", "recipe", "regime", "road", "step", "study"):
+        assert f"\n{group}: {', '.join(OURS.options(group))}\n" in out
+    assert f"\nrung: {', '.join(OURS.road().names)} (of road=convnext)\n" in out
 
 
 def test_command_works_from_any_directory(launch: Callable) -> None:
@@ -186,8 +184,8 @@ def test_command_works_from_any_directory(launch: Callable) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_order_of_steps_never_changes_the_run(seed: int, run_of: Callable) -> None:
     rng = random.Random(seed)
-    kernels = [name for name in options("step") if name.startswith("kernel_")]
-    others = [name for name in options("step") if name not in kernels]
+    kernels = [name for name in OURS.options("step") if name.startswith("kernel_")]
+    others = [name for name in OURS.options("step") if name not in kernels]
     steps = [*rng.sample(others, rng.randint(2, len(others))), rng.choice(kernels)]
     runs = [run_of(f"step=[{','.join(rng.sample(steps, len(steps)))}]") for _ in range(3)]
     assert len({run.identity for run in runs}) == 1

@@ -21,7 +21,7 @@ from experiments.partition import partition
 from experiments.readers import imagenette
 from experiments.run import Run
 from experiments.settings import Data
-from roadmap.steps import CONF
+from roadmap.conf import CONF
 
 CLASSES = {"tulip": 12, "daisy": 10, "rose": 8}
 

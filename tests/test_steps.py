@@ -14,8 +14,9 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 import roadmap
+from experiments.requested import spelled_out
 from experiments.settings import register
-from roadmap.steps import CONF, compose, options, rung_steps, to_design
+from roadmap.conf import CONF, OURS, to_design
 
 FACTS = Path(__file__).with_name("facts")
 TABLES = {
@@ -38,7 +39,10 @@ SWITCHES = {  # what each step changes of the first rung's design: the table in 
     "fewer_norms": {"norms": "one"},
     "layer_norm": {"norm": "layer"},
     "separate_downsampling": {"downsampling": "separate"},
+    "remove_layer_scale": {"layer_scale": 0.0},
 }
+AFTER = {"remove_layer_scale": ["modern_recipe"]}  # which has the layer scale
+
 MODERN = {"init": "truncated_normal", "layer_scale": 1e-6}
 SIZES = {
     "resnet50": {
@@ -106,40 +110,41 @@ def test_ladder_runs_between_the_known_networks(regime: str) -> None:
         assert replace(LADDERS[regime]["separate_downsampling"].design, drop_path=0) == last
 
 
-@pytest.mark.parametrize("step", options("step"))
+@pytest.mark.parametrize("step", OURS.options("step"))
 @pytest.mark.parametrize("regime", TABLES)
 def test_step_flips_its_switch_and_no_other(regime: str, step: str) -> None:
-    before, after = compose(regime, []), compose(regime, [step])
+    before = OURS.compose(regime, AFTER.get(step, []))
+    after = OURS.compose(regime, [*AFTER.get(step, []), step])
     old, new = asdict(to_design(before.design)), asdict(to_design(after.design))
     changed = {field: value for field, value in new.items() if value != old[field]}
     assert changed == (SWITCHES | SIZES[regime])[step]
-    assert (before.recipe.name, after.recipe.name) == ("original", "modern" if step == "modern_recipe" else "original")
+    assert (before.recipe.name != after.recipe.name) == (step == "modern_recipe")
 
 
 @pytest.mark.parametrize("regime", TABLES)
 def test_widest_step_decides_the_width(regime: str) -> None:
     start, ratio, wide = {"resnet50": (64, 64, 96), "resnet200": (64, 84, 128), "nano": (16, 16, 24)}[regime]
     widths = {(): start, ("stage_ratio",): ratio, ("increase_width",): wide, ("stage_ratio", "increase_width"): wide}
-    assert {steps: to_design(compose(regime, steps).design).width for steps in widths} == widths
+    assert {steps: to_design(OURS.compose(regime, steps).design).width for steps in widths} == widths
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_order_of_steps_never_matters(seed: int) -> None:
     rng = random.Random(seed)
-    kernels = [name for name in options("step") if name.startswith("kernel_")]
-    others = [name for name in options("step") if name not in kernels]
+    kernels = [name for name in OURS.options("step") if name.startswith("kernel_")]
+    others = [name for name in OURS.options("step") if name not in kernels]
     steps = [*rng.sample(others, rng.randint(0, len(others))), rng.choice(kernels)]
     regime = rng.choice(list(TABLES))
-    expected = plain(compose(regime, steps))
+    expected = plain(OURS.compose(regime, steps))
     for _ in range(3):
         rng.shuffle(steps)
-        assert plain(compose(regime, steps)) == expected
+        assert plain(OURS.compose(regime, steps)) == expected
 
 
 @pytest.mark.parametrize(("one", "other"), list(combinations(KERNELS, 2)))
 def test_two_kernel_sizes_are_an_error_that_names_both(one: str, other: str) -> None:
-    with pytest.raises(Exception, match=f"steps {other} and {one} contradict each other"):
-        to_design(compose("resnet50", [other, one]).design)
+    with pytest.raises(Exception, match=f"steps {one} and {other} contradict each other"):
+        to_design(OURS.compose("resnet50", [other, one]).design)
 
 
 def plain(config: DictConfig) -> dict:
@@ -159,10 +164,10 @@ def command_line() -> Iterator[None]:
 def test_hydra_composes_the_same_rung(command_line: None, regime: str, name: str) -> None:
     """As `rung=NAME`, and as the list of its steps in any order."""
     rung = LADDERS[regime][name]
-    recipe = plain(compose(regime, rung.steps))["recipe"]
+    recipe = plain(OURS.compose(regime, rung.steps))["recipe"]
     steps = random.Random(name).sample(rung.steps, len(rung.steps))
     for override in (f"rung={name}", f"step=[{','.join(steps)}]"):
-        config = hydra.compose("config", [f"regime={regime}", override])
+        config = hydra.compose("config", spelled_out([f"regime={regime}", override], OURS))
         composed = plain(config)
         assert composed["design"] == rung.design
         assert {key: composed["recipe"][key] for key in recipe} == recipe
@@ -179,8 +184,9 @@ def test_hydra_refuses_two_kernel_sizes(command_line: None) -> None:
     [
         (roadmap.ladder, "resnet51", "resnet50"),
         (roadmap.design, "convnext_tinny", "convnext_tiny"),
-        (rung_steps, "gelo", "gelu"),
-        (lambda name: compose("resnet50", [name]), "depthwise", "depthwise_conv"),
+        (lambda name: roadmap.road()[name], "gelo", "gelu"),
+        (roadmap.road, "convnex", "convnext"),
+        (lambda name: OURS.compose("resnet50", [name]), "depthwise", "depthwise_conv"),
     ],
 )
 def test_unknown_name_is_told_the_nearest(call, wrong: str, nearest: str) -> None:

@@ -23,7 +23,7 @@ from experiments.machine import has_gpus
 from experiments.run import Run, to_run
 from experiments.settings import UNSTATED, Config
 from experiments.study import Composed, Overrides
-from roadmap.steps import CONF
+from roadmap.conf import CONF, Conf, conf_of
 
 PAGE = """\
 What a study, or a run, would cost: time, memory and disk; what exists already, and what will fail. Trains nothing.
@@ -43,7 +43,9 @@ def plan_with(options: argparse.Namespace) -> Callable[[], None]:
     def plan_one(config: DictConfig) -> None:
         try:
             gpus = True if options.images_per_second else has_gpus()
-            code = plan([_asked(config, HydraConfig.get().overrides.task, None, gpus)], options, side_by_side=1)
+            hydra = HydraConfig.get()
+            conf = conf_of(hydra.runtime.config_sources)
+            code = plan([_asked(config, hydra.overrides.task, None, gpus, conf)], options, side_by_side=1)
         except CONFIGURATION_ERRORS as error:  # not left to Hydra, which would add a line of its own
             refuse(error, Config)
         if code:
@@ -52,7 +54,8 @@ def plan_with(options: argparse.Namespace) -> Callable[[], None]:
     def plan_several(jobs: Sequence[Overrides], launcher: Any) -> int:
         gpus = True if options.images_per_second else launcher.gpus
         processes = launcher.processes
-        composed = Composed(launcher.compose, lambda config, overrides: _asked(config, overrides, processes, gpus))
+        conf = conf_of(launcher.config.hydra.runtime.config_sources)
+        composed = Composed(launcher.compose, lambda config, words: _asked(config, words, processes, gpus, conf))
         asked = []
         for overrides in jobs:
             (run, refusal), seed = composed(overrides)
@@ -93,12 +96,12 @@ def plan(asked: Sequence[Asked], options: argparse.Namespace, side_by_side: int 
     return FAILED if found.problems else DONE
 
 
-def _asked(config: DictConfig, overrides: Overrides, processes: int | None, gpus: bool) -> Asked:
+def _asked(config: DictConfig, overrides: Overrides, processes: int | None, gpus: bool, conf: Conf) -> Asked:
     """The run that a configuration asks for, and why the launch would refuse it. One that it would refuse for where
     the data are or how a step is split is priced without."""
     check_names(config, Config)
     try:
-        return to_run(config, overrides, processes, gpus), None
+        return to_run(config, overrides, processes, gpus, conf), None
     except CONFIGURATION_ERRORS as error:
         refusal = in_one_line(error, Config)
     mended = config.copy()
@@ -106,7 +109,7 @@ def _asked(config: DictConfig, overrides: Overrides, processes: int | None, gpus
         mended.data.path = UNSTATED
     mended.micro_batch_size = None
     try:
-        run = to_run(mended, overrides, 1, gpus)
+        run = to_run(mended, overrides, 1, gpus, conf)
         return run, (run.title, refusal)
     except CONFIGURATION_ERRORS:
         return None, (" ".join(overrides), refusal)

@@ -1,0 +1,197 @@
+"""What was asked for: `road=`, `rung=`, `step=` and `design=` as one list of steps before Hydra composes; and, once it
+has composed, what of the result those steps do not account for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.errors import SettingsError
+from experiments.settings import Data, Recipe
+from roadmap.conf import Conf, to_design
+from roadmap.designs import Design
+from roadmap.roads import Road, Steps, switches
+
+WORDS = ("road", "rung", "step", "design")
+"""Of a command line, that name a network; the settings that they come to are in `road`."""
+REPLACED = ("road", "rung", "step", "road.name", "road.steps", "road.design")
+PARTS = ("subset", "holdout")
+"""Of the data: which dataset it is stands beside every result anyhow."""
+
+
+def spelled_out(words: Sequence[str], conf: Conf) -> list[str]:
+    """A run's words, with one list of steps in place of a road, a rung and steps: `step=[...]`, which Hydra composes,
+    and `road.name`, `road.steps` and `road.design`, which its configuration keeps. Other words stay as they are.
+
+    Raises:
+        SettingsError: if there is no such road, rung or step; if a rung is named twice, or steps contradict each other.
+    """
+    named = _named(words)
+    if not named:
+        return [*words]
+    for override in named.values():
+        if override.is_sweep_override():
+            raise SettingsError(
+                f"{override.input_line} asks for several runs; add -m, or take one value (a list is [a,b])"
+            )
+    road = _name(named, "road") or "convnext"
+    rung, steps, design = _name(named, "rung"), _names(named.get("step")), _name(named, "design")
+    try:
+        steps = conf.in_order({*steps, *(conf.road(road)[rung].steps if rung is not None else ())}, road)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    listed = ",".join(steps)
+    spelled = [f"road.name={road}", f"road.steps=[{listed}]", f"step=[{listed}]"]
+    spelled += [f"road.design={design}"] if design else []
+    first = next(index for index, word in enumerate(words) if _key(word) in (*REPLACED, "design"))
+    before, after = words[:first], [word for word in words[first:] if _key(word) not in REPLACED]
+    return [*before, *spelled, *after]  # together: flags may stand before and after overrides, not between them
+
+
+def of_several(words: Sequence[str], conf: Conf) -> list[str]:
+    """The words of a multirun as Hydra's sweeper takes them: the road by its setting, and the rungs that a glob names.
+    Each run is `spelled_out` once the sweeper has made its words."""
+    named = _named(words)
+    replaced = {}
+    if "road" in named:
+        replaced["road"] = f"road.name={named['road'].get_value_element_as_str()}"
+    if "rung" in named and isinstance(glob := named["rung"].value(), Glob):
+        names = glob.filter(list(conf.road(_name(named, "road") or "convnext").names))
+        replaced["rung"] = f"rung={','.join(names)}"
+    return [replaced.get(_key(word), word) for word in words]
+
+
+def searched(words: Sequence[str]) -> list[Path]:
+    """The folders of `hydra.searchpath=[file://...]`."""
+    paths = [_parsed(word).value() for word in words if _key(word) == "hydra.searchpath"]
+    return [
+        Path(str(path).removeprefix("file://")) for path in (paths[-1] if paths else []) if "pkg://" not in str(path)
+    ]
+
+
+def _named(words: Sequence[str]) -> dict[str, Override]:
+    """By key, the words that name a network."""
+    found: dict[str, Override] = {}
+    for word in words:
+        key = {"road.name": "road"}.get(_key(word), _key(word))
+        if key not in WORDS:
+            continue
+        try:
+            parsed = _parsed(word)
+        except OverrideParseException:
+            continue  # Hydra's own refusal has words
+        if key in found and found[key].value() != parsed.value():
+            raise SettingsError(f"{key} is chosen twice; name it once")
+        found[key] = parsed
+    return found
+
+
+def _key(word: str) -> str | None:
+    """Of an override: what stands before its `=`."""
+    key, equals, _ = word.lstrip("+").partition("=")
+    return key if equals and not word.startswith("-") else None
+
+
+@cache
+def _parsed(word: str) -> Override:
+    [override] = OverridesParser.create().parse_overrides([word])
+    return override
+
+
+def _names(override: Override | None) -> list[str]:
+    value = override.value() if override else None
+    return [str(one) for one in (value if isinstance(value, list) else [value]) if one is not None]
+
+
+def _name(named: dict[str, Override], key: str) -> str | None:
+    names = _names(named.get(key))
+    return names[0] if names else None
+
+
+@dataclass(frozen=True)
+class Requested:
+    """What was asked for, checked against what was composed: labels for a person, and provenance in the record."""
+
+    road: Road
+    steps: Steps | None
+    """In the road's order; None if a named design was asked for, or a network that is not ours."""
+    network: str
+    """What the network is called: its nearest rung and what differs, a named design, or a model of timm's."""
+    differs: dict[str, Any]
+    """{setting: value} where the training differs from what the regime does with these steps."""
+
+    @property
+    def rung(self) -> str | None:
+        """The rung whose network and recipe these are, if any."""
+        exact = self.steps is not None and not any(key.startswith("design.") for key in self.differs)
+        return next((rung.name for rung in self.road.rungs if exact and rung.steps == self.steps), None)
+
+    def to_json(self) -> dict[str, Any]:
+        values = {"network": self.network, "rung": self.rung, "steps": self.steps, "differs": self.differs}
+        return values | {"road": self.road.to_json()}
+
+
+def requested(
+    config: DictConfig, design: Design, recipe: Recipe, data: Data, init: str | None, conf: Conf
+) -> Requested:
+    """What a composed configuration was asked for by, and where it differs. If its design is a rung's to the last
+    switch, it is that rung, however it was asked for.
+
+    Raises:
+        SettingsError: if its road, regime, recipe or steps are none.
+    """
+    regime, asked = config.regime.name, config.road
+    try:
+        road = conf.road(asked.name, regime)
+        steps, named = conf.in_order(asked.steps, asked.name), asked.design
+        rungs: dict[tuple[Design, str], list[Steps]] = {}  # which may be one network in a small regime
+        for rung in conf.ladder(regime, asked.name):
+            rungs.setdefault((rung.design, rung.recipe), []).append(rung.steps)
+        recipes = {name for _, name in rungs}
+        as_asked = _composed(conf, regime, steps, asked.name, None, named).recipe.name
+        usual = recipe.name if recipe.name in recipes else "modern" if "modern" in recipes else as_asked
+        as_rung = rungs.get((design, usual), [])
+        if as_rung and (named or steps not in as_rung):
+            steps, named, as_asked = as_rung[-1], None, usual
+        differs = {"recipe": recipe.name} if recipe.name != as_asked else {}
+        differs |= _differences(conf, regime, steps, asked.name, named, design, recipe)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    expected = _composed(conf, regime, steps, asked.name, recipe.name, named)
+    differs |= {f"data.{name}": value for name in PARTS if (value := getattr(data, name)) != getattr(Data(), name)}
+    differs |= {"resolution": config.resolution} if config.resolution != expected.resolution else {}
+    differs |= {"init": init} if init else {}
+    if config.model != "design":
+        differs = {key: value for key, value in differs.items() if not key.startswith("design.")}
+        return Requested(road, None, config.model, differs)
+    network = " ".join([named, *switches(differs)]) if named else road.name_of(steps, differs)
+    return Requested(road, None if named else steps, network, differs)
+
+
+def _differences(
+    conf: Conf, regime: str, steps: Steps, road: str, named: str | None, design: Design, recipe: Recipe
+) -> dict[str, Any]:
+    """Switches and recipe settings that are not what these steps make of them."""
+    expected = _composed(conf, regime, steps, road, recipe.name, named)
+    switch = asdict(to_design(expected.design))
+    shape = {"depths": design.depths, "width": design.width}
+    differs = {f"design.{key}": value for key, value in shape.items() if value != switch[key]}
+    if differs:  # some settings follow the shape
+        expected = OmegaConf.merge(expected, {"design": {"depths": list(design.depths), "width": design.width}})
+        switch = asdict(to_design(expected.design))
+    usual = asdict(Recipe()) | OmegaConf.to_container(expected.recipe, resolve=True)
+    differs |= {f"design.{key}": value for key, value in asdict(design).items() if value != switch[key]}
+    return differs | {f"recipe.{key}": value for key, value in asdict(recipe).items() if value != usual[key]}
+
+
+@cache
+def _composed(conf: Conf, regime: str, steps: Steps, road: str, recipe: str | None, design: str | None) -> DictConfig:
+    return conf.compose(regime, steps, road, recipe, design)

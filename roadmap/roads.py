@@ -1,0 +1,297 @@
+"""A road: rungs in order, each its parent and one step more; and the sets of steps that studies train because of it.
+
+`conf/road/` has a file for each road (`conf.Conf.road` reads it); a run's record has the road that it was asked for on,
+so that anyone's runs can be reported. A set names its steps in the road's order, so that equal sets are equal values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import product
+from random import Random
+from typing import Any, NamedTuple
+
+from roadmap.bounds import Number, did_you_mean
+from roadmap.designs import Design
+
+Steps = tuple[str, ...]
+
+MOST_ORDERS = 1000
+"""Of a study: they pass nearly all of the 2^13 sets that there are."""
+LONGEST = 1000
+"""Rungs of a road."""
+
+
+class Published(NamedTuple):
+    """What was published for a rung, as the road's file says."""
+
+    top1: float
+    """ImageNet-1K top-1 accuracy in percent, at 224 px."""
+    std: float | None
+    """Over seeds; None for a single run."""
+    gflops: float
+    """As printed: multiply-adds, in billions."""
+
+
+class Reference(NamedTuple):
+    """A network that is drawn beside a road: no rung, of the same size."""
+
+    name: str
+    top1: float
+    """ImageNet-1K top-1 accuracy in percent, at 224 px."""
+    gflops: float
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A point on a road: a set of steps, and the network that it makes in a regime."""
+
+    name: str
+    parent: str | None
+    """The rung to compare with: its set of steps lacks exactly this rung's own step. None for the first."""
+    title: str
+    section: str
+    adopted: bool
+    """False for a side branch: measured, and not part of the rungs that follow."""
+    steps: Steps
+    published: Published | None = None
+    """Of the regime itself, or of the one whose proportions it keeps (`nano`: resnet50)."""
+    design: Design | None = None
+    """None where no regime is meant."""
+    recipe: str | None = None
+
+    @property
+    def step(self) -> str | None:
+        """The step that it takes from its parent; None for a first rung without one."""
+        return self.steps[-1] if self.steps else None
+
+
+@dataclass(frozen=True)
+class Road:
+    """The rungs of a road, in order, with what was published for a regime. A test holds it against Hydra."""
+
+    name: str
+    rungs: tuple[Rung, ...]
+    sections: tuple[tuple[str, str], ...]
+    """(number, title) of each group of steps."""
+    base: str
+    """The rung to which "add one in" adds each step alone."""
+    published: str | None = None
+    """The regime whose published numbers stand beside the rungs; None for no numbers."""
+    references: tuple[Reference, ...] = ()
+
+    def __getitem__(self, name: str) -> Rung:
+        """The rung of this name.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if name not in self._by_name:
+            raise ValueError(f"unknown rung {name!r}{did_you_mean(name, self.names)} (known: {', '.join(self.names)})")
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Rung]:
+        return {rung.name: rung for rung in self.rungs}
+
+    @property
+    def names(self) -> Steps:
+        return tuple(rung.name for rung in self.rungs)
+
+    @cached_property
+    def steps(self) -> Steps:
+        """Every step of a rung, in the road's order; those of side branches too."""
+        return tuple(dict.fromkeys(step for rung in self.rungs for step in rung.steps))
+
+    @cached_property
+    def adopted(self) -> Steps:
+        """The steps that were taken: those of the last adopted rung."""
+        return [rung for rung in self.rungs if rung.adopted][-1].steps
+
+    def in_order(self, steps: Iterable[str]) -> Steps:
+        """These steps in the road's order, each once; those that are not on it last, by name."""
+        place = {step: index for index, step in enumerate(self.steps)}
+        return tuple(sorted(set(steps), key=lambda step: (place.get(step, len(place)), step)))
+
+    def nearest(self, steps: Iterable[str]) -> Rung:
+        """The rung whose steps differ least from these; of several the last."""
+        steps = frozenset(steps)
+        return min(reversed(self.rungs), key=lambda rung: len(steps.symmetric_difference(rung.steps)))
+
+    def name_of(self, steps: Iterable[str], differs: Mapping[str, Any] | None = None) -> str:
+        """What a network is called: its nearest rung, the steps that it lacks or has besides, and the switches of its
+        design that are set by hand, as in `separate_downsampling -gelu` or `kernel_9 activation=silu`."""
+        steps = self.in_order(steps)
+        rung = self.nearest(steps)
+        lacking = [f"-{step}" for step in rung.steps if step not in steps]
+        besides = [f"+{step}" for step in steps if step not in rung.steps]
+        return " ".join([rung.name, *lacking, *besides, *switches(differs or {})])
+
+    # Sets of steps.
+
+    def leave_one_out(self) -> tuple[Steps, ...]:
+        """All steps; then all but one, for each."""
+        return self.adopted, *(self.in_order({*self.adopted} - {step}) for step in self.adopted)
+
+    def add_one_in(self) -> tuple[Steps, ...]:
+        """The base; then it and one step, for each of the others."""
+        base = self[self.base].steps
+        return base, *(self.in_order({*base, step}) for step in self.adopted if step not in base)
+
+    def groups(self) -> dict[str, Steps]:
+        """The adopted steps by their section's title: groups that share none and together are all."""
+        section = {rung.step: rung.section for rung in self.rungs}
+        groups = {title: tuple(one for one in self.adopted if section[one] == key) for key, title in self.sections}
+        return {title: steps for title, steps in groups.items() if steps}
+
+    def unions(self, groups: Iterable[Steps]) -> tuple[Steps, ...]:
+        """Every combination of groups, from none to all: 2^n sets for n groups."""
+        choices = product(*(((), group) for group in groups))
+        return tuple(self.in_order(step for group in chosen for step in group) for chosen in choices)
+
+    def orderings(self, count: int, seed: int = 0) -> tuple[Steps, ...]:
+        """`count` random orders of the adopted steps. More of them begin with the same ones, on any machine.
+
+        Raises:
+            ValueError: if there are to be none, or too many.
+        """
+        if problem := Number(f"[1, {MOST_ORDERS}]").problem(count):
+            raise ValueError(f"orders {problem}")
+        draw = Random(seed).random  # Python promises its sequence for good; what shuffle makes of it, it does not
+        return tuple(tuple(sorted(self.adopted, key=lambda _: draw())) for _ in range(count))
+
+    def prefixes(self, orders: Iterable[Steps]) -> tuple[Steps, ...]:
+        """The sets that one passes, step by step, from none to all, on each of these orders; each set once."""
+        passed = (self.in_order(order[:length]) for order in orders for length in range(len(order) + 1))
+        return tuple(dict.fromkeys(passed))
+
+    # In a record.
+
+    def to_json(self) -> dict[str, Any]:
+        """As a run's record has it: all but designs, which depend on the regime. Empty fields are left out."""
+        rungs = []
+        for rung in self.rungs:
+            values = asdict(rung) | {"step": rung.step, "published": rung.published and rung.published._asdict()}
+            names = ("name", "step", "parent", "section", "title", "adopted", "published")
+            rungs.append({name: values[name] for name in names if values[name] is not None})
+        return {
+            "name": self.name,
+            "base": self.base,
+            "published": self.published,
+            "sections": dict(self.sections),
+            "references": [reference._asdict() for reference in self.references],
+            "rungs": rungs,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Road:
+        """The road of `to_json`, or of a file of conf/road/ with `published` and `references` chosen for a regime.
+
+        Raises:
+            ValueError: if this is no road. The message is one line.
+        """
+        try:
+            return _road(value)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a road: {error!r} where its rungs are read") from error
+
+
+def switches(differs: Mapping[str, Any]) -> list[str]:
+    """`activation=silu` for each switch of the design among settings that differ."""
+    return [f"{key.removeprefix('design.')}={_written(value)}" for key, value in differs.items() if _of_design(key)]
+
+
+def _of_design(key: str) -> bool:
+    return key.startswith("design.")
+
+
+def _written(value: Any) -> str:
+    """As on the command line: [1,2,1,1]."""
+    return f"[{','.join(map(_written, value))}]" if isinstance(value, (list, tuple)) else str(value)
+
+
+def _road(value: Mapping[str, Any]) -> Road:
+    known = {"rungs", "sections", "base", "name", "published", "references"}
+    if unknown := [key for key in value if key not in known]:
+        raise ValueError(f"a road has no {unknown[0]!r}{did_you_mean(unknown[0], known)} (it has {', '.join(known)})")
+    if not isinstance(value["rungs"], list) or not 1 <= len(value["rungs"]) <= LONGEST:
+        raise ValueError(f"a road has a list of 1 to {LONGEST} rungs")
+    rungs: dict[str, Rung] = {}
+    before: str | None = None  # the last adopted rung
+    sections = {str(key): str(title) for key, title in (value.get("sections") or {}).items()}
+    for entry in value["rungs"]:
+        rung = _rung(entry, rungs, before)
+        if rung.name in rungs:
+            raise ValueError(f"two rungs are called {rung.name!r}; give one a `name` of its own")
+        rungs[rung.name] = rung
+        before = rung.name if rung.adopted else before
+        sections.setdefault(rung.section, rung.section)
+    if before is None:
+        raise ValueError("none of the rungs is adopted")
+    base = value.get("base") or next(iter(rungs))
+    if base not in rungs or not rungs[base].adopted:
+        raise ValueError(f"its base is {base!r}, which is no adopted rung{did_you_mean(base, rungs)}")
+    references = [_reference(one) for one in value.get("references") or ()]
+    return Road(
+        str(value["name"]),
+        tuple(rungs.values()),
+        tuple(sections.items()),
+        base,
+        value.get("published"),
+        tuple(references),
+    )
+
+
+ENTRY = ("name", "step", "parent", "section", "title", "adopted", "published")
+"""What an entry of `rungs` may say."""
+OWN = "own"
+"""The section of a rung that names none."""
+
+
+def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | None) -> Rung:
+    if unknown := [key for key in entry if key not in ENTRY]:
+        raise ValueError(f"a rung has no {unknown[0]!r}{did_you_mean(unknown[0], ENTRY)} (it has {', '.join(ENTRY)})")
+    step = entry.get("step")
+    name = entry.get("name") or step
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"a rung needs a step, or a name of letters, digits and _, not {name!r}")
+    parent = entry.get("parent", before)
+    if (parent is None) != (not rungs) or (parent is not None and parent not in rungs):
+        raise ValueError(
+            f"the parent of rung {name!r} is {parent!r}, which is no rung before it{did_you_mean(parent, rungs)}"
+        )
+    if step is None and rungs:
+        raise ValueError(f"rung {name!r} takes no step; only the first may do without")
+    steps = rungs[parent].steps if parent else ()
+    if step in steps:
+        raise ValueError(f"rung {name!r} takes step {step!r}, which its parent has already")
+    printed = entry.get("published")
+    return Rung(
+        name=name,
+        parent=parent,
+        title=str(entry.get("title") or name.replace("_", " ")),
+        section=str(entry.get("section") or OWN),
+        adopted=bool(entry.get("adopted", True)),
+        steps=(*steps, step) if step else steps,
+        published=_published(name, printed) if printed else None,
+    )
+
+
+def _reference(printed: Mapping[str, Any]) -> Reference:
+    try:
+        return Reference(str(printed["name"]), float(printed["top1"]), float(printed["gflops"]))
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("a reference must be like {name: Swin-T, top1: 81.3, gflops: 4.5}") from None
+
+
+def _published(rung: str, printed: Mapping[str, Any]) -> Published:
+    try:
+        std = printed.get("std")
+        return Published(float(printed["top1"]), None if std is None else float(std), float(printed["gflops"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ValueError(
+            f"what is published of rung {rung!r} must be like {{top1: 80.62, std: 0.14, gflops: 4.15}}"
+        ) from None
