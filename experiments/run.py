@@ -18,10 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.checks import check_run
 from experiments.errors import SettingsError
 from experiments.initial import Init, find_init
+from experiments.logger import check_logger
 from experiments.machine import has_gpus
 from experiments.requested import Requested, requested
-from experiments.settings import IN_MEMORY, STREAMS, Data, Logger, Recipe
+from experiments.settings import IN_MEMORY, STREAMS, Data, Recipe
 from experiments.split import Split, split_batch, world_size
+from experiments.task import CLASSIFICATION, Classification
 from roadmap.conf import OURS, Conf, to_design
 from roadmap.designs import Design, DesignError
 
@@ -52,7 +54,12 @@ class Run:
     gradient_checkpointing: bool
     checkpoint_minutes: float
     keep: str
-    logger: Logger
+    logger: dict[str, Any]
+
+    @property
+    def task(self) -> Classification:
+        """What the network is trained for."""
+        return CLASSIFICATION
 
     @property
     def identity(self) -> str:
@@ -198,7 +205,7 @@ def to_run(
         gradient_checkpointing=config.gradient_checkpointing,
         checkpoint_minutes=config.checkpoint_minutes,
         keep=config.keep,
-        logger=OmegaConf.to_object(config.logger),
+        logger=check_logger(config.logger),
     )
 
 

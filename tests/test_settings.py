@@ -47,7 +47,7 @@ DECISIVE = [
 ]
 INDIFFERENT = [
     *("device=cpu", "threads=3", "workers=2", "runs=elsewhere", "data.path=elsewhere", "study_name=other"),
-    *("logger=wandb", "logger.mode=offline", "logger.project=other", "logger.entity=me"),
+    *("logger=wandb", "logger=tensorboard"),
     *("data.train_images=5", "data.val_images=5"),
 ]
 
