@@ -39,7 +39,6 @@ SWITCHES = {  # what each step changes of the first rung's design: the table in 
     "fewer_norms": {"norms": "one"},
     "layer_norm": {"norm": "layer"},
     "separate_downsampling": {"downsampling": "separate"},
-    "grn": {"layers": (("grn", "hidden", "timm.layers.grn.GlobalResponseNorm", (("channels_last", False),)),)},
     "remove_layer_scale": {"layer_scale": 0.0},
     "grn": {
         "layers": {"grn": {"at": "hidden", "_target_": "timm.layers.grn.GlobalResponseNorm", "channels_last": False}}
