@@ -126,20 +126,6 @@ class Data:
     """What to do about an image that can't be read: stop, or skip."""
 
 
-@dataclass
-class Logger:
-    """Who is told of a run besides its record."""
-
-    name: str = setting("none", OneOf(("none", "wandb")))
-    """none, or wandb: a run at Weights & Biases."""
-    project: str = setting("convnext-roadmap", Text(r"[^/\\#?%:]+", "1 to 128 characters, none of / \\ # ? % :", 128))
-    entity: str | None = setting(None, NAME)
-    """The user or team whose project it is; null for the account's own."""
-    mode: str = setting("auto", OneOf(("auto", "online", "offline")))
-    """online, offline (kept in the run's directory), or auto: as W&B's settings say, or else by whether there is an
-    account."""
-
-
 def _mutable_design() -> type:
     """`Design` as OmegaConf can override it: mutable, a literal as its base type. `to_design` validates and freezes."""
     plain = {"depths": list[int], "groups": Union[int, str], "layers": dict[str, Any]}  # noqa: UP007 - for OmegaConf
@@ -209,7 +195,8 @@ class Config:
     gradient_checkpointing: bool = False
     checkpoint_minutes: float = setting(10, Number("[0, 1_000_000]"))
     keep: str = setting("last", OneOf(("last", "all")))
-    logger: Logger = field(default_factory=Logger)
+    logger: Any = field(default_factory=lambda: OmegaConf.create({}, flags={"struct": False}))
+    """A class and its settings, of which it alone knows the names: experiments/logger.py."""
 
 
 @dataclass
