@@ -3,7 +3,7 @@ has composed, what of the result those steps do not account for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -181,15 +181,24 @@ def _differences(
 ) -> dict[str, Any]:
     """Switches and recipe settings that are not what these steps make of them."""
     expected = _composed(conf, regime, steps, road, recipe.name, named)
-    switch = asdict(to_design(expected.design))
-    shape = {"depths": design.depths, "width": design.width}
+    switch = _flat(to_design(expected.design).to_json())
+    own = _flat(design.to_json())
+    shape = {"depths": own["depths"], "width": design.width}
     differs = {f"design.{key}": value for key, value in shape.items() if value != switch[key]}
     if differs:  # some settings follow the shape
-        expected = OmegaConf.merge(expected, {"design": {"depths": list(design.depths), "width": design.width}})
-        switch = asdict(to_design(expected.design))
+        expected = OmegaConf.merge(expected, {"design": shape})
+        switch = _flat(to_design(expected.design).to_json())
     usual = asdict(Recipe()) | OmegaConf.to_container(expected.recipe, resolve=True)
-    differs |= {f"design.{key}": value for key, value in asdict(design).items() if value != switch[key]}
+    differs |= {f"design.{key}": own.get(key) for key in own | switch if own.get(key) != switch.get(key)}
     return differs | {f"recipe.{key}": value for key, value in asdict(recipe).items() if value != usual[key]}
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """{dotted key: value}: a layer's settings are each a switch of their own."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return found
 
 
 @cache

@@ -22,6 +22,7 @@ from experiments.logger import check_logger
 from experiments.machine import has_gpus
 from experiments.requested import Requested, requested
 from experiments.settings import IN_MEMORY, STREAMS, Data, Recipe
+from experiments.sources import code_of
 from experiments.split import Split, split_batch, world_size
 from experiments.task import CLASSIFICATION, Classification
 from roadmap.conf import OURS, Conf, to_design
@@ -40,6 +41,8 @@ class Run:
     precision: str
     seed: int
     init: Init | None
+    code: dict[str, str]
+    """{dotted path: SHA-256} of the code that the design brings with it from outside."""
     split: Split
     sync_batch_norm: bool
 
@@ -105,18 +108,24 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """config.json: everything but where and on what the run runs."""
         whence = {"init": {"source": self.init.source, "digest": self.init.digest} if self.init else None}
-        how = whence | {"micro_batch_size": self.split.micro_batch_size, "sync_batch_norm": self.sync_batch_norm}
+        how = whence | {
+            "code": self.code,
+            "micro_batch_size": self.split.micro_batch_size,
+            "sync_batch_norm": self.sync_batch_norm,
+        }
         return {"regime": self.regime} | _plain_value(self.requested.to_json()) | _plain(self) | how
 
     def _decisive(self) -> dict[str, Any]:
         """What decides the result. A setting at its default does not count: one that is added later, off at first,
         leaves the identity of earlier runs as it was."""
         decisive = _plain(self)
-        for name, defaults in {"design": Design(), "recipe": Recipe()}.items():
-            unset = _plain_value(asdict(defaults))
+        for name, unset in {"design": Design().to_json(), "recipe": asdict(Recipe())}.items():
             decisive[name] = {key: value for key, value in decisive[name].items() if value != unset[key]}
         decisive["data"] = _dataset(self.data)
         del decisive["recipe"]["name"]  # what it says counts
+        if self.design.layers:  # nor do theirs
+            decisive["design"]["layers"] = sorted((layer.to_json() for layer in self.design.layers), key=json.dumps)
+        decisive |= {"code": self.code} if self.code else {}
         if self.model != "design":  # of a timm model, the recipe's stochastic depth alone counts
             decisive["design"] = {"drop_path": self.design.drop_path}
         if self.init:
@@ -192,6 +201,7 @@ def to_run(
         precision=_precision(config, gpus),
         seed=config.seed,
         init=find_init(config.init),
+        code=code_of(design) if config.model == "design" else {},
         split=split,
         sync_batch_norm=config.sync_batch_norm,
         regime=config.regime.name,
@@ -232,7 +242,7 @@ def _precision(config: DictConfig, gpus: bool | None) -> str:
 
 def _plain(run: Run) -> dict[str, Any]:
     names = ("model", "design", "recipe", "data", "resolution", "precision", "seed")
-    values = asdict(run)
+    values = asdict(run) | {"design": run.design.to_json()}
     return {name: _plain_value(values[name]) for name in names}
 
 

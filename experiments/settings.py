@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Union, get_type_hints
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.errors import SettingsError
 from experiments.listing import dataset_version, folder_name
@@ -128,12 +128,18 @@ class Data:
 
 def _mutable_design() -> type:
     """`Design` as OmegaConf can override it: mutable, a literal as its base type. `to_design` validates and freezes."""
-    plain = {"depths": list[int], "groups": Union[int, str]}  # noqa: UP007 - what OmegaConf understands
+    plain = {"depths": list[int], "groups": Union[int, str], "layers": dict[str, Any]}  # noqa: UP007 - for OmegaConf
+    layers = DictConfig(
+        {}, flags={"struct": False}
+    )  # names are the user's own: design.layers.NAME.at=hidden is no error
+    mutable = {"depths": list(Design().depths), "layers": layers}
     hints = get_type_hints(Design)
     columns = []
     for one in fields(Design):
         kind = plain.get(one.name, hints[one.name] if hints[one.name] in (int, float) else str)
-        default = field(default_factory=lambda d=one.default: list(d)) if one.name == "depths" else one.default
+        default = one.default
+        if one.name in mutable:
+            default = field(default_factory=lambda name=one.name: mutable[name].copy())
         columns.append((one.name, kind, default))
     return make_dataclass("MutableDesign", columns, namespace={"__module__": __name__})
 
@@ -208,6 +214,9 @@ class EvaluationConfig:
     device: str = setting("auto", DEVICES)
     threads: int | None = setting(None, THREADS)
     workers: int | None = setting(None, WORKERS)
+    trust: bool = False
+    """Whether to run code that the record of the weights' run names: layers that are not of torch.nn, timm.layers or
+    roadmap."""
     out: str | None = setting(None, PathText())
 
 

@@ -207,7 +207,7 @@ def test_config_is_plain_json(run_of: Callable) -> None:
     run = run_of("rung=gelu", "recipe.lr=0.01", "model=timm:convnext_atto")
     config = run.to_json()
     assert json.loads(json.dumps(config)) == config
-    assert config["design"] == json.loads(json.dumps(asdict(run.design)))
+    assert config["design"] == run.design.to_json()
     assert config["recipe"] == asdict(run.recipe)
 
 

@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -40,6 +40,9 @@ SWITCHES = {  # what each step changes of the first rung's design: the table in 
     "layer_norm": {"norm": "layer"},
     "separate_downsampling": {"downsampling": "separate"},
     "remove_layer_scale": {"layer_scale": 0.0},
+    "grn": {
+        "layers": {"grn": {"at": "hidden", "_target_": "timm.layers.grn.GlobalResponseNorm", "channels_last": False}}
+    },
 }
 AFTER = {"remove_layer_scale": ["modern_recipe"]}  # which has the layer scale
 
@@ -47,17 +50,17 @@ MODERN = {"init": "truncated_normal", "layer_scale": 1e-6}
 SIZES = {
     "resnet50": {
         "modern_recipe": MODERN | {"drop_path": 0.1},
-        "stage_ratio": {"depths": (3, 3, 9, 3)},
+        "stage_ratio": {"depths": [3, 3, 9, 3]},
         "increase_width": {"width": 96},
     },
     "resnet200": {
         "modern_recipe": MODERN | {"drop_path": 0.5},
-        "stage_ratio": {"depths": (3, 3, 27, 3), "width": 84},
+        "stage_ratio": {"depths": [3, 3, 27, 3], "width": 84},
         "increase_width": {"width": 128},
     },
     "nano": {
         "modern_recipe": MODERN | {"drop_path": 0.1},
-        "stage_ratio": {"depths": (1, 1, 3, 1)},
+        "stage_ratio": {"depths": [1, 1, 3, 1]},
         "increase_width": {"width": 24},
     },
 }
@@ -115,7 +118,7 @@ def test_ladder_runs_between_the_known_networks(regime: str) -> None:
 def test_step_flips_its_switch_and_no_other(regime: str, step: str) -> None:
     before = OURS.compose(regime, AFTER.get(step, []))
     after = OURS.compose(regime, [*AFTER.get(step, []), step])
-    old, new = asdict(to_design(before.design)), asdict(to_design(after.design))
+    old, new = to_design(before.design).to_json(), to_design(after.design).to_json()
     changed = {field: value for field, value in new.items() if value != old[field]}
     assert changed == (SWITCHES | SIZES[regime])[step]
     assert (before.recipe.name != after.recipe.name) == (step == "modern_recipe")
@@ -199,3 +202,13 @@ def test_ladder_needs_neither_torch_nor_hydra() -> None:
     code = "import sys, roadmap; roadmap.ladder(); print(sorted({'torch', 'hydra'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_road_that_extends_the_papers_ends_at_convnext_v2() -> None:
+    paper, longer = roadmap.road("convnext", "resnet50"), roadmap.road("convnext_v2", "resnet50")
+    assert longer.rungs[:17] == paper.rungs
+    assert [rung.published for rung in longer.rungs[17:]] == [None, None]
+    last = roadmap.ladder("resnet50", "convnext_v2")[-1]
+    assert last.design is not None
+    assert replace(last.design, drop_path=0) == roadmap.design("convnextv2_tiny")
+    assert roadmap.Road.from_json(longer.to_json()) == longer
