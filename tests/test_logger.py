@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from textwrap import dedent
 from threading import Event
 from typing import Any
 
@@ -51,10 +50,10 @@ def test_documented_logger_of_ones_own_follows_each_run_of_a_study(
 ) -> None:
     """Its two files are all that it takes."""
     section = DOCUMENT.split("## A logger of your own\n")[1]
-    config, source, *_ = re.findall(r"(?:^(?: {4}.*)?\n)*^ {4}.*\n", section, re.M)
+    config, source = re.findall(r"```\w+\n(.*?)```", section, re.S)
     (here / "my" / "logger").mkdir(parents=True)
-    (here / "my" / "logger" / "mine.yaml").write_text(dedent(config))
-    (here / "lines.py").write_text(dedent(source))
+    (here / "my" / "logger" / "mine.yaml").write_text(config)
+    (here / "lines.py").write_text(source)
     process = launch("-m", "--config-dir", "my", *tiny, "seed=0,1", "logger=mine", "logger.every=2")
     out, _ = process.communicate(timeout=100)
     assert process.returncode == 0, out
