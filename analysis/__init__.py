@@ -37,7 +37,14 @@ EXPORTS = {
     "pareto_front": "costs",
     **dict.fromkeys(
         [
-            *("ladder_figure", "paper_figure", "effects_figure", "shapley_figure", "interactions_figure"),
+            *(
+                "ladder_figure",
+                "paper_figure",
+                "effects_figure",
+                "besides_figure",
+                "shapley_figure",
+                "interactions_figure",
+            ),
             *("pareto_figure", "speed_figure", "learning_curves_figure"),
         ],
         "figures",

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.context import Context
+from analysis.context import Context, canonical
 from analysis.estimates import compare
 from analysis.records import Runs
-from roadmap.sets import sections
-from roadmap.steps import Rung, ladder
+from roadmap.conf import OURS
+from roadmap.roads import Road
 
 Steps = frozenset[str]
+CONTEXT = (
+    *("regime", "data", "resolution", "precision", "differs", "epochs", "batch_size", "metric", "recipe_name"),
+    *("series", "model", "steps", "network", "rung"),
+)
+"""Columns of `Runs.runs` that say what a run trained, and how."""
 COSTS = ("macs", "params", "activations", "images_per_second", "train_seconds", "peak_memory_mb")
 """Of a run, in its record; of a network, the median over its runs."""
 
@@ -25,11 +32,12 @@ class Comparison:
 
     context: Context
     runs: pd.DataFrame
-    """Those of `Runs.runs`, finished or not, with two columns more.
+    """Those of `Runs.runs`, finished or not, with a column more, `set`, and these as the comparison has them.
 
-    `network`: what a run trained, in words: a rung's name, the steps, a model of timm's. Runs of one network differ
-    in their seed alone.
-    `set`: the set of steps of a run, None if its network is none or if it is another series of one that is there.
+    `network`: what a run trained, in words: its nearest rung and what differs (`Road.name_of`), a model of timm's.
+    Runs of one network differ in their seed alone.
+    `set`: the set of steps of a run, None if its network is none, or if it is another series of one that is there.
+    `rung`: the rung that has these steps, if any. `road`: the comparison's.
     """
 
     @property
@@ -38,9 +46,14 @@ class Comparison:
         return self.runs[self.runs["left_out"] == ""]
 
     @property
-    def rungs(self) -> tuple[Rung, ...]:
-        """The ladder that these runs are compared with, measured or not."""
-        return rungs_of(self.context.regime)
+    def road(self) -> Road:
+        """The rungs that these runs are compared with, measured or not."""
+        return self.context.road
+
+    @property
+    def metric(self) -> str:
+        """The main metric of these runs, whose value is `score`; the default of every `value` here."""
+        return self.context.metric
 
     @property
     def seeds(self) -> list[int]:
@@ -60,157 +73,206 @@ class Comparison:
         found = self.counted["evaluated_on"].dropna().unique()
         return " and ".join(words.get(name, name) for name in found) or "nothing yet"
 
-    @cached_property
-    def by_set(self) -> dict[Steps, pd.DataFrame]:
-        """The runs that count of every set of steps, indexed by seed."""
-        counted = self.counted[self.counted["set"].notna()]
-        return {steps: runs.set_index("seed") for steps, runs in counted.groupby("set", sort=False)}
-
-    def values(self, steps: Iterable[str], column: str = "top1") -> pd.Series:
+    def values(self, steps: Iterable[str], column: str | None = None) -> pd.Series:
         """A column of the runs of a set of steps, by seed; empty if none is finished."""
         return self.scores(column).get(frozenset(steps), pd.Series(dtype=float))
 
-    def scores(self, column: str = "top1") -> dict[Steps | str, pd.Series]:
-        """A column of the runs that count, by seed, of every network that has some: `compare` takes them.
+    def scores(self, column: str | None = None) -> dict[Steps | str, pd.Series]:
+        """A column of the runs that count, by seed, of every network that has some: `compare` takes them. The main
+        metric's unless another is named.
 
         The key of a network is its set of steps; of one that has none, its name.
         """
         counted = self.counted
         keys = counted["set"].where(counted["set"].notna(), counted["network"])
+        column = "score" if column in (None, self.metric) else column
         values = counted.set_index("seed")[column].astype(float)
         found = {key: group.dropna() for key, group in values.groupby(keys.to_numpy(), sort=False)}
         return {key: group for key, group in found.items() if len(group)}
 
 
 def comparisons(runs: Runs) -> list[Comparison]:
-    """Runs by their contexts: first the most rungs measured, then the most finished runs, then the fewest changes."""
-    first = runs.runs.drop_duplicates(["series", "regime"])  # runs of a series differ in their seed alone
-    contexts = [Context.of(run) for run in first.to_dict("records")]
-    by_key = {context.key: context for context in contexts}
-    key_of = dict(zip(zip(first["series"], first["regime"], strict=True), (one.key for one in contexts), strict=True))
-    keys = [key_of[one] for one in zip(runs.runs["series"], runs.runs["regime"], strict=True)]
-    named = _named(runs.runs.assign(context=keys)).groupby("context", sort=False)
-    found = [Comparison(by_key[key], frame.drop(columns="context")) for key, frame in named]
+    """Runs by their contexts: first the most rungs measured, then the most finished runs, then the fewest changes.
+
+    Runs on a road of which two others are extensions are in the comparisons of both.
+    """
+    frame = runs.runs
+    roads = [_road_of(*one) for one in zip(frame["road"], frame["regime"], strict=True)]
+    keys = list(zip(frame["series"], frame["regime"], strict=True))
+    trained = _trained(frame, roads)
+    groups: dict[str, list[int]] = {}
+    for place, key in enumerate(keys):
+        groups.setdefault(trained[key].context.key, []).append(place)
+    found = []
+    for places in groups.values():
+        distinct = {id(roads[place]): roads[place] for place in places}
+        for road in longest(distinct.values()):
+            on_it = {key for key, one in distinct.items() if begins(road, one)}
+            own = [place for place in places if id(roads[place]) in on_it]
+            of_runs = [trained[keys[place]] for place in own]
+            named = _named(frame.iloc[own].assign(road=road), of_runs, road)
+            found.append(Comparison(replace(of_runs[0].context, road=road), named))
     return _numbered(sorted(found, key=_rank))
 
 
+def begins(road: Road, other: Road) -> bool:
+    """Whether the road begins with the other, or is equal to it: by its rungs, whatever they are called in words."""
+    rungs, others = (
+        [(rung.name, rung.parent, rung.steps, rung.adopted, rung.section) for rung in one.rungs]
+        for one in (road, other)
+    )
+    return rungs[: len(others)] == others and (len(rungs) > len(others) or road.base == other.base)
+
+
+def longest(roads: Iterable[Road]) -> list[Road]:
+    """The roads that no other one begins with."""
+    found: list[Road] = []
+    for road in sorted(roads, key=lambda road: -len(road.rungs)):
+        if not any(begins(one, road) for one in found):
+            found.append(road)
+    return found
+
+
+def _road_of(road: Road | None, regime: str) -> Road:
+    """The road of a run; records of the first rounds do not say theirs, which was the paper's."""
+    return road or _papers_road(regime)
+
+
+@cache
+def _papers_road(regime: str) -> Road:
+    try:
+        return OURS.road(regime=regime)
+    except ValueError:  # a regime that this checkout does not know
+        return OURS.road()
+
+
+class _Trained(NamedTuple):
+    """What the runs of a series train."""
+
+    context: Context
+    steps: Steps | None
+    """None if the network is no set of steps."""
+    switches: dict[str, Any]
+    """Those that are set by hand, and not the context's."""
+    name: str
+    """Of a network that is no set of steps."""
+
+
+def _trained(runs: pd.DataFrame, roads: list[Road]) -> dict[tuple[str, str], _Trained]:
+    """By series and regime. A network may be asked for in several ways: the one with the fewest differences counts."""
+    order = sorted(range(len(runs)), key=lambda place: len(runs["differs"].iat[place]))
+    found: dict[tuple[str, str], _Trained] = {}
+    columns = zip(*(runs[name] for name in CONTEXT), strict=True)
+    rows = [dict(zip(CONTEXT, values, strict=True)) for values in columns]
+    for place in order:
+        run = rows[place]
+        key = run["series"], run["regime"]
+        if key in found:
+            continue
+        own = run["model"] == "design"
+        steps = frozenset(run["steps"]) if own and run["steps"] is not None else None
+        differs = {name: value for name, value in run["differs"].items() if name.startswith("design.")}
+        name = run["network"] or (run["rung"] or "a design of its own" if own else run["model"])
+        found[key] = _Trained(Context.of(run, roads[place]), steps, differs, name)
+    return _with_shared_switches(found)
+
+
+def _with_shared_switches(trained: dict[tuple[str, str], _Trained]) -> dict[tuple[str, str], _Trained]:
+    """Where several sets of steps have the same switches set by hand, those are the context's."""
+    sets: dict[tuple[str, str], set[Steps]] = {}
+    keys = {key: (one.context.key, canonical(one.switches)) for key, one in trained.items()}
+    for key, one in trained.items():
+        if one.switches and one.steps is not None:
+            sets.setdefault(keys[key], set()).add(one.steps)
+    return {
+        key: one._replace(context=replace(one.context, differs=one.context.differs | one.switches), switches={})
+        if one.steps is not None and len(sets.get(keys[key], ())) > 1
+        else one
+        for key, one in trained.items()
+    }
+
+
 def _numbered(found: list[Comparison]) -> list[Comparison]:
-    """The same, with the versions of datasets of one name numbered as they come."""
+    """The same, with versions of datasets of one name numbered as they come, and roads named if there are several."""
     versions: dict[str, list[str | None]] = {}
+    roads = longest(dict.fromkeys(one.road for one in found))
     numbered = []
     for one in found:
         known = versions.setdefault(one.context.data["name"], [])
         version = one.context.data.get("version")
         if version not in known:
             known.append(version)
-        numbered.append(replace(one, context=replace(one.context, version=known.index(version))))
+        road = ""
+        if len(roads) > 1:
+            same = [other for other in roads if other.name == one.road.name]
+            place = next((place for place, other in enumerate(same) if begins(other, one.road)), 0)
+            road = one.road.name + (f" ({place + 1})" if place else "")
+        numbered.append(replace(one, context=replace(one.context, version=known.index(version), road_name=road)))
     return numbered
 
 
 def network_table(comparison: Comparison) -> pd.DataFrame:
     """A row a network: what it reached, and what it costs.
 
-    `network`, `rung` (None if it is none), `set`; `n` seeds, `left_out` runs; `top1_mean`, `top1_std` (percent, n - 1),
-    `top1_low`, `top1_high` (its 95 % interval); and medians over its runs: `macs`, `params`, `activations`,
+    `network`, `rung` (None if it is none), `set`; `n` seeds, `left_out` runs; `mean`, `std` (n - 1) of the main metric,
+    `mean_low`, `mean_high` (its 95 % interval); and medians over its runs: `macs`, `params`, `activations`,
     `images_per_second`, `train_seconds`, `peak_memory_mb`, `device_hours`.
     """
     rows, keys = [], []
     for name, runs in comparison.runs.groupby("network", sort=False):
         counted = runs[runs["left_out"] == ""]
-        top1 = counted["top1"].astype(float)
+        scores = counted["score"].astype(float)
         steps = runs["set"].iloc[0]
         keys.append(name if steps is None else steps)
         rows.append(
             {
                 "network": name,
-                "rung": None if steps is None else runs["rung"].iloc[0],
+                "rung": runs["rung"].iloc[0],
                 "set": steps,
                 "n": len(counted),
                 "left_out": int(runs["left_out"].isin(UNDONE).sum()),
-                "top1_mean": top1.mean(),
-                "top1_std": top1.std(ddof=1),
+                "mean": scores.mean(),
+                "std": scores.std(ddof=1),
                 **counted[list(COSTS)].astype(float).median(),
                 "device_hours": (counted["train_seconds"] * counted["processes"].fillna(1)).median() / 3600,
             }
         )
     table = pd.DataFrame(rows)
     means = compare(comparison.scores(), [{key: 1.0} for key in keys])
-    table.insert(table.columns.get_loc("top1_std") + 1, "top1_low", means["low"])
-    table.insert(table.columns.get_loc("top1_low") + 1, "top1_high", means["high"])
+    table.insert(table.columns.get_loc("std") + 1, "mean_low", means["low"])
+    table.insert(table.columns.get_loc("mean_low") + 1, "mean_high", means["high"])
     return table
 
 
 UNDONE = ("queued", "running", "unfinished", "diverged", "failed")
 
 
-@cache
-def rungs_of(regime: str) -> tuple[Rung, ...]:
-    """The ladder of a regime; empty for a regime that this checkout does not know."""
-    try:
-        return ladder(regime)
-    except ValueError:
-        return ()
-
-
-def _named(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs in the paper's order, with `network` and `set`. Series are never averaged: of several in one `context`
-    that have the same steps, the one with the most finished seeds is the network, the others are networks of their own.
-    """
-    runs["network"] = [_name(run) for run in runs[["model", "rung", "steps", "regime"]].itertuples(index=False)]
-    is_set = (runs["model"] == "design") & runs["steps"].notna()
-    sets = [frozenset(steps) if yes else None for steps, yes in zip(runs["steps"], is_set, strict=True)]
-    runs["set"] = pd.Series(sets, index=runs.index, dtype=object)
-    series = (
-        runs.assign(done=runs["left_out"] == "", latest=runs["started"].fillna("").astype(str))
-        .groupby(["context", "network", "series"], as_index=False)
-        .agg(done=("done", "sum"), latest=("latest", "max"))
-        .sort_values(["done", "latest"], ascending=False)
-    )
-    series["number"] = series.groupby(["context", "network"]).cumcount()
-    number = runs.merge(series, on=["context", "network", "series"], how="left")["number"].to_numpy()
-    for nth in sorted(set(number) - {0}):
-        others = number == nth
-        runs.loc[others, "network"] += ", another series" + (f" ({nth})" if nth > 1 else "")
-        runs.loc[others, "set"] = None
-    order = {
-        (regime, one.name): index for regime in runs["regime"].unique() for index, one in enumerate(rungs_of(regime))
+def _named(runs: pd.DataFrame, trained: list[_Trained], road: Road) -> pd.DataFrame:
+    """The runs in the road's order, with `network`, `rung` and `set`. Series are never averaged: of several that have
+    the same steps, the one with the most finished seeds is the network, the others are networks of their own."""
+    rungs = {frozenset(rung.steps): rung.name for rung in reversed(road.rungs)}
+    series = dict(zip(runs["series"], trained, strict=True))
+    names = {
+        key: one.name if one.steps is None else road.name_of(one.steps, one.switches) for key, one in series.items()
     }
-    places = [order.get(one, len(order)) for one in zip(runs["regime"], runs["network"], strict=True)]
+    done = Counter(runs["series"][runs["left_out"] == ""])
+    latest = runs["started"].fillna("").astype(str).groupby(runs["series"]).max()
+    seen: Counter[str] = Counter()
+    found: dict[str, tuple[str, str | None, Steps | None]] = {}
+    for key in sorted(series, key=lambda key: (done[key], latest[key]), reverse=True):
+        name, steps = names[key], None if series[key].switches else series[key].steps
+        if number := seen[name]:
+            steps, name = None, f"{name}, another series" + (f" ({number})" if number > 1 else "")
+        seen[names[key]] += 1
+        found[key] = name, rungs.get(steps), steps
+    columns = zip(*(found[key] for key in runs["series"]), strict=True)
+    columns = (pd.Series(list(values), index=runs.index, dtype=object) for values in columns)
+    runs = runs.assign(**dict(zip(("network", "rung", "set"), columns, strict=True)))
+    order = {rung.name: place for place, rung in enumerate(road.rungs)}
+    places = [order.get(name, len(order)) for name in runs["rung"]]
     return runs.assign(place=places).sort_values(["place", "network", "seed"], kind="stable").drop(columns="place")
-
-
-def _name(run: tuple) -> str:
-    """What the network is: a timm model, a rung, or its steps."""
-    if run.model != "design":
-        return run.model
-    if run.steps is not None:
-        return set_name(run.regime, frozenset(run.steps))
-    return run.rung or "a design of its own"
-
-
-@cache
-def set_name(regime: str, steps: Steps) -> str:
-    """What a set of steps is called, however it was asked for: a rung's name, or whichever is short: `all steps but
-    gelu`, `only gelu`, sections of the paper (`macro + micro`), or the steps."""
-    rungs = rungs_of(regime)
-    for rung in rungs:
-        if steps == frozenset(rung.steps):
-            return rung.name
-    every = rungs[-1].steps if rungs else ()
-    named = [step for step in every if step in steps] + sorted(steps - set(every))
-    lacking = [step for step in every if step not in steps]
-    if len(lacking) == 1 and steps < set(every):
-        return f"all steps but {lacking[0]}"
-    if len(named) == 1:
-        return f"only {named[0]}"
-    whole = [name for name, group in sections().items() if steps.issuperset(group)]
-    if steps == {step for name in whole for step in sections()[name]}:
-        return " + ".join(whole)
-    if len(lacking) < len(named) and steps < set(every):
-        return f"all steps but {' + '.join(lacking)}"
-    return " + ".join(named)
 
 
 def _rank(one: Comparison) -> tuple:
     counted = one.counted
-    return -counted["rung"].nunique(), -len(counted), len(one.context.differs), one.context.key
+    return -counted["rung"].nunique(), -len(counted), len(one.context.differs), one.context.key, one.road.name

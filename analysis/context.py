@@ -10,7 +10,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from roadmap.steps import load
+from roadmap.conf import OURS
+from roadmap.roads import Road
 
 DATASETS = {
     **{"fashion_mnist": "Fashion-MNIST", "fashion_mnist_sample": "Fashion-MNIST", "imagenet": "ImageNet-1K"},
@@ -18,43 +19,45 @@ DATASETS = {
     **{"imagenette": "Imagenette", "imagenette_320": "Imagenette 320", "imagenette_160": "Imagenette 160"},
 }
 """By name in a record: the name as it is written."""
-SECTIONS = {
-    "2.1": "Training techniques",
-    "2.2": "Macro design",
-    "2.3": "ResNeXt-ify",
-    "2.4": "Inverted bottleneck",
-    "2.5": "Large kernel sizes",
-    "2.6": "Micro design",
-}
-"""The paper's."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """Everything that decides a result but the network, its recipe and the seed. Only runs of one context compare."""
+    """Everything that decides a result but the network, its recipe and the seed. Only runs of one context compare.
+
+    Of its road only the rungs and its base count: not what they are called in words, nor what was published. Runs on a
+    road that another one begins with stand in that one's context.
+    """
 
     regime: str
     data: dict[str, Any]
     resolution: int
     precision: str | None
     differs: dict[str, Any]
-    """Settings that differ from the rung as its regime trains it, but for the two that follow."""
+    """Settings that differ from the rung as its regime trains it, but for the two that follow. Switches of the design
+    are among them if several networks have the same ones: a whole ladder at another width, say."""
     epochs: int | None
     batch_size: int | None
     """None: the paper's for the recipe, so the ladder's first rung (90 epochs) stands beside the others (300)."""
+    metric: str
+    """The main one of the task, whose value is a run's `score`."""
+    road: Road
     version: int = 0
     """Of several datasets of one name, the number of this one, in words only: which it is, `data` says."""
+    road_name: str = ""
+    """In words, if a study has several roads."""
 
     @classmethod
-    def of(cls, run: Mapping[str, Any]) -> Context:
-        """The context of a row of `Runs.runs`."""
+    def of(cls, run: Mapping[str, Any], road: Road) -> Context:
+        """The context of a row of `Runs.runs`, without what its design has of its own."""
         schedule = {key: run[key] for key in ("epochs", "batch_size")}
         published = published_recipe(run["recipe_name"])
         if all(published.get(key) == value for key, value in schedule.items()):
             schedule = dict.fromkeys(schedule)
-        differs = {key: run["differs"][key] for key in sorted(run["differs"])}
+        differs = {key: run["differs"][key] for key in sorted(run["differs"]) if not key.startswith("design.")}
         return cls(
-            **{key: run[key] for key in ("regime", "resolution", "precision")},
+            **{key: run[key] for key in ("regime", "resolution", "precision", "metric")},
+            road=road,
             data={key: value for key, value in run["data"].items() if key != "path"},  # another machine has another
             differs={key: value for key, value in differs.items() if key.removeprefix("recipe.") not in schedule},
             **schedule,
@@ -62,9 +65,9 @@ class Context:
 
     @cached_property
     def key(self) -> str:
-        """Equal for runs that may be compared."""
-        shared = vars(self) | {"data": _dataset(self.data), "version": None}
-        return json.dumps(_plain(shared), sort_keys=True, default=str)
+        """Equal for runs that may be compared, as far as their roads allow it."""
+        shared = vars(self) | {"data": _dataset(self.data), "road": None, "version": None, "road_name": None}
+        return canonical(shared)
 
     @property
     def dataset(self) -> str:
@@ -80,13 +83,14 @@ class Context:
     def scale(self) -> str:
         """What was measured, in a phrase."""
         what = f"{self.regime} scale on {self.dataset}" if self.regime == "nano" else f"{self.regime} on {self.dataset}"
-        return what if self.on_imagenet else f"{what}: not the paper's ImageNet results"
+        return what if self.on_imagenet or not self.road.published else f"{what}: not the paper's ImageNet results"
 
     @property
     def title(self) -> str:
         """Short, and another for every context of a study: the regime, the data, and what differs."""
         schedule = [epochs(self.epochs), f"batch {self.batch_size}"] if self.epochs else []
-        parts = [f"{self.regime} on {self.dataset}", f"{self.resolution} px", *schedule, self.changes]
+        road = f"road {self.road_name}" if self.road_name else ""
+        parts = [f"{self.regime} on {self.dataset}", f"{self.resolution} px", road, *schedule, self.changes]
         return ", ".join(filter(None, parts))
 
     @property
@@ -116,9 +120,14 @@ def epochs(*numbers: int) -> str:
 def published_recipe(name: str) -> dict[str, Any]:
     """The settings of a recipe as the paper trains it; empty for a recipe that is not the paper's."""
     try:
-        return OmegaConf.to_container(load("recipe", name).recipe, resolve=True)
+        return OmegaConf.to_container(OURS.load("recipe", name).recipe, resolve=True)
     except ValueError:
         return {}
+
+
+def canonical(value: Any) -> str:
+    """The same text for equal settings."""
+    return json.dumps(_plain(value), sort_keys=True, default=str)
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ FRONTS = {"macs": True, "params": True, "images_per_second": False, "device_hour
 
 
 def cost_table(comparison: Comparison) -> pd.DataFrame:
-    """The rows of `network_table` that have finished runs, for accuracy against cost.
+    """The rows of `network_table` that have finished runs, for the main metric against cost.
 
     And of each network: `title`, a rung's or the network's name; `adopted`, NA if it is no rung; and whether it is on
     the Pareto front, `front_macs`, `front_params`, `front_images_per_second`, `front_device_hours`. `attrs` has words
@@ -20,7 +20,7 @@ def cost_table(comparison: Comparison) -> pd.DataFrame:
     """
     table = network_table(comparison)
     table = table[table["n"] > 0].reset_index(drop=True)
-    rungs = {rung.name: rung for rung in comparison.rungs}
+    rungs = {rung.name: rung for rung in comparison.road.rungs}
     found = [rungs.get(name) for name in table["rung"]]
     table["title"] = [rung.title if rung else name for rung, name in zip(found, table["network"], strict=True)]
     table["adopted"] = pd.array([rung.adopted if rung else None for rung in found], dtype="boolean")
@@ -30,7 +30,7 @@ def cost_table(comparison: Comparison) -> pd.DataFrame:
     return table
 
 
-def pareto_front(table: pd.DataFrame, cost: str, value: str = "top1_mean", smaller_is_better: bool = True) -> pd.Series:
+def pareto_front(table: pd.DataFrame, cost: str, value: str = "mean", smaller_is_better: bool = True) -> pd.Series:
     """The rows that no other is better than in one of `cost` and `value`, and as good in the other; more is better of
     `value`. Equal rows are on the front together; a row without both numbers is not. Means are compared as they are,
     without regard for their noise."""

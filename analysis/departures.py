@@ -1,4 +1,4 @@
-"""Every setting in which runs of steps depart from the paper's tables, and what follows from the resolution."""
+"""Every setting in which runs of the paper's steps depart from its tables, and what follows from the resolution."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from analysis.comparison import Comparison, rungs_of
+from analysis.comparison import Comparison, begins
 from analysis.context import feature_maps, published_recipe
-from roadmap.steps import load
+from roadmap.conf import OURS, ladder, regimes
 
 IMAGENET = "ImageNet-1K: 1,281,167 training images in 1,000 classes"
 PAPER_RESOLUTION = 224
@@ -41,8 +41,13 @@ class Departure(NamedTuple):
 
 
 def departures(comparison: Comparison) -> dict[str, list[Departure]]:
-    """By the recipe's name, in the ladder's order: how the runs of sets of steps depart from what the paper trains."""
-    context = comparison.context
+    """By the recipe's name, in the road's order: how the runs of the paper's steps depart from what it trains. On a road
+    that does not begin with the paper's, those of its rungs only; networks of other steps depart from nothing."""
+    context, paper = comparison.context, OURS.road()
+    runs = comparison.runs[comparison.runs["set"].notna()].drop_duplicates("series")  # which differ in the seed alone
+    rungs = {frozenset(rung.steps) for rung in paper.rungs if rung.steps}
+    is_papers = {*paper.steps}.issuperset if begins(comparison.road, paper) else rungs.__contains__
+    runs = runs[runs["set"].map(is_papers).astype(bool)]
     data = [] if context.on_imagenet else [Departure("data", IMAGENET, _dataset(comparison))]
     if context.data.get("holdout"):
         data.append(
@@ -53,13 +58,9 @@ def departures(comparison: Comparison) -> dict[str, list[Departure]]:
     if context.resolution <= SMALL:
         data.append(Departure("training crop", "random part, resized, flipped", "padded by 4, random crop, flipped"))
         data.append(Departure("evaluation crop", "resized to 256 px, centre 224 px", "centre, padded"))
-    names = dict.fromkeys(rung.recipe for rung in comparison.rungs)
-    runs = comparison.runs[comparison.runs["set"].notna()].drop_duplicates("series")  # which differ in the seed alone
-    by_name = {name: runs[runs["recipe_name"] == name] for name in names}
     return {
-        name: data + _recipe_departures(name, runs) + _design_departures(context.regime, runs)
-        for name, runs in by_name.items()
-        if len(runs)
+        name: data + _recipe_departures(name, own) + _design_departures(comparison.road.published, own)
+        for name, own in runs.groupby("recipe_name", sort=False)
     }
 
 
@@ -92,15 +93,16 @@ def _recipe_departures(name: str, runs: pd.DataFrame) -> list[Departure]:
     return found
 
 
-def _design_departures(regime: str, runs: pd.DataFrame) -> list[Departure]:
-    """The networks' own: a regime may keep the paper's proportions at another size."""
-    published = load("regime", regime).regime.published
-    designs = {rung.name: asdict(rung.design) for rung in rungs_of(published)}
-    runs = runs[runs["rung"].isin(list(designs))]
+def _design_departures(published: str | None, runs: pd.DataFrame) -> list[Departure]:
+    """The networks' own: a regime may keep the proportions of the published one at another size."""
+    if published not in regimes():
+        return []
+    designs = {frozenset(rung.steps): asdict(rung.design) for rung in ladder(published)}
+    runs = runs[runs["set"].isin([*designs])]
     found = []
     for key in next(iter(designs.values())):
         pairs = [
-            (designs[rung][key], design.get(key)) for rung, design in zip(runs["rung"], runs["design"], strict=True)
+            (designs[steps][key], design.get(key)) for steps, design in zip(runs["set"], runs["design"], strict=True)
         ]
         if not all(_same(here, paper) for paper, here in pairs):
             paper, here = ([one[side] for one in pairs] for side in (0, 1))

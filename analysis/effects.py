@@ -1,71 +1,114 @@
-"""What a step is worth, asked in four ways: on the road, taken back at its end, put in at its start, in any order."""
+"""What a step is worth: on the road, taken back at its end, put in at its start, in any order; and what the steps are
+worth that are on no rung."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import pandas as pd
 
 from analysis.comparison import Comparison, Steps
 from analysis.estimates import compare
 from analysis.ladder import caption, entitled
-from analysis.shapley import shapley_from_orders
-from roadmap.sets import add_one_in, adopted, leave_one_out, sections, unions
+from analysis.measures import measure
+from analysis.shapley import is_union, shapley_from_orders
+from roadmap.roads import Road
 
-UNITS = {
-    **{"top1": "points", "top5": "points", "macs": "multiply-adds", "params": "parameters", "activations": "values"},
-    **{"images_per_second": "images/s", "train_seconds": "s", "wall_seconds": "s", "peak_memory_mb": "MB"},
-}
-"""What differences of a column are counted in."""
-COLUMNS = ("step", "title", "section", "kind", "n", "effect", "low", "high", "p", "p_holm", "detectable", "verdict")
+COLUMNS = (
+    *("step", "title", "section", "kind", "on", "n", "with", "without"),
+    *("effect", "low", "high", "p", "p_holm", "detectable", "verdict"),
+)
 
 
-def effect_table(comparison: Comparison, value: str = "top1") -> pd.DataFrame:
-    """A row a step and way of asking, for the steps that the paper adopted.
+class Pair(NamedTuple):
+    """Two networks that differ in one step."""
+
+    step: str
+    having: Steps
+    lacking: Steps
+
+
+def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFrame:
+    """One row per step and way of asking, for the adopted steps of the road and those that are on no rung of it.
 
     `step`, `title`, `section`; `kind`:
 
-    - "road": the ladder's change, from the rung before (of its family are the side branches, too);
+    - "road": the ladder's change, from the rung before (the side branches belong to this family, too);
     - "leave_one_out": all steps, minus all but this one;
-    - "add_one_in": the modern recipe and this step, minus the modern recipe alone (not for the recipe itself);
+    - "add_one_in": the road's base and this step, minus the base alone (not for the base's own steps);
     - "shapley": the mean gain over random orders (`shapley_from_orders`);
+    - "besides": of a step that is on no rung, every two measured networks that differ in it alone;
 
-    `n`, the seeds of the side that has fewer, or the orders; `effect` in units of `value`, any numeric column of a run;
-    its 95 % interval `low`, `high`, `p`, `p_holm`, `detectable` and `verdict` (`conclude`; a kind is a family of
-    hypotheses), "not measured" where a side has no finished run. Kinds of which nothing is measured but what other
-    studies happen to train are absent: the ladder's last rungs leave one out, its second adds one in, and so does one
-    of the sections.
+    `on`, the network without the step, as `Road.name_of` calls it (None for "shapley"); `n`, the seeds of the side that
+    has fewer, or the orders; `with` and `without`, the means of the two; `effect`, their difference, in units of
+    `value`, the main metric or any numeric column of a run; its 95 % interval `low`, `high`, `p`, `p_holm`,
+    `detectable` and `verdict` (`conclude`; a kind is a family of hypotheses), "not measured" where a side has no
+    finished run. Kinds of which nothing is measured but what other studies happen to train are absent: the ladder's
+    last rungs leave one out, its second adds one in, and so does one of the sections.
 
     `attrs` has words for captions, `value` and `unit`.
     """
-    rungs = {rung.name: frozenset(rung.steps) for rung in comparison.rungs}
-    before = {rung.name: rungs[rung.parent] for rung in comparison.rungs if rung.parent}
-    start, *added = map(frozenset, add_one_in())
-    every, *left = map(frozenset, leave_one_out())
+    road, scores = comparison.road, comparison.scores(value)
+    all_, base = frozenset(road.adopted), frozenset(road[road.base].steps)
     kinds = {
-        "road": {step: (rungs[step], parent) for step, parent in before.items()},
-        "leave_one_out": dict(zip(adopted(), ((every, rest) for rest in left), strict=True)),
-        "add_one_in": dict(zip(adopted()[1:], ((more, start) for more in added), strict=True)),
+        "road": [Pair(rung.step, frozenset(rung.steps), frozenset(road[rung.parent].steps)) for rung in road.rungs[1:]],
+        "leave_one_out": [Pair(step, all_, all_ - {step}) for step in road.adopted],
+        "add_one_in": [Pair(step, base | {step}, base) for step in road.adopted if step not in base],
+        "besides": _besides(road, scores),
     }
-    scores = comparison.scores(value)
-    elsewhere = {*rungs.values(), *map(frozenset, unions(sections().values()))}
+    ladder, sections = {frozenset(rung.steps) for rung in road.rungs}, road.groups().values()
     found = []
-    for kind, sides in kinds.items():
-        measured = {steps for pair in sides.values() for steps in pair} & set(scores)
-        if measured and (kind == "road" or measured - elsewhere):
-            found.append(_contrasts(scores, sides).assign(kind=kind))
+    for kind, pairs in kinds.items():
+        measured = {steps for pair in pairs for steps in (pair.having, pair.lacking) if steps in scores}
+        if kind in ("leave_one_out", "add_one_in"):
+            measured = {steps for steps in measured if steps not in ladder and not is_union(steps, sections)}
+        if measured:
+            found.append(_contrasts(road, scores, pairs).assign(kind=kind))
     orders = shapley_from_orders(comparison, value)
     if len(orders):
         found.append(orders.rename(columns={"value": "effect", "orders": "n"}).assign(kind="shapley"))
     table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(COLUMNS))
-    table = table[table["step"].isin(adopted())].reset_index(drop=True)  # the side branches go
-    table = entitled(table, comparison)[list(COLUMNS)]
-    table.attrs = caption(comparison) | {"value": value, "unit": UNITS.get(value, value)}
+    table = entitled(table, comparison).reindex(columns=list(COLUMNS))
+    value = value or comparison.metric
+    table.attrs = caption(comparison) | {"value": value, "unit": measure(value).unit}
     return table
 
 
-def _contrasts(scores: dict[Steps | str, pd.Series], sides: dict[str, tuple[Steps, Steps]]) -> pd.DataFrame:
-    """A row a step: what is with it minus what is without it."""
-    table = compare(scores, [{one: 1.0, other: -1.0} for one, other in sides.values()])
-    table = table.rename(columns={"value": "effect"}).assign(step=list(sides))
-    table["n"] = [min(len(scores.get(steps, ())) for steps in pair) for pair in sides.values()]
+def unpaired(comparison: Comparison) -> list[str]:
+    """Steps on no rung whose effect nobody knows yet: no two networks with finished runs differ in the step alone."""
+    scores = comparison.scores()
+    trained = {step for steps in comparison.runs["set"].dropna() for step in steps} - {*comparison.road.steps}
+    return sorted(trained - {pair.step for pair in _besides(comparison.road, scores)})
+
+
+def _besides(road: Road, scores: Mapping[Steps | str, pd.Series]) -> list[Pair]:
+    """The measured pairs of steps that are on no rung, by step, in the road's order."""
+    order = {rung.name: place for place, rung in enumerate(road.rungs)}
+    pairs = [
+        Pair(step, steps, steps - {step})
+        for steps in scores
+        if not isinstance(steps, str)
+        for step in steps.difference(road.steps)
+        if steps - {step} in scores
+    ]
+    return sorted(
+        pairs, key=lambda pair: (pair.step, order[road.nearest(pair.lacking).name], road.in_order(pair.lacking))
+    )
+
+
+def _contrasts(road: Road, scores: Mapping[Steps | str, pd.Series], pairs: Iterable[Pair]) -> pd.DataFrame:
+    """One row per pair: the network with the step minus the one without it. Of a road's side branches, which are tested
+    as all are, there is no row."""
+    pairs = list(pairs)
+    table = compare(scores, [{pair.having: 1.0, pair.lacking: -1.0} for pair in pairs])
+    table = table.rename(columns={"value": "effect"})
+    table["step"] = [pair.step for pair in pairs]
+    table["on"] = [road.name_of(pair.lacking) for pair in pairs]
+    nothing = pd.Series(dtype=float)
+    for column, side in (("with", 1), ("without", 2)):
+        table[column] = [scores.get(pair[side], nothing).mean() for pair in pairs]
+    table["n"] = [min(len(scores.get(steps, ())) for steps in pair[1:]) for pair in pairs]
     table["verdict"] = table["verdict"].replace("", "not measured")
-    return table
+    branches = {frozenset(rung.steps) for rung in road.rungs if not rung.adopted}
+    return table[[pair.having not in branches for pair in pairs]]

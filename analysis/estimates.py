@@ -116,7 +116,9 @@ def _estimate(
     own = values[index]
     there = ~np.isnan(own)
     counts = there.sum(axis=1)
-    value = float(weight @ np.nanmean(own, axis=1))
+    means = np.nanmean(own, axis=1)
+    value = float(weight @ means)
+    value = value if abs(value) > 1e-12 * float(np.abs(weight) @ np.abs(means)) else 0.0  # but for rounding
     # What a seed adds to every network leaves a contrast of networks that share their seeds.
     pairs = abs(weight.sum()) < 1e-9 and (there == there[0]).all()
     if pairs and paired is None:  # so few networks that each contrast stands for itself: the textbook's paired t

@@ -14,7 +14,9 @@ from markupsafe import Markup
 
 from analysis import provenance, style
 from analysis.comparison import Comparison
+from analysis.effects import effect_table
 from analysis.ladder import ladder_table
+from analysis.measures import measure
 from analysis.records import Runs
 from analysis.sheets import Sheet, contexts_sheet
 from analysis.story import Part, headline, tell
@@ -33,6 +35,7 @@ class Section(NamedTuple):
 
     comparison: Comparison
     ladder: pd.DataFrame
+    effects: pd.DataFrame
     parts: list[Part]
     prefix: str
     """Of its files: "" for the first, then "2-", "3-", ..."""
@@ -101,14 +104,17 @@ def environment() -> Environment:
         "inline": lambda drawing, name, what: Markup(style.inline_svg(drawing, name, what)),
         "groups": _groups,
         "headline": headline,
+        "metric": lambda comparison: measure(comparison.metric).name,
+        "has_published": lambda ladder: ladder["published_top1"].notna().any(),
     }
     return found
 
 
 def _section(number: int, comparison: Comparison, runs: Runs) -> Section:
     curves = runs.epochs if (comparison.counted["epochs"] > 1).any() else None
-    ladder = ladder_table(comparison)
-    return Section(comparison, ladder, tell(comparison, ladder, curves), "" if number == 1 else f"{number}-")
+    ladder, effects = ladder_table(comparison), effect_table(comparison)
+    parts = tell(comparison, ladder, effects, curves)
+    return Section(comparison, ladder, effects, parts, "" if number == 1 else f"{number}-")
 
 
 def _summaries(comparisons: list[Comparison]) -> pd.DataFrame:
@@ -116,8 +122,8 @@ def _summaries(comparisons: list[Comparison]) -> pd.DataFrame:
     rows = []
     for one in comparisons:
         counted = one.counted
-        means = counted.groupby("network")["top1"].mean()
-        first, last = (means.get(rung.name) for rung in (one.rungs[0], one.rungs[-1])) if one.rungs else (None, None)
+        means = counted.groupby("network")["score"].mean()
+        first, last = (means.get(one.road.name_of(steps)) for steps in (one.road.rungs[0].steps, one.road.adopted))
         rows.append(
             {
                 "title": one.context.title,
@@ -125,7 +131,7 @@ def _summaries(comparisons: list[Comparison]) -> pd.DataFrame:
                 "runs": len(counted),
                 "left_out": len(one.runs) - len(counted),
                 "best": means.idxmax() if len(means) else "",
-                "top1": means.max() if len(means) else float("nan"),
+                "mean": means.max() if len(means) else float("nan"),
                 "change": float("nan") if first is None or last is None else last - first,
             }
         )

@@ -42,7 +42,7 @@ class Agreement(NamedTuple):
 
 
 def paper_table(ladder: pd.DataFrame) -> pd.DataFrame:
-    """A row a step, that is a rung of `ladder_table` with a parent.
+    """One row per step whose change was published: a rung of `ladder_table` with a parent.
 
     `rung`, `title`, `section`, `adopted`; measured: `change` (points), its 95 % interval `low`, `high`, `verdict`;
     published: `published_change`, its standard deviation `published_noise` (both rungs' over seeds, NaN where one is
@@ -50,7 +50,7 @@ def paper_table(ladder: pd.DataFrame) -> pd.DataFrame:
     `attrs` are the ladder's.
     """
     deviation = ladder.set_index("rung")["published_std"]
-    table = ladder[ladder["parent"].notna()].reset_index(drop=True)
+    table = ladder[ladder["published_change"].notna()].reset_index(drop=True)
     table["published_noise"] = np.hypot(table["published_std"], table["parent"].map(deviation))
     clear = table["published_change"].abs() > 2 * table["published_noise"]
     table["clear"] = clear.astype("boolean").where(table["published_noise"].notna())
@@ -73,7 +73,7 @@ def agreement(ladder: pd.DataFrame) -> Agreement:
     """
     table = paper_table(ladder)
     clear = table[table["clear"].fillna(False).astype(bool)]
-    says = clear["verdict"].map({"up": 1, "down": -1}) * np.sign(clear["published_change"])
+    says = clear["verdict"].map({"up": 1, "down": -1}).astype(float) * np.sign(clear["published_change"])
     return Agreement(
         clear=len(clear),
         measured=int(clear["change"].notna().sum()),
@@ -102,13 +102,13 @@ def spearman(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _ranks(ladder: pd.DataFrame) -> dict[str, float]:
-    measured = ladder[ladder["top1_mean"].notna()]
+    measured = ladder[ladder["mean"].notna() & ladder["published_top1"].notna()]
     names = [f"{name}{end}" for name in ("tau", "rho") for end in ("", "_low", "_high")]
     if len(measured) < FEWEST_RUNGS:
         return dict.fromkeys(names, math.nan)
-    here, there = (measured[name].to_numpy(float) for name in ("top1_mean", "published_top1"))
+    here, there = (measured[name].to_numpy(float) for name in ("mean", "published_top1"))
     # Normal draws whose 95 % are the interval, whatever the degrees of freedom that made it.
-    width = (measured["top1_high"] - measured["top1_low"]).to_numpy(float)
+    width = (measured["mean_high"] - measured["mean_low"]).to_numpy(float)
     noise_here = width / 2 / stats.norm.ppf((1 + CONFIDENCE) / 2)
     noise_there = np.nan_to_num(measured["published_std"].to_numpy(float)) / math.sqrt(SEEDS)
     generator = np.random.default_rng(0)

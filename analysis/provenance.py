@@ -85,7 +85,7 @@ def missing(comparison: Comparison) -> list[str]:
     """What some rung was started with and these lack: a line for no finished run at all, and one for every seed."""
     runs = comparison.runs[comparison.runs["rung"].notna() & comparison.runs["set"].notna()]
     done = runs[runs["left_out"] == ""].groupby("rung")["seed"].agg(set)
-    rungs = [rung.name for rung in comparison.rungs]
+    rungs = [rung.name for rung in comparison.road.rungs]
     lacking = {"no finished run": [rung for rung in rungs if rung not in done]}
     for seed in sorted(runs["seed"].unique()):
         lacking[f"no finished run of seed {seed}"] = [rung for rung in rungs if rung in done and seed not in done[rung]]

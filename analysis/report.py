@@ -32,8 +32,8 @@ def main(argv: list[str] | None = None) -> int:
         return _mistake(f"cannot write {in_words(error)}; choose another --out")
     console = Console(highlight=False)
     for section in told:
-        if (section.ladder["n"] > 0).any():
-            print_ladder(section.ladder, console)
+        if len(section.comparison.counted):
+            print_ladder(section.ladder, console, section.effects)
             console.print()
     if len(found) > len(told):
         console.print(f"{len(found) - len(told)} more comparisons, a row each in the report.")

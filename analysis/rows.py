@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from functools import cache
 from types import NoneType
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 
 from analysis.epochs import EPOCH_COLUMNS, number
 from roadmap.files import printable
+from roadmap.roads import Road
 
 STATUSES = ("done", "queued", "running", "unfinished", "diverged", "failed")
-TEXT, INTEGER, NUMBER, MAPPING, LIST, FLAG = "text", "integer", "number", "mapping", "list", "flag"
+TEXT, INTEGER, NUMBER, MAPPING, LIST, FLAG, ROAD = "text", "integer", "number", "mapping", "list", "flag", "road"
 COLUMNS = {
     **dict.fromkeys(("path", "name", "status", "left_out", "reason", "study"), TEXT),
-    **dict.fromkeys(("regime", "rung", "model", "recipe_name", "data_name"), TEXT),
+    **dict.fromkeys(("regime", "network", "rung", "model", "recipe_name", "data_name"), TEXT),
     **dict.fromkeys(("seed", "resolution", "epochs", "batch_size"), INTEGER),
     "lr": NUMBER,
-    "precision": TEXT,
+    **dict.fromkeys(("precision", "task", "metric"), TEXT),
+    "score": NUMBER,
     **dict.fromkeys(("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss"), NUMBER),
     **dict.fromkeys(("top1_best", "epoch_best", "epochs_done"), NUMBER),
     "evaluated_on": TEXT,
@@ -35,16 +39,19 @@ COLUMNS = {
     **dict.fromkeys(("series", "identity"), TEXT),
     "steps": LIST,
     **dict.fromkeys(("differs", "design", "recipe", "data", "init", "versions", "git"), MAPPING),
+    "road": ROAD,
 }
 """Of `Runs.runs`: each column's kind. docs/analysis.md describes them."""
 _FROM_CONFIG = (
-    *("regime", "rung", "steps", "differs", "model", "design", "recipe", "data", "resolution", "seed", "precision"),
-    *("init", "micro_batch_size", "sync_batch_norm"),
+    *("regime", "network", "rung", "steps", "differs", "road", "model", "design", "recipe", "data", "resolution"),
+    *("seed", "precision", "init", "micro_batch_size", "sync_batch_norm"),
 )
 FORMER = {"micro_batch_size": "device_batch"}
 """What columns are called in older records."""
 _FROM_RECIPE = ("epochs", "batch_size", "lr")
 _REQUIRED = ("regime", "model", "design", "recipe", "data", "recipe_name", "data_name", "identity", "series")
+TOP1 = "top1"
+"""The main metric of records that name none."""
 LARGEST = 1e18
 """A number beyond this is none that was measured or counted: tables and figures could not show it."""
 POSITIVE = ("macs", "params", "activations", "images_per_second", "seconds_per_epoch", "train_seconds", "wall_seconds")
@@ -81,7 +88,8 @@ def run_row(path: str, name: str, config: Mapping[str, Any], summary: Mapping[st
         raise BrokenRecordError(f"not a run record: {error} is missing") from None
     except TypeError as error:
         raise BrokenRecordError(f"not a run record: {one_line(error)}") from None
-    return checked(known | names | {"path": path, "name": name})
+    metric = known["metric"] if isinstance(known["metric"], str) else TOP1
+    return checked(known | names | {"path": path, "name": name, "score": summary.get(metric)})
 
 
 def checked(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,7 +98,13 @@ def checked(row: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BrokenRecordError: if it is not a run's.
     """
-    row = {column: _CONVERT[kind](column, _printable(column, row.get(column))) for column, kind in COLUMNS.items()}
+    row = {
+        column: _CONVERT[kind](column, row.get(column) if kind == ROAD else _printable(column, row.get(column)))
+        for column, kind in COLUMNS.items()
+    }
+    row["metric"] = row["metric"] or TOP1
+    if row["metric"] == TOP1:
+        row["score"] = row["top1"]
     for column in _REQUIRED:
         if row[column] is None:
             raise BrokenRecordError(f"not a run record: {column!r} is missing")
@@ -102,8 +116,8 @@ def checked(row: Mapping[str, Any]) -> dict[str, Any]:
         raise BrokenRecordError("not a run record: 'steps' are no names")
     if row["status"] not in STATUSES:
         raise BrokenRecordError(f"status is {row['status']!r}, not one of {', '.join(STATUSES)}")
-    if row["status"] == "done" and not 0 <= row["top1"] <= 100:
-        raise BrokenRecordError(f"the run is done, but its top1 is {row['top1']}")
+    if row["status"] == "done" and not (0 <= row["score"] <= (100 if row["metric"] == TOP1 else LARGEST)):
+        raise BrokenRecordError(f"the run is done, but its {row['metric']} is {row['score']}")
     row["differs"] = row["differs"] or {}
     return row
 
@@ -182,10 +196,25 @@ def _of_kind(kind: str) -> Any:
     return convert
 
 
+def _road(column: str, value: Any) -> Road | None:
+    """Equal roads are one value: a study's runs have the same, so each is read once."""
+    if value is None or isinstance(value, Road):
+        return value
+    try:
+        return _read_road(orjson.dumps(value))
+    except (ValueError, TypeError) as error:  # orjson's is a TypeError
+        raise BrokenRecordError(f"not a run record: {column!r}: {printable(one_line(error))}") from None
+
+
+@cache
+def _read_road(text: bytes) -> Road:
+    return Road.from_json(_printable("road", orjson.loads(text)))
+
+
 def _finite(column: str, value: Any) -> float:
     value = number(value)
     possible = abs(value) <= LARGEST and (value > 0 or column not in POSITIVE)
     return value if possible and (value.is_integer() or column not in WHOLE) else math.nan
 
 
-_CONVERT = {TEXT: _text, INTEGER: _integer, NUMBER: _finite} | {kind: _of_kind(kind) for kind in _KINDS}
+_CONVERT = {TEXT: _text, INTEGER: _integer, NUMBER: _finite, ROAD: _road} | {kind: _of_kind(kind) for kind in _KINDS}

@@ -1,7 +1,8 @@
 """Runs as two CSV files, small enough to be kept beside the text that they prove: runs.csv and epochs.csv.
 
-A cell of a list or mapping is JSON. What names a machine is not written: a run's path is relative to the folder that
-holds all runs, other absolute paths are cut to their last part, and hosts are numbered.
+A cell of a list or mapping is JSON. A study's runs share their road: roads.json has it once, under the name that stands
+in their cells. What names a machine is not written: a run's path is relative to the folder that holds all runs, other
+absolute paths are cut to their last part, and hosts are numbered.
 """
 
 from __future__ import annotations
@@ -19,24 +20,26 @@ import numpy as np
 import pandas as pd
 
 from analysis.epochs import EPOCH_COLUMNS, Skip, number, tidy
-from analysis.rows import COLUMNS, FLAG, FORMER, INTEGER, LIST, MAPPING, BrokenRecordError, checked, one_line
+from analysis.rows import COLUMNS, FLAG, FORMER, INTEGER, LIST, MAPPING, ROAD, BrokenRecordError, checked, one_line
 from analysis.text import from_cell, to_cell
-from roadmap.files import opened, replacing
+from roadmap.files import opened, read_object, replacing
 
-RUNS_CSV, EPOCHS_CSV = "runs.csv", "epochs.csv"
+RUNS_CSV, EPOCHS_CSV, ROADS_JSON = "runs.csv", "epochs.csv", "roads.json"
 _JSON = (FLAG, INTEGER, LIST, MAPPING)
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}  # a path may be any bytes
 _ABSOLUTE = re.compile(r"(?<![\w.~/:-])~?/[^\s'\",;:()<>|]*|(?<!\w)[A-Za-z]:\\[^\s'\",;:()<>|]*")
 
 
 def write(runs: pd.DataFrame, epochs: pd.DataFrame, folder: str) -> None:
-    """Write both files into a folder, which is made if there is none.
+    """Write the files into a folder, which is made if there is none.
 
     Raises:
         OSError: if they cannot be written.
     """
     short = _relative(runs["path"].tolist())
     hosts = {name: f"host {index}" for index, name in enumerate(runs["host"].dropna().unique(), 1)}
+    roads = {road: f"road {number}" for number, road in enumerate(runs["road"].dropna().unique(), 1)}
+    runs = runs.assign(road=[roads.get(road) for road in runs["road"]])
     cells = {
         column: map(partial(_cell, hosts=hosts) if column != "path" else short.get, runs[column].tolist())
         for column in COLUMNS
@@ -44,6 +47,12 @@ def write(runs: pd.DataFrame, epochs: pd.DataFrame, folder: str) -> None:
     rows = [[*COLUMNS], *zip(*cells.values(), strict=True)]
     table = epochs.assign(path=epochs["path"].cat.rename_categories(short))
     os.makedirs(folder, exist_ok=True)
+    if roads:
+        values = {
+            name: _each_text(road.to_json(), lambda text: _anonymous(text, hosts)) for road, name in roads.items()
+        }
+        with replacing(f"{folder}/{ROADS_JSON}") as file:
+            json.dump(values, file, indent=1)
     with replacing(f"{folder}/{RUNS_CSV}", newline="", **_ENCODING) as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
     with replacing(f"{folder}/{EPOCHS_CSV}", newline="", **_ENCODING) as file:
@@ -53,6 +62,7 @@ def write(runs: pd.DataFrame, epochs: pd.DataFrame, folder: str) -> None:
 def read(folder: str, skip: Skip) -> tuple[list[dict[str, Any]], Callable]:
     """The rows of the runs that were written into a folder, and what reads their epochs."""
     file, rows = f"{folder}/{RUNS_CSV}", []
+    roads = read_object(f"{folder}/{ROADS_JSON}") or {}
     try:
         with TextIOWrapper(opened(file), newline="", **_ENCODING) as text:
             table = csv.DictReader(text, strict=True)
@@ -61,7 +71,7 @@ def read(folder: str, skip: Skip) -> tuple[list[dict[str, Any]], Callable]:
                 return [], partial(read_epochs, folder)
             for row in table:
                 try:
-                    rows.append(_row(folder, row))
+                    rows.append(_row(folder, row, roads))
                 except BrokenRecordError as error:
                     skip(f"{file}, line {table.line_num}", str(error))
     except OSError as error:
@@ -99,7 +109,7 @@ def read_epochs(folder: str, paths: Iterable[str], skip: Skip) -> Iterator[tuple
             yield path, epochs
 
 
-def _row(folder: str, cells: Mapping[str, str | None]) -> dict[str, Any]:
+def _row(folder: str, cells: Mapping[str, str | None], roads: Mapping[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for column, kind in COLUMNS.items():
         row[column] = from_cell(cells.get(column) or cells.get(FORMER.get(column)) or "") or None
@@ -108,6 +118,10 @@ def _row(folder: str, cells: Mapping[str, str | None]) -> dict[str, Any]:
                 row[column] = json.loads(row[column])
         except (ValueError, RecursionError):
             raise BrokenRecordError(f"{column!r} is no JSON") from None
+        if kind == ROAD and row[column]:
+            if row[column] not in roads:
+                raise BrokenRecordError(f"{row[column]!r} is not in {ROADS_JSON}")
+            row[column] = roads[row[column]]
     return checked(row | {"path": os.path.join(folder, row["path"] or "")})
 
 

@@ -7,7 +7,7 @@ network with these steps reaches (Shapley, "A value for n-person games", 1953).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, combinations, takewhile
+from itertools import chain, combinations, islice, takewhile
 from math import comb
 
 import pandas as pd
@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.comparison import Comparison, Steps
 from analysis.estimates import Estimate, Weights, compare, conclude
 from analysis.ladder import caption, entitled
-from roadmap.sets import MOST_ORDERS, adopted, orderings, sections
+from roadmap.roads import MOST_ORDERS
 
 Players = Mapping[str, Iterable[str]]
 """Groups of steps that share none, by name."""
@@ -27,58 +27,64 @@ NAMED = 3
 """Missing combinations that are named; the others are counted."""
 
 
-def shapley_table(comparison: Comparison, value: str = "top1") -> pd.DataFrame:
-    """A row a section of the paper: its Shapley value, exact but for the noise of training.
+def shapley_table(comparison: Comparison, value: str | None = None) -> pd.DataFrame:
+    """One row per section of the road: its Shapley value, exact but for the noise of training.
 
-    `section`; `steps`, a tuple; `value`, in units of the column `value`; its standard error and 95 % interval, `error`,
-    `low`, `high`; `n`, the fewest seeds of a combination. The values add up to what all steps gain over none. A
-    combination with one seed has the noise of the others; without any replicate, the error is NaN.
+    `section`, its title; `steps`, a tuple; `value`, in units of the column `value`, the main metric unless another is
+    named; its standard error and 95 % interval, `error`, `low`, `high`; `n`, the fewest seeds of a combination. The
+    values add up to what all steps gain over none. A combination with one seed has the noise of the others; without any
+    replicate, the error is NaN.
 
-    `attrs` has words for captions, and `missing`: a line on which of the 2^6 combinations have no finished run, for
+    `attrs` has words for captions, and `missing`: a line on which of the 2^n combinations have no finished run, for
     then the table is empty; "" if none.
     """
-    players = sections()
+    players = comparison.road.groups()
     scores, missing = _game(comparison, players, value)
+    if missing:
+        return _finish(comparison, pd.DataFrame(), SHAPLEY, missing)
     weights = shapley_weights(players)
     table = compare(scores, list(weights.values()), borrow=True)
     table = table.assign(section=list(players), steps=list(players.values()))
-    table["n"] = min((len(scores.get(coalition, ())) for coalition in coalitions(players)), default=0)
-    return _finish(comparison, table, SHAPLEY, missing)
+    table["n"] = min(len(scores[coalition]) for coalition, _ in coalitions(players))
+    return _finish(comparison, table, SHAPLEY)
 
 
-def interaction_table(comparison: Comparison, value: str = "top1") -> pd.DataFrame:
-    """A row a pair of sections: how much more the two bring together than each by itself, whatever the others do.
+def interaction_table(comparison: Comparison, value: str | None = None) -> pd.DataFrame:
+    """One row per pair of sections: how much more the two bring together than each by itself, whatever the others do.
 
     `one`, `other`; `interaction`, the Shapley interaction index, in units of the column `value`; its standard error and
     95 % interval, `error`, `low`, `high`. `attrs` as in `shapley_table`.
     """
-    players = sections()
+    players = comparison.road.groups()
     scores, missing = _game(comparison, players, value)
+    if missing or len(players) < 2:
+        return _finish(comparison, pd.DataFrame(), INTERACTION, missing)
     weights = interaction_weights(players)
     table = compare(scores, list(weights.values()), borrow=True).rename(columns={"value": "interaction"})
     table["one"], table["other"] = zip(*weights, strict=True)
-    return _finish(comparison, table, INTERACTION, missing)
+    return _finish(comparison, table, INTERACTION)
 
 
-def shapley_from_orders(comparison: Comparison, value: str = "top1", order_seed: int = 0) -> pd.DataFrame:
-    """A row an adopted step: its mean change over random orders, which estimates its Shapley value without bias.
+def shapley_from_orders(comparison: Comparison, value: str | None = None, order_seed: int = 0) -> pd.DataFrame:
+    """One row per adopted step: its mean change over random orders, which estimates its Shapley value without bias.
 
-    Orders are the first of `roadmap.sets.orderings(m, order_seed)` whose networks are all measured, each network being
+    Orders are the first of `Road.orderings(m, order_seed)` whose networks are all measured, each network being
     its mean over seeds. `step`, `title`, `section`; `value`, in units of the column `value`; `error` over orders, a
-    sample of all 13!, from two orders on; its 95 % interval `low`, `high`; `p`, `p_holm`, `detectable`, `verdict`
-    (`conclude`); `orders`, m.
+    sample of all that there are, from two orders on; its 95 % interval `low`, `high`; `p`, `p_holm`, `detectable`,
+    `verdict` (`conclude`); `orders`, m.
 
     The changes hold the noise of training, so `error` does too, as far as it differs from order to order. What all
     orders share, the noise of the first and the last network, it does not see; among 16 orders that is nothing, and
     with hundreds the noise of training should be looked at. No order measured: an empty table, and `attrs["missing"]`.
     """
     means = {steps: values.mean() for steps, values in comparison.scores(value).items()}
-    drawn = orderings(MOST_ORDERS, order_seed)
+    adopted = comparison.road.adopted
+    drawn = comparison.road.orderings(MOST_ORDERS, order_seed)
     orders = list(takewhile(lambda order: all(steps in means for steps in _passed(order)), drawn))
-    changes = pd.DataFrame([_changes(order, means) for order in orders], columns=list(adopted()), dtype=float)
-    table = conclude([_mean_of_orders(changes[step]) for step in adopted()])
+    changes = pd.DataFrame([_changes(order, means) for order in orders], columns=list(adopted), dtype=float)
+    table = conclude([_mean_of_orders(changes[step]) for step in adopted])
     table["verdict"] = table["verdict"].replace("one seed", "one order")
-    table = entitled(table.assign(step=list(adopted()), orders=len(orders)), comparison)
+    table = entitled(table.assign(step=list(adopted), orders=len(orders)), comparison)
     missing = "" if orders else f"the first order of seed {order_seed} has networks without a finished run"
     return _finish(comparison, table, ORDERS, missing)
 
@@ -116,32 +122,44 @@ def interaction_weights(players: Players) -> dict[tuple[str, str], Weights]:
     return found
 
 
-def coalitions(players: Players) -> dict[Steps, tuple[str, ...]]:
-    """The steps of every combination of players, none and all among them, and the names of these players."""
+def coalitions(players: Players) -> Iterator[tuple[Steps, tuple[str, ...]]]:
+    """The steps of every combination of players, from none to all, and the names of these players."""
     choices = chain.from_iterable(combinations(players, size) for size in range(len(players) + 1))
-    return {frozenset(chain.from_iterable(players[name] for name in chosen)): chosen for chosen in choices}
+    return ((frozenset(chain.from_iterable(players[name] for name in chosen)), chosen) for chosen in choices)
+
+
+def is_union(steps: Steps, groups: Iterable[Iterable[str]]) -> bool:
+    """Whether these are the steps of some groups, and no others."""
+    return steps == frozenset(chain.from_iterable(group for group in groups if steps.issuperset(group)))
 
 
 def _others(players: Players, left_out: set[str]) -> Iterator[tuple[int, Steps]]:
     """The coalitions of the players who are not left out: how many players, which steps."""
     rest = {name: steps for name, steps in players.items() if name not in left_out}
-    return ((len(chosen), steps) for steps, chosen in coalitions(rest).items())
+    return ((len(chosen), steps) for steps, chosen in coalitions(rest))
 
 
-def _game(comparison: Comparison, players: Players, value: str) -> tuple[dict, str]:
-    """The values of every network, and a line on what is missing of the game."""
-    scores = comparison.scores(value)
-    every = coalitions(players)
-    lacking = [" + ".join(names) or "none of them" for steps, names in every.items() if steps not in scores]
-    if not lacking:
+def measured_unions(comparison: Comparison) -> list[Steps]:
+    """The combinations of the road's sections that have finished runs."""
+    groups = comparison.road.groups().values()
+    return [steps for steps in comparison.scores() if not isinstance(steps, str) and is_union(steps, groups)]
+
+
+def _game(comparison: Comparison, players: Players, value: str | None) -> tuple[dict, str]:
+    """The values of every network, and a line on what is missing of the game. A road of many sections has more
+    combinations than can be counted up."""
+    scores, every = comparison.scores(value), 2 ** len(players)
+    count = every - sum(not isinstance(steps, str) and is_union(steps, players.values()) for steps in scores)
+    if not count:
         return scores, ""
-    named = "; ".join(lacking[:NAMED]) + (f"; and {len(lacking) - NAMED} more" if len(lacking) > NAMED else "")
-    return scores, f"{len(lacking)} of {len(every)} combinations of sections have no finished run: {named}"
+    lacking = (" + ".join(names) or "none of them" for steps, names in coalitions(players) if steps not in scores)
+    named = "; ".join(islice(lacking, NAMED)) + (f"; and {count - NAMED} more" if count > NAMED else "")
+    return scores, f"{count} of {every} combinations of sections have no finished run: {named}"
 
 
-def _finish(comparison: Comparison, table: pd.DataFrame, columns: Iterable[str], missing: str) -> pd.DataFrame:
-    """These columns of a table, its rows only if nothing is missing, and words."""
-    table = table[list(columns)].iloc[: 0 if missing else None]
+def _finish(comparison: Comparison, table: pd.DataFrame, columns: Iterable[str], missing: str = "") -> pd.DataFrame:
+    """These columns of a table, without rows if something is missing, and words."""
+    table = table.reindex(columns=list(columns)).iloc[: 0 if missing else None]
     table.attrs = caption(comparison) | {"missing": missing}
     return table
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from analysis.measures import measure
 from analysis.text import (
     NOTHING,
     chance,
@@ -28,14 +29,9 @@ KINDS = {
     "add_one_in": "add one in",
     "shapley": "Shapley, random orders",
 }
-HERE, PAPER = "measured here", "the paper’s"
-SECTION_VALUES = {
-    "top1": ("top-1", "points"),
-    "macs": ("MACs", "multiply-adds"),
-    "images_per_second": ("training throughput", "images/s"),
-    "peak_memory_mb": ("peak memory", "MB"),
-}
-"""What a section is worth in: column of a run, what it is called, its unit."""
+HERE, PUBLISHED = "measured here", "published"
+SECTION_COSTS = ("macs", "images_per_second", "peak_memory_mb")
+"""What a section is worth in, besides the main metric."""
 
 
 class Cell(NamedTuple):
@@ -66,14 +62,15 @@ class Sheet(NamedTuple):
 
 
 def ladder_sheet(table: pd.DataFrame) -> Sheet:
-    """`ladder_table`, with the paper's numbers beside the measured."""
+    """`ladder_table`, with the published numbers beside the measured, if there are any."""
     unit, prefix = macs_unit(table["macs"])
+    metric, printed = measure(table.attrs["metric"]), bool(table["published_top1"].notna().any())
     columns = [
-        *(Column("step", True), Column("seeds", group=HERE), Column("top-1 (%)", group=HERE)),
+        *(Column("step", True), Column("seeds", group=HERE), Column(metric.head, group=HERE)),
         *(Column("95 % interval", group=HERE), Column("change", group=HERE), Column("95 % interval", group=HERE)),
         *(Column("p (Holm)", group=HERE), Column("detectable", group=HERE), Column("verdict", True, HERE)),
         *(Column(f"MACs ({prefix})", group=HERE), Column("images/s", group=HERE)),
-        *(Column("top-1 (%)", group=PAPER), Column("change", group=PAPER)),
+        *([Column("top-1 (%)", group=PUBLISHED), Column("change", group=PUBLISHED)] if printed else []),
     ]
     rows = []
     for row in table.itertuples():
@@ -83,8 +80,8 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
             [
                 Cell(row.title + ("" if row.adopted else " (not adopted)"), row.Index),
                 Cell(seeds, row.n),
-                _number(row.top1_mean, percent(row.top1_mean, row.top1_std)),
-                _number(row.top1_low, _range(row.top1_low, row.top1_high)),
+                _number(row.mean, percent(row.mean, row.std)),
+                _number(row.mean_low, _range(row.mean_low, row.mean_high)),
                 _number(row.change, signed(row.change), mark),
                 _number(row.low, interval(row.low, row.high)),
                 _number(row.p_holm, chance(row.p_holm)),
@@ -92,10 +89,13 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
                 Cell({"up": "▲ ", "down": "▼ "}.get(row.verdict, "") + row.verdict, row.verdict, mark),
                 _number(row.macs, scaled(row.macs, unit)),
                 _number(row.images_per_second, whole(row.images_per_second)),
+            ]
+        )
+        if printed:
+            rows[-1] += [
                 _number(row.published_top1, percent(row.published_top1, row.published_std), "paper"),
                 _number(row.published_change, signed(row.published_change), "paper"),
             ]
-        )
     note = (
         "± is a standard deviation over seeds (n − 1). Changes are from the parent step, in points; intervals are each "
         "one’s own, at 95 %. The verdict is that of p, corrected for the number of steps (Holm); “detectable” is the "
@@ -130,7 +130,8 @@ def paper_sheet(table: pd.DataFrame) -> Sheet:
 
 
 def effects_sheet(table: pd.DataFrame) -> Sheet:
-    """`effect_table`: a row a step, each way of asking beside the others."""
+    """`effect_table`: one row per step of the road, each way of asking beside the others."""
+    table = table[table["kind"].isin(KINDS)]
     kinds = [kind for kind in KINDS if (table["kind"] == kind).any()]
     columns = [Column("step", True)]
     for kind in kinds:
@@ -148,23 +149,59 @@ def effects_sheet(table: pd.DataFrame) -> Sheet:
             cells.append(_number(row["effect"], signed(row["effect"]), _mark(row["verdict"])))
             cells.append(_number(row["low"], interval(row["low"], row["high"])))
         rows.append(cells)
-    note = "In points. In colour: shown, p < 0.05 after Holm’s correction within the column."
+    note = f"{_in_unit(table)}In colour: shown, p < 0.05 after Holm’s correction within the column."
     return Sheet("effects", columns, rows, table, note)
 
 
+def besides_sheet(table: pd.DataFrame) -> Sheet:
+    """Steps that are on no rung, of `effect_table`: one row per pair of networks that differ in the step alone."""
+    metric = measure(table.attrs["metric"])
+    columns = [Column("step", True), Column("added to", True), Column("seeds")]
+    columns += [Column(f"without{metric.percent}"), Column(f"with{metric.percent}"), Column("effect")]
+    columns += [Column("95 % interval"), Column("p (Holm)"), Column("detectable"), Column("verdict", True)]
+    table = table[table["kind"] == "besides"].reset_index(drop=True)
+    rows = []
+    for place, row in enumerate(table.to_dict("records")):
+        mark = _mark(row["verdict"])
+        rows.append(
+            [
+                Cell(row["step"], place),
+                Cell(row["on"], place),
+                Cell(str(row["n"]), row["n"]),
+                _number(row["without"], percent(row["without"])),
+                _number(row["with"], percent(row["with"])),
+                _number(row["effect"], signed(row["effect"]), mark),
+                _number(row["low"], interval(row["low"], row["high"])),
+                _number(row["p_holm"], chance(row["p_holm"])),
+                _number(row["detectable"], percent(row["detectable"])),
+                Cell({"up": "▲ ", "down": "▼ "}.get(row["verdict"], "") + row["verdict"], row["verdict"], mark),
+            ]
+        )
+    note = (
+        f"{_in_unit(table)}The two networks of a row differ in this step alone. The verdict is that of p, corrected "
+        "for the number of rows (Holm); “detectable” is the smallest effect that these seeds would have shown four "
+        "times in five, before that correction."
+    )
+    return Sheet("besides", columns, rows, table, note)
+
+
+def _in_unit(table: pd.DataFrame) -> str:
+    return f"In {table.attrs['unit']}. " if table.attrs.get("unit") else ""
+
+
 def sections_sheet(tables: dict[str, pd.DataFrame]) -> Sheet:
-    """`shapley_table` of accuracy and of costs: a row a section."""
+    """`shapley_table` of the main metric and then of costs, by column: one row per section."""
     columns = [Column("section", True), Column("steps", True)]
     for value in tables:
-        name, unit = SECTION_VALUES[value]
-        columns += [Column(unit, group=name), Column("95 % interval", group=name)]
-    first = next(iter(tables.values()))
+        columns += [Column(measure(value).unit, group=measure(value).short or measure(value).name)]
+        columns += [Column("95 % interval", group=columns[-1].group)]
+    metric, first = next(iter(tables.items()))
     rows = []
     for place, section in enumerate(first.itertuples()):
         cells = [Cell(section.section, place), Cell(", ".join(section.steps), place)]
         for value, table in tables.items():
-            row, unit = table.iloc[place], SECTION_VALUES[value][1]
-            mark = ("up" if row["low"] > 0 else "down" if row["high"] < 0 else "") if value == "top1" else ""
+            row, unit = table.iloc[place], measure(value).unit
+            mark = ("up" if row["low"] > 0 else "down" if row["high"] < 0 else "") if value == metric else ""
             ends = [quantity(row[end], unit, signed=True) for end in ("low", "high")]
             exact = row["low"] == row["high"]
             cells.append(_number(row["value"], quantity(row["value"], unit, signed=True), mark))
@@ -174,9 +211,9 @@ def sections_sheet(tables: dict[str, pd.DataFrame]) -> Sheet:
         rows.append(cells)
     frame = pd.concat(dict(tables), names=["of", None]).reset_index("of")
     note = (
-        "Exact Shapley values of the paper’s six sections, from all 64 combinations: the mean gain over all orders in "
-        "which one could take the sections. They add up to what all steps gain over none. Intervals are the noise of "
-        "training. In colour: the interval excludes 0."
+        f"Exact Shapley values of the road’s {len(first)} sections, from all {2 ** len(first)} combinations: the mean "
+        "gain over all orders in which one could take the sections. They add up to what all steps gain over none. "
+        "Intervals are the noise of training. In colour: the interval excludes 0."
     )
     return Sheet("sections", columns, rows, frame.assign(steps=frame["steps"].map(" ".join)), note)
 
@@ -185,9 +222,10 @@ def networks_sheet(table: pd.DataFrame) -> Sheet:
     """`cost_table`: every network that has finished runs, and which of them no other beats."""
     unit, prefix = macs_unit(table["macs"])
     fronts = {"macs": "MACs", "params": "params", "images_per_second": "images/s", "device_hours": "hours"}
-    columns = [Column("network", True), Column("seeds"), Column("top-1 (%)"), Column(f"MACs ({prefix})")]
+    metric = measure(table.attrs["metric"])
+    columns = [Column("network", True), Column("seeds"), Column(metric.head), Column(f"MACs ({prefix})")]
     columns += [Column("params"), Column("images/s"), Column("device-hours"), Column("peak MB")]
-    columns.append(Column("none better in both accuracy and", True))
+    columns.append(Column(f"none better in both {metric.short or metric.name} and", True))
     rows = []
     for row in table.itertuples():
         front = [name for cost, name in fronts.items() if getattr(row, f"front_{cost}")]
@@ -195,7 +233,7 @@ def networks_sheet(table: pd.DataFrame) -> Sheet:
             [
                 Cell(row.title, row.Index),
                 Cell(str(row.n), row.n),
-                _number(row.top1_mean, percent(row.top1_mean, row.top1_std)),
+                _number(row.mean, percent(row.mean, row.std)),
                 _number(row.macs, scaled(row.macs, unit)),
                 _number(row.params, count(row.params)),
                 _number(row.images_per_second, whole(row.images_per_second)),
@@ -217,7 +255,7 @@ def departures_sheet(recipe: str, found: Sequence[tuple[str, str, str]]) -> Shee
 def contexts_sheet(frame: pd.DataFrame) -> Sheet:
     """A row a comparison that has no pages of its own."""
     columns = [Column("trained", True), Column("networks"), Column("runs"), Column("left out")]
-    columns += [Column("best network", True), Column("top-1 (%)"), Column("first to last rung")]
+    columns += [Column("best network", True), Column("its mean"), Column("first to last rung")]
     rows = [
         [
             Cell(row.title, row.title),
@@ -225,7 +263,7 @@ def contexts_sheet(frame: pd.DataFrame) -> Sheet:
             Cell(str(row.runs), row.runs),
             Cell(str(row.left_out), row.left_out),
             Cell(row.best, row.best),
-            _number(row.top1, percent(row.top1)),
+            _number(row.mean, percent(row.mean)),
             _number(row.change, signed(row.change)),
         ]
         for row in frame.itertuples()

@@ -8,19 +8,20 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import figures, sheets
-from analysis.comparison import Comparison, set_name
+from analysis.comparison import Comparison, Steps
 from analysis.costs import FRONTS, cost_table
 from analysis.departures import departures, kernel_note
-from analysis.effects import effect_table
+from analysis.effects import unpaired
 from analysis.paper import Agreement, agreement, paper_table
 from analysis.provenance import missing, unfinished
-from analysis.shapley import coalitions, interaction_table, shapley_from_orders, shapley_table
-from analysis.sheets import Sheet
+from analysis.shapley import interaction_table, measured_unions, shapley_from_orders, shapley_table
+from analysis.sheets import KINDS, SECTION_COSTS, Sheet
 from analysis.text import interval, listing, percent, signed, step_name
-from roadmap.sets import sections
 
 NAMED = 6
 """Steps that a sentence names."""
+BESIDES = 3
+"""Steps on no rung that it names: those that are shown come first."""
 
 
 class Picture(NamedTuple):
@@ -43,20 +44,47 @@ class Part(NamedTuple):
     """Lines under a sentence that introduces them."""
 
 
-def tell(comparison: Comparison, ladder: pd.DataFrame, epochs: pd.DataFrame | None = None) -> list[Part]:
+def tell(
+    comparison: Comparison, ladder: pd.DataFrame, effects: pd.DataFrame, epochs: pd.DataFrame | None = None
+) -> list[Part]:
     """The parts of a comparison's report, those that its runs have something to say about.
 
-    `ladder`: its `ladder_table`; `epochs`: `Runs.epochs`, for learning curves.
+    `ladder`: its `ladder_table`; `effects`: its `effect_table`; `epochs`: `Runs.epochs`, for learning curves.
     """
     parts = [_ladder(ladder)] if (ladder["n"] > 0).any() else []
-    if ladder["change"].notna().any():
+    parts += _besides(comparison, effects)
+    if paper_table(ladder)["change"].notna().any():
         parts.append(_paper(ladder))
-    parts += [*_steps(comparison), *_sections(comparison), *_costs(comparison, ladder), *_curves(comparison, epochs)]
-    return [*parts, *_missing(comparison), *_departures(comparison)]
+    parts += [*_steps(comparison, effects), *_sections(comparison), *_costs(comparison, ladder)]
+    return [*parts, *_curves(comparison, epochs), *_missing(comparison), *_departures(comparison)]
 
 
-def headline(ladder: pd.DataFrame) -> str:
-    """Which steps made a difference, in a sentence or two; never more than the seeds can show."""
+def headline(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> str:
+    """Which steps made a difference, in a few sentences; never more than the seeds can show. With an `effect_table`,
+    also of the steps that are on no rung."""
+    besides = "" if effects is None else besides_sentence(effects)
+    if besides and ladder["change"].isna().all():
+        return besides
+    return f"{_of_road(ladder)} {besides}".strip()
+
+
+def besides_sentence(effects: pd.DataFrame) -> str:
+    """What the steps that are on no rung bring; "" if there are none."""
+    rows = effects[effects["kind"] == "besides"].to_dict("records")
+    if not rows:
+        return ""
+    rows.sort(key=lambda row: (row["verdict"] not in ("up", "down"), -abs(row["effect"])))
+    more = f"; and {len(rows) - BESIDES} more" if len(rows) > BESIDES else ""
+    return f"On no rung of the road: {'; '.join(map(_added, rows[:BESIDES]))}{more}."
+
+
+def _added(row: dict) -> str:
+    ends = "" if pd.isna(row["low"]) else f" ({interval(row['low'], row['high'])})"
+    verdict = "shown" if row["verdict"] in ("up", "down") else row["verdict"]
+    return f"{row['step']}, added to {row['on']}, {signed(row['effect'])}{ends}, {verdict}"
+
+
+def _of_road(ladder: pd.DataFrame) -> str:
     steps = ladder[ladder["change"].notna()]
     if steps.empty:
         return "No step has finished runs on both sides yet, so nothing can be said of any."
@@ -83,8 +111,10 @@ def headline(ladder: pd.DataFrame) -> str:
 
 
 def agreement_sentence(ladder: pd.DataFrame) -> str:
-    """How far the ladder goes the paper's way, in plain words."""
+    """How far the ladder goes the paper's way, in plain words; "" where nothing was published."""
     found = agreement(ladder)
+    if ladder["published_change"].isna().all():
+        return ""
     if not found.clear:
         return "The paper tells no seed noise for this ladder, so none of its changes can be called clear."
     text = (
@@ -125,14 +155,35 @@ def _paper(ladder: pd.DataFrame) -> Part:
     return Part("paper", "Against the paper", [*filter(None, words)], [picture], [sheets.paper_sheet(table)])
 
 
-def _steps(comparison: Comparison) -> list[Part]:
+def _besides(comparison: Comparison, effects: pd.DataFrame) -> list[Part]:
+    """Only if there are steps that are on no rung."""
+    table = effects[effects["kind"] == "besides"]
+    alone = unpaired(comparison)
+    if table.empty and not alone:
+        return []
+    words = [
+        "Each was added to a network that was also trained without it, with everything else the same: the effect is "
+        "the difference of the two."
+    ]
+    if alone:
+        words.append(
+            f"Of {listing(alone)} nothing can be said yet: no two networks with finished runs differ in the step "
+            "alone. Train the same network without it."
+        )
+    what = "What each step brings that is on no rung, with its interval"
+    pictures = [Picture("besides", figures.besides_figure(effects), what)] if len(table) > 1 else []
+    tables = [sheets.besides_sheet(effects)] if len(table) else []
+    return [Part("besides", "Steps that are on no rung of the road", words[len(table) == 0 :], pictures, tables)]
+
+
+def _steps(comparison: Comparison, table: pd.DataFrame) -> list[Part]:
     """Only if more was asked than the road."""
-    table = effect_table(comparison)
-    if not set(table["kind"]) - {"road"}:
+    if not {*table["kind"]} & {*KINDS} - {"road"}:
         return []
     words = (
         "The road takes the steps in one order. Leave one out asks what the last network loses without a step, add one "
-        "in what a step brings to the modern recipe alone; the mean over random orders estimates its Shapley value."
+        f"in what a step brings to the rung “{step_name(comparison.road[comparison.road.base].title)}” alone; the mean "
+        "over random orders estimates its Shapley value."
     )
     pictures = [Picture("effects", figures.effects_figure(table), "What each step is worth, asked in several ways")]
     orders = shapley_from_orders(comparison)
@@ -143,35 +194,38 @@ def _steps(comparison: Comparison) -> list[Part]:
 
 def _sections(comparison: Comparison) -> list[Part]:
     """Only if any combination of sections is there that is no rung."""
+    rungs = {frozenset(rung.steps) for rung in comparison.road.rungs}
+    measured = measured_unions(comparison)
+    if {*measured} <= rungs:
+        return []
     shapley = shapley_table(comparison)
     if shapley.empty:
-        found = 64 - int(shapley.attrs["missing"].split()[0])
-        started = found > len({frozenset(rung.steps) for rung in comparison.rungs})
-        return [Part("sections", "What each section is worth", [f"{shapley.attrs['missing']}."])] if started else []
-    tables = {value: shapley_table(comparison, value) for value in sheets.SECTION_VALUES}
+        return [Part("sections", "What each section is worth", [f"{shapley.attrs['missing']}."])]
+    tables = {value: shapley_table(comparison, value) for value in (comparison.metric, *SECTION_COSTS)}
     heat = figures.interactions_figure(shapley, interaction_table(comparison))
-    what = "Shapley values of the paper's six sections, and the interactions of every two"
+    what = "Shapley values of the road's sections, and the interactions of every two"
     words = (
         "An interaction is what two sections bring together beyond what each brings by itself: below zero they get "
         "in each other’s way, or do the same work twice."
     )
-    failed = _collapsed(comparison)
+    failed = _collapsed(comparison, measured)
     if failed:
         words += (
-            f" Of the 64 networks, {len(failed)} hardly trained ({listing(failed)}), with a noise of their own that "
-            "one seed does not show: values and interactions that they enter are less sure than their intervals say."
+            f" Of the {len(measured)} networks, {len(failed)} hardly trained ({listing(failed)}), with a noise of "
+            "their own that one seed does not show: values and interactions that they enter are less sure than their "
+            "intervals say."
         )
     sheet = sheets.sections_sheet({value: table for value, table in tables.items() if len(table)})
     return [Part("sections", "What each section is worth", [words], [Picture("interactions", heat, what)], [sheet])]
 
 
-def _collapsed(comparison: Comparison) -> list[str]:
-    """The combinations of sections whose accuracy is nearer to chance than to what most of them reach."""
-    means = {steps: comparison.values(steps).mean() for steps in coalitions(sections())}
-    chance = 100 / comparison.context.data.get("num_classes", 1000)
+def _collapsed(comparison: Comparison, sets: list[Steps]) -> list[str]:
+    """The networks of these sets whose main metric is nearer to chance than to what most of them reach."""
+    scores = comparison.scores()
+    means = {steps: scores[steps].mean() for steps in sets}
+    chance = 100 / (comparison.context.data.get("num_classes") or 1000) if comparison.metric == "top1" else 0.0
     middle = (pd.Series(means).median() + chance) / 2
-    regime = comparison.context.regime
-    return [f"{set_name(regime, steps)}: {percent(mean)} %" for steps, mean in means.items() if mean < middle]
+    return [f"{comparison.road.name_of(steps)}: {percent(mean)}" for steps, mean in means.items() if mean < middle]
 
 
 def _costs(comparison: Comparison, ladder: pd.DataFrame) -> list[Part]:

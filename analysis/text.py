@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import textwrap
+from collections.abc import Iterator
 
 import pandas as pd
 
@@ -85,11 +87,22 @@ def step_name(title: str) -> str:
     return title.split(" (")[0]
 
 
+def wrapped(text: str, width: int = 28, lines: int = 2) -> str:
+    """On so many lines of about this many characters, the last cut where there is more."""
+    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
+
+
 def chance(p: float) -> str:
     """A p-value: "0.03", "< 0.001"."""
     if pd.isna(p):
         return NOTHING
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
+def stretches(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rungs of a table by section, in their order: a section that is come back to is there again."""
+    section = table["section"]
+    return ((rows["section"].iloc[0], rows) for _, rows in table.groupby((section != section.shift()).cumsum()))
 
 
 def listing(words: list[str]) -> str:

@@ -44,7 +44,7 @@ def config_of(directory: str | os.PathLike) -> Row:
     Raises:
         BrokenRecordError: if there is none that can be used.
     """
-    config = _converted(_object_in(directory, "config.json"), CONFIG)
+    config = _converted(_object_in(directory, "config.json"), CONFIG | OPTIONAL)
     if lacking := [name for name in CONFIG if config.get(name) is None]:
         raise BrokenRecordError(f"config.json: {lacking[0]} is missing or no such value")
     return config
@@ -122,3 +122,5 @@ CONFIG: dict[str, Kind] = {
     "data": _object("name", name=_text),
     "resolution": count,
 }
+OPTIONAL: dict[str, Kind] = {"network": _text, "road": _mapping}
+"""Of config.json; older records lack them."""

@@ -1,4 +1,4 @@
-"""`python -m roadmap`: the ladder of a regime, what each rung costs beside what the paper published for it."""
+"""`python -m roadmap`: a road's rungs in a regime, what each costs beside what was published for it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from roadmap.steps import Rung, ladder, load, regimes
+from roadmap.conf import CONF, OURS, Conf, regimes
+from roadmap.roads import Rung
 
 if TYPE_CHECKING:
     from roadmap.costs import Cost
@@ -27,15 +29,16 @@ class Line(NamedTuple):
     rung: Rung
     cost: Cost
     change: float | None
-    """Published top-1 minus the parent's; None for the first rung."""
+    """Published top-1 minus the parent's; None for the first rung, and where either is not published."""
 
 
 class Sheet(NamedTuple):
-    """A regime's ladder, counted for one resolution and number of classes."""
+    """A road in a regime, counted for one resolution and number of classes."""
 
+    road: str
     regime: str
-    published: str
-    """The regime that the published numbers are of."""
+    published: str | None
+    """The regime that the published numbers are of; None if there are none."""
     resolution: int
     classes: int
     lines: tuple[Line, ...]
@@ -44,17 +47,21 @@ class Sheet(NamedTuple):
         """Where the printed GFLOPs differ from the count by more than rounding, if they are of the same networks."""
         if self.published != self.regime or self.resolution != PUBLISHED_RESOLUTION:
             return []
-        return [line for line in self.lines if f"{line.cost.macs / 1e9:.2f}" != f"{line.rung.published.gflops:.2f}"]
+        printed = [line for line in self.lines if line.rung.published]
+        return [line for line in printed if f"{line.cost.macs / 1e9:.2f}" != f"{line.rung.published.gflops:.2f}"]
 
     def notes(self) -> list[str]:
         """What a reader of the table has to know."""
-        side_branches = _listed(line.rung.name for line in self.lines if not line.rung.adopted)
-        notes = [
-            f"Published: {self.published} regime, ImageNet-1K, {PUBLISHED_RESOLUTION} px."
-            " MACs are multiply-adds; the paper prints them as FLOPs.",
-            "; ".join(["Change: from the step above", *self._distant_parents()]) + ".",
-            f"In parentheses, measured and not adopted: {side_branches}.",
-        ]
+        side_branches = [line.rung.name for line in self.lines if not line.rung.adopted]
+        notes = ["MACs are multiply-adds."]
+        if self.published:
+            notes = [
+                f"Published: {self.published} regime, ImageNet-1K, {PUBLISHED_RESOLUTION} px."
+                " MACs are multiply-adds; the paper prints them as FLOPs.",
+                "; ".join(["Change: from the step above", *self._distant_parents()]) + ".",
+            ]
+        if side_branches:
+            notes.append(f"In parentheses, measured and not adopted: {_listed(side_branches)}.")
         differing = [
             f"{line.rung.name} {line.rung.published.gflops:.2f} printed, {line.cost.macs / 1e9:.2f} counted"
             for line in self.discrepancies()
@@ -74,8 +81,14 @@ class Sheet(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the ladder that the command line asks for; returns the exit status."""
-    options = parser().parse_args(argv)
-    sheet = count(options.regime, options.resolution)
+    options = (reader := parser()).parse_args(argv)
+    if options.config_dir and not options.config_dir.is_dir():
+        reader.error(f"--config-dir {options.config_dir} is no folder")
+    try:
+        conf = Conf((CONF, *([options.config_dir] if options.config_dir else [])))
+        sheet = count(options.regime, options.resolution, options.road, conf)
+    except ValueError as error:
+        reader.error(str(error))
     try:
         print(FORMATS[options.format](sheet))
         sys.stdout.flush()
@@ -92,10 +105,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--regime",
         metavar="NAME",
-        type=_regime,
         default="resnet50",
         help=f"{', '.join(regimes())} (default: %(default)s)",
     )
+    roads = ", ".join(OURS.options("road"))
+    parser.add_argument("--road", metavar="NAME", default="convnext", help=f"{roads} (default: %(default)s)")
+    parser.add_argument("--config-dir", metavar="DIR", type=Path, help="a folder of your own regimes, roads and steps")
     parser.add_argument("--resolution", metavar="PX", type=_resolution, help="image size (default: the regime's own)")
     parser.add_argument("--format", choices=FORMATS, default="table", help="(default: %(default)s)")
     return parser
@@ -108,27 +123,30 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")
 
 
-def count(regime: str, resolution: int | None = None) -> Sheet:
-    """Count a regime's ladder, by default at the regime's own resolution.
+def count(regime: str, resolution: int | None = None, road: str = "convnext", conf: Conf = OURS) -> Sheet:
+    """Count a road's networks in a regime, by default at the regime's own resolution.
 
     A regime with a published table of its own is of ImageNet-1K's 1000 classes; another one is of 10.
+
+    Raises:
+        ValueError: if there is no such regime or road, or their files are wrong. The message is one line.
     """
     from rich.console import Console
 
-    config = load("regime", regime)
-    resolution = resolution or config.resolution
-    published = config.regime.published
+    rungs, published = conf.ladder(regime, road), conf.road(road, regime).published
+    resolution = resolution or conf.load("regime", regime).get("resolution", PUBLISHED_RESOLUTION)
     classes = 1000 if published == regime else 10
-    top1: dict[str | None, float] = {}
+    by_name = {rung.name: rung for rung in rungs}
     lines = []
     with Console(stderr=True).status(f"Counting the {regime} ladder ..."):  # drawn on a terminal alone
         from roadmap.costs import cost
 
-        for rung in ladder(regime):
-            top1[rung.name] = rung.published.top1
-            change = rung.published.top1 - top1[rung.parent] if rung.parent else None
+        for rung in rungs:
+            here, before = rung.published, by_name[rung.parent].published if rung.parent else None
+            change = here.top1 - before.top1 if here and before else None
             lines.append(Line(rung, cost(rung.design, resolution, classes), change))
-    return Sheet(regime, published, resolution, classes, tuple(lines))
+    published = published if any(rung.published for rung in rungs) else None
+    return Sheet(road, regime, published, resolution, classes, tuple(lines))
 
 
 def as_table(sheet: Sheet) -> str:
@@ -145,18 +163,19 @@ def as_table(sheet: Sheet) -> str:
         return table
 
     headers, rows = _cells(sheet)
-    title = f"{sheet.regime}\n{sheet.resolution} px, {sheet.classes} classes\n"
+    title = f"{sheet.road}: {sheet.regime}\n{sheet.resolution} px, {sheet.classes} classes\n"
     counted = half(title, ["", *headers[:3]], ["left", "left", "right", "right"])
-    title = f"published: {sheet.published}\nImageNet-1K, {PUBLISHED_RESOLUTION} px\n"
+    title = f"published: {sheet.published or '-'}\nImageNet-1K, {PUBLISHED_RESOLUTION} px\n"
     published = half(title, headers[3:], ["left", "right", "right"])
     section = None
     for line, row in zip(sheet.lines, rows, strict=True):
         style = None if line.rung.adopted else "dim"
-        counted.add_row("" if line.rung.section == section else line.rung.section, *row[:3], style=style)
+        numbered = line.rung.section != section and len(line.rung.section) <= 3
+        counted.add_row(line.rung.section if numbered else "", *row[:3], style=style)
         published.add_row(*row[3:], style=style)
         section = line.rung.section
     both = Table.grid(padding=(0, 3, 0, 0))
-    both.add_row(counted, published)
+    both.add_row(counted, *([published] if sheet.published else []))
 
     console = Console(highlight=False)
     console.width = max(console.width, 80)
@@ -169,6 +188,8 @@ def as_markdown(sheet: Sheet) -> str:
     """The table, and a paragraph a note."""
     headers, rows = _cells(sheet)
     headers[3] = f"{headers[3]}, published: {sheet.published}, ImageNet-1K, {PUBLISHED_RESOLUTION} px"
+    shown = None if sheet.published else 3
+    headers, rows = headers[:shown], [row[:shown] for row in rows]
     lines = [headers, [":--", *("--:" for _ in headers[1:])], *rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return "\n\n".join([table, *sheet.notes()]).replace("*", r"\*")
@@ -178,6 +199,7 @@ def as_csv(sheet: Sheet) -> str:
     """Plain numbers under the same names for every regime, so that the sheets of several can be joined."""
     records = [
         {
+            "road": sheet.road,
             "regime": sheet.regime,
             "resolution": sheet.resolution,
             "classes": sheet.classes,
@@ -188,10 +210,10 @@ def as_csv(sheet: Sheet) -> str:
             "adopted": "yes" if rung.adopted else "no",
             **cost._asdict(),
             "published_regime": sheet.published,
-            "published_top1": rung.published.top1,
-            "published_top1_std": rung.published.std,
+            "published_top1": rung.published and rung.published.top1,
+            "published_top1_std": rung.published and rung.published.std,
             "published_change": None if change is None else round(change, 2),
-            "published_gflops": rung.published.gflops,
+            "published_gflops": rung.published and rung.published.gflops,
         }
         for rung, cost, change in sheet.lines
     ]
@@ -219,11 +241,17 @@ def _cells(sheet: Sheet) -> tuple[list[str], list[list[str]]]:
                 name if line.rung.adopted else f"({name})",
                 line_macs,
                 line_params,
-                f"{published.top1:.2f}" + (f" ± {published.std:.2f}" if published.std is not None else ""),
-                "" if line.change is None else f"{line.change:+.2f}",
-                ("*" if line in differing else "") + f"{published.gflops:.2f}",
             ]
         )
+        if published is None:
+            rows[-1] += ["-"] * 3
+            continue
+        std = "" if published.std is None else f" ± {published.std:.2f}"
+        change = (
+            "-" if line.change is None and line.rung.parent else "" if line.change is None else f"{line.change:+.2f}"
+        )
+        mark = "*" if line in differing else ""
+        rows[-1] += [f"{published.top1:.2f}{std}", change, f"{mark}{published.gflops:.2f}"]
     return headers, rows
 
 
@@ -237,14 +265,6 @@ def _listed(words: Iterable[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
     *words, last = words
     return f"{', '.join(words)} and {last}" if words else last
-
-
-def _regime(name: str) -> str:
-    try:
-        load("regime", name)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return name
 
 
 def _resolution(text: str) -> int:

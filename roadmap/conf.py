@@ -189,6 +189,7 @@ def _extended(conf: Conf, name: str, *extending: str) -> dict[str, Any]:
     if (base := value.pop("extends", None)) is None:
         return value
     before = _extended(conf, base, name, *extending)
+    before.pop("title", None)  # another road, another title
     more = {regime: [*before["references"].get(regime, []), *listed] for regime, listed in value["references"].items()}
     return before | value | {
         "rungs": [*before["rungs"], *rungs],

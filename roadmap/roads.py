@@ -6,6 +6,7 @@ so that anyone's runs can be reported. A set names its steps in the road's order
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -82,6 +83,8 @@ class Road:
     published: str | None = None
     """The regime whose published numbers stand beside the rungs; None for no numbers."""
     references: tuple[Reference, ...] = ()
+    title: str = ""
+    """Of a figure of it: `From ResNet to ConvNeXt`."""
 
     def __getitem__(self, name: str) -> Rung:
         """The rung of this name.
@@ -179,6 +182,7 @@ class Road:
             rungs.append({name: values[name] for name in names if values[name] is not None})
         return {
             "name": self.name,
+            "title": self.title,
             "base": self.base,
             "published": self.published,
             "sections": dict(self.sections),
@@ -201,7 +205,8 @@ class Road:
 
 def switches(differs: Mapping[str, Any]) -> list[str]:
     """`activation=silu` for each switch of the design among settings that differ."""
-    return [f"{key.removeprefix('design.')}={_written(value)}" for key, value in differs.items() if _of_design(key)]
+    own = sorted(key for key in differs if _of_design(key))
+    return [f"{key.removeprefix('design.')}={_written(differs[key])}" for key in own]
 
 
 def _of_design(key: str) -> bool:
@@ -214,34 +219,39 @@ def _written(value: Any) -> str:
 
 
 def _road(value: Mapping[str, Any]) -> Road:
-    known = {"rungs", "sections", "base", "name", "published", "references"}
+    known = {"rungs", "sections", "base", "name", "published", "references", "title"}
     if unknown := [key for key in value if key not in known]:
         raise ValueError(f"a road has no {unknown[0]!r}{did_you_mean(unknown[0], known)} (it has {', '.join(known)})")
     if not isinstance(value["rungs"], list) or not 1 <= len(value["rungs"]) <= LONGEST:
         raise ValueError(f"a road has a list of 1 to {LONGEST} rungs")
     rungs: dict[str, Rung] = {}
     before: str | None = None  # the last adopted rung
-    sections = {str(key): str(title) for key, title in (value.get("sections") or {}).items()}
+    titles = {str(key): str(title) for key, title in (value.get("sections") or {}).items()}
     for entry in value["rungs"]:
         rung = _rung(entry, rungs, before)
         if rung.name in rungs:
             raise ValueError(f"two rungs are called {rung.name!r}; give one a `name` of its own")
         rungs[rung.name] = rung
         before = rung.name if rung.adopted else before
-        sections.setdefault(rung.section, rung.section)
+    # In the order of the rungs: what copies a record need not keep that of a mapping.
+    sections = {rung.section: titles.get(rung.section, rung.section) for rung in rungs.values()}
+    if len({*sections.values()}) < len(sections):
+        raise ValueError("two of its sections have the same title")
     if before is None:
         raise ValueError("none of the rungs is adopted")
     base = value.get("base") or next(iter(rungs))
     if base not in rungs or not rungs[base].adopted:
         raise ValueError(f"its base is {base!r}, which is no adopted rung{did_you_mean(base, rungs)}")
     references = [_reference(one) for one in value.get("references") or ()]
+    name, published = str(value["name"]), value.get("published")
     return Road(
-        str(value["name"]),
+        name,
         tuple(rungs.values()),
         tuple(sections.items()),
         base,
-        value.get("published"),
+        None if published is None else str(published),
         tuple(references),
+        str(value.get("title") or f"The road {name}"),
     )
 
 
@@ -255,6 +265,8 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
     if unknown := [key for key in entry if key not in ENTRY]:
         raise ValueError(f"a rung has no {unknown[0]!r}{did_you_mean(unknown[0], ENTRY)} (it has {', '.join(ENTRY)})")
     step = entry.get("step")
+    if step is not None and not isinstance(step, str):
+        raise ValueError(f"a rung's step is {step!r}, which is no name")
     name = entry.get("name") or step
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
         raise ValueError(f"a rung needs a step, or a name of letters, digits and _, not {name!r}")
@@ -282,7 +294,7 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
 
 def _reference(printed: Mapping[str, Any]) -> Reference:
     try:
-        return Reference(str(printed["name"]), float(printed["top1"]), float(printed["gflops"]))
+        return Reference(str(printed["name"]), _number(printed["top1"]), _number(printed["gflops"]))
     except (KeyError, TypeError, ValueError):
         raise ValueError("a reference must be like {name: Swin-T, top1: 81.3, gflops: 4.5}") from None
 
@@ -290,8 +302,14 @@ def _reference(printed: Mapping[str, Any]) -> Reference:
 def _published(rung: str, printed: Mapping[str, Any]) -> Published:
     try:
         std = printed.get("std")
-        return Published(float(printed["top1"]), None if std is None else float(std), float(printed["gflops"]))
+        return Published(_number(printed["top1"]), None if std is None else _number(std), _number(printed["gflops"]))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ValueError(
             f"what is published of rung {rung!r} must be like {{top1: 80.62, std: 0.14, gflops: 4.15}}"
         ) from None
+
+
+def _number(value: Any) -> float:
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"a published number is {value}")
+    return number

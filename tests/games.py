@@ -9,24 +9,25 @@ import pandas as pd
 
 from analysis.comparison import COSTS, Comparison, Steps
 from analysis.context import Context
-from roadmap.steps import ladder
+from roadmap.conf import OURS
+from roadmap.roads import Road
 
-CONTEXT = Context("nano", {"name": "fashion_mnist"}, 32, "float32", {}, 2, 64)
+ROAD = OURS.road(regime="nano")
 RUN = {
     **{"left_out": "", "epochs": 2, "batch_size": 64, "train_images": 10_000, "evaluated_on": "test", "processes": 1},
     **dict.fromkeys(COSTS, 1.0),
 }
-NAMES = {frozenset(rung.steps): rung.name for rung in ladder("nano")}
 
 
-def comparison(values: Mapping[Iterable[str], Mapping[int, float]]) -> Comparison:
-    """The comparison of sets of steps with these top-1 accuracies, by seed."""
+def comparison(values: Mapping[Iterable[str], Mapping[int, float]], road: Road = ROAD) -> Comparison:
+    """The comparison of sets of steps with these accuracies, by seed."""
+    context = Context("nano", {"name": "fashion_mnist"}, 32, "float32", {}, 2, 64, "top1", road)
+    names = {frozenset(rung.steps): rung.name for rung in road.rungs}
     rows = []
     for steps, by_seed in values.items():
-        rung = NAMES.get(frozenset(steps))
-        network = {"network": rung or " + ".join(sorted(steps)), "rung": rung, "set": frozenset(steps)}
-        rows += [RUN | network | {"seed": seed, "top1": top1} for seed, top1 in by_seed.items()]
-    return Comparison(CONTEXT, pd.DataFrame(rows))
+        network = {"network": road.name_of(steps), "rung": names.get(frozenset(steps)), "set": frozenset(steps)}
+        rows += [RUN | network | {"seed": seed, "score": score} for seed, score in by_seed.items()]
+    return Comparison(context, pd.DataFrame(rows))
 
 
 def play(
@@ -36,6 +37,7 @@ def play(
     seeds: int = 3,
     seed_effect: float = 0.0,
     generator: np.random.Generator | None = None,
+    road: Road = ROAD,
 ) -> Comparison:
     """The comparison of these sets, each worth what the game says, with noise of every run and of every seed."""
     generator = generator or np.random.default_rng(0)
@@ -44,5 +46,6 @@ def play(
         {
             steps: dict(enumerate(game(frozenset(steps)) + effects + noise * generator.normal(size=seeds)))
             for steps in map(tuple, sets)
-        }
+        },
+        road,
     )

@@ -10,10 +10,12 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from omegaconf import OmegaConf
 
-from roadmap.steps import Rung, compose, ladder
+from roadmap.conf import OURS, regimes
+from roadmap.roads import Road
 
 # Top-1 (%), million multiply-adds and thousand parameters that a nano rung might have: plausible, not measured.
 NANO = {
@@ -55,6 +57,12 @@ NANO_RECIPES = {
     "original": {"epochs": 3, "batch_size": 64, "lr": 0.05},
     "modern": {"epochs": 3, "batch_size": 64, "lr": 4e-3},
 }
+FOREIGN = RECIPE_DEFAULTS | {"name": "theirs", "epochs": 3, "batch_size": 64, "lr": 0.01, "optimizer": "adamw"}
+"""Of a regime that this checkout does not have."""
+PAPERS = Road("convnext", (), (), "")
+"""Stands for the paper's road in the regime of a run."""
+PROVENANCE = ("regime", "network", "rung", "steps", "differs", "road", "seed")
+"""What says how a network was asked for, and not which it is."""
 VERSIONS = {"python": "3.11.9", "torch": "2.9.0", "torchvision": "0.24.0", "timm": "1.0.22", "roadmap": "0.1.0"}
 
 
@@ -66,19 +74,36 @@ def write_run(
     top1: float | None = None,
     status: str = "done",
     regime: str = "nano",
+    steps: Iterable[str] | None = None,
+    road: Road | None = PAPERS,
     config: dict[str, Any] | None = None,
     summary: dict[str, Any] | None = None,
 ) -> Path:
     """Write one record under `folder` and return its directory.
 
-    `config` and `summary` replace settings, nested ones merged: {"recipe": {"lr": 0.1}}.
+    Its network is that of a rung, or of any `steps`, on the paper's road or another one; None: as records of the first
+    rounds were, which do not say theirs. `config` and `summary` replace settings, nested ones merged:
+    {"recipe": {"lr": 0.1}}.
     """
-    asked = _merge(_config(rung, seed, regime), config or {})
-    series = _digest({key: asked[key] for key in asked if key not in ("regime", "rung", "steps", "differs", "seed")})
+    road_of = OURS.road(regime=regime) if road in (PAPERS, None) else road
+    if steps is None and rung in road_of.names:
+        steps = road_of[rung].steps
+    asked = _merge(_config(road_of, steps, regime) | {"seed": seed}, config or {})
+    switches = any(key.startswith("design.") for key in asked["differs"])
+    rungs = {one.steps: one.name for one in road_of.rungs}
+    if asked["steps"] is not None:
+        in_order = road_of.in_order(asked["steps"])
+        asked |= {"steps": list(in_order), "rung": None if switches else rungs.get(in_order)}
+        asked["network"] = road_of.name_of(in_order, asked["differs"])
+    else:
+        asked |= {"rung": rung, "network": asked["model"] if asked["model"] != "design" else asked.get("network")}
+    if road is None:
+        del asked["road"], asked["network"]
+    series = _digest({key: asked[key] for key in asked if key not in PROVENANCE})
     identity = _digest({"series": series, "seed": seed})
-    results = _merge(_summary(asked, _accuracy(rung, seed) if top1 is None else top1, status), summary or {})
+    results = _merge(_summary(asked, _accuracy(asked["rung"], seed) if top1 is None else top1, status), summary or {})
     results = {"identity": identity, "series": series} | results
-    run = Path(folder) / f"{regime}-{rung or asked['model'].replace(':', '-')}-seed{seed}-{identity[:8]}"
+    run = Path(folder) / f"{regime}-{asked['rung'] or asked['model'].replace(':', '-')}-seed{seed}-{identity[:8]}"
     run.mkdir(parents=True)
     (run / "config.json").write_text(json.dumps(asked, indent=1))
     (run / "summary.json").write_text(json.dumps(results, indent=1))
@@ -94,29 +119,48 @@ def write_study(folder: Path, rungs: Iterable[str] = NANO, seeds: Iterable[int] 
     return folder
 
 
-def _config(rung: str | None, seed: int, regime: str) -> dict[str, Any]:
-    return json.loads(_rung_config(rung, regime)) | {"seed": seed}
+def road_of(*steps: str, name: str = "mine", **changes: Any) -> Road:
+    """A road of one's own: a rung called "start", and one for each step."""
+    rungs = [{"name": "start"}, *({"step": step} for step in steps)]
+    return Road.from_json({"name": name, "rungs": rungs} | changes)
 
 
-@cache
-def _rung_config(rung: str | None, regime: str) -> str:
-    known = {one.name: one for one in _ladder(regime)}
-    steps = known[rung].steps if rung in known else None
-    composed = compose(regime, steps or ())
-    recipe = RECIPE_DEFAULTS | OmegaConf.to_container(composed.recipe, resolve=True)
-    config = {
+def extended(*steps: str, regime: str = "nano", name: str = "extended") -> Road:
+    """The paper's road, and these steps more, of which nothing was published."""
+    paper = OURS.road(regime=regime).to_json()
+    more = [{"step": step, "section": "more"} for step in steps]
+    return Road.from_json(paper | {"name": name, "title": "", "rungs": [*paper["rungs"], *more]})
+
+
+def _config(road: Road, steps: Iterable[str] | None, regime: str) -> dict[str, Any]:
+    """Of a set of the paper's steps, its own network and recipe; of any other, one that is made up."""
+    steps = None if steps is None else road.in_order(steps)
+    rung = next((one.name for one in OURS.road().rungs if one.steps == steps), None)
+    nearest = rung or ("modern_recipe" if "modern_recipe" in (steps or ()) else "resnet")
+    foreign = regime not in regimes()
+    config = {"design": {}, "recipe": FOREIGN, "resolution": 32} if foreign else json.loads(_composed(nearest, regime))
+    if steps is not None and (foreign or rung is None):
+        config["design"]["width"] = crc32(" ".join(steps).encode())
+    return config | {
         "regime": regime,
-        "rung": rung,
+        "road": road.to_json(),
         "steps": None if steps is None else list(steps),
         "differs": {},
         "model": "design",
-        "design": asdict(known[rung if rung in known else "resnet"].design),
-        "recipe": recipe | (NANO_RECIPES[recipe["name"]] if regime == "nano" else {}),
         "data": {"name": "fashion_mnist_sample", "num_classes": 10, "subset": 1.0, "holdout": 0.0},
-        "resolution": composed.resolution,
         "precision": "float32",
     }
-    return json.dumps(config)
+
+
+@cache
+def _composed(rung: str, regime: str) -> str:
+    """What the files of conf/ make of a rung."""
+    known = OURS.ladder(regime)
+    design = next(one.design for one in known if one.name == rung)
+    composed = OURS.compose(regime, OURS.road()[rung].steps)
+    recipe = RECIPE_DEFAULTS | OmegaConf.to_container(composed.recipe, resolve=True)
+    recipe |= NANO_RECIPES[recipe["name"]] if regime == "nano" else {}
+    return json.dumps({"design": asdict(design), "recipe": recipe, "resolution": composed.resolution})
 
 
 def _summary(config: dict[str, Any], top1: float, status: str) -> dict[str, Any]:
@@ -180,11 +224,6 @@ def _accuracy(rung: str | None, seed: int) -> float:
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     nested = {key: _merge(base[key], value) for key, value in changes.items() if _both_dicts(base.get(key), value)}
     return base | changes | nested
-
-
-@cache
-def _ladder(regime: str) -> tuple[Rung, ...]:
-    return ladder(regime)
 
 
 def _both_dicts(one: Any, other: Any) -> bool:

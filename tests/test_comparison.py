@@ -1,37 +1,24 @@
 """`analysis.comparison` and `analysis.ladder`: which runs are compared, and what the ladder's table says of them."""
 
+import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from records import NANO, write_run, write_study
+from records import NANO, extended, road_of, write_run, write_study
 from scipy import stats
+from studies import A, B, write_pair
 
 from analysis.comparison import comparisons, network_table
 from analysis.ladder import ladder_table, published_ladder
 from analysis.provenance import missing, unfinished
 from analysis.records import load
-from roadmap.sets import adopted
-from roadmap.steps import ladder as rungs_of
+from roadmap.conf import OURS
+from roadmap.roads import Road
 
-A = {0: 80.1, 1: 80.9, 2: 81.3}
-B = {0: 79.0, 1: 80.2, 2: 79.9}
-STEPS = {rung.name: rung.steps for rung in rungs_of("nano")}
-
-
-def write_pair(folder, gelu=A, kernel_7=B, **changes):
-    """A rung and its parent, seed by seed."""
-    for rung, accuracies in {"gelu": gelu, "kernel_7": kernel_7}.items():
-        for seed, top1 in accuracies.items():
-            write_run(folder, rung, seed=seed, top1=top1, **changes)
-    return folder
-
-
-def write_set(folder, steps, recipe="modern", **changes):
-    """A run of a set of steps that is no rung."""
-    config = {"steps": list(steps), "recipe": {"name": recipe}}
-    return write_run(folder, None, **changes | {"config": config | changes.get("config", {})})
+ROAD = OURS.road(regime="nano")
+STEPS = {rung.name: rung.steps for rung in ROAD.rungs}
 
 
 def ladders(folder):
@@ -62,15 +49,15 @@ def test_ladder_has_every_rung_in_the_papers_order_with_its_statistics(table, st
     top1 = study.runs[study.runs["rung"] == "layer_norm"]["top1"]
     found = row(table, "layer_norm")
     assert found["n"] == 3
-    assert found["top1_mean"] == pytest.approx(np.mean(top1))
-    assert found["top1_std"] == pytest.approx(np.std(top1, ddof=1))
-    assert found["top1_low"] < found["top1_mean"] < found["top1_high"]
+    assert found["mean"] == pytest.approx(np.mean(top1))
+    assert found["std"] == pytest.approx(np.std(top1, ddof=1))
+    assert found["mean_low"] < found["mean"] < found["mean_high"]
     assert found["macs"] == 6.41e6
     assert (found["published_top1"], found["published_change"]) == (81.47, 0.06)
 
 
 def test_change_is_from_the_parent_not_the_previous_row(table):
-    means = table.set_index("rung")["top1_mean"]
+    means = table.set_index("rung")["mean"]
     for rung, parent in {
         **dict.fromkeys(("kernel_5", "kernel_7", "kernel_9", "kernel_11"), "move_up_depthwise"),
         "gelu": "kernel_7",
@@ -96,7 +83,7 @@ def test_missing_rungs_stay_as_empty_rows(tmp_path):
     assert missing(one)[0].startswith("no finished run: resnet, modern_recipe")
     assert len(table) == 17
     assert row(table, "resnet")["n"] == 0
-    assert math.isnan(row(table, "resnet")["top1_mean"])
+    assert math.isnan(row(table, "resnet")["mean"])
     assert row(table, "modern_recipe")["verdict"] == "no finished run"
     assert row(table, "kernel_7")["verdict"] == "parent missing"
 
@@ -118,7 +105,7 @@ def test_only_finished_runs_count_and_their_last_epoch(tmp_path):
     write_run(tmp_path, "gelu", seed=4, status="diverged")
     (table,) = ladders(tmp_path)
     found = row(table, "gelu")
-    assert found["top1_mean"] == pytest.approx(np.mean(list(A.values())))
+    assert found["mean"] == pytest.approx(np.mean(list(A.values())))
     assert found[["n", "left_out", "method"]].tolist() == [3, 2, "paired t"]
     (one,) = comparisons(load(tmp_path))
     assert unfinished(one.runs)[0].endswith(": running")
@@ -139,9 +126,9 @@ def test_another_series_of_a_rung_is_never_averaged_in(tmp_path):
     for seed in (0, 9):
         write_run(tmp_path, "gelu", seed=seed, top1=20.0, config={"recipe": {"weight_decay": 0.3}})
     (one,) = comparisons(load(tmp_path))
-    assert row(ladder_table(one), "gelu")[["n", "top1_mean"]].tolist() == [3, pytest.approx(np.mean(list(A.values())))]
+    assert row(ladder_table(one), "gelu")[["n", "mean"]].tolist() == [3, pytest.approx(np.mean(list(A.values())))]
     networks = network_table(one).set_index("network")
-    assert networks.loc["gelu, another series", ["n", "top1_mean"]].tolist() == [2, 20.0]
+    assert networks.loc["gelu, another series", ["n", "mean"]].tolist() == [2, 20.0]
     assert networks.loc[["gelu, another series"], ["rung", "set"]].isna().all(axis=None)
     assert one.values(STEPS["gelu"]).to_dict() == A
 
@@ -149,7 +136,7 @@ def test_another_series_of_a_rung_is_never_averaged_in(tmp_path):
 def test_another_series_of_a_rung_asked_for_by_its_steps_is_none_of_it_either(tmp_path):
     """`step=[...]` makes the network that `rung=gelu` makes; a record may lack the rung's name."""
     write_pair(tmp_path)
-    write_set(tmp_path, STEPS["gelu"], seed=0, top1=20.0, config={"recipe": {"weight_decay": 0.3}})
+    write_run(tmp_path, None, steps=STEPS["gelu"], top1=20.0, config={"recipe": {"weight_decay": 0.3}})
     (one,) = comparisons(load(tmp_path))
     assert one.values(STEPS["gelu"]).to_dict() == A
     assert "gelu, another series" in set(network_table(one)["network"])
@@ -173,7 +160,7 @@ def test_runs_that_may_not_be_compared_are_in_another_context(tmp_path, changed)
     write_pair(tmp_path / "changed", gelu={0: 10.0}, kernel_7={}, config=changed)
     plain, other = ladders(tmp_path)
     assert row(plain, "gelu")["n"] == 3
-    assert row(other, "gelu")[["n", "top1_mean", "verdict"]].tolist() == [1, 10.0, "parent missing"]
+    assert row(other, "gelu")[["n", "mean", "verdict"]].tolist() == [1, 10.0, "parent missing"]
 
 
 def test_a_sweep_over_a_setting_makes_a_comparison_of_each_value(tmp_path):
@@ -183,7 +170,7 @@ def test_a_sweep_over_a_setting_makes_a_comparison_of_each_value(tmp_path):
         write_pair(tmp_path / str(lr), gelu=dict.fromkeys(A, 100 * lr), config=changed)
     found = comparisons(load(tmp_path))
     assert [one.context.changes for one in found] == ["", "recipe.lr=0.001", "recipe.lr=0.01"]
-    assert [row(ladder_table(one), "gelu")["top1_mean"] for one in found] == pytest.approx([80.76667, 0.1, 1.0])
+    assert [row(ladder_table(one), "gelu")["mean"] for one in found] == pytest.approx([80.76667, 0.1, 1.0])
 
 
 def test_datasets_of_one_name_have_titles_of_their_own(tmp_path):
@@ -212,14 +199,14 @@ def test_the_papers_own_epochs_are_one_context(tmp_path):
 def test_sets_with_a_step_left_out_join_the_ladders_comparison(tmp_path):
     """Also without `modern_recipe`, which leaves the original recipe."""
     write_pair(tmp_path)
-    without = {step: [one for one in adopted() if one != step] for step in ("stage_ratio", "modern_recipe")}
-    write_set(tmp_path, without["stage_ratio"], seed=0, top1=70.0)
-    write_set(tmp_path, without["modern_recipe"], seed=0, top1=60.0, recipe="original")
+    without = {step: [one for one in ROAD.adopted if one != step] for step in ("stage_ratio", "modern_recipe")}
+    write_run(tmp_path, steps=without["stage_ratio"], top1=70.0)
+    write_run(tmp_path, steps=without["modern_recipe"], top1=60.0)
     (one,) = comparisons(load(tmp_path))
     networks = network_table(one).set_index("network")
-    assert networks["top1_mean"].round(2).to_dict() == {
+    assert networks["mean"].round(2).to_dict() == {
         **{"kernel_7": 79.70, "gelu": 80.77},
-        **{"all steps but modern_recipe": 60.0, "all steps but stage_ratio": 70.0},
+        **{"separate_downsampling -modern_recipe": 60.0, "separate_downsampling -stage_ratio": 70.0},
     }
     assert one.values(without["modern_recipe"]).to_dict() == {0: 60.0}
 
@@ -230,9 +217,9 @@ def test_timm_models_are_networks_of_their_own(tmp_path):
         write_run(tmp_path, None, seed=seed, top1=80.0 + seed, config={"model": "timm:convnext_atto"})
     (one,) = comparisons(load(tmp_path))
     found = network_table(one).set_index("network").loc["timm:convnext_atto"]
-    assert found[["n", "top1_mean"]].tolist() == [2, 80.5]
-    assert found["top1_std"] == pytest.approx(math.sqrt(0.5))
-    assert pd.notna(found["top1_low"])
+    assert found[["n", "mean"]].tolist() == [2, 80.5]
+    assert found["std"] == pytest.approx(math.sqrt(0.5))
+    assert pd.notna(found["mean_low"])
     assert "timm:convnext_atto" in one.scores()
 
 
@@ -242,3 +229,132 @@ def test_a_network_without_finished_runs_is_no_score(tmp_path):
     (one,) = comparisons(load(tmp_path))
     assert set(one.scores()) == {frozenset(STEPS["gelu"]), frozenset(STEPS["kernel_7"])}
     assert network_table(one).set_index("network").loc["fewer_norms", ["n", "left_out"]].tolist() == [0, 1]
+
+
+# Roads
+
+
+def test_records_of_the_first_rounds_stand_beside_those_that_say_their_road(tmp_path):
+    """They lack `road` and `network`; one of a design of its own has no steps either."""
+    write_pair(tmp_path / "old", kernel_7={}, road=None)
+    write_pair(tmp_path / "new", gelu={})
+    write_run(tmp_path, None, road=None, top1=50.0)
+    (one,) = comparisons(load(tmp_path))
+    assert row(ladder_table(one), "gelu")[["n", "method"]].tolist() == [3, "paired t"]
+    assert set(one.runs["network"]) == {"kernel_7", "gelu", "a design of its own"}
+
+
+def test_a_regime_of_somebody_elses_is_compared_on_the_road_of_its_records(tmp_path):
+    mine = road_of("overlap", "mixer", sections={"own": "Ours"})
+    for seed, top1 in A.items():
+        write_run(tmp_path, "mixer", seed=seed, top1=top1, regime="mini", road=mine)
+    for seed, top1 in B.items():
+        write_run(tmp_path, "overlap", seed=seed, top1=top1, regime="mini", road=mine)
+    (table,) = ladders(tmp_path)
+    assert table["rung"].tolist() == ["start", "overlap", "mixer"]
+    truth = stats.ttest_rel(list(A.values()), list(B.values()))
+    assert row(table, "mixer")[["p", "low", "high"]].tolist() == pytest.approx(
+        [truth.pvalue, *truth.confidence_interval(0.95)]
+    )
+    assert table.filter(like="published").isna().all(axis=None)
+    assert table.attrs["sections"] == {"own": "Ours"}
+
+
+def test_a_road_that_goes_on_from_another_has_its_runs(tmp_path):
+    """So that a new step's runs stand beside a ladder that was trained before there was the step."""
+    write_pair(tmp_path)
+    write_run(tmp_path, "grn", top1=85.0, road=extended("grn"))
+    (one,) = comparisons(load(tmp_path))
+    table = ladder_table(one)
+    assert table["rung"].tolist() == [*NANO, "grn"]
+    assert table.set_index("rung")["n"][["kernel_7", "gelu", "grn"]].tolist() == [3, 3, 1]
+    assert table["published_top1"].notna().tolist() == [True] * 17 + [False]
+
+
+def test_two_roads_that_go_on_differently_are_two_comparisons_with_the_common_runs_in_both(tmp_path):
+    write_pair(tmp_path)
+    for step in ("grn", "star"):
+        write_run(tmp_path, step, top1=85.0, road=extended(step, name=step))
+    found = comparisons(load(tmp_path))
+    assert {one.road.rungs[-1].name for one in found} == {"grn", "star"}
+    assert [row(ladder_table(one), "gelu")["n"] for one in found] == [3, 3]
+    assert len({one.context.title for one in found}) == 2
+
+
+def test_roads_are_equal_by_their_rungs_and_not_by_words(tmp_path):
+    one = road_of("overlap", "mixer")
+    words = {"title": "Another title", "name": "yours", "sections": {"own": "Whose"}}
+    for seed, road in enumerate((one, Road.from_json(one.to_json() | words))):
+        write_run(tmp_path, "overlap", seed=seed, road=road)
+    assert len(comparisons(load(tmp_path))) == 1
+    write_run(tmp_path, "overlap", seed=2, road=road_of("overlap", "star"))
+    found = comparisons(load(tmp_path))
+    assert sorted(len(one.runs) for one in found) == [1, 2]
+
+
+# Switches set by hand
+
+
+def by_hand(folder, rung, seed=0, **switches):
+    differs = {f"design.{name}": value for name, value in switches.items()}
+    return write_run(folder, rung, seed=seed, config={"differs": differs, "design": switches})
+
+
+def test_a_switch_set_by_hand_makes_a_network_of_the_same_comparison(tmp_path):
+    write_pair(tmp_path)
+    by_hand(tmp_path, "kernel_7", activation="silu")
+    (one,) = comparisons(load(tmp_path))
+    found = network_table(one).set_index("network")
+    assert found.loc["kernel_7 activation=silu", "n"] == 1
+    assert found.loc[["kernel_7 activation=silu"], ["rung", "set"]].isna().all(axis=None)
+    assert row(ladder_table(one), "kernel_7")["n"] == 3
+
+
+def test_a_ladder_with_a_switch_set_by_hand_is_a_comparison_of_its_own(tmp_path):
+    write_pair(tmp_path)
+    by_hand(tmp_path, "kernel_7", width=8)
+    by_hand(tmp_path, "gelu", width=8)
+    plain, narrow = comparisons(load(tmp_path))
+    assert plain.context.changes == ""
+    assert narrow.context.changes == "design.width=8"
+    assert narrow.runs["network"].tolist() == ["kernel_7", "gelu"]
+    assert pd.notna(row(ladder_table(narrow), "gelu")["change"])
+
+
+def test_a_network_that_is_asked_for_in_two_ways_is_one(tmp_path):
+    """By a step, and by the switch that the step flips: the one with fewer differences names it."""
+    design = {"activation": "silu"}
+    plain = write_run(tmp_path, "gelu")
+    by_hand(tmp_path, "gelu", **design)
+    same = json.loads((plain / "config.json").read_text())["design"] | design
+    write_run(tmp_path, steps=(*STEPS["gelu"], "silu"), seed=1, config={"design": same})
+    (one,) = comparisons(load(tmp_path))
+    assert network_table(one).set_index("network")["n"].to_dict() == {"gelu": 1, "gelu +silu": 2}
+    assert len(one.values((*STEPS["gelu"], "silu"))) == 2
+
+
+def test_named_designs_are_called_as_their_record_says(tmp_path):
+    write_pair(tmp_path)
+    write_run(tmp_path, None, config={"network": "convnext_tiny width=32", "differs": {"design.width": 32}})
+    (one,) = comparisons(load(tmp_path))
+    assert "convnext_tiny width=32" in one.scores()
+
+
+# Metrics
+
+
+def test_runs_of_another_metric_are_another_comparison_of_that_metric(tmp_path):
+    write_pair(tmp_path)
+    for seed in range(3):
+        write_run(
+            tmp_path,
+            "gelu",
+            seed=seed,
+            top1=90.0,
+            config={"data": {"classes": 80}},
+            summary={"metric": "box_ap", "box_ap": 40.0 + seed},
+        )
+    classified, detected = comparisons(load(tmp_path))
+    assert (classified.metric, detected.metric) == ("top1", "box_ap")
+    assert row(ladder_table(detected), "gelu")[["mean", "std"]].tolist() == [41.0, 1.0]
+    assert detected.scores("top1")[frozenset(STEPS["gelu"])].tolist() == [90.0] * 3

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from games import comparison, play
+from games import ROAD, comparison, play
+from scipy import stats
 
-from analysis.effects import effect_table
-from roadmap.sets import add_one_in, adopted, leave_one_out, orderings, prefixes
-from roadmap.steps import ladder
+from analysis.effects import effect_table, unpaired
+from roadmap.roads import Road
 
-WORTH = dict(zip(adopted(), np.linspace(-1, 5, 13).round(2), strict=True))
-RUNGS = [rung.steps for rung in ladder("nano")]
+WORTH = dict(zip(ROAD.adopted, np.linspace(-1, 5, 13).round(2), strict=True))
+RUNGS = [rung.steps for rung in ROAD.rungs]
 
 
 def additive(steps):
@@ -21,11 +21,11 @@ def only(table, kind):
 
 
 def test_what_adds_up_has_the_same_effect_however_it_is_asked():
-    sets = {*RUNGS, *leave_one_out(), *add_one_in(), *prefixes(orderings(4))}
+    sets = {*RUNGS, *ROAD.leave_one_out(), *ROAD.add_one_in(), *ROAD.prefixes(ROAD.orderings(4))}
     table = effect_table(play(additive, sets))
     for kind, steps in {
-        **dict.fromkeys(("road", "leave_one_out", "shapley"), adopted()),
-        "add_one_in": adopted()[1:],
+        **dict.fromkeys(("road", "leave_one_out", "shapley"), ROAD.adopted),
+        "add_one_in": ROAD.adopted[1:],
     }.items():
         found = only(table, kind)
         assert tuple(found.index) == steps
@@ -37,7 +37,7 @@ def test_what_adds_up_has_the_same_effect_however_it_is_asked():
 
 def test_steps_that_depend_on_each_other_differ_between_the_ways():
     """GELU needs the last step: worth nothing on the road and alone, all of it at the end, half over orders."""
-    sets = {*RUNGS, *leave_one_out(), *add_one_in(), *prefixes(orderings(2))}
+    sets = {*RUNGS, *ROAD.leave_one_out(), *ROAD.add_one_in(), *ROAD.prefixes(ROAD.orderings(2))}
     table = effect_table(play(lambda steps: 8.0 * ({"gelu", "separate_downsampling"} <= steps), sets))
     assert [only(table, kind).loc["gelu", "effect"] for kind in ("road", "leave_one_out", "add_one_in")] == [0, 8, 0]
     assert only(table, "road").loc["separate_downsampling", "effect"] == 8
@@ -49,7 +49,7 @@ def test_a_ladder_alone_has_only_the_road():
 
 
 def test_what_is_not_measured_is_told():
-    every, _, second, *_ = leave_one_out()
+    every, _, second, *_ = ROAD.leave_one_out()
     table = only(effect_table(play(additive, [every, second])), "leave_one_out")
     assert table.loc["stage_ratio", ["n", "effect"]].tolist() == pytest.approx([3, WORTH["stage_ratio"]])
     assert table.loc["gelu", ["n", "verdict"]].tolist() == [0, "not measured"]
@@ -58,7 +58,7 @@ def test_what_is_not_measured_is_told():
 
 def test_a_kind_is_a_family_of_its_own():
     """With the noise of one run in three, the correction counts the 16 steps of the ladder, or the 13 left out."""
-    table = effect_table(play(additive, {*RUNGS, *leave_one_out()}, noise=1.0))
+    table = effect_table(play(additive, {*RUNGS, *ROAD.leave_one_out()}, noise=1.0))
     for kind, size in (("road", 16), ("leave_one_out", 13)):
         best = only(table, kind).sort_values("p").iloc[0]
         assert best["p_holm"] == pytest.approx(size * best["p"])
@@ -75,3 +75,43 @@ def test_costs_have_effects_too(value, unit):
     assert found["effect"].to_numpy() == pytest.approx(1e6, abs=4e5)
     assert ((found["high"] - found["low"]) == 0).all() == (value == "macs")
     assert effect_table(played, value).attrs["unit"] == unit
+
+
+# Steps that are on no rung
+
+
+def test_a_step_on_no_rung_is_compared_wherever_a_pair_differs_in_it_alone():
+    """Three networks have `grn`; two were trained without it, too. Beside another one, each has its pairs."""
+    gelu, last = (frozenset(ROAD[name].steps) for name in ("gelu", "separate_downsampling"))
+    sets = [gelu, last, gelu | {"grn"}, last | {"grn"}, last | {"grn", "star"}, gelu - {"kernel_7"} | {"grn"}]
+    played = play(lambda steps: additive(steps) + ("grn" in steps and "star" in steps), sets)
+    table = only(effect_table(played), "besides")
+    assert table["on"].tolist() == ["gelu", "separate_downsampling", "separate_downsampling +grn"]
+    assert table["without"].tolist() == pytest.approx([additive(gelu), additive(last), additive(last) + 0.5])
+    assert table["effect"].tolist() == pytest.approx([0.5, 0.5, 1.5])
+    assert (table["with"] - table["without"]).tolist() == pytest.approx(table["effect"].tolist())
+    assert table.index.tolist() == ["grn", "grn", "star"]
+    assert unpaired(played) == []
+    assert unpaired(play(additive, [gelu, gelu | {"grn", "star"}])) == ["grn", "star"]
+
+
+def test_a_pair_alone_is_a_textbooks_paired_t_and_several_are_corrected_together():
+    gelu = frozenset(ROAD["gelu"].steps)
+    played = play(additive, [gelu, gelu | {"grn"}], noise=1.0)
+    (found,) = effect_table(played).query("kind == 'besides'").to_dict("records")
+    truth = stats.ttest_rel(played.values(gelu | {"grn"}), played.values(gelu))
+    assert [found["p"], found["low"], found["high"]] == pytest.approx([truth.pvalue, *truth.confidence_interval(0.95)])
+    several = effect_table(play(additive, [gelu, *(gelu | {step} for step in ("grn", "star", "se"))], noise=1.0))
+    best = only(several, "besides").sort_values("p").iloc[0]
+    assert best["p_holm"] == pytest.approx(min(3 * best["p"], 1))
+
+
+def test_rungs_need_not_be_called_as_their_steps():
+    road = Road.from_json(
+        {"name": "mine", "rungs": [{"name": "start"}, {"step": "a", "name": "one"}, {"step": "b", "name": "two"}]}
+    )
+    table = effect_table(
+        play(lambda steps: 2.0 * ("a" in steps) + ("b" in steps), [rung.steps for rung in road.rungs], road=road)
+    )
+    assert only(table, "road")["effect"].to_dict() == {"a": 2.0, "b": 1.0}
+    assert only(table, "road")["on"].to_dict() == {"a": "start", "b": "one"}

@@ -18,7 +18,7 @@ from studies import write_everything, write_pair
 import analysis
 from analysis import figures, style
 from analysis.text import signed
-from roadmap.steps import references
+from roadmap.conf import OURS
 
 pytestmark = pytest.mark.xdist_group("figures")  # drawn once
 
@@ -158,7 +158,7 @@ def test_ladder_has_a_bar_a_rung_hatched_where_not_adopted(ladder, drawn):
     bars = bars_of(drawn["ladder"])
     hatched = [list(NANO)[round(bar.get_y() + bar.get_height() / 2)] for bar in bars if bar.get_hatch()]
     assert hatched == ["kernel_5", "kernel_9", "kernel_11"]
-    assert [bar.get_x() + bar.get_width() for bar in bars] == pytest.approx(ladder["top1_mean"].tolist())
+    assert [bar.get_x() + bar.get_width() for bar in bars] == pytest.approx(ladder["mean"].tolist())
 
 
 def test_ladder_prints_accuracies_changes_and_macs_in_their_unit(ladder, drawn, tmp_path):
@@ -167,7 +167,7 @@ def test_ladder_prints_accuracies_changes_and_macs_in_their_unit(ladder, drawn, 
     assert "MACs (M)" in texts
     assert {f"{macs:.2f}" for _, macs, _ in NANO.values()} <= set(texts)
     for row in ladder.iloc[1:].itertuples():
-        assert f"{row.top1_mean:.2f} ± {row.top1_std:.2f}" in texts
+        assert f"{row.mean:.2f} ± {row.std:.2f}" in texts
         assert signed(row.change) in texts
         assert (signed(row.change) in bold) == (row.verdict in ("up", "down"))
     write_run(tmp_path, "resnet", regime="resnet50", summary={"macs": 4_089_184_256})
@@ -182,7 +182,7 @@ def test_paper_and_measurement_never_share_an_axis(ladder, drawn):
     published = next(axes for axes in figure.axes if "ImageNet-1K" in axes.get_xlabel())
     assert measured is not published
     assert "starts at" in measured.get_xlabel()
-    assert measured.get_xlim()[0] < ladder["top1_mean"].min()
+    assert measured.get_xlim()[0] < ladder["mean"].min()
     assert any("not the paper's ImageNet results" in text.get_text() for text in figure.texts)
 
 
@@ -200,7 +200,10 @@ def test_published_ladders_are_drawn_as_the_papers_figure_2(drawn):
     assert sorted(lengths["behind"]) == pytest.approx(sorted(large))
     stars = [line.get_xdata()[0] for axes in drawn["both"].axes for line in axes.lines if line.get_marker() == "*"]
     assert sorted(stars) == [81.3, 83.5]
-    assert [one.name for one in (*references("resnet50"), *references("resnet200"))] == ["Swin-T", "Swin-B"]
+    assert [one.name for regime in ("resnet50", "resnet200") for one in OURS.road(regime=regime).references] == [
+        "Swin-T",
+        "Swin-B",
+    ]
 
 
 def test_a_rung_without_runs_says_so(tmp_path):
@@ -274,7 +277,7 @@ def test_speed_is_relative_to_the_first_rung(ladder, drawn):
 
 
 def test_learning_curves_draw_the_mean_over_seeds(ladder, drawn):
-    last = ladder.set_index("rung")["top1_mean"]
+    last = ladder.set_index("rung")["mean"]
     panel = next(axes for axes in drawn["panels"].axes if "Inverted" in axes.get_title(loc="left"))
     (line,) = [line for line in panel.lines if line.get_label() == "inverting dimensions"]
     assert line.get_ydata()[-1] == pytest.approx(last["invert_dimensions"])

@@ -10,8 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 import analysis
-from roadmap import sets
-from roadmap.steps import ladder
+from roadmap.conf import OURS
 
 NOTEBOOK = Path(analysis.__file__).with_name("ladder.ipynb")
 STUDY = NOTEBOOK.parent / "studies" / "fashion_mnist"
@@ -59,11 +58,11 @@ def test_no_output_is_a_warning_or_names_a_machine(stored):
 def test_the_study_is_what_its_commands_train():
     """Ladder and leave-one-out with three seeds, the 64 networks of the sections, and nothing unfinished."""
     short, longer = analysis.comparisons(analysis.load(STUDY))
-    seeds = {steps: set(runs.index) for steps, runs in short.by_set.items()}
-    for steps in [*(rung.steps for rung in ladder("nano")), *sets.leave_one_out()]:
-        assert seeds[frozenset(steps)] == {0, 1, 2}, steps
-    for steps in sets.unions(sets.sections().values()):
-        assert 0 in seeds[frozenset(steps)], steps
+    road = OURS.road()
+    for steps in [*(rung.steps for rung in road.rungs), *road.leave_one_out()]:
+        assert {*short.values(steps).index} == {0, 1, 2}, steps
+    for steps in road.unions(road.groups().values()):
+        assert 0 in short.values(steps).index, steps
     assert Counter(longer.counted["rung"]) == dict.fromkeys(["resnet", "separate_downsampling"], 3)
     assert (short.runs["left_out"] == "").all()
     assert short.train_images == 60_000

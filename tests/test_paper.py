@@ -11,7 +11,7 @@ from scipy import stats
 from analysis.estimates import estimate
 from analysis.ladder import ladder_table, published_ladder
 from analysis.paper import agreement, kendall, paper_table, spearman
-from roadmap.steps import ladder
+from roadmap.conf import ladder
 
 RUNGS = {frozenset(rung.steps): rung for rung in ladder("nano")}
 CLEAR = {
@@ -91,7 +91,7 @@ def test_rank_intervals_cover(follows, departs, noise):
         means = estimate({rung: pd.Series(one) for rung, one in enumerate(runs)}, [{rung: 1.0} for rung in range(17)])
         value, error, freedom = np.array([one[:3] for one in means]).T
         margin = stats.t.ppf(0.975, freedom) * error
-        found = agreement(ladder.assign(top1_mean=value, top1_low=value - margin, top1_high=value + margin))
+        found = agreement(ladder.assign(mean=value, mean_low=value - margin, mean_high=value + margin))
         for name, correlation in (("tau", stats.kendalltau), ("rho", stats.spearmanr)):
             truth = correlation(true, published).statistic
             covered.append(getattr(found, f"{name}_low") <= truth <= getattr(found, f"{name}_high"))

@@ -6,13 +6,13 @@ import pytest
 from games import comparison
 
 from analysis.costs import cost_table, pareto_front
-from roadmap.steps import ladder
+from roadmap.conf import ladder
 
 
 @pytest.mark.parametrize("smaller_is_better", [True, False])
 def test_the_front_is_what_no_row_beats(smaller_is_better):
     generator = np.random.default_rng(0)
-    table = pd.DataFrame(generator.integers(0, 8, (60, 2)), columns=["cost", "top1_mean"]).astype(float)
+    table = pd.DataFrame(generator.integers(0, 8, (60, 2)), columns=["cost", "mean"]).astype(float)
     table.iloc[3, 0], table.iloc[5, 1] = np.nan, np.nan
     sign = 1 if smaller_is_better else -1
     points = [(sign * cost, -top1) for cost, top1 in table.to_numpy()]
@@ -35,7 +35,7 @@ def test_cost_table_has_what_is_measured_with_its_fronts():
         "network": "timm:small",
         "set": None,
         "rung": None,
-        "top1": 70,
+        "score": 70,
         "params": 0.5,
     }
     table = cost_table(type(played)(played.context, runs)).set_index("network")

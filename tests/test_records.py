@@ -19,6 +19,7 @@ import analysis
 from analysis import epochs, load
 from analysis.epochs import EPOCH_COLUMNS
 from analysis.rows import COLUMNS
+from roadmap.roads import Road
 
 EPOCH = {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "val_loss": 1.5, "top1": 30.5, "top5": 80.0, "seconds": 9.0}
 
@@ -64,6 +65,7 @@ def test_frames_are_what_the_files_say(tmp_path: Path) -> None:
         recipe = config["recipe"]
         truth = summary | config | {name: recipe[name] for name in ("epochs", "batch_size", "lr")}
         truth |= {"path": row["path"], "name": Path(row["path"]).name, "data_name": config["data"]["name"]}
+        truth |= {"metric": "top1", "score": truth["top1"], "road": Road.from_json(truth["road"])}
         truth |= {"recipe_name": recipe["name"], "left_out": "" if summary["status"] == "done" else "failed"}
         assert {name: value for name, value in row.items() if value == value and value is not None} == {
             name: truth[name] for name in COLUMNS if truth.get(name) is not None

@@ -200,17 +200,17 @@ def test_tables_hold_the_numbers_of_the_frames(out, everything):
     ladder = ladder_table(only(everything))
     table = pd.read_csv(out / "ladder.csv")
     assert table["rung"].tolist() == list(NANO)
-    assert table["top1_mean"].tolist() == pytest.approx(ladder["top1_mean"].tolist())
+    assert table["mean"].tolist() == pytest.approx(ladder["mean"].tolist())
     latex = (out / "ladder.tex").read_text()
     rows = [line for line in latex.splitlines() if line.endswith(r"\\")]
     assert len(rows) == 17 + 2
     assert len({line.count(" & ") for line in rows[1:]}) == 1
     first = ladder.iloc[0]
-    assert rows[2].startswith(f"nano ResNet, original recipe & 3 & {first.top1_mean:.2f} $\\pm$ {first.top1_std:.2f} &")
+    assert rows[2].startswith(f"nano ResNet, original recipe & 3 & {first['mean']:.2f} $\\pm$ {first['std']:.2f} &")
     line, *_ = [
         line for line in (out / "report.md").read_text().splitlines() if line.startswith("| ReLU to GELU | 3 |")
     ]
-    assert f"{ladder.set_index('rung')['top1_mean']['gelu']:.2f} ±" in line
+    assert f"{ladder.set_index('rung')['mean']['gelu']:.2f} ±" in line
 
 
 def test_latex_sets_every_table(out, tmp_path):
@@ -230,7 +230,7 @@ def test_pages_fetch_nothing_and_escape_what_records_say(tmp_path):
     write_run(runs, "kernel_7", summary={"device": HOSTILE}, config={"data": {"name": HOSTILE}})
     write_run(runs, None, config={"model": "timm:atto"}).rename(runs / "x")
     config = json.loads((runs / "x" / "config.json").read_text())
-    (runs / "x" / "config.json").write_text(json.dumps(config | {"model": HOSTILE, "rung": HOSTILE}))
+    (runs / "x" / "config.json").write_text(json.dumps(config | dict.fromkeys(("model", "network", "rung"), HOSTILE)))
     (runs / "<script>b").mkdir()
     (runs / "<script>b" / "config.json").write_text("{")
     assert main([str(runs), "--out", str(tmp_path / "out")]) == 0
@@ -308,7 +308,7 @@ def test_terminal_table_fits(everything, columns):
     assert max(map(len, lines)) <= columns
     assert "…" not in "".join(lines)
     (line,) = [line for line in lines if "fewer_norms" in line]
-    assert line.split()[:4] == ["fewer_norms", "3", f"{ladder.set_index('rung')['top1_mean']['fewer_norms']:.2f}", "±"]
+    assert line.split()[:4] == ["fewer_norms", "3", f"{ladder.set_index('rung')['mean']['fewer_norms']:.2f}", "±"]
     assert line.split()[-1] == "+0.14"
     assert (ladder.set_index("rung")["verdict"]["fewer_norms"] in line) == (columns == 120)
 

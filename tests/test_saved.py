@@ -46,7 +46,7 @@ def test_saved_runs_come_back_equal(tmp_path: Path) -> None:
     assert again.runs["path"].tolist() == [
         str(tmp_path / "kept" / Path(path).relative_to(tmp_path / "runs")) for path in runs.runs["path"]
     ]
-    assert sorted(os.listdir(tmp_path / "kept")) == ["epochs.csv", "runs.csv"]
+    assert sorted(os.listdir(tmp_path / "kept")) == ["epochs.csv", "roads.json", "runs.csv"]
     twice = saved(again, tmp_path / "twice")
     for name in ("runs.csv", "epochs.csv"):
         assert (tmp_path / "twice" / name).read_bytes() == (tmp_path / "kept" / name).read_bytes()

@@ -6,7 +6,7 @@ from math import comb
 import numpy as np
 import pandas as pd
 import pytest
-from games import comparison, play
+from games import ROAD, comparison, play
 from scipy import stats
 
 from analysis.estimates import estimate
@@ -18,11 +18,11 @@ from analysis.shapley import (
     shapley_table,
     shapley_weights,
 )
-from roadmap.sets import adopted, in_order, orderings, prefixes, sections, unions
+from roadmap.roads import Road
 
 SIX = {name: (name,) for name in "abcdef"}
-SECTIONS = sections()
-SETS = unions(SECTIONS.values())
+SECTIONS = ROAD.groups()
+SETS = ROAD.unions(SECTIONS.values())
 
 
 def value_of(weights, game):
@@ -32,7 +32,7 @@ def value_of(weights, game):
 def drawn_game(seed=0, players=SIX):
     """A number for every coalition, with no order in them."""
     generator = np.random.default_rng(seed)
-    values = {steps: generator.normal() for steps in coalitions(players)}
+    values = {steps: generator.normal() for steps, _ in coalitions(players)}
     return values.__getitem__
 
 
@@ -108,11 +108,12 @@ def test_sections_study_gives_sections_their_values():
 
 
 def test_missing_combinations_are_told_instead_of_a_table():
-    lacking = [SECTIONS["macro"], SECTIONS["macro"] + SECTIONS["micro"]]
+    lacking = [SECTIONS["Macro design"], SECTIONS["Macro design"] + SECTIONS["Micro design"]]
     played = play(len, [steps for steps in SETS if steps not in lacking])
     for table in (shapley_table(played), interaction_table(played)):
         assert table.empty
-        assert table.attrs["missing"] == "2 of 64 combinations of sections have no finished run: macro; macro + micro"
+        words = "combinations of sections have no finished run: Macro design; Macro design + Micro design"
+        assert table.attrs["missing"] == f"2 of 64 {words}"
     assert shapley_table(play(len, SETS)).attrs["missing"] == ""
 
 
@@ -121,7 +122,7 @@ def test_one_seed_borrows_the_noise_of_other_sets_and_of_none_has_no_error():
     generator = np.random.default_rng(0)
     rung, single = (
         {steps: dict(enumerate(generator.normal(size=seeds))) for steps in sets}
-        for sets, seeds in ((prefixes([adopted()]), 3), (SETS, 1))
+        for sets, seeds in ((ROAD.prefixes([ROAD.adopted]), 3), (SETS, 1))
     )
     assert (shapley_table(comparison(single | rung))["error"] > 0).all()
 
@@ -146,7 +147,7 @@ def test_intervals_cover_in_95_of_100_studies(noise, seed_effect):
 
 # Orders
 
-WORTH = dict(zip(adopted(), np.arange(13) - 4.0, strict=True))
+WORTH = dict(zip(ROAD.adopted, np.arange(13) - 4.0, strict=True))
 
 
 def two_help_each_other(steps):
@@ -155,27 +156,27 @@ def two_help_each_other(steps):
 
 
 def test_orders_that_are_measured_are_averaged_and_no_others():
-    steps = prefixes(orderings(5))
-    last = set(steps) - set(prefixes(orderings(4)))
+    steps = ROAD.prefixes(ROAD.orderings(5))
+    last = set(steps) - set(ROAD.prefixes(ROAD.orderings(4)))
     played = play(two_help_each_other, [one for one in steps if one != max(last, key=len)])
     table = shapley_from_orders(played)
     assert (table["orders"] == 4).all()
-    first = [order.index("gelu") > order.index("layer_norm") for order in orderings(4)]
+    first = [order.index("gelu") > order.index("layer_norm") for order in ROAD.orderings(4)]
     gelu = table.set_index("step").loc["gelu"]
     assert gelu["value"] == pytest.approx(WORTH["gelu"] + 6 * np.mean(first))
     assert gelu["error"] == pytest.approx(stats.sem([6.0 * one for one in first]))
     assert table.set_index("step").loc["kernel_7", ["value", "error"]].tolist() == pytest.approx([WORTH["kernel_7"], 0])
-    assert table["value"].sum() == pytest.approx(two_help_each_other(set(adopted())) - 70)
+    assert table["value"].sum() == pytest.approx(two_help_each_other(set(ROAD.adopted)) - 70)
     assert shapley_from_orders(played, order_seed=1).attrs["missing"].startswith("the first order of seed 1")
 
 
 def test_orders_are_unbiased_and_their_intervals_cover():
     played = {
-        order_seed: play(two_help_each_other, prefixes(orderings(16, order_seed)), noise=0.3, seeds=1)
+        order_seed: play(two_help_each_other, ROAD.prefixes(ROAD.orderings(16, order_seed)), noise=0.3, seeds=1)
         for order_seed in range(24)
     }
     tables = pd.concat(shapley_from_orders(one, order_seed=seed) for seed, one in played.items()).set_index("step")
-    truth = pd.Series(WORTH) + 3.0 * pd.Series({"gelu": 1, "layer_norm": 1}).reindex(adopted(), fill_value=0)
+    truth = pd.Series(WORTH) + 3.0 * pd.Series({"gelu": 1, "layer_norm": 1}).reindex(ROAD.adopted, fill_value=0)
     errors = tables["value"] - truth.reindex(tables.index)
     assert errors.groupby("step").mean().abs().max() < 0.5  # three standard errors of the mean of 24
     covered = (tables["low"] <= truth.reindex(tables.index)) & (truth.reindex(tables.index) <= tables["high"])
@@ -183,8 +184,34 @@ def test_orders_are_unbiased_and_their_intervals_cover():
 
 
 def test_one_order_has_no_error():
-    table = shapley_from_orders(play(two_help_each_other, prefixes(orderings(1))))
+    table = shapley_from_orders(play(two_help_each_other, ROAD.prefixes(ROAD.orderings(1))))
     assert table["value"].notna().all()
     assert table["error"].isna().all()
     assert set(table["verdict"]) == {"one order"}
-    assert in_order(table["step"]) == adopted()
+    assert ROAD.in_order(table["step"]) == ROAD.adopted
+
+
+# Roads of somebody else's
+
+
+def test_sections_of_any_road_have_values():
+    sections = {"x": "First", "y": "Second"}
+    rungs = [{"name": "start"}, *({"step": step, "section": key} for step, key in (("a", "x"), ("b", "y"), ("c", "y")))]
+    road = Road.from_json({"name": "mine", "rungs": rungs, "sections": sections})
+    played = play(
+        lambda steps: 3.0 * ("a" in steps) + len({"b", "c"} & steps), road.unions(road.groups().values()), road=road
+    )
+    assert shapley_table(played).set_index("section")["value"].to_dict() == {"First": 3.0, "Second": 2.0}
+    assert interaction_table(played)["interaction"].tolist() == [0.0]
+
+
+def test_a_road_of_many_sections_is_counted_and_not_written_out():
+    road = road_with_sections(60)
+    table = shapley_table(play(len, [(), road.adopted], road=road))
+    assert table.attrs["missing"].startswith(f"{2**60 - 2} of {2**60} combinations of sections")
+    assert table.attrs["missing"].endswith(f": section 0; section 1; section 2; and {2**60 - 5} more")
+
+
+def road_with_sections(count):
+    rungs = [{"name": "start"}, *({"step": f"s{one}", "section": f"section {one}"} for one in range(count))]
+    return Road.from_json({"name": "mine", "rungs": rungs})

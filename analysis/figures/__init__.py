@@ -5,13 +5,14 @@ Captions come from the frame's `attrs`, as far as they are there. No pyplot, no 
 
 from analysis.figures.costs import COSTS, pareto_figure, speed_figure
 from analysis.figures.curves import learning_curves_figure
-from analysis.figures.effects import effects_figure, shapley_figure
+from analysis.figures.effects import besides_figure, effects_figure, shapley_figure
 from analysis.figures.interactions import interactions_figure
 from analysis.figures.ladder import ladder_figure
 from analysis.figures.paper import paper_figure
 
 __all__ = [
     "COSTS",
+    "besides_figure",
     "effects_figure",
     "interactions_figure",
     "ladder_figure",

@@ -10,8 +10,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from analysis.costs import FRONTS
 from analysis.figures.labels import name_points
+from analysis.measures import measure
 from analysis.style import PALETTE, Drawing, heading, style
-from analysis.text import NOTHING, macs_unit, scaled, step_name
+from analysis.text import NOTHING, macs_unit, scaled, step_name, wrapped
 
 COSTS = {
     "macs": "multiply-adds an image",
@@ -35,32 +36,33 @@ def pareto_figure(table: pd.DataFrame, cost: str = "macs") -> Figure:
     smaller = FRONTS[cost]
     shown = table[table[cost].notna()]
     rungs = shown[shown["adopted"].notna()]
-    near = (rungs if len(rungs) else shown)["top1_mean"]
+    near = (rungs if len(rungs) else shown)["mean"]
     floor = near.min() - (near.max() - near.min() + 1)
-    below = int((shown["top1_mean"] < floor).sum())  # what failed to train would flatten all the others
-    shown = shown[shown["top1_mean"] >= floor]
+    below = int((shown["mean"] < floor).sum())  # what failed to train would flatten all the others
+    shown = shown[shown["mean"] >= floor]
     unit = macs_unit(shown["macs"])[0] if cost == "macs" else 1e6 if cost == "params" else 1.0
     with style():
         figure = Drawing(figsize=(9.2, 5.6))
         axes = figure.add_axes((0.085, 0.11, 0.88, 0.735))
         front = shown[shown[f"front_{cost}"]].sort_values(cost)
         others = shown[shown["adopted"].isna()]
-        axes.plot(others[cost] / unit, others["top1_mean"], "o", ms=5, color=PALETTE["behind"], zorder=2)
+        axes.plot(others[cost] / unit, others["mean"], "o", ms=5, color=PALETTE["behind"], zorder=2)
         for row in rungs.itertuples():
             face = PALETTE["bar"] if row.adopted else PALETTE["paper"]
             x = getattr(row, cost) / unit
-            if not pd.isna(row.top1_std):
-                axes.errorbar(x, row.top1_mean, yerr=row.top1_std, color=PALETTE["side"], lw=1, zorder=2)
-            axes.plot(x, row.top1_mean, "o", ms=7, color=PALETTE["bar"], mfc=face, mew=1.3, zorder=4)
+            if not pd.isna(row.std):
+                axes.errorbar(x, row.mean, yerr=row.std, color=PALETTE["side"], lw=1, zorder=2)
+            axes.plot(x, row.mean, "o", ms=7, color=PALETTE["bar"], mfc=face, mew=1.3, zorder=4)
         how = {"color": PALETTE["published"], "lw": 1.3, "zorder": 3}
-        axes.step(front[cost] / unit, front["top1_mean"], where="post" if smaller else "pre", **how)
-        axes.plot(front[cost] / unit, front["top1_mean"], "o", ms=11, mfc="none", color=PALETTE["published"], zorder=5)
+        axes.step(front[cost] / unit, front["mean"], where="post" if smaller else "pre", **how)
+        axes.plot(front[cost] / unit, front["mean"], "o", ms=11, mfc="none", color=PALETTE["published"], zorder=5)
         names = {
             "macs": f"multiply-adds an image ({macs_unit(shown['macs'])[1]})",
             "params": "parameters (millions)",
         }
         axes.set_xlabel(names.get(cost, COSTS[cost]) + ("; less is better" if smaller else "; more is better"))
-        axes.set_ylabel("top-1 accuracy (%)")
+        metric = measure(table.attrs.get("metric", "top1"))
+        axes.set_ylabel(metric.axis)
         axes.grid()
         axes.set_axisbelow(True)
         axes.margins(x=0.09, y=0.1)
@@ -70,10 +72,11 @@ def pareto_figure(table: pd.DataFrame, cost: str = "macs") -> Figure:
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         if below:
-            note = f"not shown: {below} {'network' if below == 1 else 'networks'} below {floor:.0f} %"
+            percent = " %" if metric.percent else ""
+            note = f"not shown: {below} {'network' if below == 1 else 'networks'} below {floor:.0f}{percent}"
             axes.text(0.99, 0.02, note, ha="right", transform=axes.transAxes, fontsize=8, color=PALETTE["muted"])
-        named = [(getattr(row, cost) / unit, row.top1_mean, _short(row.title)) for row in front.itertuples()]
-        points = zip(shown[cost] / unit, shown["top1_mean"], strict=True)
+        named = [(getattr(row, cost) / unit, row.mean, wrapped(row.title, 42, 1)) for row in front.itertuples()]
+        points = zip(shown[cost] / unit, shown["mean"], strict=True)
         name_points(axes, named, points, fontsize=8, color=PALETTE["ink"], zorder=6)
         keys = [
             Line2D([], [], marker="o", ls="", ms=7, color=PALETTE["bar"], label="rung of the ladder"),
@@ -90,10 +93,6 @@ def pareto_figure(table: pd.DataFrame, cost: str = "macs") -> Figure:
         figure.legend(handles=keys, loc="upper right", ncols=len(keys), fontsize=8, bbox_to_anchor=(0.975, 0.9))
         heading(figure, "What accuracy costs", table.attrs.get("scale", ""))
         return figure
-
-
-def _short(title: str) -> str:
-    return title if len(title) <= 42 else f"{title[:40]}…"
 
 
 def speed_figure(table: pd.DataFrame) -> Figure:
@@ -115,7 +114,9 @@ def speed_figure(table: pd.DataFrame) -> Figure:
             axes = figure.add_axes((left, 0.5 / height, 0.275, ROW * max(len(shown), 1) / height))
             _draw_costs(axes, shown, column, PALETTE[colour], scale, digits)
             axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold", pad=6)
-            axes.set_yticks(range(len(shown)), shown["title"].map(step_name) if column == "macs" else [""] * len(shown))
+            axes.set_yticks(
+                range(len(shown)), shown["title"].map(step_name).map(wrapped) if column == "macs" else [""] * len(shown)
+            )
             axes.tick_params(axis="y", length=0, labelcolor=PALETTE["ink"])
         heading(figure, "Counted and real cost", table.attrs.get("scale", ""))
         first = shown["title"].iloc[0] if len(shown) else NOTHING

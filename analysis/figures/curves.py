@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import cycle
 
 import pandas as pd
@@ -9,48 +10,50 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.context import SECTIONS
+from analysis.measures import measure
 from analysis.style import LINES, MARKERS, PALETTE, Drawing, heading, style
-from roadmap.steps import ladder
+from analysis.text import wrapped
+from roadmap.roads import Road
 
+MOST = 54
+"""Networks that are named where no road groups them."""
 FEW = 6
 """Networks that a single panel can tell apart."""
 MARKED = 12
 """Epochs up to which each is marked."""
-LABELS = {
-    **{"top1": "top-1 accuracy (%)", "top5": "top-5 accuracy (%)", "val_loss": "evaluation loss"},
-    **{"train_loss": "training loss", "ema_top1": "top-1 accuracy of averaged weights (%)"},
-}
 
 
-def learning_curves_figure(runs: pd.DataFrame, epochs: pd.DataFrame, metric: str = "top1") -> Figure:
+def learning_curves_figure(runs: pd.DataFrame, epochs: pd.DataFrame, metric: str | None = None) -> Figure:
     """A measure by epoch: the mean over seeds, and one standard deviation as a band.
 
-    Up to six networks share a panel; a ladder has a panel a section, its rungs in colour before all others in grey,
-    dashed if not adopted.
+    Up to six networks share a panel; a ladder has a panel for each section, its rungs in colour before all others in
+    grey, dashed if not adopted.
 
     Args:
         runs: those to draw, of one comparison: `Comparison.counted`.
         epochs: `Runs.epochs`.
-        metric: a column of `epochs`.
+        metric: a column of `epochs`; the runs' main one unless another is named.
 
     Raises:
         ValueError: if the runs have no epochs with this measure.
     """
+    metric = metric or runs["metric"].iloc[0]
+    if metric not in epochs:
+        raise ValueError(f"epochs have no {metric!r}; they have {', '.join(epochs.columns.drop(['path', 'epoch']))}")
     curves = _curves(runs, epochs, metric)
     names = runs["network"].drop_duplicates()
     names = names[names.isin(curves.index.unique("network"))].tolist()
     if not names:
         raise ValueError(f"no epochs of these {len(runs)} runs have {metric!r}")
     with style():
-        figure = _few(curves, names) if len(names) <= FEW else _panels(curves)
+        figure = _few(curves, names) if len(names) <= FEW else _panels(curves, runs["road"].iloc[0])
         for axes in figure.axes:
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             axes.grid(axis="y")
             if axes.get_subplotspec().is_last_row():
                 axes.set_xlabel("epoch")
             if axes.get_subplotspec().is_first_col():
-                axes.set_ylabel(LABELS.get(metric, metric))
+                axes.set_ylabel(measure(metric).axis)
         heading(figure, "Learning curves", "mean over seeds; band: one standard deviation")
         return figure
 
@@ -96,24 +99,42 @@ def _few(curves: pd.DataFrame, names: list[str]) -> Figure:
     return figure
 
 
-def _panels(curves: pd.DataFrame) -> Figure:
-    """A panel a section of the paper."""
-    figure = Drawing(figsize=(11.6, 6.6))
-    panels = figure.subplots(2, 3, sharex=True, sharey=True)
-    figure.subplots_adjust(left=0.065, right=0.98, top=0.84, bottom=0.09, hspace=0.22, wspace=0.08)
+def _panels(curves: pd.DataFrame, road: Road | None) -> Figure:
+    """A panel for each section of the road; without rungs, one for each six networks, of the first `MOST`."""
     measured = curves.index.unique("network")
-    for axes, (section, title) in zip(panels.flat, SECTIONS.items(), strict=True):
-        rungs = [rung for rung in ladder() if rung.section == section and rung.name in measured]
-        for other in measured.difference([rung.name for rung in rungs]):
+    rungs = {rung.name: rung for rung in (road.rungs if road else ()) if rung.name in measured}
+    panels = {
+        f"{key}  {title}" if key != title else title: [name for name, rung in rungs.items() if rung.section == key]
+        for key, title in (road.sections if road else ())
+    }
+    panels = {title: names for title, names in panels.items() if names}
+    if not panels:
+        ends = range(0, min(len(measured), MOST), FEW)
+        panels = {f"networks from {start + 1} on": measured[start : start + FEW].tolist() for start in ends}
+    rows = math.ceil(len(panels) / 3)
+    figure = Drawing(figsize=(11.6, 3.3 * rows if rows > 1 else 4.2))
+    grid = figure.subplots(rows, 3, sharex=True, sharey=True, squeeze=False)
+    figure.subplots_adjust(
+        left=0.065, right=0.98, top=1 - 1.05 / figure.get_figheight(), bottom=0.6 / figure.get_figheight(),
+        hspace=0.22, wspace=0.08,
+    )  # fmt: skip
+    for axes, (title, names) in zip(grid.flat, panels.items(), strict=False):
+        for other in measured.difference(names):
             axes.plot(curves.loc[other, "mean"], color=PALETTE["grid"], lw=0.9, zorder=1)
-        for rung, colour, marker in zip(rungs, cycle(LINES), cycle(MARKERS), strict=False):
-            _line(axes, curves.loc[rung.name], rung.title, colour, marker, "-" if rung.adopted else "--")
-        axes.set_title(f"{section}  {title}", loc="left", fontsize=10, fontweight="bold")
-        if rungs:
-            axes.legend(
-                loc="best", fontsize=8, handlelength=3,
-                frameon=True, facecolor=PALETTE["paper"], edgecolor="none", framealpha=0.85,
-            )  # fmt: skip
+        for name, colour, marker in zip(names, cycle(LINES), cycle(MARKERS), strict=False):
+            rung = rungs.get(name)
+            dashes = "-" if rung is None or rung.adopted else "--"
+            _line(axes, curves.loc[name], wrapped(rung.title if rung else name, 34), colour, marker, dashes)
+        axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+        axes.legend(
+            loc="best", fontsize=8, handlelength=3,
+            frameon=True, facecolor=PALETTE["paper"], edgecolor="none", framealpha=0.85,
+        )  # fmt: skip
+    for place in range(len(panels), 3 * rows):
+        grid.flat[place].remove()
+        if place >= 3:  # the panel above is the last of its column
+            grid.flat[place - 3].tick_params(labelbottom=True)
+            grid.flat[place - 3].set_xlabel("epoch")
     return figure
 
 

@@ -8,18 +8,15 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.measures import measure
 from analysis.style import LINES, MARKERS, PALETTE, Drawing, heading, style
-from analysis.text import quantity, step_name
+from analysis.text import quantity, step_name, wrapped
 
 KINDS = {
     "road": "on the road: from the rung before",
     "leave_one_out": "leave one out: all steps, minus all but this",
-    "add_one_in": "add one in: modern recipe and this, minus the recipe",
+    "add_one_in": "add one in: the base and this, minus the base",
     "shapley": "Shapley value, from random orders",
-}
-MEASURES = {
-    **{"top1": "top-1 accuracy", "top5": "top-5 accuracy", "macs": "multiply-adds", "params": "parameters"},
-    **{"images_per_second": "training throughput", "peak_memory_mb": "peak memory", "train_seconds": "training time"},
 }
 ROW = 0.44
 
@@ -29,6 +26,7 @@ def effects_figure(table: pd.DataFrame) -> Figure:
 
     Marks are filled where the effect is shown (Holm-corrected p < 0.05), hollow where it is not.
     """
+    table = table[table["kind"].isin(KINDS)]
     kinds = [kind for kind in KINDS if (table["kind"] == kind).any()]
     steps = table.drop_duplicates("step")[["step", "title", "section"]].reset_index(drop=True)
     place = {step: index for index, step in enumerate(steps["step"])}
@@ -44,7 +42,7 @@ def effects_figure(table: pd.DataFrame) -> Figure:
             look = {"color": LINES[index], "marker": MARKERS[index]}
             for row in table[(table["kind"] == kind) & table["effect"].notna()].itertuples():
                 _draw(axes, row.effect, row.low, row.high, place[row.step] + offset, row.verdict, **look)
-        _finish(axes, steps["title"].map(step_name), table.attrs)
+        _finish(axes, steps["title"].map(step_name).map(wrapped), table.attrs)
         keys = [
             Line2D([], [], color=LINES[index], marker=MARKERS[index], ms=6, label=KINDS[kind])
             for index, kind in enumerate(kinds)
@@ -54,12 +52,29 @@ def effects_figure(table: pd.DataFrame) -> Figure:
             borderaxespad=0, borderpad=0, columnspacing=1.5,
         )  # fmt: skip
         heading(figure, "What is each step worth?", table.attrs.get("scale", ""))
-        figure.text(
-            *(0.97, 0.1 / height, "bars: 95 % interval; filled: shown (Holm-corrected p < 0.05)"),
-            ha="right",
-            fontsize=8,
-            color=PALETTE["muted"],
-        )
+        _legend(figure)
+        return figure
+
+
+def besides_figure(table: pd.DataFrame) -> Figure:
+    """One row per pair of networks of `effect_table`'s "besides": the effect of a step that is on no rung, and its 95 %
+    interval, on the network that it was added to.
+
+    Marks are filled where the effect is shown (Holm-corrected p < 0.05), hollow where it is not.
+    """
+    rows = table[table["kind"] == "besides"].reset_index(drop=True)
+    with style():
+        height = 1.0 + ROW * len(rows) + 0.85
+        figure = Drawing(figsize=(9.2, height))
+        axes = figure.add_axes((0.36, 0.75 / height, 0.61, ROW * len(rows) / height))
+        for index, (_, same) in enumerate(rows.groupby("step", sort=False)):
+            look = {"color": LINES[index % len(LINES)], "marker": MARKERS[index % len(MARKERS)]}
+            for row in same.itertuples():
+                _draw(axes, row.effect, row.low, row.high, row.Index, row.verdict, **look)
+        names = [wrapped(f"{row.step} on {row.on}", 42) for row in rows.itertuples()]
+        _finish(axes, pd.Series(names), table.attrs)
+        heading(figure, "What the steps bring that are on no rung of the road", table.attrs.get("scale", ""))
+        _legend(figure)
         return figure
 
 
@@ -78,9 +93,14 @@ def shapley_figure(table: pd.DataFrame) -> Figure:
             _draw(axes, row.value, row.low, row.high, place, shown, color=LINES[0], marker=MARKERS[0])
             text = quantity(row.value, table.attrs.get("unit", "points"), signed=True)
             axes.text(1.02, place, text, va="center", transform=axes.get_yaxis_transform())
-        _finish(axes, names, table.attrs)
+        _finish(axes, names.map(wrapped), table.attrs)
         heading(figure, "Shapley values: what each is worth, in any order", table.attrs.get("scale", ""))
         return figure
+
+
+def _legend(figure: Figure) -> None:
+    text = "bars: 95 % interval; filled: shown (Holm-corrected p < 0.05)"
+    figure.text(0.97, 0.1 / figure.get_figheight(), text, ha="right", fontsize=8, color=PALETTE["muted"])
 
 
 def _draw(axes, value, low, high, place, verdict, *, color: str, marker: str) -> None:
@@ -98,5 +118,5 @@ def _finish(axes, names: pd.Series, attrs: dict) -> None:
     axes.axvline(0, color=PALETTE["muted"], lw=0.9, zorder=1)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
-    measure = MEASURES.get(attrs.get("value"), attrs.get("value", "top-1 accuracy"))
-    axes.set_xlabel(f"change of {measure} ({attrs.get('unit', 'points')})")
+    of = measure(attrs.get("value") or attrs.get("metric", "top1"))
+    axes.set_xlabel(f"change of {of.name}" + (f" ({of.unit})" if of.unit else ""))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis.style import PALETTE, Drawing, heading, style
-from analysis.text import quantity
+from analysis.text import quantity, wrapped
 
 DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#b35806", "#f7f7f7", "#2166ac"])
 """Brown to blue, which the colour-blind tell apart; grey scale does not tell the sign, which is printed."""
@@ -46,8 +46,8 @@ def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Fi
         axes.invert_yaxis()
         for row, column, value, low, high in cells:
             _draw_cell(axes, row, column, value, low > 0 or high < 0, colours, unit)
-        axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
-        axes.set_yticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), [wrapped(name, max(80 // len(names) - 1, 6), 3) for name in names])
+        axes.set_yticks(range(len(names)), [wrapped(name, 20) for name in names])
         axes.tick_params(length=0, labelsize=9, labelcolor=PALETTE["ink"])
         for spine in axes.spines.values():
             spine.set_visible(False)

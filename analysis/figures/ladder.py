@@ -1,4 +1,4 @@
-"""The ladder, drawn like the paper's Figure 2."""
+"""A road, drawn like the paper's Figure 2."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, MultipleLocator
+from matplotlib.ticker import MaxNLocator
 
-from analysis.context import SECTIONS
+from analysis.measures import measure
 from analysis.style import PALETTE, Drawing, style
-from analysis.text import macs_unit, percent, scaled, signed
-from roadmap.steps import Reference, references
+from analysis.text import macs_unit, percent, scaled, signed, stretches, wrapped
+from roadmap.roads import Reference
 
-# The layout in inches, from the left: section, rung, bars, change, MACs, the paper's numbers.
+# The layout in inches, from the left: section, rung, bars, change, MACs, the published numbers.
 ROW, TOP, BOTTOM = 0.33, 1.5, 1.0
 SECTION_X, RUNG_X = 0.25, 3.95
 WIDTH, BARS, CHANGE_X, MACS_X, PUBLISHED = 11.6, (4.1, 7.75), 8.45, 9.15, (9.45, 11.35)
-PAPERS_BARS, PAPERS_CHANGE_X, PAPERS_MACS_X = (4.1, 9.55), 10.35, 11.3  # where there are no numbers but the paper's
+WIDE_BARS, WIDE_CHANGE_X, WIDE_MACS_X = (4.1, 9.55), 10.35, 11.3  # where either is all that there is
 VALUE_X = 5
 """Points from a bar's end to its value."""
+NUMBER = 4
+"""Characters of a section's number that there is room for; it is called by its title alone where it has more."""
+LONGEST = 42
+"""Characters of a rung's title."""
 
 
 def ladder_figure(table: pd.DataFrame, background: pd.DataFrame | None = None) -> Figure:
-    """A bar a rung from ResNet at the top to ConvNeXt at the bottom: measured, or of a `published_ladder`.
+    """One bar per rung, the road's first at the top and its last at the bottom: measured, or of a `published_ladder`.
 
-    Measured accuracies have the paper's beside them, on an axis of their own. Hatched bars are the steps that the paper
-    measured and did not adopt; error bars are one standard deviation over seeds; the star is the Transformer of that
-    size.
+    Measured accuracies have the published ones beside them, on an axis of their own, if there are any. Hatched bars are
+    the steps that were not adopted; error bars are one standard deviation over seeds; stars are networks that the road
+    is compared with, such as the Transformer of that size.
 
     Args:
         table: from `ladder_table` or `published_ladder`.
@@ -36,8 +40,9 @@ def ladder_figure(table: pd.DataFrame, background: pd.DataFrame | None = None) -
             regime there.
     """
     measured = bool((table["n"] > 0).any())
-    stars = references(table.attrs.get("published", ""))
-    rows = len(table) + (1 if stars else 0)
+    printed = bool(table["published_top1"].notna().any())
+    stars = table.attrs.get("references", ()) if printed else ()
+    rows = len(table) + len(stars)
     with style():
         height = TOP + ROW * rows + BOTTOM
         figure = Drawing(figsize=(WIDTH, height))
@@ -45,23 +50,23 @@ def ladder_figure(table: pd.DataFrame, background: pd.DataFrame | None = None) -
         page.set_xlim(0, WIDTH)
         page.axis("off")
         _draw_sections(page, table)
-        if measured:
+        if measured and printed:
             _draw_texts(page, table, table["change"], CHANGE_X, MACS_X, table["macs"])
-            bars = _columns(figure, BARS, rows)
-            _draw_measured(bars, table)
-            published = _columns(figure, PUBLISHED, rows)
-            _draw_papers(published, table, stars)
+            _draw_measured(_columns(figure, BARS, rows), table)
+            _draw_beside(_columns(figure, PUBLISHED, rows), table, stars)
+        elif measured or not printed:
+            _draw_texts(page, table, table["change"], WIDE_CHANGE_X, WIDE_MACS_X, table["macs"])
+            _draw_measured(_columns(figure, WIDE_BARS, rows), table)
         else:
-            _draw_texts(page, table, table["published_change"], PAPERS_CHANGE_X, PAPERS_MACS_X)
-            bars = _columns(figure, PAPERS_BARS, rows)
-            _draw_published(bars, table, background, stars)
-        if stars:
-            page.text(RUNG_X, len(table), stars[0].name, ha="right", va="center", color=PALETTE["published"])
+            _draw_texts(page, table, table["published_change"], WIDE_CHANGE_X, WIDE_MACS_X)
+            _draw_published(_columns(figure, WIDE_BARS, rows), table, background, stars)
+        for place, star in enumerate(stars, len(table)):
+            how = {"ha": "right", "va": "center", "color": PALETTE["published"]}
+            page.text(RUNG_X, place, star.name, **how)
             if not measured:
-                macs = f"{stars[0].gflops:.2f}"
-                page.text(PAPERS_MACS_X, len(table), macs, ha="right", va="center", color=PALETTE["published"])
-        _draw_titles(figure, table, background, measured)
-        _draw_legend(figure, measured, background)
+                page.text(WIDE_MACS_X, place, f"{star.gflops:.2f}", **how)
+        _draw_titles(figure, table, background, heads=measured and printed)
+        _draw_legend(figure, measured, background, stars)
         return figure
 
 
@@ -78,14 +83,19 @@ def _columns(figure: Figure, span: tuple[float, float], rows: int) -> Axes:
 
 
 def _draw_sections(page: Axes, table: pd.DataFrame) -> None:
-    """A band and a name for each of the paper's sections."""
-    for index, (section, rows) in enumerate(table.groupby("section", sort=False)):
+    """A band and a name for each section of the road."""
+    titles = table.attrs.get("sections", {})
+    for index, (section, rows) in enumerate(stretches(table)):
         first, last = rows.index[0] - 0.5, rows.index[-1] + 0.5
         if index % 2 == 0:
             page.axhspan(first, last, xmin=0.12 / WIDTH, xmax=1 - 0.12 / WIDTH, color=PALETTE["band"], lw=0)
         middle = (first + last) / 2
-        page.text(SECTION_X, middle, section, va="center", fontsize=8.5, color=PALETTE["muted"])
-        page.text(SECTION_X + 0.34, middle, SECTIONS[section].replace(" ", "\n", 1), va="center", fontsize=8.5)
+        title = titles.get(section, section)
+        numbered = title != section and len(section) <= NUMBER
+        if numbered:
+            page.text(SECTION_X, middle, section, va="center", fontsize=8.5, color=PALETTE["muted"])
+        title = wrapped(title, 14 if numbered else 20, 2 * len(rows))
+        page.text(SECTION_X + 0.34 * numbered, middle, title, va="center", fontsize=8.5)
 
 
 def _draw_texts(
@@ -96,7 +106,7 @@ def _draw_texts(
     macs_x: float,
     macs: pd.Series | None = None,
 ) -> None:
-    """The columns of text: rung, change, multiply-adds; the paper's own are printed in billions."""
+    """The columns of text: rung, change, multiply-adds; published ones are printed in billions."""
     unit, prefix = (1, "G") if macs is None else macs_unit(macs)
     macs = table["published_gflops"] if macs is None else macs
     for x, head in {RUNG_X: "step", change_x: "change", macs_x: f"MACs ({prefix})"}.items():
@@ -105,7 +115,7 @@ def _draw_texts(
     shown = zip(table.itertuples(), changes, macs, strict=True)
     for row, change, cost in shown:
         page.text(
-            *(RUNG_X, row.Index, row.title),
+            *(RUNG_X, row.Index, wrapped(row.title, LONGEST, 1)),
             ha="right",
             va="center",
             fontweight="bold" if row.Index in ends else "normal",
@@ -124,10 +134,10 @@ def _draw_texts(
 def _draw_measured(axes: Axes, table: pd.DataFrame) -> None:
     """Mean accuracy, its standard deviation and its value; a note where there is no run."""
     done = table[table["n"] > 0]
-    spread = done["top1_std"].fillna(0)
-    _bar_axis(axes, (done["top1_mean"] - spread).min(), (done["top1_mean"] + spread).max(), room=0.3)
+    spread = done["std"].fillna(0)
+    _bar_axis(axes, (done["mean"] - spread).min(), (done["mean"] + spread).max(), room=0.3)
     for row, error in zip(done.itertuples(), spread, strict=True):
-        _bar(axes, row, row.top1_mean, error, percent(row.top1_mean, row.top1_std))
+        _bar(axes, row, row.mean, error, percent(row.mean, row.std))
     for row in table[table["n"] == 0].itertuples():
         axes.text(
             *(axes.get_xlim()[0], row.Index, "  no finished run"),
@@ -136,15 +146,15 @@ def _draw_measured(axes: Axes, table: pd.DataFrame) -> None:
             style="italic",
             color=PALETTE["muted"],
         )
-    dataset = table.attrs.get("dataset")
+    dataset, of = table.attrs.get("dataset"), measure(table.attrs.get("metric", "top1"))
     on = f" on {dataset}" if dataset else ""
-    axes.set_xlabel(f"top-1 accuracy{on} (%); the axis starts at {axes.get_xlim()[0]:g}")
+    axes.set_xlabel(f"{of.name}{on}{of.percent}; the axis starts at {axes.get_xlim()[0]:g}")
 
 
 def _draw_published(
     axes: Axes, table: pd.DataFrame, background: pd.DataFrame | None, stars: tuple[Reference, ...]
 ) -> None:
-    """The paper's accuracies as the figure's own bars, those of a larger regime in grey behind them."""
+    """Published accuracies as the figure's own bars, those of a larger regime in grey behind them."""
     behind = table["published_top1"] if background is None else background["published_top1"]
     _bar_axis(axes, table["published_top1"].min(), max(table["published_top1"].max(), behind.max()), room=0.16)
     low = axes.get_xlim()[0]
@@ -162,7 +172,7 @@ def _draw_published(
                 linewidth=0,
             )
             _value(axes, row.published_top1, place, f"{row.published_top1:.1f}", PALETTE["muted"])
-    for row in table.itertuples():
+    for row in table[table["published_top1"].notna()].itertuples():
         error = 0 if pd.isna(row.published_std) else row.published_std
         text = percent(row.published_top1, row.published_std)
         if background is None:
@@ -179,10 +189,11 @@ def _draw_published(
                 fontweight="bold",
                 bbox=None if row.adopted else {"fc": PALETTE["side"], "ec": "none", "pad": 1},
             )
-    more = () if background is None else references(background.attrs.get("published", ""))
-    for star, colour in [*((one, "published") for one in stars), *((one, "muted") for one in more)]:
-        axes.plot([star.top1, star.top1], [-0.5, len(table)], color=PALETTE[colour], lw=0.8, ls=(0, (2, 3)), zorder=1)
-        _star(axes, star, len(table), PALETTE[colour], named=bool(more))
+    more = () if background is None else background.attrs.get("references", ())
+    for colour, some in {"published": stars, "muted": more}.items():
+        for place, star in enumerate(some, len(table)):
+            axes.plot([star.top1, star.top1], [-0.5, place], color=PALETTE[colour], lw=0.8, ls=(0, (2, 3)), zorder=1)
+            _star(axes, star, place, PALETTE[colour], named=bool(more))
     axes.set_xlabel(f"ImageNet-1K top-1 accuracy (%), as published; the axis starts at {low:g}")
 
 
@@ -233,13 +244,15 @@ def _star(axes: Axes, star: Reference, row: int, colour: str, named: bool) -> No
     )
 
 
-def _draw_papers(axes: Axes, table: pd.DataFrame, stars: tuple[Reference, ...]) -> None:
-    """The paper's accuracies beside the measured, quietly: most are of another dataset and scale, so on an axis of
-    their own."""
+def _draw_beside(axes: Axes, table: pd.DataFrame, stars: tuple[Reference, ...]) -> None:
+    """Published accuracies beside the measured, quietly: most are of another dataset and scale, so on an axis of their
+    own."""
+    table = table[table["published_top1"].notna()]
     adopted = table[table["adopted"]]
     colour = PALETTE["published"]
-    low, high = table["published_top1"].min(), table["published_top1"].max()
-    axes.set_xlim(low - 0.1 * (high - low), high + 0.42 * (high - low))
+    values = [*table["published_top1"], *(star.top1 for star in stars)]
+    low, wide = min(values), max(max(values) - min(values), 1.0)
+    axes.set_xlim(low - 0.1 * wide, low + 1.42 * wide)
     axes.plot(adopted["published_top1"], adopted.index, color=colour, lw=0.8, alpha=0.5)
     for row in table.itertuples():
         error = None if pd.isna(row.published_std) else row.published_std
@@ -262,30 +275,31 @@ def _draw_papers(axes: Axes, table: pd.DataFrame, stars: tuple[Reference, ...]) 
             fontsize=7.5,
             color=PALETTE["muted"],
         )
-    for star in stars:
-        _star(axes, star, len(table), colour, named=False)
-    axes.xaxis.set_major_locator(MultipleLocator(2))
+    for place, star in enumerate(stars):
+        _star(axes, star, axes.get_ylim()[0] + 0.5 - len(stars) + place, colour, named=False)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.grid(axis="x")
     axes.set_axisbelow(True)
     axes.set_xlabel("ImageNet-1K top-1 (%)")
 
 
-def _draw_titles(figure: Figure, table: pd.DataFrame, background: pd.DataFrame | None, measured: bool) -> None:
+def _draw_titles(figure: Figure, table: pd.DataFrame, background: pd.DataFrame | None, heads: bool) -> None:
     height = figure.get_figheight()
 
     def write(x: float, from_top: float, text: str, **how: object) -> None:
         figure.text(x / WIDTH, 1 - from_top / height, text, **how)
 
-    write(SECTION_X, 0.42, "From ResNet to ConvNeXt, one step at a time", fontsize=16, fontweight="bold")
+    road = wrapped(table.attrs.get("road", "The road"), 60, 1)
+    write(SECTION_X, 0.42, f"{road}, one step at a time", fontsize=16, fontweight="bold")
     about = [one.attrs.get("about", "") for one in (table, background) if one is not None]
     write(SECTION_X, 0.72, table.attrs.get("scale", ""), fontsize=10.5)
     write(SECTION_X, 0.95, "; behind: ".join(about), color=PALETTE["muted"])
-    if measured:
+    if heads:
         write(BARS[0], TOP - 0.13, "measured here", fontweight="bold")
-        write(PUBLISHED[0], TOP - 0.13, "the paper's", fontweight="bold", color=PALETTE["published"])
+        write(PUBLISHED[0], TOP - 0.13, "published", fontweight="bold", color=PALETTE["published"])
 
 
-def _draw_legend(figure: Figure, measured: bool, background: pd.DataFrame | None) -> None:
+def _draw_legend(figure: Figure, measured: bool, background: pd.DataFrame | None, stars: tuple[Reference, ...]) -> None:
     height = figure.get_figheight()
     keys = [
         Patch(facecolor=PALETTE["bar"], edgecolor=PALETTE["bar"], label="adopted"),
@@ -294,8 +308,8 @@ def _draw_legend(figure: Figure, measured: bool, background: pd.DataFrame | None
     if background is not None:
         regime = background.attrs.get("published", "another regime")
         keys.append(Patch(facecolor=PALETTE["behind"], label=f"behind: {regime} regime"))
-    if not measured:
-        star = Line2D([], [], marker="*", ls="", ms=9, color=PALETTE["published"], label="Transformer of that size")
+    if stars and not measured:
+        star = Line2D([], [], marker="*", ls="", ms=9, color=PALETTE["published"], label="published, for comparison")
         keys.append(star)
     figure.legend(
         handles=keys, loc="lower left", ncols=len(keys), fontsize=8, bbox_to_anchor=(SECTION_X / WIDTH, 0.12 / height),

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from analysis.figures.labels import name_points
 from analysis.style import PALETTE, Drawing, heading, style
-from analysis.text import signed, step_name
+from analysis.text import signed, step_name, wrapped
 
 SIZE = 10.2, 6.4
 
@@ -86,7 +86,13 @@ def _draw_names(figure: Figure, shown: pd.DataFrame) -> None:
         y = top - row_height * (row.Index + 1)
         shown_here = row.verdict in ("up", "down")
         figure.text(left, y, f"{row.Index + 1}", ha="right", fontsize=8, color=PALETTE["muted"])
-        figure.text(left + 0.012, y, step_name(row.title), fontsize=8.5, style="normal" if row.adopted else "italic")
+        figure.text(
+            left + 0.012,
+            y,
+            wrapped(step_name(row.title), 26, 1),
+            fontsize=8.5,
+            style="normal" if row.adopted else "italic",
+        )
         figure.text(left + 0.255, y, signed(row.published_change), ha="right", fontsize=8.5)
         weight = "bold" if shown_here else "normal"
         figure.text(left + 0.335, y, signed(row.change), ha="right", fontsize=8.5, fontweight=weight)
