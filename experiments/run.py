@@ -138,7 +138,7 @@ class Run:
         counts = {}
         if self.recipe.mixup or self.recipe.cutmix:
             counts["mixed_together"] = at_once
-        if self.model != "design" or self.design.norm == "batch":
+        if self.model != "design" or self.design.norm == "batch" or self.design.dotted():  # which may have a BatchNorm
             counts["normalised_together"] = at_once * (self.split.processes if self.sync_batch_norm else 1)
         return {name: count for name, count in counts.items() if count != self.recipe.batch_size}
 

@@ -204,13 +204,17 @@ class Road:
 
 
 def switches(differs: Mapping[str, Any]) -> list[str]:
-    """`activation=silu` for each switch of the design among settings that differ."""
-    own = sorted(key for key in differs if _of_design(key))
-    return [f"{key.removeprefix('design.')}={_written(differs[key])}" for key in own]
-
-
-def _of_design(key: str) -> bool:
-    return key.startswith("design.")
+    """`activation=silu` for each switch of the design among settings that differ; `layers.gate=Gate` for a layer that
+    is there by hand alone, whatever its place and arguments."""
+    found = {}
+    for key in sorted(differs):
+        path, value = key.split("."), differs[key]
+        if path[0] != "design":
+            continue
+        if path[1] == "layers" and f"design.layers.{path[2]}.at" in differs:
+            path, value = path[:3], str(differs.get(f"design.layers.{path[2]}._target_")).rpartition(".")[2]
+        found[".".join(path[1:])] = value
+    return [f"{switch}={_written(value)}" for switch, value in found.items()]
 
 
 def _written(value: Any) -> str:
