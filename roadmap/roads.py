@@ -211,8 +211,9 @@ def switches(differs: Mapping[str, Any]) -> list[str]:
         path, value = key.split("."), differs[key]
         if path[0] != "design":
             continue
-        if path[1] == "layers" and f"design.layers.{path[2]}.at" in differs:
-            path, value = path[:3], str(differs.get(f"design.layers.{path[2]}._target_")).rpartition(".")[2]
+        layer = ".".join(path[:3])
+        if path[1:2] == ["layers"] and f"{layer}.at" in differs:
+            path, value = path[:3], str(differs.get(f"{layer}._target_")).rpartition(".")[2]
         found[".".join(path[1:])] = value
     return [f"{switch}={_written(value)}" for switch, value in found.items()]
 

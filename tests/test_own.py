@@ -14,6 +14,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from experiments.requested import spelled_out
+from experiments.run import to_run
 from experiments.settings import register
 from roadmap.conf import CONF, Conf, to_design
 
@@ -59,22 +60,31 @@ def test_page_is_true(here: Path) -> None:
         (here / name).write_text(text)
     assert len([*here.glob("my/*/*.yaml")]) == 4
     commands = re.findall(r"^    python (-m .+)$", PAGE, re.M)
-    first, status, report, road, _ = commands
+    first, status, report, road, again = commands
     for command in (first, status, report):
-        done = subprocess.run([sys.executable, *command.split()], cwd=here, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+        done = run(command, here)
         if command == status:
-            names = {re.sub(r"nano-|-seed.*", "", line) for line in done.stdout.splitlines() if "-seed" in line}
-    last = "separate_downsampling"
-    assert names == {last, f"{last}+se", f"{last}+silu", f"{last}+tempered"}
+            names = {re.sub(r"^nano-|-seed.*", "", line) for line in done.splitlines() if "-seed" in line}
+    assert names == {"resnet", "resnet+se", "resnet+silu", "resnet+tempered"}
     effects = pd.read_csv(next(here.glob("reports/*/besides.csv")))
     assert sorted(effects["step"]) == ["se", "silu", "tempered"]
-    assert {*effects["on"]} == {last}
+    assert {*effects["on"]} == {"resnet"}
     assert (effects["low"] < effects["effect"]).all()
     assert (effects["effect"] < effects["high"]).all()
-    done = subprocess.run([sys.executable, *road.split()], cwd=here, capture_output=True, text=True)
+    assert "4 of 4 runs are done" in run(road, here)
+    run(again, here)
+    rungs = pd.concat(map(pd.read_csv, here.glob("reports/*/ladder.csv"))).set_index("rung")
+    assert rungs.loc["se", "title"] == "squeeze-and-excitation"
+    assert rungs.loc["se", "change"] == pytest.approx(
+        rungs.loc["se", "mean"] - rungs.loc["separate_downsampling", "mean"]
+    )
+
+
+def run(command: str, folder: Path) -> str:
+    """What it writes, typed in a folder."""
+    done = subprocess.run([sys.executable, *command.split()], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 runs, 6 of them done already" in done.stdout, "one network asked for in two ways is one network"
+    return done.stdout
 
 
 @pytest.mark.parametrize(
@@ -114,6 +124,39 @@ def test_regime_recipe_road_and_study_of_ones_own_train(own: Callable, fork: Cal
     assert [rung["title"] for rung in records[0]["road"]["rungs"]][-2:] == ["ReLU and GELU to SiLU", "wide"]
     assert records[0]["recipe"]["lr"] == 0.002
     assert records[1]["design"]["activation"] == "silu", "the later rung of a road wins"
+
+
+GATE = """\
+from torch import nn
+import helpers
+class Gate(nn.Module):
+    def __init__(self, channels): super().__init__()
+    def forward(self, x): return helpers.half(x)
+"""
+
+
+def test_identity_has_the_code_of_a_layer_of_ones_own_but_not_its_name(
+    own: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(here)
+    (here / "gates.py").write_text(GATE)
+    (here / "helpers.py").write_text("def half(x): return x / 2\n")
+    step = f"{GLOBAL}design: {{layers: {{NAME: {{at: output, _target_: gates.Gate}}}}}}\n"
+    conf = Conf((CONF, own({f"step/{name}.yaml": step.replace("NAME", name) for name in ("gate", "door")})))
+    register()
+
+    def series(*words: str) -> str:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            search = f"hydra.searchpath=[file://{conf.folders[1]}]"
+            run = to_run(hydra.compose("config", [search, *spelled_out(words, conf)]), conf=conf)
+        assert "gates" not in sys.modules, "nothing of a user's is imported to name a run"
+        return run.series
+
+    before = series("rung=gelu", "step=[gate]")
+    assert series("rung=gelu", "step=[door]") == before
+    assert series("rung=gelu") != before
+    (here / "helpers.py").write_text("def half(x): return x / 3\n")
+    assert series("rung=gelu", "step=[gate]") != before
 
 
 MISTAKES = [  # a file of one's own, what is typed, what the line must say
