@@ -212,7 +212,7 @@ def _numbered(found: list[Comparison]) -> list[Comparison]:
 
 
 def network_table(comparison: Comparison) -> pd.DataFrame:
-    """A row a network: what it reached, and what it costs.
+    """One row per network: what it reached, and what it costs.
 
     `network`, `rung` (None if it is none), `set`; `n` seeds, `left_out` runs; `mean`, `std` (n - 1) of the main metric,
     `mean_low`, `mean_high` (its 95 % interval); and medians over its runs: `macs`, `params`, `activations`,

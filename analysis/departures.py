@@ -41,7 +41,7 @@ class Departure(NamedTuple):
 
 
 def departures(comparison: Comparison) -> dict[str, list[Departure]]:
-    """By the recipe's name, in the road's order: how the runs of the paper's steps depart from what it trains. On a road
+    """By the recipe's name, in the road's order: how runs of the paper's steps depart from what it trains. On a road
     that does not begin with the paper's, those of its rungs only; networks of other steps depart from nothing."""
     context, paper = comparison.context, OURS.road()
     runs = comparison.runs[comparison.runs["set"].notna()].drop_duplicates("series")  # which differ in the seed alone

@@ -46,7 +46,7 @@ class Estimate(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """How far the values of a network's seeds scatter, an entry a network."""
+    """How far the values of a network's seeds scatter, one entry per network."""
 
     variance: np.ndarray
     freedom: np.ndarray

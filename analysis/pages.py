@@ -118,7 +118,7 @@ def _section(number: int, comparison: Comparison, runs: Runs) -> Section:
 
 
 def _summaries(comparisons: list[Comparison]) -> pd.DataFrame:
-    """A row a comparison that is not told: what it has, its best network, and what all steps changed."""
+    """One row per comparison that is not told: what it has, its best network, and what all steps changed."""
     rows = []
     for one in comparisons:
         counted = one.counted

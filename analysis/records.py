@@ -1,4 +1,4 @@
-"""From records of runs to tidy frames: a row a run, a row an epoch (docs/analysis.md, Loading).
+"""From records of runs to tidy frames: one row per run, one row per epoch (docs/analysis.md, Loading).
 
     a directory a run        analysis/directories.py
     a folder of two CSVs     analysis/saved.py          Runs.save writes it
@@ -42,7 +42,7 @@ class Runs:
     """Runs as frames, the same wherever they were loaded from."""
 
     runs: pd.DataFrame
-    """A row a run, finished or not; docs/analysis.md has the columns.
+    """One row per run, finished or not; docs/analysis.md has the columns.
 
     `path` is its key: the directory, or "entity/project/id" at W&B. `left_out` is "" for a run that counts in means,
     else why it does not: "queued", "running", "unfinished", "diverged", "failed", or "copy" (its series and seed are

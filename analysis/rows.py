@@ -123,7 +123,7 @@ def checked(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A row a run, with `left_out`. Types are the same whatever the rows hold: int64, float64, and object."""
+    """One row per run, with `left_out`. Types are the same whatever the rows hold: int64, float64, and object."""
     types = {INTEGER: "int64", NUMBER: "float64"}
     rows = list(rows)
     frame = pd.DataFrame(

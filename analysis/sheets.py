@@ -253,7 +253,7 @@ def departures_sheet(recipe: str, found: Sequence[tuple[str, str, str]]) -> Shee
 
 
 def contexts_sheet(frame: pd.DataFrame) -> Sheet:
-    """A row a comparison that has no pages of its own."""
+    """One row per comparison that has no pages of its own."""
     columns = [Column("trained", True), Column("networks"), Column("runs"), Column("left out")]
     columns += [Column("best network", True), Column("its mean"), Column("first to last rung")]
     rows = [

@@ -32,7 +32,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from roadmap.steps import compose, ladder
+from roadmap.conf import OURS, ladder
 
 LOAD = "import sys, analysis; runs = analysis.load(sys.argv[1]).runs"
 EPOCHS = "import sys, analysis; epochs = analysis.load(sys.argv[1]).epochs"
@@ -113,11 +113,13 @@ def write_runs(folder: Path, runs: int, epochs: int) -> None:
 
 def base_config(name: str, epochs: int) -> dict[str, Any]:
     rung = next(rung for rung in ladder("nano") if rung.name == name)
-    composed = compose("nano", rung.steps)
+    composed = OURS.compose("nano", rung.steps)
     return {
         "regime": "nano",
+        "network": name,
         "rung": name,
         "steps": list(rung.steps),
+        "road": OURS.road(regime="nano").to_json(),
         "model": "design",
         "design": asdict(rung.design),
         "recipe": OmegaConf.to_container(composed.recipe, resolve=True) | {"epochs": epochs},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from roadmap.conf import CONF, OURS, Conf, regimes
-from roadmap.roads import Rung
+from roadmap.roads import OWN, Rung
 
 if TYPE_CHECKING:
     from roadmap.costs import Cost
@@ -170,7 +170,7 @@ def as_table(sheet: Sheet) -> str:
     section = None
     for line, row in zip(sheet.lines, rows, strict=True):
         style = None if line.rung.adopted else "dim"
-        numbered = line.rung.section != section and len(line.rung.section) <= 3
+        numbered = line.rung.section not in (section, OWN) and len(line.rung.section) <= 3
         counted.add_row(line.rung.section if numbered else "", *row[:3], style=style)
         published.add_row(*row[3:], style=style)
         section = line.rung.section

@@ -224,7 +224,9 @@ def _written(value: Any) -> str:
 
 
 def _road(value: Mapping[str, Any]) -> Road:
-    known = {"rungs", "sections", "base", "name", "published", "references", "title"}
+    if not isinstance(value, Mapping):
+        raise ValueError("not a road: it is no mapping")
+    known = ("name", "title", "base", "published", "sections", "references", "rungs")
     if unknown := [key for key in value if key not in known]:
         raise ValueError(f"a road has no {unknown[0]!r}{did_you_mean(unknown[0], known)} (it has {', '.join(known)})")
     if not isinstance(value["rungs"], list) or not 1 <= len(value["rungs"]) <= LONGEST:

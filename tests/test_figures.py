@@ -9,16 +9,18 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from games import play
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from records import NANO, write_run
+from records import NANO, extended, write_run
 from studies import write_everything, write_pair
 
 import analysis
 from analysis import figures, style
 from analysis.text import signed
 from roadmap.conf import OURS
+from roadmap.roads import Road
 
 pytestmark = pytest.mark.xdist_group("figures")  # drawn once
 
@@ -43,7 +45,13 @@ def ladder(comparison):
 def drawn(comparison, ladder, runs) -> dict[str, Figure]:
     """Every figure."""
     shapley = analysis.shapley_table(comparison)
+    long, own = extended("grn", "star"), played(OWN, 3)
     return {
+        "extended": figures.ladder_figure(analysis.ladder_table(played(long, 3))),
+        "own": figures.ladder_figure(analysis.ladder_table(own)),
+        "own effects": figures.effects_figure(analysis.effect_table(own)),
+        "besides": figures.besides_figure(analysis.effect_table(own)),
+        "own interactions": figures.interactions_figure(*(table(own) for table in TABLES)),
         "ladder": figures.ladder_figure(ladder),
         "published": figures.ladder_figure(analysis.published_ladder("resnet200")),
         "both": figures.ladder_figure(analysis.published_ladder(), analysis.published_ladder("resnet200")),
@@ -57,6 +65,29 @@ def drawn(comparison, ladder, runs) -> dict[str, Figure]:
         "panels": figures.learning_curves_figure(comparison.counted, runs.epochs),
         "curves": figures.learning_curves_figure(comparison.counted.query("rung in ['gelu', 'resnet']"), runs.epochs),
     }
+
+
+OWN = Road.from_json(
+    {
+        "name": "mine",
+        "sections": {"A": "Tokens and how they are embedded", "2.10": "Mixing of what is near, and of what is not"},
+        "rungs": [
+            {"name": "start", "section": "A", "title": "a baseline whose title is longer than there is room for it"},
+            {"step": "overlap", "section": "A"},
+            {"step": "a_mixer_of_channels_and_of_pixels", "section": "2.10"},
+            {"step": "wide", "section": "a section without a number or a title"},
+            {"step": "narrow", "section": "A", "adopted": False},
+        ],
+    }
+)
+TABLES = (analysis.shapley_table, analysis.interaction_table)
+
+
+def played(road: Road, seeds: int) -> analysis.Comparison:
+    """The rungs of a road, its sections, leave-one-out, and a step on no rung."""
+    sets = {*(rung.steps for rung in road.rungs), *road.leave_one_out(), *road.unions(road.groups().values())}
+    sets |= {(*steps, "squeeze_and_excitation") for steps in road.leave_one_out()}
+    return play(lambda steps: 60.0 + 2 * len(steps), sorted(sets), noise=0.5, seeds=seeds, road=road)
 
 
 def bars_of(figure: Figure) -> list:
@@ -76,7 +107,7 @@ def ends_of(figure: Figure) -> list[tuple[float, float]]:
 
 ALL = [
     *("ladder", "published", "both", "paper", "effects", "shapley", "interactions", "pareto", "throughput", "speed"),
-    *("panels", "curves"),
+    *("panels", "curves", "extended", "own", "own effects", "besides", "own interactions"),
 ]
 
 
@@ -111,12 +142,12 @@ def seen(figure: Figure) -> list:
 def test_the_report_can_recolour_every_figure_for_a_dark_page(drawn, name):
     """Colours are the palette's, but for a heat map's cells."""
     found = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", style.svg(drawn[name])))
-    own = {"#ffffff", "#1b2430"} if name == "interactions" else set()
+    own = {"#ffffff", "#1b2430"} if "interactions" in name else set()
     cells = {to_hex(figures.interactions.DIVERGING(x)) for x in np.linspace(0, 1, 257)} if own else set()
     near = {colour for colour in found - set(style.PALETTE.values()) - own if colour not in cells}
-    assert not near or name == "interactions"
+    assert not near or "interactions" in name
     page = style.inline_svg(style.svg(drawn[name]), name, "a <figure>")
-    assert "var(--fig-ink" in page or name == "interactions"
+    assert "var(--fig-ink" in page or "interactions" in name
     assert "a &lt;figure&gt;" in page
     assert "http" not in page.replace("http://www.w3.org", "")
 
@@ -288,3 +319,18 @@ def test_learning_curves_draw_the_mean_over_seeds(ladder, drawn):
 def test_curves_without_epochs_are_an_error_of_one_line(comparison, runs, tmp_path: Path):
     with pytest.raises(ValueError, match="have 'ema_top1'"):
         figures.learning_curves_figure(comparison.counted, runs.epochs, "ema_top1")
+
+
+def test_a_road_without_published_numbers_has_none_in_its_figure(drawn):
+    texts = [text.get_text() for text in texts_of(drawn["own"])]
+    assert "The road mine, one step at a time" in texts
+    assert "published" not in texts
+    assert len(drawn["own"].axes) == 2
+    texts = [text.get_text() for text in texts_of(drawn["extended"])]
+    assert "published" in texts
+    assert "81.97" in texts
+
+
+def test_effects_of_steps_on_no_rung_are_drawn_where_they_are(drawn):
+    table = analysis.effect_table(played(OWN, 3)).query("kind == 'besides'")
+    assert ends_of(drawn["besides"]) == [tuple(row) for row in table[["low", "high"]].round(6).to_numpy()]

@@ -75,6 +75,14 @@ def test_frames_are_what_the_files_say(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(runs.epochs.astype({"path": object}), truth, check_dtype=False)
 
 
+def test_the_road_of_many_runs_is_read_once(tmp_path: Path) -> None:
+    write_study(tmp_path, rungs=["gelu"])
+    write_run(tmp_path, "resnet", road=None)
+    roads = load(tmp_path).runs.set_index("rung")["road"]
+    assert len({id(road) for road in roads["gelu"]}) == 1
+    assert roads["resnet"] is None
+
+
 def test_types_are_the_same_whatever_the_runs_hold(tmp_path: Path) -> None:
     nothing = {"top5": None, "macs": None, "started": None, "git": None, "epochs_done": 0}
     write_run(tmp_path / "one", status="queued", summary=nothing)
@@ -123,6 +131,9 @@ def test_epochs_are_read_once_and_when_they_are_asked_for(tmp_path: Path, monkey
         ("config.json", {"model": None}, "'model' is missing"),
         ("config.json", {"design": [1]}, "'design' is not a JSON object"),
         ("config.json", {"steps": "gelu"}, "'steps' is not a list"),
+        ("config.json", {"road": "convnext"}, "'road': not a road"),
+        ("config.json", {"road": {"name": "mine", "rungs": [{"step": "a"}, {"step": 5}]}}, "a rung's step is 5"),
+        ("config.json", {"road": {"name": "mine", "rungs": [{"step": "a", "published": {"top1": 1}}]}}, "'road'"),
         ("config.json", {"sync_batch_norm": 3}, "'sync_batch_norm' is not true or false"),
         ("summary.json", "", "summary.json cannot be read"),
         ("summary.json", '{"status": "done"}', "'identity' is missing"),
@@ -130,6 +141,7 @@ def test_epochs_are_read_once_and_when_they_are_asked_for(tmp_path: Path, monkey
         ("summary.json", {"status": ["done"]}, "status is"),
         ("summary.json", {"top1": math.nan}, "top1 is nan"),
         ("summary.json", {"top1": "high"}, "top1 is nan"),
+        ("summary.json", {"metric": "box_ap"}, "box_ap is nan"),
         ("summary.json", {"versions": "2.9"}, "'versions' is not a JSON object"),
         ("summary.json", None, "no summary.json"),
         ("config.json", None, "no config.json"),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from records import NANO, write_run
+from records import NANO, road_of, write_run
 from rich.console import Console
 from studies import write_everything, write_pair
 
@@ -330,3 +330,52 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_exit_code_2(tmp_path, c
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "--out" in line
+
+
+# Somebody else's runs
+
+
+MIXER = road_of(
+    *("overlap", "mixer", "wide"),
+    **{"title": "From a baseline to MixNet", "sections": {"own": "Mixing what is near, and then what is far away"}},
+)
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory) -> Path:
+    """Runs on a road, in a regime and by a recipe that this checkout has never heard of; and a step on no rung."""
+    folder = tmp_path_factory.mktemp("foreign")
+    sets = {*(rung.steps for rung in MIXER.rungs), *MIXER.leave_one_out(), (*MIXER.adopted, "grn"), ("overlap", "grn")}
+    for number, steps in enumerate(sorted(sets)):
+        for seed in range(3):
+            top1 = 60 + 2 * len(steps) + 3 * ("grn" in steps) + (seed * number % 4) / 9
+            write_run(folder, steps=steps, seed=seed, top1=top1, regime="mini", road=MIXER)
+    write_run(folder, steps=("overlap", "mixer", "wide", "star", "grn"), status="failed", regime="mini", road=MIXER)
+    return folder
+
+
+def test_a_folder_of_somebody_elses_is_reported_in_full(foreign, tmp_path, capsys):
+    assert main([str(foreign), "--out", str(tmp_path)]) == 0
+    text, printed = (tmp_path / "report.md").read_text(), " ".join(capsys.readouterr().out.split())
+    for words in ("Step by step", "Steps that are on no rung of the road", "Which step matters", "What it costs"):
+        assert f"### {words}\n" in text
+    for absent in ("paper", "Departures", "ConvNeXt", "published"):
+        assert absent not in text + printed
+    assert "On no rung of the road: grn, added to" in printed
+    assert "Of star nothing can be said yet" in text
+    table = pd.read_csv(tmp_path / "besides.csv")
+    assert table[["step", "on"]].to_numpy().tolist() == [["grn", "overlap"], ["grn", "wide"]]
+    assert table["effect"].tolist() == pytest.approx((table["with"] - table["without"]).tolist())
+    assert set(table["verdict"]) == {"up"}
+    (line,) = [line for line in text.splitlines() if line.startswith("| grn | overlap |")]
+    assert "▲ up" in line
+
+
+def test_on_another_road_only_the_papers_rungs_depart_from_the_paper(foreign, tmp_path):
+    assert departures(only(foreign)) == {}
+    road = road_of("modern_recipe", "star")
+    write_run(tmp_path, "modern_recipe", road=road, config={"recipe": {"mixup": 0.0}})
+    write_run(tmp_path, "star", road=road, config={"recipe": {"decay_1d": True}})
+    settings = [one.setting for one in departures(only(tmp_path))["modern"]]
+    assert "recipe.mixup" in settings
+    assert "recipe.decay_1d" not in settings

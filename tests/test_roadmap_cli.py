@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +93,38 @@ def test_markdown_is_one_table_and_its_notes() -> None:
     assert notes[-1].startswith(r"\* Discrepancies")
 
 
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder with a road of one's own, and one that goes on from ours."""
+    (tmp_path / "road").mkdir()
+    rungs = "rungs:\n- {name: start, step: modern_recipe}\n- {step: gelu, adopted: false}\n- {step: layer_norm}\n"
+    (tmp_path / "road" / "mine.yaml").write_text(f"{rungs}sections: {{own: Mine}}\n")
+    (tmp_path / "road" / "longer.yaml").write_text("extends: convnext\nrungs:\n- {step: remove_layer_scale}\n")
+    return tmp_path
+
+
+def test_a_road_of_ones_own_is_counted_without_published_numbers(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--road", "mine", "--config-dir", str(own), "--regime", "nano"]
+    assert main(common) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("mine: nano\n32 px, 10 classes\n")
+    assert [line.split()[0] for line in out.splitlines()[5:8]] == ["start", "(gelu)", "layer_norm"]
+    assert "ublished" not in out
+    assert main([*common, "--format", "csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert {row[name] for row in rows for name in row if name.startswith("published")} == {""}
+    assert main([*common, "--format", "markdown"]) == 0
+    assert "published" not in capsys.readouterr().out
+
+
+def test_a_road_that_goes_on_from_the_papers_has_its_numbers_and_none_for_the_rest(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--road", "longer", "--config-dir", str(own)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "remove_layer_scale" in line]
+    assert line.split()[-3:] == ["-", "-", "-"]
+
+
 def test_resolution_is_counted() -> None:
     assert sheet("nano").resolution == 32
     larger = sheet("nano", 64)
@@ -103,6 +136,8 @@ def test_resolution_is_counted() -> None:
     ("arguments", "words"),
     [
         (["--regime", "resnet51"], "unknown regime 'resnet51'; did you mean 'resnet50'?"),
+        (["--road", "convnxt"], "unknown road 'convnxt'; did you mean 'convnext'?"),
+        (["--config-dir", "/no/such"], "--config-dir /no/such is no folder"),
         (["--resolution", "31"], "at least 32 pixels, not '31'"),
         (["--resolution", "big"], "at least 32 pixels, not 'big'"),
         (["--format", "html"], "'table', 'csv', 'markdown'"),

@@ -7,12 +7,13 @@ import math
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from records import write_run, write_study
+from records import road_of, write_run, write_study
 
 import analysis
 from analysis import load
@@ -62,6 +63,19 @@ def test_saved_runs_are_read_without_their_records_and_beside_others(tmp_path: P
     assert sorted(runs.runs["rung"]) == ["gelu", "kernel_7"]
     assert len(runs.epochs) == 6
     assert runs.left_out_note == ""
+
+
+def test_saved_runs_have_their_road_and_without_it_are_named(tmp_path: Path) -> None:
+    road = road_of("overlap", "mixer", title="Road to /home/jane/mixer")
+    write_run(tmp_path / "runs", "mixer", road=road)
+    write_run(tmp_path / "runs", "resnet", road=None)
+    again = saved(load(tmp_path / "runs"), tmp_path / "kept").runs.set_index("rung")["road"]
+    assert again["mixer"] == replace(road, title="Road to mixer")
+    assert again["resnet"] is None
+    (tmp_path / "kept" / "roads.json").write_text("{")
+    runs = load(tmp_path / "kept")
+    assert runs.runs["rung"].tolist() == ["resnet"]
+    assert [why for _, why in runs.skipped] == ["'road 1' is not in roads.json"]
 
 
 def test_saved_beside_its_own_records_is_no_second_run(tmp_path: Path) -> None:

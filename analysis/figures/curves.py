@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.measures import measure
 from analysis.style import LINES, MARKERS, PALETTE, Drawing, heading, style
 from analysis.text import wrapped
-from roadmap.roads import Road
+from roadmap.roads import OWN, Road
 
 MOST = 54
 """Networks that are named where no road groups them."""
@@ -104,7 +104,9 @@ def _panels(curves: pd.DataFrame, road: Road | None) -> Figure:
     measured = curves.index.unique("network")
     rungs = {rung.name: rung for rung in (road.rungs if road else ()) if rung.name in measured}
     panels = {
-        f"{key}  {title}" if key != title else title: [name for name, rung in rungs.items() if rung.section == key]
+        f"{key}  {title}" if key not in (title, OWN) else title: [
+            name for name, rung in rungs.items() if rung.section == key
+        ]
         for key, title in (road.sections if road else ())
     }
     panels = {title: names for title, names in panels.items() if names}

@@ -22,7 +22,7 @@ ROW = 0.44
 
 
 def effects_figure(table: pd.DataFrame) -> Figure:
-    """A row a step of `effect_table`, a mark a way of asking, with its 95 % interval.
+    """One row per step of `effect_table`, a mark per way of asking, with its 95 % interval.
 
     Marks are filled where the effect is shown (Holm-corrected p < 0.05), hollow where it is not.
     """
@@ -79,7 +79,7 @@ def besides_figure(table: pd.DataFrame) -> Figure:
 
 
 def shapley_figure(table: pd.DataFrame) -> Figure:
-    """A row a section of `shapley_table`, or a step of `shapley_from_orders`, with its 95 % interval.
+    """One row per section of `shapley_table`, or a step of `shapley_from_orders`, with its 95 % interval.
 
     Marks are filled where the interval excludes 0.
     """

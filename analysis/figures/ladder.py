@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.measures import measure
 from analysis.style import PALETTE, Drawing, style
 from analysis.text import macs_unit, percent, scaled, signed, stretches, wrapped
-from roadmap.roads import Reference
+from roadmap.roads import OWN, Reference
 
 # The layout in inches, from the left: section, rung, bars, change, MACs, the published numbers.
 ROW, TOP, BOTTOM = 0.33, 1.5, 1.0
@@ -23,7 +23,7 @@ VALUE_X = 5
 """Points from a bar's end to its value."""
 NUMBER = 4
 """Characters of a section's number that there is room for; it is called by its title alone where it has more."""
-LONGEST = 42
+LONGEST = 34
 """Characters of a rung's title."""
 
 
@@ -91,10 +91,10 @@ def _draw_sections(page: Axes, table: pd.DataFrame) -> None:
             page.axhspan(first, last, xmin=0.12 / WIDTH, xmax=1 - 0.12 / WIDTH, color=PALETTE["band"], lw=0)
         middle = (first + last) / 2
         title = titles.get(section, section)
-        numbered = title != section and len(section) <= NUMBER
+        numbered = section not in (title, OWN) and len(section) <= NUMBER
         if numbered:
             page.text(SECTION_X, middle, section, va="center", fontsize=8.5, color=PALETTE["muted"])
-        title = wrapped(title, 14 if numbered else 20, 2 * len(rows))
+        title = wrapped(title, 12 if numbered else 16, 2 * len(rows))
         page.text(SECTION_X + 0.34 * numbered, middle, title, va="center", fontsize=8.5)
 
 
@@ -111,7 +111,7 @@ def _draw_texts(
     macs = table["published_gflops"] if macs is None else macs
     for x, head in {RUNG_X: "step", change_x: "change", macs_x: f"MACs ({prefix})"}.items():
         page.text(x, -0.85, head, ha="right", fontsize=8.5, color=PALETTE["muted"])
-    ends = (table.index[0], table.index[-1])
+    ends = (table.index[0], table.index[table["adopted"]][-1])
     shown = zip(table.itertuples(), changes, macs, strict=True)
     for row, change, cost in shown:
         page.text(
