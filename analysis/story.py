@@ -51,8 +51,9 @@ def tell(
 
     `ladder`: its `ladder_table`; `effects`: its `effect_table`; `epochs`: `Runs.epochs`, for learning curves.
     """
-    parts = [_ladder(ladder)] if (ladder["n"] > 0).any() else []
-    parts += _besides(comparison, effects)
+    besides = _besides(comparison, effects)
+    is_walked = ladder["change"].notna().any() or ((ladder["n"] > 0).any() and not besides)
+    parts = [*([_ladder(ladder)] if is_walked else []), *besides]
     if paper_table(ladder)["change"].notna().any():
         parts.append(_paper(ladder))
     parts += [*_steps(comparison, effects), *_sections(comparison), *_costs(comparison, ladder)]

@@ -174,8 +174,8 @@ def run_on(run_of: Callable[..., Run]) -> Callable[..., Run]:
 
 
 def context_of(run: Run, **changes: object) -> str:
-    config = run.to_json()
-    return Context.of(config | {"recipe_name": "modern", "epochs": 2, "batch_size": 64} | changes).key
+    row = run.to_json() | {"recipe_name": "modern", "epochs": 2, "batch_size": 64, "metric": "top1"}
+    return Context.of(row | changes, run.requested.road).key
 
 
 def test_dataset_is_one_in_every_form(run_on: Callable[..., Run]) -> None:

@@ -252,7 +252,7 @@ def test_study_of_ones_own_has_settings_and_sets_and_yields_to_the_command_line(
 @pytest.mark.parametrize(
     ("right", "wrong", "said"),
     [
-        ("# @package _global_\n", "", "conf file study/stem: its first line must be '# @package _global_'"),
+        ("# @package _global_\n", "", "my/study/stem.yaml: its first line must be '# @package _global_'"),
         ("params:", "parms:", "conf file study/stem: there is no setting 'hydra.sweeper.parms'"),
         ("hydra:", "epochs: 3\nhydra:", "there is no setting 'epochs'; did you mean 'recipe.epochs'?"),
         ("step:", "steps:", "there is no setting 'steps'; did you mean 'step'?"),
