@@ -39,6 +39,7 @@ def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFra
     - "add_one_in": the road's base and this step, minus the base alone (not for the base's own steps);
     - "shapley": the mean gain over random orders (`shapley_from_orders`);
     - "besides": of a step that is on no rung, every two measured networks that differ in it alone;
+    - "elsewhere": of a step of the road, each measured rung and that rung with the step, where no other way asks it;
 
     `on`, the network without the step, as `Road.name_of` calls it (None for "shapley"); `n`, the seeds of the side that
     has fewer, or the orders; `with` and `without`, the means of the two; `effect`, their difference, in units of
@@ -58,6 +59,10 @@ def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFra
         "besides": _besides(road, scores),
     }
     ladder, sections = {frozenset(rung.steps) for rung in road.rungs}, road.groups().values()
+    asked = ladder | {steps for kind in ("leave_one_out", "add_one_in") for pair in kinds[kind] for steps in pair[1:]}
+    kinds["elsewhere"] = [
+        pair for pair in _elsewhere(road, scores) if pair.having not in asked and not is_union(pair.having, sections)
+    ]
     found = []
     for kind, pairs in kinds.items():
         measured = {steps for pair in pairs for steps in (pair.having, pair.lacking) if steps in scores}
@@ -95,6 +100,13 @@ def _besides(road: Road, scores: Mapping[Steps | str, pd.Series]) -> list[Pair]:
     return sorted(
         pairs, key=lambda pair: (pair.step, order[road.nearest(pair.lacking).name], road.in_order(pair.lacking))
     )
+
+
+def _elsewhere(road: Road, scores: Mapping[Steps | str, pd.Series]) -> list[Pair]:
+    """Measured rungs, and each with one step of the road more, by step, in the road's order."""
+    rungs = [frozenset(rung.steps) for rung in road.rungs]
+    pairs = [Pair(step, rung | {step}, rung) for step in road.steps for rung in rungs if step not in rung]
+    return [pair for pair in pairs if pair.having in scores and pair.lacking in scores]
 
 
 def _contrasts(road: Road, scores: Mapping[Steps | str, pd.Series], pairs: Iterable[Pair]) -> pd.DataFrame:

@@ -153,13 +153,13 @@ def effects_sheet(table: pd.DataFrame) -> Sheet:
     return Sheet("effects", columns, rows, table, note)
 
 
-def besides_sheet(table: pd.DataFrame) -> Sheet:
-    """Steps that are on no rung, of `effect_table`: one row per pair of networks that differ in the step alone."""
+def besides_sheet(table: pd.DataFrame, kind: str = "besides") -> Sheet:
+    """Of `effect_table` "besides" or "elsewhere": one row per pair of networks that differ in a step alone."""
     metric = measure(table.attrs["metric"])
     columns = [Column("step", True), Column("added to", True), Column("seeds")]
     columns += [Column(f"without{metric.percent}"), Column(f"with{metric.percent}"), Column("effect")]
     columns += [Column("95 % interval"), Column("p (Holm)"), Column("detectable"), Column("verdict", True)]
-    table = table[table["kind"] == "besides"].reset_index(drop=True)
+    table = table[table["kind"] == kind].reset_index(drop=True)
     rows = []
     for place, row in enumerate(table.to_dict("records")):
         mark = _mark(row["verdict"])
@@ -182,7 +182,7 @@ def besides_sheet(table: pd.DataFrame) -> Sheet:
         "for the number of rows (Holm); “detectable” is the smallest effect that these seeds would have shown four "
         "times in five, before that correction."
     )
-    return Sheet("besides", columns, rows, table, note)
+    return Sheet(kind, columns, rows, table, note)
 
 
 def _in_unit(table: pd.DataFrame) -> str:

@@ -74,13 +74,14 @@ def headline(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> str:
 
 
 def besides_sentence(effects: pd.DataFrame) -> str:
-    """What the steps that are on no rung bring; "" if there are none."""
-    rows = effects[effects["kind"] == "besides"].to_dict("records")
-    if not rows:
-        return ""
-    rows.sort(key=lambda row: (row["verdict"] not in ("up", "down"), -abs(row["effect"])))
-    more = f"; and {len(rows) - BESIDES} more" if len(rows) > BESIDES else ""
-    return f"On no rung of the road: {'; '.join(map(_added, rows[:BESIDES]))}{more}."
+    """What steps bring that are on no rung, or were added to other rungs; "" if there are none."""
+    found = []
+    for kind, where in {"besides": "On no rung of the road", "elsewhere": "On other rungs than their own"}.items():
+        rows = effects[effects["kind"] == kind].to_dict("records")
+        rows.sort(key=lambda row: (row["verdict"] not in ("up", "down"), -abs(row["effect"])))
+        more = f"; and {len(rows) - BESIDES} more" if len(rows) > BESIDES else ""
+        found += [f"{where}: {'; '.join(map(_added, rows[:BESIDES]))}{more}."] if rows else []
+    return " ".join(found)
 
 
 def _added(row: dict) -> str:
@@ -161,24 +162,27 @@ def _paper(ladder: pd.DataFrame) -> Part:
 
 
 def _besides(comparison: Comparison, effects: pd.DataFrame) -> list[Part]:
-    """Only if there are steps that are on no rung."""
-    table = effects[effects["kind"] == "besides"]
-    alone = unpaired(comparison)
-    if table.empty and not alone:
-        return []
-    words = [
+    """Steps that are on no rung, and steps of the road that were added to other rungs than their own, if any."""
+    words = (
         "Each was added to a network that was also trained without it, with everything else the same: the effect is "
         "the difference of the two."
+    )
+    alone = unpaired(comparison)
+    lines = [
+        f"Of {listing(alone)} nothing can be said yet: no two networks with finished runs differ in the step alone. "
+        "Train the same network without it."
     ]
-    if alone:
-        words.append(
-            f"Of {listing(alone)} nothing can be said yet: no two networks with finished runs differ in the step "
-            "alone. Train the same network without it."
-        )
-    what = "What each step brings that is on no rung, with its interval"
-    pictures = [Picture("besides", figures.besides_figure(effects), what)] if len(table) > 1 else []
-    tables = [sheets.besides_sheet(effects)] if len(table) else []
-    return [Part("besides", "Steps that are on no rung of the road", words[len(table) == 0 :], pictures, tables)]
+    titles = {"besides": "Steps that are on no rung of the road", "elsewhere": "Steps on other rungs than their own"}
+    parts = []
+    for kind, title in titles.items():
+        count = int((effects["kind"] == kind).sum())
+        what = f"{title}: what each brings, with its interval"
+        pictures = [Picture(kind, figures.besides_figure(effects, kind), what)] if count > 1 else []
+        tables = [sheets.besides_sheet(effects, kind)] if count else []
+        paragraphs = [words] * bool(count) + lines * bool(alone and kind == "besides")
+        if paragraphs:
+            parts.append(Part(kind, title, paragraphs, pictures, tables))
+    return parts
 
 
 def _steps(comparison: Comparison, table: pd.DataFrame) -> list[Part]:

@@ -115,3 +115,15 @@ def test_rungs_need_not_be_called_as_their_steps():
     )
     assert only(table, "road")["effect"].to_dict() == {"a": 2.0, "b": 1.0}
     assert only(table, "road")["on"].to_dict() == {"a": "start", "b": "one"}
+
+
+def test_a_step_of_the_road_on_another_rung_has_its_effect_unless_a_study_trains_it_anyhow():
+    """All steps but one are a rung and a later step, too: that is leave-one-out's question."""
+    gelu, left = frozenset(ROAD["gelu"].steps), frozenset(ROAD.adopted) - {"layer_norm"}
+    rungs = [rung.steps for rung in ROAD.rungs]
+    table = only(effect_table(play(additive, [*rungs, gelu | {"layer_norm"}, left])), "elsewhere")
+    assert table.index.tolist() == ["layer_norm"]
+    assert table.loc["layer_norm", "on"] == "gelu"
+    assert table.loc["layer_norm", "effect"] == pytest.approx(WORTH["layer_norm"])
+    studies = {*rungs, *ROAD.leave_one_out(), *ROAD.add_one_in(), *ROAD.unions(ROAD.groups().values())}
+    assert "elsewhere" not in set(effect_table(play(additive, studies))["kind"])

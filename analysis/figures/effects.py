@@ -56,13 +56,13 @@ def effects_figure(table: pd.DataFrame) -> Figure:
         return figure
 
 
-def besides_figure(table: pd.DataFrame) -> Figure:
-    """One row per pair of networks of `effect_table`'s "besides": the effect of a step that is on no rung, and its 95 %
+def besides_figure(table: pd.DataFrame, kind: str = "besides") -> Figure:
+    """One row per pair of networks of `effect_table`'s "besides", or of "elsewhere": the effect of a step, and its 95 %
     interval, on the network that it was added to.
 
     Marks are filled where the effect is shown (Holm-corrected p < 0.05), hollow where it is not.
     """
-    rows = table[table["kind"] == "besides"].reset_index(drop=True)
+    rows = table[table["kind"] == kind].reset_index(drop=True)
     with style():
         height = 1.0 + ROW * len(rows) + 0.85
         figure = Drawing(figsize=(9.2, height))
@@ -73,7 +73,8 @@ def besides_figure(table: pd.DataFrame) -> Figure:
                 _draw(axes, row.effect, row.low, row.high, row.Index, row.verdict, **look)
         names = [wrapped(f"{row.step} on {row.on}", 42) for row in rows.itertuples()]
         _finish(axes, pd.Series(names), table.attrs)
-        heading(figure, "What the steps bring that are on no rung of the road", table.attrs.get("scale", ""))
+        steps = "the steps bring that are on no rung of the road" if kind == "besides" else "steps bring on other rungs"
+        heading(figure, f"What {steps}", table.attrs.get("scale", ""))
         _legend(figure)
         return figure
 
