@@ -152,15 +152,13 @@ def requested(
     try:
         road = conf.road(asked.name, regime)
         steps, named = conf.in_order(asked.steps, asked.name), asked.design
-        rungs: dict[tuple[Design, str], list[Steps]] = {}  # which may be one network in a small regime
-        for rung in conf.ladder(regime, asked.name):
-            rungs.setdefault((rung.design, rung.recipe), []).append(rung.steps)
-        recipes = {name for _, name in rungs}
+        ladder = conf.ladder(regime, asked.name)
+        recipes = {rung.name: rung.recipe for rung in ladder}
+        usual = recipe.name if recipe.name in recipes.values() else recipes[road.base]  # another counts as the base's
+        equal = [rung.steps for rung in ladder if (rung.design, rung.recipe) == (design, usual)]
         as_asked = _composed(conf, regime, steps, asked.name, None, named).recipe.name
-        usual = recipe.name if recipe.name in recipes else "modern" if "modern" in recipes else as_asked
-        as_rung = rungs.get((design, usual), [])
-        if as_rung and (named or steps not in as_rung):
-            steps, named, as_asked = as_rung[-1], None, usual
+        if equal and (named or steps not in equal):  # in a small regime several rungs may be one network
+            steps, named, as_asked = equal[-1], None, usual
         differs = {"recipe": recipe.name} if recipe.name != as_asked else {}
         differs |= _differences(conf, regime, steps, asked.name, named, design, recipe)
     except ValueError as error:
