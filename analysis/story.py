@@ -51,12 +51,17 @@ def tell(
 
     `ladder`: its `ladder_table`; `effects`: its `effect_table`; `epochs`: `Runs.epochs`, for learning curves.
     """
-    parts = [_ladder(ladder)] if (ladder["n"] > 0).any() else []
-    parts += _besides(comparison, effects)
+    besides = _besides(comparison, effects)
+    parts = [*([_ladder(ladder)] if is_walked(ladder, besides=bool(besides)) else []), *besides]
     if paper_table(ladder)["change"].notna().any():
         parts.append(_paper(ladder))
     parts += [*_steps(comparison, effects), *_sections(comparison), *_costs(comparison, ladder)]
     return [*parts, *_curves(comparison, epochs), *_missing(comparison), *_departures(comparison)]
+
+
+def is_walked(ladder: pd.DataFrame, *, besides: bool) -> bool:
+    """Whether there is something to see on the road: a step of it; or a rung, if there is no effect `besides`."""
+    return bool(ladder["change"].notna().any() or ((ladder["n"] > 0).any() and not besides))
 
 
 def headline(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> str:

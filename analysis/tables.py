@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.measures import measure
-from analysis.story import agreement_sentence, headline
+from analysis.story import agreement_sentence, headline, is_walked
 from analysis.text import chance, interval, macs_unit, percent, scaled, signed, stretches, whole
 
 WIDE = 112
@@ -47,11 +47,14 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
             table.add_row(*cells, end_section=row.Index == rows.index[-1])
     console.print(Text(ladder.attrs["scale"], "bold"))
     console.print(Text(ladder.attrs["about"]))
-    if (ladder["n"] > 0).any():
+    besides = effects is not None and (effects["kind"] == "besides").any()
+    if walked := is_walked(ladder, besides=besides):
         console.print(table)
     console.print(Text(headline(ladder, effects)))
     if printed and ladder["change"].notna().any():
         console.print(Text(agreement_sentence(ladder)))
+    if not walked:
+        return
     unit = f", in {metric.unit}" if metric.unit else ""
     note = f"change: from the parent{unit}, in colour where shown; italic: not adopted"
     console.print(Text(f"{note}; paper: ImageNet-1K" if printed else note, "dim"))

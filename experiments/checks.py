@@ -42,7 +42,8 @@ def check_groups(words: Sequence[str], conf: Conf) -> None:
         chosen = override.value()
         for one in chosen.list if isinstance(chosen, ChoiceSweep) else [chosen]:
             if not all(isinstance(name, NAMES) for name in (one if isinstance(one, list) else [one])):
-                known = f" ({', '.join(conf.options(key))})" if key != "hydra" and conf.options(key) else ""
+                names = conf.road().names if key == "rung" else conf.options(key) if key != "hydra" else ()
+                known = f" ({', '.join(names)})" if names else ""
                 raise SettingsError(f"{word}: {key} takes a name{known}; for none, leave it out")
             if isinstance(one, list) and key != "step":
                 raise SettingsError(f"{word}: {key} takes one name; with -m, {key}=one,other takes one after the other")
@@ -96,6 +97,8 @@ def check_run(config: DictConfig, conf: Conf) -> None:
         SettingsError: in one line.
     """
     check_settings(config, Config)
+    if config.rung is not None:  # the command line's and the sweeper's became steps before Hydra composed
+        raise SettingsError(f"rung={config.rung} in a file is not read; say it on the command line, or for a sweeper")
     for group in ("regime", "recipe"):
         if (name := config[group].name) not in (known := conf.options(group)):
             raise SettingsError(f"{group}.name must be one of {', '.join(known)}, not {name!r}: the name of its file")

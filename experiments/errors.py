@@ -130,7 +130,8 @@ def unknown_key(key: str, schema: type) -> str:
         return f"{key!r} can't be overridden so"
     groups = {group: kind for group, kind in get_type_hints(at).items() if is_dataclass(kind)}
     inside = [f"{group}.{name}" for group, kind in groups.items() if name in get_type_hints(kind)]
-    hint = f"; did you mean {inside[0]!r}?" if inside else did_you_mean(name, known)
+    near = did_you_mean(name, getattr(schema, "groups", ()))
+    hint = near or (f"; did you mean {inside[0]!r}?" if inside else did_you_mean(name, known))
     return f"there is no setting {name!r}{hint}{_listed(known)}"
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, DataError, Set
 from experiments.initial import find_init, run_config
 from experiments.settings import Data, EvaluationConfig, register
 from roadmap.conf import CONF, to_design
+from roadmap.designs import Design, DesignError
 from roadmap.files import try_to_write, write
 
 
@@ -35,10 +36,10 @@ def evaluate_one(config: DictConfig) -> None:
         out = Path(config.out) if config.out not in (None, "-") else None
         if out:
             try_to_write(out)  # an evaluation may take hours
-        switches = asdict(to_design(config.design)) if config.design else None
+        design = design_of(config)
         from experiments.examine import examine, show
 
-        result = examine(init, data, config, switches)
+        result = examine(init, data, config, design)
     except (*CONFIGURATION_ERRORS, DataError) as error:  # not left to Hydra, which would add a line of its own
         refuse(error, EvaluationConfig)
     if not is_first():
@@ -49,6 +50,14 @@ def evaluate_one(config: DictConfig) -> None:
         show(result)
     if out:
         write(out, json.dumps(result) + "\n")
+
+
+def design_of(config: DictConfig) -> Design | None:
+    """The design that was asked for, if one was."""
+    try:
+        return to_design(config.design) if config.design else None
+    except DesignError as error:
+        raise SettingsError(f"design.{error}") from error
 
 
 def data_of(config: DictConfig, ran: dict[str, Any] | None, overrides: Sequence[str]) -> Data:

@@ -25,18 +25,19 @@ from experiments.processes import Processes, joined
 from experiments.settings import Data, Recipe
 from experiments.subject import Preparation, find_subject
 from experiments.transforms import Finish, evaluation_transform
+from roadmap.designs import Design
 
 WORST = 5
 """Classes that the table shows."""
 
 
-def examine(init: Init, data: Data, config: DictConfig, switches: Mapping[str, Any] | None) -> dict[str, Any]:
+def examine(init: Init, data: Data, config: DictConfig, design: Design | None) -> dict[str, Any]:
     """What `--help` of `experiments.evaluate` says, as JSON can hold it."""
     if config.threads:
         torch.set_num_threads(config.threads)
     set_precision(config.precision, pick_device(config.device))
     images, indices = _images(data)  # before anything is downloaded
-    subject = find_subject(init, config.model, switches)
+    subject = find_subject(init, config.model, design, trust=config.trust)
     said = {key: value for key in ("resolution", "interpolation", "crop_pct") if (value := config[key]) is not None}
     preparation = replace(subject.preparation, **said)
     with joined(pick_device(config.device)) as processes:

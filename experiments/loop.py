@@ -15,11 +15,10 @@ from experiments.checkpoint import Checkpoints
 from experiments.data import Loader
 from experiments.devices import autocast, device_name, forget_activations, peak_memory_mb, set_precision
 from experiments.errors import SettingsError
-from experiments.evaluation import evaluate
 from experiments.models import cost_of, make_network, save_weights, start_from
 from experiments.processes import Processes
 from experiments.randomness import Purpose, derive, seed_all
-from experiments.recipe import Objective, learning_rate, make_average, make_optimizer, set_learning_rate
+from experiments.recipe import learning_rate, make_average, make_optimizer, set_learning_rate
 from experiments.record import Record
 from experiments.run import Run
 from experiments.transforms import Finish
@@ -79,7 +78,7 @@ def train(
     optimizer = make_optimizer(run.recipe, network, scaled=scaled)
     scaler = torch.amp.GradScaler(device.type, enabled=scaled)
     average = make_average(run.recipe, network)
-    objective = Objective(run.recipe, data.num_classes)
+    task, objective = run.task, run.task.objective(run.recipe, data.num_classes)
     record.update(
         **cost_of(run, data.num_classes),
         evaluated_on=data.evaluated_on,
@@ -166,12 +165,12 @@ def train(
         train_seconds += seconds
         row = {"lr": learning_rate(run.recipe, step - 1, steps), "train_loss": losses / steps_per_epoch}
         processes.equal_buffers(network)
-        found = evaluate(network, data.evaluation.batches(), finish, processes, precision)
-        row |= {name: found[name] for name in ("val_loss", "top1", "top5")}
+        found = task.evaluate(network, data.evaluation.batches(), finish, processes, precision)
+        row |= {name: found[name] for name in task.results}
         if average:
             processes.equal_buffers(average.module)
-            of_average = evaluate(average.module, data.evaluation.batches(), finish, processes, precision)
-            row |= {f"ema_{name}": of_average[name] for name in ("val_loss", "top1", "top5")}
+            of_average = task.evaluate(average.module, data.evaluation.batches(), finish, processes, precision)
+            row |= {f"ema_{name}": of_average[name] for name in task.results}
         row["images_per_second"] = steps_per_epoch * run.recipe.batch_size / seconds
         row["seconds"] = time.perf_counter() - epoch_started
         data.broken.update(processes.union(data.broken))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from experiments.errors import SettingsError
 from experiments.initial import Init
 from experiments.run import Run
+from experiments.sources import code_of
 from experiments.tensors import UnreadableError, load, save, state_dict
 from experiments.timm_names import PREFIX
 from roadmap.costs import count
@@ -23,8 +24,14 @@ State = Mapping[str, Tensor]
 
 
 def make_network(run: Run, num_classes: int) -> nn.Module:
-    """The network of the run's design, or timm's by its name with the recipe's stochastic depth."""
+    """The network of the run's design, or timm's by its name with the recipe's stochastic depth.
+
+    Raises:
+        SettingsError: if the code of a layer of one's own is no longer what the run was launched with.
+    """
     if run.model == "design":
+        if changed := [path for path, digest in code_of(run.design).items() if run.code.get(path) != digest]:
+            raise SettingsError(f"the code of {changed[0]} has changed since this run was launched; launch it again")
         return build(run.design, num_classes)
     import timm
 

@@ -1,7 +1,8 @@
 """What would make a run fail, found before anything is forked, submitted or trained: of single runs, of studies on this
 machine and on a cluster, and by `experiments.plan`.
 
-It sees what can be seen quickly and without torch: that data are there, not that each of their images can be read.
+It sees what can be seen quickly: that data are there, not that each of their images can be read. Torch is imported for
+timm's optimizers and for layers of the user's own alone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from experiments.listing import EXTENSIONS, class_folders, files_in
 from experiments.machine import compute_capability
 from experiments.run import Run
 from experiments.settings import IN_MEMORY, UNSTATED, Data
+from roadmap.designs import DesignError
+from roadmap.dotted import find_module, module_of
 
 ANNOTATIONS = "val_annotations.txt"
 """Of Tiny ImageNet as it is given out, which has no class folders to evaluate on."""
@@ -34,8 +37,8 @@ class Amounts(NamedTuple):
 
 
 def preflight(runs: Iterable[Run], *, gpus: bool, here: bool = True) -> None:
-    """Look at each different dataset, optimizer and device of these runs once. `gpus`: whether they are trained on
-    GPUs; `here`: whether on this machine.
+    """Look at each different dataset, network, optimizer and device of these runs once. `gpus`: whether they are
+    trained on GPUs; `here`: whether on this machine.
 
     Raises:
         SettingsError: for the first that can't be trained.
@@ -45,13 +48,16 @@ def preflight(runs: Iterable[Run], *, gpus: bool, here: bool = True) -> None:
         data, batch = repr(run.data), run.recipe.batch_size
         if (data, batch) not in looked_at:
             check_amounts(run, amounts(run.data, enough=batch))
+        network = run.design, run.resolution
+        if network not in looked_at:
+            check_layers(run)
         optimizer = run.recipe.optimizer, repr(run.recipe.betas), run.recipe.momentum, run.recipe.eps
         if optimizer not in looked_at:
             check_optimizer(run)
         device = run.device, run.precision, run.sync_batch_norm
         if device not in looked_at:
             check_device(run, gpus=gpus, here=here)
-        looked_at |= {(data, batch), optimizer, device}
+        looked_at |= {(data, batch), network, optimizer, device}
 
 
 # Data.
@@ -176,6 +182,23 @@ def check_amounts(run: Run, found: Amounts) -> None:
 
 
 # What trains.
+
+
+def check_layers(run: Run) -> None:
+    """Try what the design names by dotted path on maps like those of its network. That imports it, and torch."""
+    if run.model != "design" or not run.design.dotted():
+        return
+    for field, path in run.design.dotted().items():
+        try:
+            find_module(module_of(path))
+        except LookupError as error:
+            raise SettingsError(f"design.{field}: {path}: {error}") from error
+    from roadmap.own import try_out
+
+    try:
+        try_out(run.design, run.resolution)
+    except DesignError as error:
+        raise SettingsError(f"design.{error}") from error
 
 
 def check_optimizer(run: Run) -> None:

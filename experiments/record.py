@@ -16,15 +16,13 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol, TextIO
 
 from experiments.locks import lock_file, locked, unlock
 from experiments.recorded import BrokenRecordError, Row, summary_of
 from experiments.run import Run
 from roadmap.files import write
-
-RESULTS = ("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss")
-"""Of the weights, and of their moving average if the recipe keeps one."""
 
 
 class LockedError(RuntimeError):
@@ -51,7 +49,7 @@ class Known(Protocol):
 
 def is_done(run: Known) -> bool:
     summary = _own_summary(run)
-    return summary.get("status") == "done" and summary.get("top1") is not None
+    return summary.get("status") == "done" and summary.get(summary["metric"]) is not None
 
 
 def _own_summary(run: Known) -> Row:
@@ -98,6 +96,8 @@ def _begun(run: Run) -> Row:
         "epochs_done": 0,
         "epochs": run.recipe.epochs,
         "study": run.study_name,
+        "task": run.task.name,
+        "metric": run.task.metric,
     }
 
 
@@ -116,9 +116,10 @@ class Record:
     """
 
     def __init__(self, run: Run, *, writes: bool = True) -> None:
-        self.directory, self.writes = run.directory, writes
+        self.directory, self.task, self.writes = run.directory, run.task, writes
         self._lock = self._have(run) if writes else None
         self.epochs: list[Row] = []
+        self._updating = Lock()
         before = _own_summary(run)
         self.summary: Row = _begun(run) | {
             "job": _job(before.get("job")),
@@ -152,29 +153,30 @@ class Record:
         self._write_epochs()
 
     def update(self, **facts: Any) -> None:
-        """Add facts to the summary."""
-        self.summary |= facts
-        self._write("summary.json", _pretty(self.summary))
+        """Add facts to the summary, from whichever thread."""
+        with self._updating:
+            self.summary |= facts
+            self._write("summary.json", _pretty(self.summary))
 
     def epoch(self, row: Row, **facts: Any) -> None:
         """A finished epoch, and the summary as it stands after it, with these facts."""
-        self.summary |= facts
         self.epochs.append({"epoch": len(self.epochs) + 1, **row})
-        self._write_epochs()
+        self._write_epochs(**facts)
 
-    def _write_epochs(self) -> None:
+    def _write_epochs(self, **facts: Any) -> None:
         self._write("epochs.jsonl", "".join(json.dumps(row) + "\n" for row in self.epochs))
         if not self.epochs:
             return
-        row = self.epochs[-1]
-        best = max(self.epochs, key=lambda row: row["top1"])
+        row, metric = self.epochs[-1], self.task.metric
+        results = [prefix + name for prefix in ("", "ema_") for name in self.task.results]
+        best = max(self.epochs, key=lambda row: row[metric])
         self.update(
             epochs_done=len(self.epochs),
-            **{name: row[name] for name in RESULTS if name in row},
-            top1_best=best["top1"],
-            epoch_best=best["epoch"],
+            **{name: row[name] for name in results if name in row},
+            **{f"{metric}_best": best[metric], "epoch_best": best["epoch"]},
             images_per_second=statistics.median(row["images_per_second"] for row in self.epochs),
             seconds_per_epoch=statistics.median(row["seconds"] for row in self.epochs),
+            **facts,
         )
 
     def finish(self, status: str, reason: str | None = None, **facts: Any) -> None:

@@ -23,7 +23,7 @@ class BrokenRecordError(ValueError):
 
 def summary_of(directory: str | os.PathLike) -> Row:
     """summary.json. Its `status` is one of STATUSES; every other known field is of its kind or None, and its texts are
-    printable, whatever the file says.
+    printable, whatever the file says. `task` and `metric` are there also where an older record has none.
 
     Raises:
         BrokenRecordError: if there is none that can be used.
@@ -31,7 +31,11 @@ def summary_of(directory: str | os.PathLike) -> Row:
     summary = _object_in(directory, "summary.json")
     if summary.get("status") not in STATUSES:
         raise BrokenRecordError(f"summary.json: its status is none of {', '.join(STATUSES)}")
-    return _converted(summary, SUMMARY)
+    summary = _converted(summary, SUMMARY)
+    summary |= {name: summary.get(name) or former for name, former in FORMER.items()}
+    for name in {summary["metric"], f"{summary['metric']}_best"} & summary.keys() - SUMMARY.keys():
+        summary[name] = _number(summary[name])
+    return summary
 
 
 def config_of(directory: str | os.PathLike) -> Row:
@@ -95,14 +99,17 @@ def _object(required: str = "", **fields: Kind) -> Kind:
     return convert
 
 
+FORMER = {"task": "classification", "metric": "top1"}
+"""What all runs were, before records said so."""
 MOST = 2**63 - 1
 TEXTS = ("status", "reason", "identity", "series", "study", "host", "gpus", "device", "evaluated_on", "started")
+TEXTS += ("finished", "task", "metric")
 COUNTS = ("seed", "epochs", "epochs_done", "epoch_best", "train_images", "evaluation_images", "broken_images")
 COUNTS += ("macs", "params", "activations", "threads", "processes", "accumulation")
 NUMBERS = ("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss", "top1_best", "images_per_second")
 NUMBERS += ("seconds_per_epoch", "train_seconds", "wall_seconds", "peak_memory_mb")
 SUMMARY: dict[str, Kind] = {
-    **dict.fromkeys((*TEXTS, "finished"), _text),
+    **dict.fromkeys(TEXTS, _text),
     **dict.fromkeys(COUNTS, count),
     **dict.fromkeys(NUMBERS, _number),
     "job": _object(name=_text, index=count, id=_text),

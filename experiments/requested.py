@@ -3,9 +3,10 @@ has composed, what of the result those steps do not account for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,6 +22,7 @@ from roadmap.roads import Road, Steps, switches
 
 WORDS = ("road", "rung", "step", "design")
 """Of a command line, that name a network; the settings that they come to are in `road`."""
+REPLACED = ("road", "rung", "step", "road.name", "road.steps", "road.design")
 PARTS = ("subset", "holdout")
 """Of the data: which dataset it is stands beside every result anyhow."""
 
@@ -35,16 +37,23 @@ def spelled_out(words: Sequence[str], conf: Conf) -> list[str]:
     named = _named(words)
     if not named:
         return [*words]
+    for override in named.values():
+        if override.is_sweep_override():
+            raise SettingsError(
+                f"{override.input_line} asks for several runs; add -m, or take one value (a list is [a,b])"
+            )
     road = _name(named, "road") or "convnext"
     rung, steps, design = _name(named, "rung"), _names(named.get("step")), _name(named, "design")
     try:
-        steps = conf.in_order({*steps, *(conf.road(road)[rung].steps if rung else ())}, road)
+        steps = conf.in_order({*steps, *(conf.road(road)[rung].steps if rung is not None else ())}, road)
     except ValueError as error:
         raise SettingsError(str(error)) from error
     listed = ",".join(steps)
-    found = [word for word in words if _key(word) not in ("road", "rung", "step", "road.steps", "road.design")]
-    found += [f"road.name={road}", f"road.steps=[{listed}]", f"step=[{listed}]"]
-    return [*found, *([f"road.design={design}"] if design else [])]
+    spelled = [f"road.name={road}", f"road.steps=[{listed}]", f"step=[{listed}]"]
+    spelled += [f"road.design={design}"] if design else []
+    first = next(index for index, word in enumerate(words) if _key(word) in (*REPLACED, "design"))
+    before, after = words[:first], [word for word in words[first:] if _key(word) not in REPLACED]
+    return [*before, *spelled, *after]  # together: flags may stand before and after overrides, not between them
 
 
 def of_several(words: Sequence[str], conf: Conf) -> list[str]:
@@ -60,12 +69,20 @@ def of_several(words: Sequence[str], conf: Conf) -> list[str]:
     return [replaced.get(_key(word), word) for word in words]
 
 
+def searched(words: Sequence[str]) -> list[Path]:
+    """The folders of `hydra.searchpath=[file://...]`."""
+    paths = [_parsed(word).value() for word in words if _key(word) == "hydra.searchpath"]
+    return [
+        Path(str(path).removeprefix("file://")) for path in (paths[-1] if paths else []) if "pkg://" not in str(path)
+    ]
+
+
 def _named(words: Sequence[str]) -> dict[str, Override]:
     """By key, the words that name a network."""
     found: dict[str, Override] = {}
     for word in words:
         key = {"road.name": "road"}.get(_key(word), _key(word))
-        if key not in WORDS or word.startswith("-"):
+        if key not in WORDS:
             continue
         try:
             parsed = _parsed(word)
@@ -77,8 +94,10 @@ def _named(words: Sequence[str]) -> dict[str, Override]:
     return found
 
 
-def _key(word: str) -> str:
-    return word.partition("=")[0]
+def _key(word: str) -> str | None:
+    """Of an override: what stands before its `=`."""
+    key, equals, _ = word.lstrip("+").partition("=")
+    return key if equals and not word.startswith("-") else None
 
 
 @cache
@@ -133,12 +152,13 @@ def requested(
     try:
         road = conf.road(asked.name, regime)
         steps, named = conf.in_order(asked.steps, asked.name), asked.design
-        rungs = {(rung.design, rung.recipe): rung.steps for rung in conf.ladder(regime, asked.name)}
-        recipes = {name for _, name in rungs}
+        ladder = conf.ladder(regime, asked.name)
+        recipes = {rung.name: rung.recipe for rung in ladder}
+        usual = recipe.name if recipe.name in recipes.values() else recipes[road.base]  # another counts as the base's
+        equal = [rung.steps for rung in ladder if (rung.design, rung.recipe) == (design, usual)]
         as_asked = _composed(conf, regime, steps, asked.name, None, named).recipe.name
-        usual = recipe.name if recipe.name in recipes else "modern" if "modern" in recipes else as_asked
-        if (design, usual) in rungs:
-            steps, named, as_asked = rungs[design, usual], None, usual
+        if equal and (named or steps not in equal):  # in a small regime several rungs may be one network
+            steps, named, as_asked = equal[-1], None, usual
         differs = {"recipe": recipe.name} if recipe.name != as_asked else {}
         differs |= _differences(conf, regime, steps, asked.name, named, design, recipe)
     except ValueError as error:
@@ -158,13 +178,25 @@ def _differences(
     conf: Conf, regime: str, steps: Steps, road: str, named: str | None, design: Design, recipe: Recipe
 ) -> dict[str, Any]:
     """Switches and recipe settings that are not what these steps make of them."""
-    plain = _composed(conf, regime, steps, road, recipe.name, named)
-    shape = {"design": {"depths": list(design.depths), "width": design.width}}  # which some settings follow
-    shaped = OmegaConf.merge(plain, shape)
-    switch = asdict(to_design(shaped.design)) | {key: getattr(to_design(plain.design), key) for key in shape["design"]}
-    usual = asdict(Recipe()) | OmegaConf.to_container(shaped.recipe, resolve=True)
-    differs = {f"design.{key}": value for key, value in asdict(design).items() if value != switch[key]}
+    expected = _composed(conf, regime, steps, road, recipe.name, named)
+    switch = _flat(to_design(expected.design).to_json())
+    own = _flat(design.to_json())
+    shape = {"depths": own["depths"], "width": design.width}
+    differs = {f"design.{key}": value for key, value in shape.items() if value != switch[key]}
+    if differs:  # some settings follow the shape
+        expected = OmegaConf.merge(expected, {"design": shape})
+        switch = _flat(to_design(expected.design).to_json())
+    usual = asdict(Recipe()) | OmegaConf.to_container(expected.recipe, resolve=True)
+    differs |= {f"design.{key}": own.get(key) for key in own | switch if own.get(key) != switch.get(key)}
     return differs | {f"recipe.{key}": value for key, value in asdict(recipe).items() if value != usual[key]}
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """{dotted key: value}: a layer's settings are each a switch of their own."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return found
 
 
 @cache

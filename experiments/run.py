@@ -18,10 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from experiments.checks import check_run
 from experiments.errors import SettingsError
 from experiments.initial import Init, find_init
+from experiments.logger import check_logger
 from experiments.machine import has_gpus
 from experiments.requested import Requested, requested
-from experiments.settings import IN_MEMORY, STREAMS, Data, Logger, Recipe
+from experiments.settings import IN_MEMORY, STREAMS, Data, Recipe
+from experiments.sources import code_of
 from experiments.split import Split, split_batch, world_size
+from experiments.task import CLASSIFICATION, Classification
 from roadmap.conf import OURS, Conf, to_design
 from roadmap.designs import Design, DesignError
 
@@ -38,6 +41,8 @@ class Run:
     precision: str
     seed: int
     init: Init | None
+    code: dict[str, str]
+    """{dotted path: SHA-256} of the code that the design brings with it from outside."""
     split: Split
     sync_batch_norm: bool
 
@@ -52,7 +57,12 @@ class Run:
     gradient_checkpointing: bool
     checkpoint_minutes: float
     keep: str
-    logger: Logger
+    logger: dict[str, Any]
+
+    @property
+    def task(self) -> Classification:
+        """What the network is trained for."""
+        return CLASSIFICATION
 
     @property
     def identity(self) -> str:
@@ -85,7 +95,8 @@ class Run:
     def directory(self) -> Path:
         """Where a run of this identity lies already, whatever it is called there, or where it will."""
         ending = f"-seed{self.seed}-{self.identity[:8]}"
-        label = self.label.replace(" ", ",").replace(":", "-").replace("/", "-")
+        label = re.sub(r" (?=[+-])", "", self.label).replace(" ", "+").replace(":", "-").replace("/", "-")
+        label = re.sub(r"[^\w.+-]+", ".", label).strip(".")  # what Hydra takes unquoted, as in init=runs/...
         label = label if len(label) <= 60 else label[:57] + "..."
         return self.runs / _directories(self.runs).get(ending, f"{self.regime}-{label}{ending}")
 
@@ -97,18 +108,24 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """config.json: everything but where and on what the run runs."""
         whence = {"init": {"source": self.init.source, "digest": self.init.digest} if self.init else None}
-        how = whence | {"micro_batch_size": self.split.micro_batch_size, "sync_batch_norm": self.sync_batch_norm}
+        how = whence | {
+            "code": self.code,
+            "micro_batch_size": self.split.micro_batch_size,
+            "sync_batch_norm": self.sync_batch_norm,
+        }
         return {"regime": self.regime} | _plain_value(self.requested.to_json()) | _plain(self) | how
 
     def _decisive(self) -> dict[str, Any]:
         """What decides the result. A setting at its default does not count: one that is added later, off at first,
         leaves the identity of earlier runs as it was."""
         decisive = _plain(self)
-        for name, defaults in {"design": Design(), "recipe": Recipe()}.items():
-            unset = _plain_value(asdict(defaults))
+        for name, unset in {"design": Design().to_json(), "recipe": asdict(Recipe())}.items():
             decisive[name] = {key: value for key, value in decisive[name].items() if value != unset[key]}
         decisive["data"] = _dataset(self.data)
         del decisive["recipe"]["name"]  # what it says counts
+        if self.design.layers:  # nor do theirs
+            decisive["design"]["layers"] = sorted((layer.to_json() for layer in self.design.layers), key=json.dumps)
+        decisive |= {"code": self.code} if self.code else {}
         if self.model != "design":  # of a timm model, the recipe's stochastic depth alone counts
             decisive["design"] = {"drop_path": self.design.drop_path}
         if self.init:
@@ -121,7 +138,7 @@ class Run:
         counts = {}
         if self.recipe.mixup or self.recipe.cutmix:
             counts["mixed_together"] = at_once
-        if self.model != "design" or self.design.norm == "batch":
+        if self.model != "design" or self.design.norm == "batch" or self.design.dotted():  # which may have a BatchNorm
             counts["normalised_together"] = at_once * (self.split.processes if self.sync_batch_norm else 1)
         return {name: count for name, count in counts.items() if count != self.recipe.batch_size}
 
@@ -184,6 +201,7 @@ def to_run(
         precision=_precision(config, gpus),
         seed=config.seed,
         init=find_init(config.init),
+        code=code_of(design) if config.model == "design" else {},
         split=split,
         sync_batch_norm=config.sync_batch_norm,
         regime=config.regime.name,
@@ -197,7 +215,7 @@ def to_run(
         gradient_checkpointing=config.gradient_checkpointing,
         checkpoint_minutes=config.checkpoint_minutes,
         keep=config.keep,
-        logger=OmegaConf.to_object(config.logger),
+        logger=check_logger(config.logger),
     )
 
 
@@ -224,7 +242,7 @@ def _precision(config: DictConfig, gpus: bool | None) -> str:
 
 def _plain(run: Run) -> dict[str, Any]:
     names = ("model", "design", "recipe", "data", "resolution", "precision", "seed")
-    values = asdict(run)
+    values = asdict(run) | {"design": run.design.to_json()}
     return {name: _plain_value(values[name]) for name in names}
 
 

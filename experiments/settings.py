@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Union, get_type_hints
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from experiments.errors import SettingsError
 from experiments.listing import dataset_version, folder_name
@@ -126,28 +126,20 @@ class Data:
     """What to do about an image that can't be read: stop, or skip."""
 
 
-@dataclass
-class Logger:
-    """Who is told of a run besides its record."""
-
-    name: str = setting("none", OneOf(("none", "wandb")))
-    """none, or wandb: a run at Weights & Biases."""
-    project: str = setting("convnext-roadmap", Text(r"[^/\\#?%:]+", "1 to 128 characters, none of / \\ # ? % :", 128))
-    entity: str | None = setting(None, NAME)
-    """The user or team whose project it is; null for the account's own."""
-    mode: str = setting("auto", OneOf(("auto", "online", "offline")))
-    """online, offline (kept in the run's directory), or auto: as W&B's settings say, or else by whether there is an
-    account."""
-
-
 def _mutable_design() -> type:
     """`Design` as OmegaConf can override it: mutable, a literal as its base type. `to_design` validates and freezes."""
-    plain = {"depths": list[int], "groups": Union[int, str]}  # noqa: UP007 - what OmegaConf understands
+    plain = {"depths": list[int], "groups": Union[int, str], "layers": dict[str, Any]}  # noqa: UP007 - for OmegaConf
+    layers = DictConfig(
+        {}, flags={"struct": False}
+    )  # names are the user's own: design.layers.NAME.at=hidden is no error
+    mutable = {"depths": list(Design().depths), "layers": layers}
     hints = get_type_hints(Design)
     columns = []
     for one in fields(Design):
         kind = plain.get(one.name, hints[one.name] if hints[one.name] in (int, float) else str)
-        default = field(default_factory=lambda d=one.default: list(d)) if one.name == "depths" else one.default
+        default = one.default
+        if one.name in mutable:
+            default = field(default_factory=lambda name=one.name: mutable[name].copy())
         columns.append((one.name, kind, default))
     return make_dataclass("MutableDesign", columns, namespace={"__module__": __name__})
 
@@ -203,7 +195,8 @@ class Config:
     gradient_checkpointing: bool = False
     checkpoint_minutes: float = setting(10, Number("[0, 1_000_000]"))
     keep: str = setting("last", OneOf(("last", "all")))
-    logger: Logger = field(default_factory=Logger)
+    logger: Any = field(default_factory=lambda: OmegaConf.create({}, flags={"struct": False}))
+    """A class and its settings, of which it alone knows the names: experiments/logger.py."""
 
 
 @dataclass
@@ -221,6 +214,9 @@ class EvaluationConfig:
     device: str = setting("auto", DEVICES)
     threads: int | None = setting(None, THREADS)
     workers: int | None = setting(None, WORKERS)
+    trust: bool = False
+    """Whether to run code that the record of the weights' run names: layers that are not of torch.nn, timm.layers or
+    roadmap."""
     out: str | None = setting(None, PathText())
 
 

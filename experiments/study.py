@@ -117,14 +117,15 @@ def find_study(
     composed = Composed(compose, lambda config, overrides: to_run(config, overrides, processes, gpus, conf))
     members, todo = [], []
     for overrides in jobs:
-        member = manifest.known(overrides)
+        member, code = manifest.known(overrides), {}
         if member is None or not is_done(member):
             run, seed = composed(overrides)
-            run = run if seed is None else replace(run, seed=seed)
+            run, code = run if seed is None else replace(run, seed=seed), run.code
             member = Member(run.directory, run.identity, run.series, run.seed, run.title)
             if not is_done(member):
                 todo.append(run)
-        manifest.add(overrides, member)
+        if not code:  # which may change while no file of configuration does
+            manifest.add(overrides, member)
         members.append(member)
     return Study(manifest.name, Path(config.runs), members, todo, manifest)
 

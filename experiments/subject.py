@@ -15,13 +15,15 @@ from experiments.errors import SettingsError
 from experiments.initial import Init, run_config
 from experiments.models import load_model_of_timm, read_weights, torchvision_weights
 from experiments.timm_names import PREFIX
-from roadmap.conf import OURS, design, to_design
-from roadmap.designs import Design
+from roadmap.conf import OURS, to_design
+from roadmap.conf import design as named
+from roadmap.designs import Design, DesignError
 from roadmap.network import build
+from roadmap.own import foreign, try_out
 from roadmap.weights import WeightsError, classes_of, load_weights
 
-NAMED = [name for name in OURS.options("design") if name not in ("resnet", "convnext")]
-"""The designs that say everything; the two others are kinds."""
+NAMED = [name for name in OURS.options("design") if "depths" in OURS.load("design", name)]
+"""The designs that say everything; the others are kinds, of any depth and width."""
 
 
 @dataclass(frozen=True)
@@ -46,25 +48,32 @@ class Subject:
     preparation: Preparation
 
 
-def find_subject(init: Init, model: str | None, switches: Mapping[str, Any] | None) -> Subject:
+def find_subject(init: Init, model: str | None, design: Design | None, *, trust: bool = False) -> Subject:
     """The network of some weights: the run's; of published ones ours of that name, or else the library's own; of
-    another file the named design that it fits, unless `model` (timm:NAME) or a design's `switches` say what it is.
+    another file the named design that it fits, unless `model` (timm:NAME) or `design` say what it is.
 
     Raises:
-        SettingsError: if the weights can't be had, or fit no network that is known or stated.
+        SettingsError: if the weights can't be had, or fit no network that is known or stated; or if only a run's record
+            names code for its network, and there is no `trust`.
     """
     config = run_config(init.file)
     try:
         if init.file is None:
             return _published(init)
         state = read_weights(init)
-        if model or switches:
-            return _stated(init, state, model or "design", switches or {}, Preparation())
+        if model:
+            return _of_timm(init, state, model, Preparation())
+        if design:
+            return _ours(init, state, design, Preparation(), "design")
+        if config and config["model"] == "design":
+            return _ours(init, state, _recorded_design(config, trust), _preparation_of(config), "design")
         if config:
-            return _stated(init, state, config["model"], config["design"], _recorded(config))
+            return _of_timm(init, state, config["model"], _preparation_of(config))
         return _fitting(init, state)
     except WeightsError as error:
         raise SettingsError(f"weights={init.source}: {error}") from error
+    except DesignError as error:
+        raise SettingsError(f"weights={init.source}: design.{error}") from error
 
 
 def _published(init: Init) -> Subject:
@@ -78,9 +87,9 @@ def _published(init: Init) -> Subject:
     else:
         how = preparation_of_timm(name)
     if model in NAMED:
-        return _ours(init, state, design(model), how, f"our {model}")
+        return _ours(init, state, named(model), how, f"our {model}")
     if library == "timm":
-        return _stated(init, state, f"timm:{model}", {}, how)
+        return _of_timm(init, state, f"timm:{model}", how)
     import torchvision
 
     network = torchvision.models.get_model(model)
@@ -98,7 +107,23 @@ def preparation_of_timm(name: str) -> Preparation:
     return Preparation(resolution, found["interpolation"], crop_pct, found["mean"], found["std"])
 
 
-def _recorded(config: Mapping[str, Any]) -> Preparation:
+def _recorded_design(config: Mapping[str, Any], trust: bool) -> Design:
+    """The design in a run's config.json, which may be anybody's: code that it names runs only with `trust`.
+
+    Raises:
+        DesignError: if there can't be such a design.
+        SettingsError: if it names code.
+    """
+    design = to_design(config["design"])
+    if not trust and (paths := foreign(design)):
+        raise SettingsError(
+            f"the config.json beside these weights names {', '.join(paths)}, which is not of torch.nn, timm.layers or "
+            "roadmap and would be run; trust=true runs it"
+        )
+    return design
+
+
+def _preparation_of(config: Mapping[str, Any]) -> Preparation:
     """How a run whose config.json this is prepares images.
 
     Raises:
@@ -115,9 +140,7 @@ def _recorded(config: Mapping[str, Any]) -> Preparation:
     return how
 
 
-def _stated(init: Init, state: Mapping[str, Tensor], model: str, switches: Mapping, how: Preparation) -> Subject:
-    if model == "design":
-        return _ours(init, state, to_design(switches), how, "design")
+def _of_timm(init: Init, state: Mapping[str, Tensor], model: str, how: Preparation) -> Subject:
     network = timm.create_model(model.removeprefix(PREFIX))
     classes, _ = load_model_of_timm(network, state, adapt=True)
     return Subject(network, f"{model}, {init.source}", classes, how)
@@ -126,7 +149,7 @@ def _stated(init: Init, state: Mapping[str, Tensor], model: str, switches: Mappi
 def _fitting(init: Init, state: Mapping[str, Tensor]) -> Subject:
     for name in NAMED:
         try:
-            return _ours(init, state, design(name), Preparation(), name)
+            return _ours(init, state, named(name), Preparation(), name)
         except WeightsError:
             continue
     raise WeightsError(f"these fit none of {', '.join(NAMED)}; say design=NAME with its switches, or model=timm:NAME")
@@ -134,8 +157,13 @@ def _fitting(init: Init, state: Mapping[str, Tensor]) -> Subject:
 
 def _ours(init: Init, state: Mapping[str, Tensor], design: Design, how: Preparation, name: str) -> Subject:
     with torch.device("meta"):
-        classes = classes_of(build(design, 1), state) or 0
-        network = build(design, max(classes, 1))
-    network = network.to_empty(device="cpu")
+        classes = max(classes_of(build(design, 1), state) or 0, 1)
+        network = build(design, classes)
+    load_weights(network, state)  # refused, if they don't fit, before there is anything to fill
+    if design.dotted():  # what isn't ours may hold more than weights, so it has to be made as it is
+        try_out(design, how.resolution)
+        network = build(design, classes)
+    else:
+        network = network.to_empty(device="cpu")
     layout = load_weights(network, state)
     return Subject(network, f"{name}, {init.source} ({layout} layout)", classes, how)

@@ -1,8 +1,8 @@
 """A run at Weights & Biases: a second copy of its record, made by a process beside it (experiments/mirror.py).
 
-The record is the truth, and the mirror reads it. So training gives W&B nothing and waits for nothing: it starts the
-mirror, looks now and then at what that has to say, and at the end grants it some seconds. No wandb is imported here,
-so none of its threads, exit hooks and handlers are in the process that trains.
+The record is the truth, and the mirror reads it. So training gives W&B nothing and waits for nothing: the logger
+starts the mirror, looks now and then at what that has to say, and at the end grants it some seconds. No wandb is
+imported here, so none of its threads, exit hooks and handlers are in the process that trains.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.record import Record
 from experiments.run import Run
+from experiments.settings import NAME
+from roadmap.bounds import OneOf, Text, setting
 
 CONNECT = 10
 """Seconds from its start that a run which ends sooner waits for W&B's answer."""
@@ -31,21 +34,29 @@ TAG = 64
 """Characters of a tag: W&B takes no more."""
 
 
-class Tracker:
-    """Follows an attempt at a run, from before its first step to after its record is finished.
+@dataclass
+class Wandb:
+    """`logger=wandb`. Whatever becomes of W&B, nothing here raises, and nothing waits but `end`."""
 
-    Whatever becomes of W&B, nothing here raises, and nothing waits but `close`.
-    """
+    project: str = setting(bounds=Text(r"[^/\\#?%:]+", "1 to 128 characters, none of / \\ # ? % :", 128))
+    entity: str | None = setting(bounds=NAME)
+    mode: str = setting(bounds=OneOf(("auto", "online", "offline")))
 
-    def __init__(self, run: Run, record: Record, say: Callable[[str], None]) -> None:
+    def start(self, run: Run, record: Record, say: Callable[[str], None]) -> None:
         self.run, self.record, self.say = run, record, say
         self.id = (record.summary["wandb"] or {"id": _new_id()})["id"]
         record.update(wandb=record.summary["wandb"] or {"id": self.id, "url": None})
         self.sync = f"wandb sync --include-online {shlex.quote(str(run.directory.absolute() / 'wandb'))}"
         self.started, self.closing = time.monotonic(), False
-        self._start(run.logger.mode)
+        self._start(self.mode)
 
-    def look(self) -> None:
+    def step(self, *_: float) -> None:
+        self._look()
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """The mirror reads it in the record."""
+
+    def _look(self) -> None:
         """Log what the mirror has said. Where it has died before its work was done, another copies the run offline."""
         while self.mirror:
             try:
@@ -63,7 +74,7 @@ class Tracker:
             for line in lines:
                 self._hear(**json.loads(line))
 
-    def close(self) -> None:
+    def end(self, status: str) -> None:
         """The record is finished: so let the copy be, within CONNECT and PATIENCE seconds.
 
         What W&B has not taken by then stays in the run's directory, and the log says what sends it.
@@ -88,8 +99,8 @@ class Tracker:
             "process": os.getpid(),
             "mode": mode,
             "id": self.id,
-            "project": self.run.logger.project,
-            "entity": self.run.logger.entity,
+            "project": self.project,
+            "entity": self.entity,
             "group": self.run.study_name,
             "name": self.run.name,
             "tags": tags(self.run),
@@ -125,15 +136,15 @@ class Tracker:
 
     def _tell(self, line: str) -> None:
         if self.mirror:
-            with suppress(OSError):  # it has died, of which look() learns
+            with suppress(OSError):  # it has died, of which _look() learns
                 self.mirror.stdin.write(f"{line}\n".encode())
 
     def _wait(self, until: float, enough: Callable[[], bool] = lambda: False) -> None:
         """Listen while there is a mirror, and until it has said enough or it is too late."""
-        self.look()
+        self._look()
         while self.mirror and not enough() and (left := until - time.monotonic()) > 0:
             select.select([self.mirror.stdout], [], [], left)
-            self.look()
+            self._look()
 
     def _end(self) -> None:
         """wandb's own process ends with the mirror, to which it was connected."""
@@ -146,7 +157,7 @@ class Tracker:
 
 def tags(run: Run) -> list[str]:
     """The rung, or else the model, and the steps that are on."""
-    names = dict.fromkeys([run.place.rung or run.model, *(run.place.steps or ())])
+    names = dict.fromkeys([run.requested.rung or run.model, *(run.requested.steps or ())])
     return [name if len(name) <= TAG else f"{name[: TAG - 3]}..." for name in names]
 
 

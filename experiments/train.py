@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, SettingsError,
 from experiments.machine import has_gpus, is_busy
 from experiments.preflight import preflight
 from experiments.record import is_done
-from experiments.requested import of_several, spelled_out
+from experiments.requested import of_several, searched, spelled_out
 from experiments.run import to_run
 from experiments.settings import Config, register
 from roadmap.conf import CONF, Conf, conf_of
@@ -85,18 +86,29 @@ def main(task: Callable[[], None] = train_one) -> None:
         sys.exit(INTERRUPTED)
 
 
+GLOBAL = ("step", "regime", "recipe", "study")
+"""Groups whose files set what stands elsewhere in a configuration, and say so in their first line."""
+
+
 def conf_on(words: Sequence[str]) -> Conf:
-    """conf/, and the folder of one's own that the command line names.
+    """conf/, and the folders of one's own that the command line names.
 
     Raises:
-        SettingsError: if that is none.
+        SettingsError: if that is none, or if ours would hide a file of it.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd", type=Path)
     own = parser.parse_known_args(words)[0].config_dir
     if own and not own.is_dir():
         raise SettingsError(f"--config-dir {own} is not a folder")
-    return Conf((CONF, own.resolve())) if own else Conf()
+    folders = [*([own] if own else []), *searched(words)]
+    for group, folder in product(CONF.iterdir(), folders):
+        for path in sorted((folder / group.name).glob("*.yaml")):
+            if (group / path.name).exists():
+                raise SettingsError(f"{path}: {group.name}={path.stem} is one of ours; give yours another name")
+            if group.name in GLOBAL and "# @package _global_" not in path.read_text("utf-8", "replace"):
+                raise SettingsError(f"{path}: its first line must be '# @package _global_'")
+    return Conf((CONF, *(folder.resolve() for folder in folders)))
 
 
 if __name__ == "__main__":

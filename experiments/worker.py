@@ -18,13 +18,13 @@ from rich.progress import Progress as Bar
 from experiments.data import end_workers, waited
 from experiments.devices import pick_device
 from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, DataError, SettingsError, is_first
+from experiments.logger import LoggerThread
 from experiments.loop import DivergedError, StoppedError, train
 from experiments.processes import joined
 from experiments.record import DoneError, LockedError, Record, is_done, mark
 from experiments.run import Run
 from experiments.split import world_size
 from experiments.terminal import Terminal
-from experiments.tracking import Tracker
 from roadmap.files import in_words, printable
 
 STUCK = 20.0
@@ -36,23 +36,23 @@ class Reporter:
     processes the first alone has a log and a terminal."""
 
     def __init__(self, run: Run, console: Console | None = None) -> None:
-        self.console = console if is_first() else None
+        self.run, self.console = run, console if is_first() else None
         self.log = _log_file(run) if is_first() else lambda line: None
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         hidden = self.console is None or not self.console.is_terminal
         self.bar = Bar(*columns, console=self.console, transient=True, disable=hidden)
         self.task = self.bar.add_task("", total=None)
-        self.tracker: Tracker | None = None
+        self.logger: LoggerThread | None = None
 
-    def follow(self, run: Run, record: Record) -> None:
-        """Have W&B follow the run, if it is asked to, until it is over."""
-        if run.logger.name == "wandb" and is_first():
-            self.tracker = Tracker(run, record, self.say)
+    def follow(self, record: Record) -> None:
+        """Have the run's logger, if it has one, called until the run is over."""
+        if self.run.logger and is_first():
+            self.logger = LoggerThread(self.run, record, self.say)
 
-    def over(self) -> None:
+    def over(self, status: str) -> None:
         """The record is finished."""
-        if self.tracker:
-            self.tracker.close()
+        if self.logger:
+            self.logger.end(status)
 
     def say(self, line: str) -> None:
         line = printable(line)
@@ -62,16 +62,14 @@ class Reporter:
                 self.console.print(line, soft_wrap=True)
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        if self.tracker:
-            self.tracker.look()
+        if self.logger:
+            self.logger.step(epoch, step, steps, loss)
         self.bar.update(self.task, description=f"epoch {epoch}  loss {loss:.3f}", completed=step, total=steps)
 
     def epoch(self, row: dict[str, float]) -> None:
-        average = f" ({row['ema_top1']:.2f} % the averaged weights)" if "ema_top1" in row else ""
-        self.say(
-            f"epoch {row['epoch']}: top-1 {row['top1']:.2f} %{average}, loss {row['train_loss']:.4f} in training, "
-            f"{row['val_loss']:.4f} in evaluation; {row['images_per_second']:.0f} images/s, {row['seconds']:.1f} s"
-        )
+        self.say(self.run.task.describe_epoch(row))
+        if self.logger:
+            self.logger.epoch(row)
 
 
 def train_here(run: Run) -> None:
@@ -102,7 +100,7 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
             if (refused := processes.of_first(refused)) is not None:
                 return refused
             reporter.say(f"training {run.directory}")
-            reporter.follow(run, record)
+            reporter.follow(record)
             with reporter.bar:
                 try:
                     train(run, record, reporter, processes, stop.is_set)
@@ -128,10 +126,10 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
         try:
             stop.hand_over()
         finally:
-            reporter.over()
+            reporter.over(status)
         return DONE if status == "diverged" and not is_first() else code  # all diverge at once, and the first says so
-    reporter.say(f"done: top-1 {record.summary['top1']:.2f} % in {record.summary['wall_seconds']:.0f} s")
-    reporter.over()
+    reporter.say(f"done: {run.task.describe(record.summary)} in {record.summary['wall_seconds']:.0f} s")
+    reporter.over("done")
     return DONE
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from roadmap.costs import Cost, cost
     from roadmap.designs import Design, DesignError
     from roadmap.network import Network, build
+    from roadmap.own import foreign
     from roadmap.roads import Published, Road, Rung
     from roadmap.weights import WeightsError, export_weights, load_weights
 
@@ -31,6 +32,7 @@ _MODULES = {
     "road": "conf",
     "build": "network",
     "Network": "network",
+    "foreign": "own",
     "cost": "costs",
     "Cost": "costs",
     "load_weights": "weights",
@@ -51,6 +53,7 @@ __all__ = [
     "cost",
     "design",
     "export_weights",
+    "foreign",
     "ladder",
     "load_weights",
     "regimes",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from roadmap.designs import BlockShape, Design
+from roadmap.designs import ACTIVATIONS, BlockShape, Design
+from roadmap.dotted import is_dotted
 from roadmap.layers import DepthwiseConv, DropPath, LayerNorm2d, LayerScale, PointwiseConv, PointwiseLinear
+from roadmap.own import make, make_layer
 
 
 class Block(nn.Module):
@@ -28,7 +30,8 @@ class Block(nn.Module):
 
 
 def branch(design: Design, shape: BlockShape) -> nn.Sequential:
-    """The residual branch: a spatial conv and two 1x1 convs, with norms and activations where the design wants them."""
+    """The residual branch: a spatial conv and two 1x1 convs, with norms, activations and layers of the user's own where
+    the design wants them."""
     c_in, c_hidden, c_out = shape.c_in, shape.c_hidden, shape.c_out
     if design.spatial_conv == "middle":  # Figure 4 (a, b): ResNet, ResNeXt, MobileNetV2
         convs = [("pointwise1", c_in, c_hidden), ("spatial", c_hidden, c_hidden), ("pointwise2", c_hidden, c_out)]
@@ -41,15 +44,27 @@ def branch(design: Design, shape: BlockShape) -> nn.Sequential:
         normed = design.norms == "all" or name == "spatial"
         if last and design.activations == "one":
             layers.add_module("act", activation(design))
+        if last:
+            add_own(layers, design, "hidden", i)
         if name == "spatial":
             layers.add_module(name, spatial_conv(design, i, shape.stride, bias=has_bias(design, normed)))
         else:
             layers.add_module(name, pointwise_conv(design, i, o, bias=has_bias(design, normed)))
         if normed:
             layers.add_module(f"{name}_norm", norm2d(design, o))
+        if name == "spatial":
+            add_own(layers, design, "spatial", o)
         if not last and design.activations == "all":
             layers.add_module(f"{name}_act", activation(design))
+    add_own(layers, design, "output", c_out)
     return layers
+
+
+def add_own(branch: nn.Sequential, design: Design, at: str, channels: int) -> None:
+    """The layer of `design.layers` that stands here, if one does. It is called after the place."""
+    for layer in design.layers:
+        if layer.at == at:
+            branch.add_module(f"{at}_layer", make_layer(layer, channels))
 
 
 def projection(design: Design, shape: BlockShape) -> nn.Sequential:
@@ -80,8 +95,14 @@ def pointwise_conv(design: Design, c_in: int, c_out: int, *, bias: bool) -> nn.M
 
 
 def norm2d(design: Design, channels: int) -> nn.Module:
+    if is_dotted(design.norm):
+        return make("norm", design.norm, channels)
     return LayerNorm2d(channels, eps=1e-6) if design.norm == "layer" else nn.BatchNorm2d(channels)
 
 
 def activation(design: Design) -> nn.Module:
-    return nn.GELU() if design.activation == "gelu" else nn.ReLU(inplace=True)
+    if is_dotted(design.activation):
+        return make("activation", design.activation)
+    if design.activation == "relu":  # in place, unless a layer that isn't ours may have kept what it gave
+        return nn.ReLU(inplace=not design.dotted())
+    return getattr(nn, ACTIVATIONS[design.activation])()

@@ -37,14 +37,12 @@ class Conf:
         """One file.
 
         Raises:
-            ValueError: if there is none, or several.
+            ValueError: if there is none.
         """
         found = [path for folder in self.folders if (path := folder / group / f"{name}.yaml").is_file()]
         if not found or "/" in name:
             known = self.options(group)
             raise ValueError(f"unknown {group} {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
-        if len(found) > 1:
-            raise ValueError(f"{found[-1]} is hidden by ours of the same name; give it a name of its own")
         return _read(found[0])
 
     def road(self, name: str = "convnext", regime: str | None = None) -> Road:
@@ -160,15 +158,16 @@ def _read(path: Path) -> DictConfig:
 @cache
 def _road(conf: Conf, name: str, regime: str | None) -> Road:
     value = _extended(conf, name)
-    published = conf.load("regime", regime).regime.get("published") if regime else None
-    for rung in value["rungs"]:
-        titles = rung.pop("titles", None) or {}
-        rung["title"] = titles.get(regime) or rung.get("title")
-        rung["published"] = (rung.get("published") or {}).get(published)
-    value["references"] = (value.get("references") or {}).get(published)
+    published = conf.load("regime", regime).regime.get("published", regime) if regime else None
     try:
-        road = Road.from_json(value | {"name": name, "published": published})
-    except ValueError as error:
+        for rung in value["rungs"]:
+            titles = rung.pop("titles", None) or {}
+            rung["title"] = titles.get(regime) or rung.get("title")
+            rung["published"] = rung["published"].get(published)
+        value["references"] = value["references"].get(published)
+        is_known = any(rung["published"] for rung in value["rungs"])
+        road = Road.from_json(value | {"name": name, "published": published if is_known else None})
+    except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"road {name}: {error}") from error
     for step in road.steps:
         conf.load("step", step)
@@ -180,21 +179,22 @@ def _extended(conf: Conf, name: str, *extending: str) -> dict[str, Any]:
     if name in extending:
         raise ValueError(f"road {name} extends itself")
     value = OmegaConf.to_container(conf.load("road", name), resolve=True)
-    if not isinstance(value.get("rungs", []), list) or not all(
-        isinstance(rung, dict) for rung in value.get("rungs", [])
-    ):
+    value = value if isinstance(value, dict) else {}
+    rungs = value.setdefault("rungs", [])
+    if not isinstance(rungs, list) or not all(isinstance(rung, dict) for rung in rungs):
         raise ValueError(f"road {name}: `rungs` is a list, an entry for each rung, like `- step: gelu`")
+    for key, of in [("sections", value), ("references", value), *(("published", rung) for rung in rungs)]:
+        if not isinstance(of.setdefault(key, {}), dict):
+            raise ValueError(f"road {name}: `{key}` is a mapping, like in conf/road/convnext.yaml, not {of[key]!r}")
     if (base := value.pop("extends", None)) is None:
         return value
     before = _extended(conf, base, name, *extending)
     before.pop("title", None)  # another road, another title
-    references = {**before.get("references", {})}
-    for regime, more in (value.get("references") or {}).items():
-        references[regime] = [*references.get(regime, []), *more]
+    more = {regime: [*before["references"].get(regime, []), *listed] for regime, listed in value["references"].items()}
     return before | value | {
-        "rungs": [*before["rungs"], *value.get("rungs", [])],
-        "sections": {**before.get("sections", {}), **value.get("sections", {})},
-        "references": references,
+        "rungs": [*before["rungs"], *rungs],
+        "sections": before["sections"] | value["sections"],
+        "references": before["references"] | more,
     }  # fmt: skip
 
 
@@ -285,7 +285,7 @@ def _sweep(name: str, *arguments: int, _root_: DictConfig) -> str:
     if name not in SETS:
         raise ValueError(f"a road has no {name!r}{did_you_mean(name, SETS)} (known: {', '.join(SETS)})")
     found = SETS[name](conf_of(_root_.hydra.runtime.config_sources).road(_root_.road.name), *arguments)
-    return ",".join(one if isinstance(one, str) else f"[{','.join(one)}]" for one in found)
+    return ", ".join(one if isinstance(one, str) else f"[{','.join(one)}]" for one in found)
 
 
 def conf_of(sources: Sequence[Mapping[str, str]]) -> Conf:

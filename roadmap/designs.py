@@ -1,21 +1,69 @@
 """`Design`: one value that says everything about a network but its number of classes.
 
-Every field is a switch of Section 2 of *A ConvNet for the 2020s* (arXiv 2201.03545), or a quantity that a step changes.
-This module imports no torch: designs are compared, hashed and validated before anything expensive starts.
+Every field is a switch of Section 2 of *A ConvNet for the 2020s* (arXiv 2201.03545), or a quantity that a step changes;
+`layers` adds layers that the paper does not have. This module imports no torch: designs are compared, hashed and
+validated before anything expensive starts.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
-from roadmap.bounds import Each, Number, did_you_mean, problems, setting
+from roadmap.bounds import Each, Number, bounds_of, did_you_mean, problems, setting
+from roadmap.dotted import is_dotted
 
 
 class DesignError(ValueError):
     """A value that no network can have. The message is one sentence that names the field, the value and a right one."""
+
+
+ACTIVATIONS = {
+    name.lower(): name
+    for name in (
+        "CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU", "LogSigmoid", "Mish",
+        "PReLU", "ReLU", "ReLU6", "RReLU", "SELU", "Sigmoid", "SiLU", "Softplus", "Softshrink", "Softsign", "Tanh",
+        "Tanhshrink",
+    )
+}  # fmt: skip
+"""{name: class of torch.nn}: the elementwise activations that can be made without arguments."""
+
+
+@dataclass(frozen=True)
+class ClassName:
+    """The bounds of a name of ours for a class, or a dotted path to one."""
+
+    known: Collection[str]
+    kinds: str
+
+    def problem(self, value: Any) -> str | None:
+        if isinstance(value, str) and (value in self.known or is_dotted(value)):
+            return None
+        return (
+            f"must be {self.kinds} or the dotted path of a class, like package.module.Class, "
+            f"not {value!r}{did_you_mean(value, self.known)}"
+        )
+
+
+class Layer(NamedTuple):
+    """A layer that every block's residual branch gets: `target(channels, **arguments)`, which maps (N, C, H, W) to the
+    same."""
+
+    name: str
+    """Of a person's choice. Modules are named by their place, so that weights don't depend on it."""
+    at: Literal["spatial", "hidden", "output"]
+    """"spatial": after the spatial conv's norm, before its activation. "hidden": directly before the last 1x1 conv,
+    after any activation. "output": at the branch's end, before layer scale."""
+    target: str
+    """Dotted path of the class."""
+    arguments: tuple[tuple[str, Any], ...] = ()
+    """(keyword, value), sorted: numbers, texts, true, false, null, and lists of them, which are tuples here."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"at": self.at, "_target_": self.target} | {name: as_list(value) for name, value in self.arguments}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +88,14 @@ class Design:
     """Where the spatial conv stands: between the two 1x1 convs, or before them (2.5, moving up depthwise conv)."""
     kernel_size: int = setting(3, Number("[1, 255]"))
     """Of the spatial conv, odd (2.5)."""
-    activation: Literal["relu", "gelu"] = "relu"
-    """(2.6)"""
+    activation: str = setting("relu", ClassName(ACTIVATIONS, "an activation of torch.nn in lower case, like 'silu',"))
+    """An elementwise activation of torch.nn by its class's name in lower case ("relu", "gelu", "silu", "leakyrelu"), or
+    a class by dotted path, made without arguments (2.6)."""
     activations: Literal["all", "one"] = "all"
     """"all": after every conv but the branch's last, and after the addition. "one": before the last 1x1 alone (2.6)."""
-    norm: Literal["batch", "layer"] = "batch"
-    """BatchNorm, or LayerNorm over channels (2.6)."""
+    norm: str = setting("batch", ClassName(("batch", "layer"), "'batch', 'layer'"))
+    """"batch": BatchNorm. "layer": LayerNorm over channels. Or a class by dotted path, made with the number of
+    channels, that maps (N, C, H, W) to the same; in the head (N, C, 1, 1) (2.6)."""
     norms: Literal["all", "one"] = "all"
     """"all": after every conv. "one": after the spatial conv alone (2.6)."""
     downsampling: Literal["block", "separate"] = "block"
@@ -59,6 +109,9 @@ class Design:
     """"kaiming": torchvision's ResNet. "truncated_normal": std 0.02, biases 0 (A.1)."""
     head_scale: float = setting(1.0, Number("[0, 1000]"))
     """Factor on the classifier's initial weights (Table 6)."""
+    layers: tuple[Layer, ...] = ()
+    """Layers that the paper's blocks lack, at most one at a place, sorted by name. Also given as YAML has it:
+    {grn: {at: hidden, _target_: timm.layers.grn.GlobalResponseNorm, channels_last: false}}; {grn: null} is none."""
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -68,6 +121,10 @@ class Design:
                 object.__setattr__(self, "depths", _depths(value))
             elif field.name == "groups":
                 _check_groups(value)
+            elif field.name == "layers":
+                object.__setattr__(self, "layers", _layers(value))
+            elif hints[field.name] is str:
+                _check_text(field, value)
             elif hints[field.name] is int:
                 _check_count(field.name, value)
             elif hints[field.name] is float:
@@ -114,6 +171,16 @@ class Design:
                 )
                 c_in = c_out
 
+    def dotted(self) -> dict[str, str]:
+        """{field: dotted path} of every class that is not of our tables; a layer's field is "layers.NAME"."""
+        named = {f"layers.{layer.name}": layer.target for layer in self.layers}
+        return named | {name: path for name in ("activation", "norm") if is_dotted(path := getattr(self, name))}
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON and YAML write it: `layers` is a mapping. `roadmap.conf.to_design` reads it back."""
+        values = dataclasses.asdict(self) | {"layers": {layer.name: layer.to_json() for layer in self.layers}}
+        return values | {"depths": list(self.depths)}
+
 
 class BlockShape(NamedTuple):
     """What distinguishes one block of a network from the next."""
@@ -154,3 +221,73 @@ def _depths(value: object) -> tuple[int, ...]:
     if len(depths) != 4 or not all(map(_is_count, depths)):
         raise DesignError(f"depths must be four positive integers, one a stage, not {value!r}")
     return depths
+
+
+def _check_text(field: dataclasses.Field, value: object) -> None:
+    if problem := bounds_of(field).problem(value):
+        raise DesignError(f"{field.name} {problem}")
+
+
+def _layers(value: object) -> tuple[Layer, ...]:
+    """Of the mapping that YAML holds, or of layers; canonical."""
+    if isinstance(value, Mapping):
+        layers = [_layer_of(name, written) for name, written in value.items() if written is not None]
+    else:
+        try:
+            written = [(name, at, target, dict(arguments)) for name, at, target, arguments in value]
+        except (TypeError, ValueError) as error:
+            raise DesignError(f"layers must be a mapping of names to layers, not {value!r}") from error
+        layers = [_layer(*each) for each in written]
+    layers.sort(key=lambda layer: layer.name)
+    at: dict[str, str] = {}
+    for layer in layers:
+        if layer.name in at.values():
+            raise DesignError(f"layers.{layer.name} is given twice")
+        if layer.at in at:
+            raise DesignError(f"layers {at[layer.at]} and {layer.name} both stand at {layer.at!r}; a place takes one")
+        at[layer.at] = layer.name
+    return tuple(layers)
+
+
+def _layer_of(name: object, written: object) -> Layer:
+    if not isinstance(written, Mapping):
+        raise DesignError(f"layers.{name} must be a mapping with 'at', '_target_' and arguments, not {written!r}")
+    arguments = dict(written)
+    return _layer(name, arguments.pop("at", None), arguments.pop("_target_", None), arguments)
+
+
+def _layer(name: object, at: object, target: object, arguments: dict[object, object]) -> Layer:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise DesignError(f"layers must have names of letters, digits and _, not {name!r}")
+    if at not in (places := get_args(get_type_hints(Layer)["at"])):
+        raise DesignError(
+            f"layers.{name}.at must be {' or '.join(map(repr, places))}, not {at!r}{did_you_mean(at, places)}"
+        )
+    if not is_dotted(target):
+        raise DesignError(
+            f"layers.{name}._target_ must be the dotted path of a class, like package.module.Class, not {target!r}"
+        )
+    for key, value in arguments.items():
+        if not isinstance(key, str) or not key.isidentifier():
+            raise DesignError(f"layers.{name} must have arguments with names, not {key!r}")
+        if not _is_argument(value):
+            raise DesignError(
+                f"layers.{name}.{key} must be a finite number, a text, true, false, null or a list of them, "
+                f"not {value!r}"
+            )
+    return Layer(name, at, target, tuple(sorted((key, _as_tuple(value)) for key, value in arguments.items())))
+
+
+def _is_argument(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_argument, value))
+    return value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, (list, tuple)) else value
+
+
+def as_list(value: Any) -> Any:
+    """A layer's argument as it was written, and as the layer gets it."""
+    return [as_list(one) for one in value] if isinstance(value, tuple) else value

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from roadmap.block import Block, activation, has_bias, norm2d
 from roadmap.designs import Design
+from roadmap.dotted import is_dotted
 
 
 class Network(nn.Sequential):
@@ -110,8 +111,11 @@ def head(design: Design, num_classes: int) -> nn.Sequential:
     *_, last = design.blocks()
     layers = nn.Sequential()
     layers.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    normed = design.downsampling == "separate"
+    if normed and is_dotted(design.norm):  # of maps
+        layers.add_module("norm", norm2d(design, last.c_out))
     layers.add_module("flatten", nn.Flatten())
-    if design.downsampling == "separate":
+    if normed and not is_dotted(design.norm):
         norm = nn.LayerNorm(last.c_out, eps=1e-6) if design.norm == "layer" else nn.BatchNorm1d(last.c_out)
         layers.add_module("norm", norm)
     layers.add_module("linear", nn.Linear(last.c_out, num_classes))
@@ -120,11 +124,15 @@ def head(design: Design, num_classes: int) -> nn.Sequential:
 
 @torch.no_grad()
 def initialise(network: Network) -> None:
-    """Draw the weights as the design's `init` says, and scale the classifier's by `head_scale`."""
-    design, classifier = network.design, network.head.linear
+    """Draw the weights as the design's `init` says, and scale the classifier's by `head_scale`.
+
+    Norms and layer scales are made with their initial values; so is everything that isn't ours: what is in a layer of
+    `design.layers`, or in a norm or activation by dotted path, keeps the values that it is made with.
+    """
+    design, classifier, theirs = network.design, network.head.linear, not_ours(network)
     for module in network.modules():
-        if not isinstance(module, (nn.Conv2d, nn.Linear)):
-            continue  # norms and layer scales are made with their initial values
+        if module in theirs or not isinstance(module, (nn.Conv2d, nn.Linear)):
+            continue
         if design.init == "truncated_normal":
             nn.init.trunc_normal_(module.weight, std=0.02)
             if module.bias is not None:
@@ -133,3 +141,14 @@ def initialise(network: Network) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     classifier.weight.mul_(design.head_scale)
     classifier.bias.mul_(design.head_scale)
+
+
+def not_ours(network: Network) -> set[nn.Module]:
+    """All modules that classes by dotted path have made, and those in them."""
+    design = network.design
+    names = [f"{layer.at}_layer" for layer in design.layers]
+    names += ["norm"] if is_dotted(design.norm) else []
+    names += ["act", "activation"] if is_dotted(design.activation) else []
+    return {
+        inner for name, module in network.named_modules() if name.endswith(tuple(names)) for inner in module.modules()
+    }

@@ -7,6 +7,7 @@ so that anyone's runs can be reported. A set names its steps in the road's order
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -203,13 +204,18 @@ class Road:
 
 
 def switches(differs: Mapping[str, Any]) -> list[str]:
-    """`activation=silu` for each switch of the design among settings that differ."""
-    own = sorted(key for key in differs if _of_design(key))
-    return [f"{key.removeprefix('design.')}={_written(differs[key])}" for key in own]
-
-
-def _of_design(key: str) -> bool:
-    return key.startswith("design.")
+    """`activation=silu` for each switch of the design among settings that differ; `layers.gate=Gate` for a layer that
+    is there by hand alone, whatever its place and arguments."""
+    found = {}
+    for key in sorted(differs):
+        path, value = key.split("."), differs[key]
+        if path[0] != "design":
+            continue
+        layer = ".".join(path[:3])
+        if path[1:2] == ["layers"] and f"{layer}.at" in differs:
+            path, value = path[:3], str(differs.get(f"{layer}._target_")).rpartition(".")[2]
+        found[".".join(path[1:])] = value
+    return [f"{switch}={_written(value)}" for switch, value in found.items()]
 
 
 def _written(value: Any) -> str:
@@ -243,10 +249,7 @@ def _road(value: Mapping[str, Any]) -> Road:
     base = value.get("base") or next(iter(rungs))
     if base not in rungs or not rungs[base].adopted:
         raise ValueError(f"its base is {base!r}, which is no adopted rung{did_you_mean(base, rungs)}")
-    references = [
-        Reference(str(one["name"]), _number(one["top1"]), _number(one["gflops"]))
-        for one in value.get("references") or ()
-    ]
+    references = [_reference(one) for one in value.get("references") or ()]
     name, published = str(value["name"]), value.get("published")
     return Road(
         name,
@@ -272,8 +275,8 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
     if step is not None and not isinstance(step, str):
         raise ValueError(f"a rung's step is {step!r}, which is no name")
     name = entry.get("name") or step
-    if not isinstance(name, str) or not name.isprintable():
-        raise ValueError("a rung needs a step, or the first one a name")
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"a rung needs a step, or a name of letters, digits and _, not {name!r}")
     parent = entry.get("parent", before)
     if (parent is None) != (not rungs) or (parent is not None and parent not in rungs):
         raise ValueError(
@@ -292,12 +295,25 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
         section=str(entry.get("section") or OWN),
         adopted=bool(entry.get("adopted", True)),
         steps=(*steps, step) if step else steps,
-        published=_published(**printed) if printed else None,
+        published=_published(name, printed) if printed else None,
     )
 
 
-def _published(top1: float, gflops: float, std: float | None = None) -> Published:
-    return Published(_number(top1), None if std is None else _number(std), _number(gflops))
+def _reference(printed: Mapping[str, Any]) -> Reference:
+    try:
+        return Reference(str(printed["name"]), _number(printed["top1"]), _number(printed["gflops"]))
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("a reference must be like {name: Swin-T, top1: 81.3, gflops: 4.5}") from None
+
+
+def _published(rung: str, printed: Mapping[str, Any]) -> Published:
+    try:
+        std = printed.get("std")
+        return Published(_number(printed["top1"]), None if std is None else _number(std), _number(printed["gflops"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ValueError(
+            f"what is published of rung {rung!r} must be like {{top1: 80.62, std: 0.14, gflops: 4.15}}"
+        ) from None
 
 
 def _number(value: Any) -> float:

@@ -5,6 +5,7 @@ A layout says what each of our modules is called there. timm and torchvision sha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 
 from roadmap.conf import design
 from roadmap.designs import Design, did_you_mean
-from roadmap.layers import LayerScale
 from roadmap.network import Network
 
 
@@ -106,23 +106,37 @@ def export_weights(network: Network, layout: str) -> dict[str, Tensor]:
     """
     if layout not in (known := layouts(network)):
         raise WeightsError(f"this network has no {layout} layout, only {', '.join(known)}{did_you_mean(layout, known)}")
-    scales = {f"{name}.gamma" for name, module in network.named_modules() if isinstance(module, LayerScale)}
-    exported = {}
+    exported, own, has_convs = {}, network.state_dict(), layout == "timm" and _has_convs_in_timm(network.design)
     for ours, theirs in _keys(network, layout).items():
-        tensor = network.state_dict()[ours]
-        if layout == "torchvision" and ours in scales:
+        tensor = own[ours]
+        if layout == "torchvision" and ours.endswith(".layer_scale.gamma"):
             tensor = tensor.view(-1, 1, 1)
+        elif layout == "authors" and ".hidden_layer." in ours:
+            tensor = tensor.view(1, 1, 1, -1)
+        elif has_convs and re.search(r"\.pointwise\d\.weight$", ours):
+            tensor = tensor[..., None, None]
         exported[theirs] = tensor.detach().clone(memory_format=torch.contiguous_format)
     return exported
 
 
 def layouts(network: Network) -> list[str]:
-    """The layouts that the network has: always "ours"; the others if it is a ResNet or a ConvNeXt."""
+    """The layouts that the network has: always "ours"; the others if it is a ResNet, a ConvNeXt or a ConvNeXt V2."""
     if _differs_in_size_alone(network.design, design("resnet50")):
         return ["ours", "torchvision", "timm"]
     if _differs_in_size_alone(network.design, design("convnext_tiny")):
         return ["ours", "torchvision", "timm", "authors"]
+    if _is_v2(network.design):
+        return ["ours", "timm", "authors"]
     return ["ours"]
+
+
+def _is_v2(network: Design) -> bool:
+    return _differs_in_size_alone(network, design("convnextv2_tiny"))
+
+
+def _has_convs_in_timm(network: Design) -> bool:
+    """Where timm has 1x1 convs and we a linear layer: in ConvNeXt V2 from atto to nano."""
+    return _is_v2(network) and network.width < design("convnextv2_tiny").width
 
 
 def _differs_in_size_alone(one: Design, other: Design) -> bool:
@@ -130,6 +144,8 @@ def _differs_in_size_alone(one: Design, other: Design) -> bool:
     free = {name: getattr(other, name) for name in ("depths", "width", "drop_path", "init", "head_scale")}
     if one.layer_scale and other.layer_scale:
         free["layer_scale"] = other.layer_scale
+    if [layer[1:] for layer in one.layers] == [layer[1:] for layer in other.layers]:  # their names don't count either
+        free["layers"] = other.layers
     return replace(one, **free) == other
 
 
@@ -151,18 +167,19 @@ def _convnext(
     stem: tuple[str, str],
     downsample: Callable[[int], str],
     block: Callable[[int, int], str],
-    branch: tuple[str, str, str, str, str],
+    branch: tuple[str, ...],
     head: tuple[str, str],
 ) -> dict[str, str]:
     """A layout of ConvNeXt. Names: the stem's conv and norm; a downsampling; a block; its spatial conv, norm,
-    two 1x1 convs and layer scale; the last norm and the classifier."""
+    two 1x1 convs, layer scale and, where there is V2, its response norm; the last norm and the classifier."""
     names = {"stem.conv": stem[0], "stem.norm": stem[1], "head.norm": head[0], "head.linear": head[1]}
     for s in range(1, 4):
         names[f"stages.{s}.downsample.norm"] = f"{downsample(s)}.0"
         names[f"stages.{s}.downsample.conv"] = f"{downsample(s)}.1"
     ours = ("branch.spatial", "branch.spatial_norm", "branch.pointwise1", "branch.pointwise2", "layer_scale")
+    ours += ("branch.hidden_layer",)
     for s, b, _ in _blocks(network):
-        for our, their in zip(ours, branch, strict=True):
+        for our, their in zip(ours, branch, strict=False):
             names[f"stages.{s}.blocks.{b}.{our}"] = f"{block(s, b)}.{their}"
     return names
 
@@ -186,7 +203,7 @@ def _modules(network: Network, layout: str) -> dict[str, str]:
             stem=("stem.0", "stem.1"),
             downsample=lambda s: f"stages.{s}.downsample",
             block=lambda s, b: f"stages.{s}.blocks.{b}",
-            branch=("conv_dw", "norm", "mlp.fc1", "mlp.fc2", "gamma"),
+            branch=("conv_dw", "norm", "mlp.fc1", "mlp.fc2", "gamma", "mlp.grn"),
             head=("head.norm", "head.fc"),
         )
     return _convnext(
@@ -194,7 +211,7 @@ def _modules(network: Network, layout: str) -> dict[str, str]:
         stem=("downsample_layers.0.0", "downsample_layers.0.1"),
         downsample=lambda s: f"downsample_layers.{s}",
         block=lambda s, b: f"stages.{s}.{b}",
-        branch=("dwconv", "norm", "pwconv1", "pwconv2", "gamma"),
+        branch=("dwconv", "norm", "pwconv1", "pwconv2", "gamma", "grn"),
         head=("norm", "head"),
     )
 
@@ -208,7 +225,9 @@ def _keys(network: Network, layout: str) -> dict[str, str]:
     keys = {}
     for key in own:
         module, _, leaf = key.rpartition(".")
-        keys[key] = modules[module] if leaf == "gamma" else f"{modules[module]}.{leaf}"
+        if layout == "authors" and module.endswith(".hidden_layer"):
+            leaf = {"weight": "gamma", "bias": "beta"}[leaf]
+        keys[key] = modules[module] if module.endswith(".layer_scale") else f"{modules[module]}.{leaf}"
     return keys
 
 
@@ -218,12 +237,10 @@ def _blocks(network: Network):
             yield s, b, block
 
 
-def _squeezed(tensor: Tensor) -> tuple[int, ...]:
-    """A 1x1 conv's weight is (o, i, 1, 1) or (o, i), a layer scale's (c,) or (c, 1, 1): without trailing ones."""
-    shape = tuple(tensor.shape)
-    while len(shape) > 1 and shape[-1] == 1:
-        shape = shape[:-1]
-    return shape
+def _squeezed(tensor: Tensor) -> list[int]:
+    """A 1x1 conv's weight is (o, i, 1, 1) or (o, i), a layer scale's (c,) or (c, 1, 1), a response norm's (c,) or
+    (1, 1, 1, c): without ones."""
+    return [length for length in tensor.shape if length != 1]
 
 
 def _shape(tensor: Tensor) -> str:

@@ -24,10 +24,11 @@ from forked import SERVER, Forked
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
+from experiments.requested import spelled_out
 from experiments.run import Run, to_run
 from experiments.settings import register
 from experiments.train import main
-from roadmap.conf import CONF
+from roadmap.conf import CONF, OURS
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -71,7 +72,7 @@ def run_of() -> Callable[..., Run]:
     @cache
     def compose(*overrides: str) -> Run:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return to_run(hydra.compose("config", list(overrides)))
+            return to_run(hydra.compose("config", spelled_out(overrides, OURS)))
 
     return compose
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import roadmap
-from roadmap.steps import options
+from roadmap.conf import OURS
 
 MISTAKES = [  # what was typed, what the line must say
     # a name that is not there: the nearest that is
@@ -33,7 +33,7 @@ MISTAKES = [  # what was typed, what the line must say
     ("data=fashion_mist", "unknown data 'fashion_mist'; did you mean 'fashion_mnist'?"),
     ("rung=[gelu,resnet]", "rung takes one name; with -m, rung=one,other takes one after the other"),
     ("study=null", "study=null: study takes a name (add_one_in, "),
-    ("rung=null", "rung=null: rung takes a name (depthwise_conv, "),
+    ("rung=null", "rung=null: rung takes a name (resnet, "),
     ("hydra/launcher=null", "hydra/launcher=null: hydra/launcher takes a name; for none, leave it out"),
     ("step=[null]", "step=[null]: step takes a name"),
     ("step={gelu:1}", "step={gelu:1}: step takes a name"),
@@ -60,11 +60,20 @@ MISTAKES = [  # what was typed, what the line must say
     ("data.subset=0", "data.subset must be in (0, 1], not 0.0"),
     ("device=cudo", "device must be auto or cpu or cuda or mps, not 'cudo'; did you mean 'cuda'?"),
     ("logger=wanb", "unknown logger 'wanb'; did you mean 'wandb'?"),
-    ("logger.name=wanb", "logger.name must be none or wandb, not 'wanb'; did you mean 'wandb'?"),
-    ("logger.mode=onlin", "logger.mode must be auto or online or offline, not 'onlin'; did you mean 'online'?"),
-    ("logger.project=a/b", "logger.project must be 1 to 128 characters, none of / \\ # ? % :, not 'a/b'"),
-    ("logger.project=", "logger.project must be 1 to 128 characters"),
-    ("+logger.team=me", "there is no setting 'team' in 'logger'"),
+    ("logger=wandb logger.mode=onlin", "must be auto or online or offline, not 'onlin'; did you mean 'online'?"),
+    ("logger=wandb logger.project=a/b", "logger.project must be 1 to 128 characters, none of / \\ # ? % :, not 'a/b'"),
+    ("logger=wandb logger.project=", "logger.project must be 1 to 128 characters"),
+    ("logger=wandb +logger.team=me", "there is no setting 'team' in 'logger' (known: project, entity, mode)"),
+    ("logger=wandb logger.mod=auto", "there is no setting 'mod' in 'logger'; did you mean 'mode'?"),
+    ("logger=wandb logger.mode=[auto]", "logger.mode: "),
+    ("logger=wandb logger.entity=???", "logger.entity is not set, and experiments.tracking.Wandb needs it"),
+    ("logger.mode=offline", "there is no setting 'mode' in 'logger' before one is chosen: logger=NAME"),
+    ("logger._target_=my.Class", "logger._target_=my.Class needs the module my, which is not where Python looks"),
+    ("logger._target_=json.Decoder", "logger._target_=json.Decoder cannot be imported: AttributeError: module 'json'"),
+    ("logger._target_=Class", "logger._target_=Class cannot be imported: ValueError: Empty module name"),
+    ("logger._target_=json.dumps", "logger._target_=json.dumps is no class"),
+    ("logger._target_=json.JSONDecoder", "json.JSONDecoder is no logger: it has no method 'start' (docs/tracking.md)"),
+    ("logger=[wandb,none]", "logger takes one name"),
     ("seed=-1", "seed must be in [0, 2^63), not -1"),
     ("seed=9223372036854775808", "seed must be in [0, 2^63), not 9223372036854775808"),
     ("recipe.eps=-1", "recipe.eps must be in [0, 1], not -1.0"),
@@ -95,11 +104,9 @@ MISTAKES = [  # what was typed, what the line must say
     ("recipe.betas=[0.9,0.9,0.9]", "recipe.betas must be two numbers"),
     ("compile=true gradient_checkpointing=true", "compile=true can't trace gradient_checkpointing=true"),
     ("step=[kernel_5,kernel_7]", "steps kernel_5 and kernel_7 contradict each other"),
-    (
-        "rung=patchify_stem step=[gelu]",
-        "rung=patchify_stem is step=[modern_recipe,stage_ratio,patchify_stem]: name either",
-    ),
-    ("+rung=gelu", "rung is chosen twice"),
+    ("rung=gelu rung=kernel_7", "rung is chosen twice; name it once"),
+    ("road=convnex", "unknown road 'convnex'; did you mean 'convnext'?"),
+    ("rung=separate_downsampling road=convnext_v3", "unknown road 'convnext_v3'; did you mean 'convnext_v2'?"),
     ("step=[a", "cannot read the override 'step=[a'"),
     ("-m seed=0,1 runs=/dev/null", "/dev/null/studies: Not a directory"),
     ("hydra/launcher=slurm", "hydra/launcher=slurm launches studies, also of one run; add -m"),
@@ -110,9 +117,8 @@ MISTAKES = [  # what was typed, what the line must say
     ("-m step=[gelu],[gleu]", "unknown step 'gleu'; did you mean 'gelu'?"),
     ("-m design.width=16,0", "design.width must be a positive integer, not 0"),
     ("-m step=[gelu],[kernel_5,kernel_7]", "steps kernel_5 and kernel_7 contradict each other"),
-    ("-m rung=gelu,kernel_5 step=[gelu]", "name either the rung or all the steps, not both"),
+    ("-m rung=kernel_7,kernel_9 step=[kernel_5]", "steps kernel_5 and kernel_7 contradict each other"),
     ("-m study=orderings orders=0", "orders must be in [1, 1000], not 0"),
-    ("-m study=sections rung=gelu", "name either the rung or all the steps, not both"),
     ("-m seed=0,abc", "seed=abc: "),
     ("-m seed=0,1 hydra.launcher.jobs=-1", "hydra.launcher.jobs must be in [1, 100_000], not -1"),
     ("-m seed=0 hydra.launcher.gpus_per_run=0", "hydra.launcher.gpus_per_run must be in [1, 100_000], not 0"),
@@ -160,8 +166,9 @@ def test_help_and_mistakes_need_no_torch(here: Path) -> None:
 def test_help_names_every_group_and_study(command: Callable) -> None:
     code, out, _ = command("--help")
     assert code == 0
-    for group in ("data", "design", "logger", "recipe", "regime", "rung", "step", "study"):
-        assert f"\n{group}: {', '.join(options(group))}\n" in out
+    for group in ("data", "design", "logger", "recipe", "regime", "road", "step", "study"):
+        assert f"\n{group}: {', '.join(OURS.options(group))}\n" in out
+    assert f"\nrung: {', '.join(OURS.road().names)} (of road=convnext)\n" in out
 
 
 def test_command_works_from_any_directory(launch: Callable) -> None:
@@ -177,8 +184,8 @@ def test_command_works_from_any_directory(launch: Callable) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_order_of_steps_never_changes_the_run(seed: int, run_of: Callable) -> None:
     rng = random.Random(seed)
-    kernels = [name for name in options("step") if name.startswith("kernel_")]
-    others = [name for name in options("step") if name not in kernels]
+    kernels = [name for name in OURS.options("step") if name.startswith("kernel_")]
+    others = [name for name in OURS.options("step") if name not in kernels]
     steps = [*rng.sample(others, rng.randint(2, len(others))), rng.choice(kernels)]
     runs = [run_of(f"step=[{','.join(rng.sample(steps, len(steps)))}]") for _ in range(3)]
     assert len({run.identity for run in runs}) == 1

@@ -2,8 +2,10 @@
 
 import csv
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import timm
 import torch
 import torchvision
 
@@ -44,6 +46,24 @@ def test_convnexts_are_the_published_size(row: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("size", "params_m", "gmacs"),  # as the authors' README has them, some to a per cent
+    [
+        ("atto", 3.7, 0.55),
+        ("femto", 5.2, 0.78),
+        ("pico", 9.1, 1.37),
+        ("nano", 15.6, 2.45),
+        ("tiny", 28.6, 4.47),
+        ("base", 89, 15.4),
+        ("large", 198, 34.4),
+        ("huge", 660, 115),
+    ],
+)
+def test_convnexts_v2_are_the_published_size(size: str, params_m: float, gmacs: float) -> None:
+    cost = roadmap.cost(roadmap.design(f"convnextv2_{size}"))
+    assert (cost.params / 1e6, cost.macs / 1e9) == pytest.approx((params_m, gmacs), rel=0.01)
+
+
+@pytest.mark.parametrize(
     "name",
     ["resnet50", "resnet101", "resnet152", "convnext_tiny", "convnext_small", "convnext_base", "convnext_large"],
 )
@@ -54,10 +74,12 @@ def test_named_designs_cost_what_torchvision_documents(name: str) -> None:
     assert cost.macs / 1e9 == pytest.approx(documented["_ops"], abs=0.001)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "convnext_tiny"])
-def test_any_network_counts_as_ours_does(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "library"), [("resnet50", torchvision), ("convnext_tiny", torchvision), ("convnextv2_tiny", timm)]
+)
+def test_any_network_counts_as_ours_does(name: str, library: ModuleType) -> None:
     with torch.device("meta"):
-        theirs = getattr(torchvision.models, name)()
+        theirs = getattr(library.models, name)()
     assert costs.count(theirs, 224) == roadmap.cost(roadmap.design(name))
 
 

@@ -21,7 +21,7 @@ from experiments.partition import partition
 from experiments.readers import imagenette
 from experiments.run import Run
 from experiments.settings import Data
-from roadmap.conf import CONF, OURS
+from roadmap.conf import CONF
 
 CLASSES = {"tulip": 12, "daisy": 10, "rose": 8}
 
@@ -174,9 +174,8 @@ def run_on(run_of: Callable[..., Run]) -> Callable[..., Run]:
 
 
 def context_of(run: Run, **changes: object) -> str:
-    config = run.to_json()
-    frame = {"recipe_name": "modern", "epochs": 2, "batch_size": 64, "metric": "top1"}
-    return Context.of(config | frame | changes, OURS.road()).key
+    row = run.to_json() | {"recipe_name": "modern", "epochs": 2, "batch_size": 64, "metric": "top1"}
+    return Context.of(row | changes, run.requested.road).key
 
 
 def test_dataset_is_one_in_every_form(run_on: Callable[..., Run]) -> None:

@@ -1,10 +1,15 @@
 """A design is a value, and an impossible one says in a sentence what would be possible."""
 
+import json
 from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
+import torch
+from omegaconf import OmegaConf
 
 from roadmap import Design, DesignError
+from roadmap.conf import to_design
+from roadmap.designs import ACTIVATIONS
 
 WRONG = [  # field, value, what the message must say beside the two
     ("stem", "patchfy", "did you mean 'patchify'?"),
@@ -19,8 +24,12 @@ WRONG = [  # field, value, what the message must say beside the two
     ("kernel_size", 0, "positive integer"),
     ("kernel_size", "7", "positive integer"),
     ("activation", "gleu", "did you mean 'gelu'?"),
+    ("activation", "leaky_relu", "did you mean 'leakyrelu'?"),
+    ("activation", "softmax", "an activation of torch.nn in lower case"),
+    ("activation", "my.1st", "dotted path of a class, like package.module.Class"),
     ("activations", "on", "did you mean 'one'?"),
     ("norm", "layernorm", "did you mean 'layer'?"),
+    ("norm", "my.", "dotted path of a class, like package.module.Class"),
     ("norms", 1, "'all' or 'one'"),
     ("downsampling", "seperate", "did you mean 'separate'?"),
     ("init", "kaimin", "did you mean 'kaiming'?"),
@@ -92,3 +101,84 @@ def test_values_are_normalised() -> None:
     assert design.depths == (3, 3, 9, 3)
     assert isinstance(design.depths, tuple)
     assert all(isinstance(value, float) for value in (design.drop_path, design.layer_scale, design.head_scale))
+
+
+# ---------------------------------------------------------------- layers of the user's own
+
+GRN = {"at": "hidden", "_target_": "timm.layers.grn.GlobalResponseNorm", "channels_last": False}
+GATE = {"at": "output", "_target_": "mine.Gate", "ratio": 0.25, "sizes": [1, [2, 3]], "bias": None}
+
+WRONG_LAYERS = [  # what is written, what the message must say
+    (3, "layers must be a mapping of names to layers, not 3"),
+    ([["grn", "hidden"]], "layers must be a mapping of names to layers"),
+    ([["grn", "hiden", "my.Layer", []]], "layers.grn.at must be 'spatial' or 'hidden' or 'output', not 'hiden'"),
+    ([["grn", "hidden", "my.Layer", []], ["grn", "output", "my.Layer", []]], "layers.grn is given twice"),
+    ({"grn": 3}, "layers.grn must be a mapping with 'at', '_target_' and arguments, not 3"),
+    ({3: GRN}, "layers must have names of letters, digits and _, not 3"),
+    (
+        {"grn": GRN | {"at": "hiden"}},
+        "layers.grn.at must be 'spatial' or 'hidden' or 'output', not 'hiden'; did you mean",
+    ),
+    ({"grn": {"_target_": "my.Layer"}}, "layers.grn.at must be 'spatial' or 'hidden' or 'output', not None"),
+    ({"grn": {"at": "hidden"}}, "layers.grn._target_ must be the dotted path of a class"),
+    ({"grn": GRN | {"_target_": "GlobalResponseNorm"}}, "like package.module.Class, not 'GlobalResponseNorm'"),
+    ({"grn": GRN | {"_target_": "import os; os.Path"}}, "must be the dotted path of a class"),
+    (
+        {"grn": GRN | {"eps": float("nan")}},
+        "layers.grn.eps must be a finite number, a text, true, false, null or a list",
+    ),
+    (
+        {"grn": GRN | {"eps": {"value": 1}}},
+        "layers.grn.eps must be a finite number, a text, true, false, null or a list",
+    ),
+    ({"grn": GRN | {"no name": 1}}, "layers.grn must have arguments with names, not 'no name'"),
+    ({"grn": GRN, "gate": GATE | {"at": "hidden"}}, "layers gate and grn both stand at 'hidden'; a place takes one"),
+]
+
+
+@pytest.mark.parametrize(("written", "said"), WRONG_LAYERS, ids=[said for _, said in WRONG_LAYERS])
+def test_wrong_layer_is_told_in_one_sentence(written: object, said: str) -> None:
+    with pytest.raises(DesignError) as error:
+        Design(layers=written)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_equal_layers_are_one_key() -> None:
+    """In whatever order, and whether they are written as YAML or as a design has them."""
+    one = Design(layers={"grn": GRN, "gate": GATE})
+    other = Design(layers={"gate": dict(reversed(GATE.items())), "none": None, "grn": GRN})
+    assert {one: "counted"}[other] == "counted"
+    assert [layer.name for layer in one.layers] == ["gate", "grn"]
+    assert Design(**asdict(one)) == replace(one, width=64) == one
+    assert one != Design(layers={"grn": GRN})
+
+
+@pytest.mark.parametrize("kind", ["a record", "asdict", "YAML"])
+def test_layers_are_read_back(kind: str) -> None:
+    design = Design(layers={"grn": GRN, "gate": GATE}, kernel_size=7)
+    if kind == "a record":
+        assert design.to_json()["layers"] == {"grn": GRN, "gate": GATE}
+        assert to_design(json.loads(json.dumps(design.to_json()))) == design
+    elif kind == "asdict":
+        assert to_design(json.loads(json.dumps(asdict(design)))) == design
+    else:
+        assert to_design(OmegaConf.create(OmegaConf.to_yaml(design.to_json()))) == design
+
+
+def test_record_without_layers_is_a_design_without_layers() -> None:
+    """As those are that were written before there were any."""
+    recorded = Design().to_json()
+    del recorded["layers"]
+    assert to_design(recorded) == Design()
+
+
+def test_activations_are_torchs() -> None:
+    """All of them but those that take arguments, or look at more than one element."""
+    others = {"Threshold", "MultiheadAttention", "GLU", "Softmin", "Softmax", "Softmax2d", "LogSoftmax"}
+    assert set(ACTIVATIONS.values()) == set(torch.nn.modules.activation.__all__) - others
+    x = torch.tensor([-2.0, -0.2, 0.0, 0.3, 4.0])
+    for name, activation in ACTIVATIONS.items():
+        assert name == activation.lower()
+        made = getattr(torch.nn, activation)().eval()
+        assert torch.equal(made(x)[2:3], made(x[2:3])), f"{activation} is elementwise"

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ import roadmap
 from experiments.evaluate import main
 from experiments.subject import preparation_of_timm
 from experiments.transforms import evaluation_transform
+from roadmap import Design
 
 torch.set_num_threads(1)
 
@@ -142,6 +144,120 @@ def test_table_shows_what_a_person_asks_for(evaluate: Callable, photos: Path, he
     assert code == 0
     for word in ("timm:test_resnet", "10 images, 10 classes", "top-1", "top-5", "images/s", "worst classes"):
         assert word in out
+
+
+# ---------------------------------------------------------------- layers that are not ours
+
+GATE = """
+from pathlib import Path
+from torch import nn
+
+Path("it_ran").touch()
+
+class Gate(nn.Module):
+    def __init__(self, channels, scale=2.0):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1)
+        self.register_buffer("scale", torch.full((), scale), persistent=False)
+
+    def forward(self, x):
+        return x + self.scale * self.conv(x)
+"""
+OWN = "design.layers={gate: {at: hidden, _target_: gate_of_somebody.Gate, scale: 3}}"
+
+
+@pytest.fixture
+def gate(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Somebody's module where Python looks; returns what is there once it has been imported."""
+    (here / "gate_of_somebody.py").write_text(f"import torch\n{GATE}")
+    monkeypatch.syspath_prepend(here)
+    yield here / "it_ran"
+    sys.modules.pop("gate_of_somebody", None)
+
+
+def test_code_that_a_record_names_runs_only_if_it_is_trusted(
+    evaluate: Callable, command: Callable, tiny: tuple[str, ...], gate: Path, here: Path
+) -> None:
+    assert command(*tiny, OWN).code == 0
+    [run] = here.glob("runs/*")
+    top1 = json.loads((run / "summary.json").read_text())["top1"]
+    code, result, _, err = evaluate(f"weights={run}", "trust=true", "out=-")
+    assert (code, result.get("top1")) == (0, pytest.approx(top1)), err
+    typed = ("design=resnet50", *tiny[:2], f"+{OWN}", "resolution=32")  # the user's own words need no trust
+    assert evaluate(f"weights={run}", *typed, "out=-")[1]["top1"] >= 0
+
+    gate.unlink()
+    del sys.modules["gate_of_somebody"]
+    code, _, out, err = evaluate(f"weights={run}")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "gate_of_somebody.Gate, which is not of torch.nn, timm.layers or roadmap" in err
+    assert "trust=true" in err
+    assert command(*tiny, f"init={run}", "seed=1").code == 2  # another network: its weights don't fit
+    assert not gate.exists()
+
+
+def test_weights_to_start_from_are_read_and_nothing_else(
+    command: Callable, tiny: tuple[str, ...], gate: Path, here: Path
+) -> None:
+    """Whatever the record beside them says."""
+    assert command(*tiny).code == 0
+    [run] = here.glob("runs/*")
+    config = json.loads((run / "config.json").read_text())
+    config["design"]["norm"] = "gate_of_somebody.Gate"
+    (run / "config.json").write_text(json.dumps(config))
+    outcome = command(*tiny, f"init={run}", "seed=1")
+    assert outcome.code == 0
+    assert "starting from" in outcome.out
+    assert not gate.exists()
+
+
+def test_layer_of_timm_in_a_record_needs_no_trust(
+    evaluate: Callable, command: Callable, tiny: tuple[str, ...], here: Path
+) -> None:
+    assert command(*tiny, "step=[grn]").code == 0
+    [run] = here.glob("runs/*")
+    code, result, _, err = evaluate(f"weights={run}", "out=-")
+    assert code == 0, err
+    assert result["top1"] == pytest.approx(json.loads((run / "summary.json").read_text())["top1"])
+
+
+@pytest.mark.parametrize(
+    ("design", "said"),
+    [
+        ({"layers": {"grn": {"at": "hidden"}}}, "design.layers.grn._target_ must be the dotted path of a class"),
+        ({"layers": 7}, "design.layers must be a mapping of names to layers, not 7"),
+        ({"activation": ["relu"]}, "design.activation must be an activation of torch.nn"),
+        ({"norm": "timm.layers.helpers.os.system"}, "names timm.layers.helpers.os.system, which is not of torch.nn"),
+        ({"norm": "torch.nn.GroupNorm"}, "design.norm: torch.nn.GroupNorm(8) raises TypeError"),
+        ({"activation": "torch.nn.GLU"}, "GLU: (2, 8, 8, 8) of torch.float32 becomes (2, 8, 8, 4) of torch.float32"),
+    ],
+)
+def test_record_of_an_impossible_network_is_told_in_one_line(
+    design: dict, said: str, evaluate: Callable, photos: Path, here: Path
+) -> None:
+    (here / "run").mkdir()
+    small = Design(width=8, depths=(1, 1, 1, 1))
+    torch.save(roadmap.build(small, 10).state_dict(), here / "run" / "weights.pt")
+    config = {"model": "design", "design": small.to_json() | design, "resolution": 32}
+    config |= {"recipe": {"name": "original", "interpolation": "bicubic"}, "data": {"name": "photos"}}
+    (here / "run" / "config.json").write_text(json.dumps(config))
+    code, _, out, err = evaluate("weights=run", "data=folder", f"data.path={photos}", "workers=0")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+
+
+def test_file_of_convnext_v2_in_the_authors_layout(evaluate: Callable, photos: Path, here: Path) -> None:
+    network = roadmap.build(roadmap.design("convnextv2_atto"), 10)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    torch.save({"model": roadmap.export_weights(network, "authors")}, here / "file.pth")
+    code, result, _, err = evaluate(
+        "weights=file.pth", "data=folder", f"data.path={photos}", "workers=0", "resolution=64", "out=-"
+    )
+    assert code == 0, err
+    assert result["network"].startswith("convnextv2_atto, file.pth (authors layout)")
+    transform = timm.data.create_transform(64, interpolation="bicubic", crop_pct=0.875)
+    assert_equal(result, plain(network, photos, transform))
 
 
 MISTAKES = [

@@ -4,10 +4,12 @@ The readings are those of the facts behind this project: how the paper's Section
 """
 
 import random
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 import timm
@@ -16,8 +18,9 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import roadmap
-from roadmap import Design
+from roadmap import Design, DesignError
 from roadmap.block import Block
+from roadmap.designs import ACTIVATIONS
 from roadmap.layers import DepthwiseConv, DropPath, LayerNorm2d, LayerScale, PointwiseLinear
 
 torch.set_num_threads(1)
@@ -251,6 +254,160 @@ def test_grouped_conv_has_its_groups() -> None:
     assert block.branch.spatial.groups == 32
 
 
+# ---------------------------------------------------------------- layers, activations and norms by dotted path
+
+
+class Gate(nn.Module):
+    """Somebody's layer, with values that it is made with, and an output that it keeps."""
+
+    def __init__(self, channels: int, start: float = 0.5, label: str = "") -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1, groups=channels)
+        nn.init.constant_(self.conv.weight, start)
+        self.channels, self.label = channels, label
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).sigmoid()
+
+
+class Wave(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sin()
+
+
+HERE = f"{__name__}."
+GATES = {at: {"at": at, "_target_": f"{HERE}Gate", "label": at} for at in ("spatial", "hidden", "output")}
+GRN = {"at": "hidden", "_target_": "timm.layers.grn.GlobalResponseNorm", "channels_last": False}
+
+
+@pytest.mark.parametrize(
+    ("switches", "branch"),
+    [
+        ({}, "1x1 BN ReLU 3x3/2 BN spatial ReLU hidden 1x1 BN output"),
+        ({"activations": "one"}, "1x1 BN 3x3/2 BN spatial ReLU hidden 1x1 BN output"),
+        ({"spatial_conv": "first"}, "3x3/2 BN spatial ReLU 1x1 BN ReLU hidden 1x1 BN output"),
+        (
+            {"spatial_conv": "first", "norms": "one", "activations": "one"},
+            "3x3/2 BN spatial 1x1+b ReLU hidden 1x1+b output",
+        ),
+    ],
+)
+def test_layers_stand_at_their_places(switches: dict[str, str], branch: str) -> None:
+    block = first_blocks(build_on_meta(replace(SMALL, layers=GATES, **switches)))[1]
+    words = [layer.label if isinstance(layer, Gate) else sketch(layer) for layer in block.branch]
+    assert " ".join(words) == branch
+
+
+@pytest.mark.parametrize("switches", [{}, {"bottleneck": "inverted", "spatial_conv": "first"}])
+def test_layers_get_the_channels_of_their_places(switches: dict[str, str]) -> None:
+    design = replace(SMALL, layers=GATES, **switches)
+    *_, last = design.blocks()
+    branch = build_on_meta(design).stages[-1].blocks[-1].branch
+    channels = [branch.get_submodule(f"{at}_layer").channels for at in GATES]
+    assert channels == [last.spatial, last.c_hidden, last.c_out]
+
+
+def test_names_of_layers_are_not_in_the_weights() -> None:
+    one, other = (build_on_meta(replace(SMALL, layers={name: GRN})).state_dict() for name in ("grn", "response"))
+    assert one.keys() == other.keys()
+    assert "stages.0.blocks.0.branch.hidden_layer.weight" in one
+
+
+@pytest.mark.parametrize("init", VALUES["init"])
+def test_what_is_not_ours_keeps_the_values_that_it_is_made_with(init: str) -> None:
+    base = replace(SMALL, init=init, downsampling="separate")
+    network = roadmap.build(replace(base, layers=GATES, norm=f"{HERE}Gate"), CLASSES)
+    gates = [module for module in network.modules() if isinstance(module, Gate)]
+    assert len(gates) == 5 * 3 + 5 * 3 + 1 + 1 + 3 + 1  # layers, norms in branches, of a shortcut, stem, between, head
+    assert all(gate.conv.weight.eq(0.5).all() for gate in gates)
+    assert not network.stages[0].blocks[0].branch.spatial.weight.eq(0.5).any()
+
+
+def test_what_a_layer_keeps_is_not_overwritten() -> None:
+    """ReLU works in place only on what our own layers give."""
+    network = roadmap.build(replace(SMALL, layers=GATES), CLASSES)
+    network(torch.randn(4, 3, 32, 32)).sum().backward()
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_of_torch_by_its_name(name: str) -> None:
+    block = first_blocks(build_on_meta(replace(SMALL, activation=name)))[0]
+    assert type(block.activation) is type(block.branch.spatial_act) is getattr(nn, ACTIVATIONS[name])
+
+
+def test_activation_by_dotted_path() -> None:
+    block = first_blocks(roadmap.build(replace(SMALL, activation=f"{HERE}Wave"), CLASSES))[1]
+    x = torch.randn(2, 32, 8, 8)
+    assert torch.equal(block(x), (block.shortcut(x) + block.branch(x)).sin())
+
+
+@pytest.mark.parametrize("downsampling", SWITCHES["downsampling"])
+def test_norm_by_dotted_path_is_our_norm_where_it_is_the_same(downsampling: str) -> None:
+    """In stem, blocks, shortcuts, between stages and in the head; the convs before it have their biases."""
+    ours = roadmap.build(replace(SMALL, norm="layer", downsampling=downsampling), CLASSES).double()
+    theirs = roadmap.build(replace(ours.design, norm="timm.layers.LayerNorm2d"), CLASSES).double()
+    assert sum(isinstance(one, timm.layers.LayerNorm2d) for one in theirs.modules()) == sum(
+        isinstance(one, nn.LayerNorm) for one in ours.modules()
+    )
+    for parameter in ours.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    roadmap.load_weights(theirs, ours.state_dict())
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(theirs(images), ours(images))
+
+
+WRONG_PATHS = {  # what a path names, and what is said of it
+    f"{HERE}Gte": f"{__name__} has no 'Gte'; did you mean 'Gate'?",
+    f"{HERE}sketch": "sketch is no class of nn.Module",
+    f"{HERE}Design": "Design is no class of nn.Module",
+    "nowhere.at.All": "importing nowhere.at raises ModuleNotFoundError: No module named 'nowhere'",
+    "timm.layers.helpers.os.system": "'timm.layers.helpers' is not a package",
+    f"{HERE}Wave": f"layers.mine: {HERE}Wave(8) raises TypeError: ",
+}
+
+
+@pytest.mark.parametrize(("path", "said"), WRONG_PATHS.items())
+def test_wrong_path_is_named_with_its_field(path: str, said: str) -> None:
+    with pytest.raises(DesignError) as error:
+        roadmap.build(replace(SMALL, layers={"mine": {"at": "hidden", "_target_": path}}), CLASSES)
+    assert str(error.value).startswith(f"layers.mine: {path}")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "is_foreign"),
+    [
+        ("timm.layers.grn.GlobalResponseNorm", False),
+        ("timm.layers.RmsNorm2d", False),
+        ("torch.nn.SiLU", False),
+        ("torch.nn.modules.activation.SiLU", False),
+        ("roadmap.layers.LayerNorm2d", False),
+        ("timm.layers.helpers.os.system", True),
+        ("timm.layers.create_act.create_act_layer", True),
+        ("timm.layers.nowhere.Layer", True),
+        ("torch.nn_of_somebody.Layer", True),
+        ("torch.hub.load", True),
+        ("roadmapper.Layer", True),
+        (f"{HERE}Gate", True),
+    ],
+)
+def test_only_layers_of_known_packages_are_not_foreign(path: str, is_foreign: bool) -> None:
+    for field in ({"norm": path}, {"activation": path}, {"layers": {"mine": {"at": "output", "_target_": path}}}):
+        assert roadmap.foreign(Design(**field)) == [path] * is_foreign
+
+
+def test_class_that_a_known_package_has_of_others_is_foreign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm.layers, "Gate", Gate, raising=False)
+    assert roadmap.foreign(Design(norm="timm.layers.Gate")) == ["timm.layers.Gate"]
+
+
+def test_foreign_path_is_not_imported_to_be_found_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "malicious.py").write_text("from torch.nn import Identity as Norm")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert roadmap.foreign(Design(norm="malicious.Norm")) == ["malicious.Norm"]
+    assert "malicious" not in sys.modules
+
+
 # ---------------------------------------------------------------- initial weights
 
 
@@ -346,10 +503,13 @@ def test_depthwise_conv_is_torchs(kernel_size: int, stride: int, side: int) -> N
 # ---------------------------------------------------------------- seams: maps for detection, traces for export
 
 
-@pytest.mark.parametrize("rung", RUNGS)
+NETWORKS = RUNGS | {"convnextv2_tiny": roadmap.design("convnextv2_tiny")}
+
+
+@pytest.mark.parametrize("rung", NETWORKS)
 def test_maps_of_the_four_stages_are_what_torchvision_extracts(rung: str) -> None:
     """Which traces the network without looking at what it is given."""
-    design = replace(RUNGS[rung], width=8, depths=(1, 2, 1, 1))
+    design = replace(NETWORKS[rung], width=8, depths=(1, 2, 1, 1))
     network = roadmap.build(design, CLASSES).eval()
     images = torch.randn(2, 3, 64, 96)
     maps = network.features(images)
@@ -362,9 +522,9 @@ def test_maps_of_the_four_stages_are_what_torchvision_extracts(rung: str) -> Non
     torch.testing.assert_close(maps, [extracted[str(stage)] for stage in range(4)])
 
 
-@pytest.mark.parametrize("rung", ["kernel_7", "separate_downsampling"])
+@pytest.mark.parametrize("rung", ["kernel_7", "separate_downsampling", "convnextv2_tiny"])
 def test_exported_network_takes_any_batch_and_size(rung: str) -> None:
-    network = roadmap.build(replace(RUNGS[rung], width=8, depths=(1, 1, 1, 1)), CLASSES).eval()
+    network = roadmap.build(replace(NETWORKS[rung], width=8, depths=(1, 1, 1, 1)), CLASSES).eval()
     auto = torch.export.Dim.DYNAMIC
     exported = torch.export.export(network, (torch.randn(2, 3, 64, 64),), dynamic_shapes=({0: auto, 2: auto, 3: auto},))
     images = torch.randn(3, 3, 160, 128)

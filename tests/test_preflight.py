@@ -1,18 +1,25 @@
 """What would make a run fail is found before anything is forked, submitted or trained, whoever would train it."""
 
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
+import roadmap
 from experiments import machine, preflight
-from experiments.preflight import Amounts, amounts, check_device
+from experiments.preflight import Amounts, amounts, check_device, check_layers
 from experiments.settings import Data
+from roadmap import own
+from roadmap.conf import OURS, to_design
 
 LAUNCHES = {
     "single": "",
@@ -38,6 +45,7 @@ def flowers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 FAILURES = [  # what becomes of the folder, what is typed, what is said
     (lambda data: shutil.rmtree(data), "", "data.path=flowers is not a folder"),
+    (lambda data: None, "design.activation=torch.nn.GLU", "GLU: (2, 16, 8, 8) of torch.float32 becomes (2, 16, 8, 4)"),
     (lambda data: shutil.rmtree(data / "val"), "", "there is no folder flowers/val"),
     (lambda data: (data / "val" / "c").rename(data / "val" / "d"), "", "the latter lacks c and adds d"),
     (lambda data: [path.unlink() for path in (data / "val" / "b").iterdir()], "", "flowers/val/b has no images"),
@@ -51,7 +59,8 @@ FAILURES = [  # what becomes of the folder, what is typed, what is said
 ]
 
 
-CASES = [("local", *one) for one in FAILURES] + [(other, *FAILURES[0]) for other in LAUNCHES if other != "local"]
+CASES = [("local", *one) for one in FAILURES]
+CASES += [(launch, *one) for launch in LAUNCHES if launch != "local" for one in FAILURES[:2]]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +123,160 @@ def test_links_to_a_parent_end(flowers: Path, here: Path) -> None:
     shutil.copytree(flowers, here / "flowers")
     os.symlink(here / "flowers" / "train" / "a", here / "flowers" / "train" / "a" / "again")
     assert amounts(Data("flowers", "folder", "flowers"), enough=4).classes == 3
+
+
+# Layers of the user's own.
+
+LAYERS = """
+import torch
+from torch import nn
+
+class Layer(nn.Module):
+    def __init__(self, channels, most=10**6, only=None):
+        super().__init__()
+        if channels > most:
+            raise ValueError(f"more than {most} channels\\nand more")
+        self.only = only
+
+class Fine(Layer):
+    def forward(self, x):
+        return x
+
+class Halves(Layer):
+    def forward(self, x):
+        return x[..., ::2, ::2]
+
+class Doubles(Layer):
+    def forward(self, x):
+        return x.double()
+
+class Peeks(Layer):
+    def forward(self, x):
+        return x * x.max().item()
+
+class Picky(Layer):
+    def forward(self, x):
+        if x.shape[2] == self.only:
+            raise KeyError
+        return x
+
+class Splits(Layer):
+    def forward(self, x):
+        return x, x
+
+class Plain(nn.Module):
+    def forward(self, x):
+        return x
+"""
+
+REFUSED = {  # a layer as it is written, and what is said of it
+    "_target_: layers_of_mine.Fine, most: 32": "Fine(64, most=32) raises ValueError: more than 32 channels",
+    "_target_: layers_of_mine.Fine, least: 32": "Fine(16, least=32) raises TypeError",
+    "_target_: layers_of_mine.Plain": "Plain(16) raises TypeError",
+    "_target_: layers_of_mine.Halves": "(2, 16, 8, 8) of torch.float32 becomes (2, 16, 4, 4) of torch.float32",
+    "_target_: layers_of_mine.Doubles": "(2, 16, 8, 8) of torch.float32 becomes (2, 16, 8, 8) of torch.float64",
+    "_target_: layers_of_mine.Picky, only: 1": "(2, 128, 1, 1) raises KeyError",
+    "_target_: layers_of_mine.Splits": "(2, 16, 8, 8) becomes a tuple, not a tensor",
+    "_target_: layers_of_mine.Peeks": "on the meta device, where networks are counted, (2, 16, 8, 8) raises",
+    "_target_: layers_of_mine.Find": "layers_of_mine has no 'Find'; did you mean 'Fine'?",
+    "_target_: layers_of_mine.torch": "torch is no class of nn.Module",
+    "_target_: layers_of_min.Fine": "no module 'layers_of_min' where Python looks; did you mean 'layers_of_mine'?",
+    "_target_: layers_of_mine.inner.Fine": "there is no module 'layers_of_mine.inner' where Python looks",
+    "_target_: broken_layers.Fine": "importing broken_layers raises ZeroDivisionError: division by zero",
+    "_target_: lacking_layers.Fine": "importing lacking_layers raises ModuleNotFoundError: No module named 'nowhere'",
+}
+
+
+@pytest.fixture(scope="module")
+def layers_of_mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("mine")
+    (folder / "layers_of_mine.py").write_text(LAYERS)
+    (folder / "broken_layers.py").write_text("1 / 0")
+    (folder / "lacking_layers.py").write_text("import nowhere")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield
+
+
+@pytest.mark.parametrize(("written", "said"), REFUSED.items())
+def test_layer_that_cannot_stand_there_is_named_in_one_line(
+    written: str, said: str, run_of: Callable, layers_of_mine: None
+) -> None:
+    with pytest.raises(preflight.SettingsError) as error:
+        check_layers(run_of(f"design.layers={{mine: {{at: hidden, {written}}}}}"))
+    message = str(error.value)
+    assert message.startswith(f"design.layers.mine: {written.split()[1].strip(',')}")
+    assert said in message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("switch", "said"),
+    [
+        ("norm=layers_of_mine.Plain", "design.norm: layers_of_mine.Plain(16) raises TypeError"),
+        ("activation=layers_of_mine.Fine", "design.activation: layers_of_mine.Fine() raises TypeError"),
+        ("norm=torch.nn.InstanceNorm2d", None),  # until it comes to a single pixel of the head
+        ("activation=layers_of_mine.Plain", None),
+    ],
+)
+def test_norm_and_activation_are_tried_too(
+    switch: str, said: str | None, run_of: Callable, layers_of_mine: None
+) -> None:
+    refusal = pytest.raises(preflight.SettingsError, match=re.escape(said)) if said else nullcontext()
+    with refusal:
+        check_layers(run_of(f"design.{switch}", "resolution=64"))
+
+
+def test_norm_is_tried_in_the_head(run_of: Callable) -> None:
+    with pytest.raises(preflight.SettingsError, match=r"InstanceNorm2d: \(2, 512, 1, 1\) raises ValueError"):
+        check_layers(run_of("design.norm=torch.nn.InstanceNorm2d", "resolution=64", "design.downsampling=separate"))
+
+
+class Noting(nn.Module):
+    """Notes the channels and the side of every map that it gets."""
+
+    def __init__(self, channels: int = 0, noted: str = "activation") -> None:
+        super().__init__()
+        self.noted = noted
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        NOTED[self.noted].add(x.shape[1:3])
+        return x
+
+
+NOTED: dict[str, set[tuple[int, int]]] = {}
+PLACES = ("spatial", "hidden", "output")
+
+
+@pytest.mark.parametrize("norms", ["all", "one"])
+@pytest.mark.parametrize("spatial_conv", ["middle", "first"])
+@pytest.mark.parametrize("kind", ["resnet", "convnext"])
+def test_tried_maps_are_those_that_the_network_has(kind: str, spatial_conv: str, norms: str) -> None:
+    """All that are there, and of layers no other. The strides inside a block aside, whose maps are another stage's."""
+    target = f"{__name__}.Noting"
+    design = replace(
+        to_design(OURS.load("design", kind)),
+        depths=(1, 2, 1, 1),
+        width=8,
+        spatial_conv=spatial_conv,
+        norms=norms,
+        layers={at: {"at": at, "_target_": target, "noted": at} for at in PLACES},
+    )
+    NOTED.update({at: set() for at in (*PLACES, "activation")})
+    roadmap.build(replace(design, activation=target))(torch.randn(2, 3, 64, 64))
+    tried = own._maps(design, 64)
+    assert {at: NOTED[at] for at in PLACES} == {at: tried[at] for at in PLACES}
+    assert {channels for channels, _ in NOTED["activation"]} <= {channels for channels, _ in tried["activation"]}
+    NOTED["activation"] = set()
+    roadmap.build(replace(design, norm=target))(torch.randn(2, 3, 64, 64))
+    assert {channels for channels, _ in NOTED["activation"]} == {channels for channels, _ in tried["norm"]}
+
+
+def test_designs_are_tried_once(asked: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    monkeypatch.setattr(own, "try_out", lambda design, resolution: tried.append(design))
+    runs = asked("step=[grn],[grn,gelu],[gelu]", "seed=0,1")
+    assert (len(runs), len(tried)) == (6, 2)
 
 
 # Devices.

@@ -25,9 +25,10 @@ from torch.nn import functional as F
 import roadmap
 from experiments.images import SAMPLE, load_sample
 from experiments.partition import partition
-from experiments.record import LockedError, Record
+from experiments.record import LockedError, Record, is_done
 from experiments.run import Run
 from experiments.settings import Data
+from experiments.task import Classification
 from experiments.train import main
 from experiments.worker import train_in_child, train_recorded
 
@@ -173,12 +174,69 @@ def test_result_is_the_last_epochs_not_the_bests(
     command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     falling = iter([{"top1": 50.0, "top5": 90.0, "val_loss": 1.0}, {"top1": 40.0, "top5": 80.0, "val_loss": 2.0}])
-    monkeypatch.setattr("experiments.loop.evaluate", lambda *_: next(falling) | {"images": 200})
+    monkeypatch.setattr("experiments.evaluation.evaluate", lambda *_: next(falling) | {"images": 200})
     assert command(*tiny).code == 0
     [directory] = here.glob("runs/*")
     summary = read(directory)[2]
     assert (summary["top1"], summary["top5"], summary["val_loss"]) == (40, 80, 2)
     assert (summary["top1_best"], summary["epoch_best"]) == (50, 1)
+
+
+class Detection(Classification):
+    """Another task, as far as loop, record and log see it: its results have other names."""
+
+    name, results, metric = "detection", ("box_ap", "box_ap50"), "box_ap"
+
+    def __init__(self, found: list[float]) -> None:
+        self.found = iter(found)
+
+    def evaluate(self, *_: object) -> dict[str, float]:
+        return {"box_ap": (ap := next(self.found)), "box_ap50": ap + 20, "images": 200}
+
+    def describe(self, results: dict[str, float]) -> str:
+        return f"box AP {results['box_ap']:.1f}"
+
+    def describe_epoch(self, row: dict[str, float]) -> str:
+        return f"epoch {row['epoch']}: {self.describe(row)}"
+
+
+def test_results_are_called_as_the_task_says(
+    run_of: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In rows, summary and log; and a run of it is done."""
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("experiments.run.CLASSIFICATION", Detection([30.0, 29.0]))
+    run = run_of(*tiny, f"runs={here}/runs")
+    assert train_recorded(run) == 0
+    _, epochs, summary = read(run.directory)
+    assert [(row["box_ap"], row["box_ap50"]) for row in epochs] == [(30, 50), (29, 49)]
+    named = {name: value for name, value in summary.items() if "box_ap" in name or "top1" in name}
+    assert named == {"box_ap": 29, "box_ap50": 49, "box_ap_best": 30}
+    assert (summary["task"], summary["metric"], summary["epoch_best"]) == ("detection", "box_ap", 1)
+    log = (run.directory / "log.txt").read_text()
+    assert "epoch 2: box AP 29.0\n" in log
+    assert "done: box AP 29.0 in " in log
+    assert is_done(run)
+
+
+@pytest.mark.parametrize(
+    ("results", "done"),
+    [
+        ({"top1": 50.0}, True),  # as older records are
+        ({"top1": None}, False),
+        ({"metric": "box_ap", "box_ap": 30.0}, True),
+        ({"metric": "box_ap", "box_ap": "high", "top1": 50.0}, False),
+        ({"metric": ["top1"], "top1": 50.0}, True),
+    ],
+)
+def test_run_without_a_number_for_its_metric_is_not_done(
+    results: dict[str, Any], done: bool, run_of: Callable, here: Path
+) -> None:
+    run = run_of(f"runs={here}/runs")
+    run.directory.mkdir(parents=True)
+    summary = {"status": "done", "identity": run.identity} | results
+    (run.directory / "summary.json").write_text(json.dumps(summary))
+    assert is_done(run) == done
 
 
 def test_diverged_run_says_so(command: Callable, tiny: tuple[str, ...], here: Path) -> None:
@@ -200,7 +258,7 @@ def test_failed_run_keeps_its_epochs_and_its_traceback(
             raise RuntimeError("out of luck\nand of more lines")
         return {"top1": 50.0, "top5": 90.0, "val_loss": 1.0, "images": 200}
 
-    monkeypatch.setattr("experiments.loop.evaluate", fail_in_the_second_epoch)
+    monkeypatch.setattr("experiments.evaluation.evaluate", fail_in_the_second_epoch)
     assert command(*tiny).code == 1
     [directory] = here.glob("runs/*")
     _, epochs, summary = read(directory)

@@ -7,7 +7,8 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, suppress
-from dataclasses import Field, asdict, fields, is_dataclass
+from dataclasses import Field, asdict, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import hydra
@@ -18,14 +19,15 @@ from timm.data.auto_augment import rand_augment_transform
 
 import roadmap
 from experiments.errors import refusing
-from experiments.place import Place
+from experiments.requested import Requested, spelled_out
 from experiments.run import to_run
 from experiments.settings import Config, EvaluationConfig, register
 from experiments.timm_names import RandAugment
 from hydra_plugins.study import LocalLauncherConf, SlurmLauncherConf
 from roadmap.bounds import Number, bounds_of
-from roadmap.steps import CONF, compose, options, rung_steps
+from roadmap.conf import CONF, OURS
 
+ROAD = roadmap.road()
 DECISIVE = [
     "design.kernel_size=5",
     "design.depths=[1,2,1,1]",
@@ -45,7 +47,7 @@ DECISIVE = [
 ]
 INDIFFERENT = [
     *("device=cpu", "threads=3", "workers=2", "runs=elsewhere", "data.path=elsewhere", "study_name=other"),
-    *("logger=wandb", "logger.mode=offline", "logger.project=other", "logger.entity=me"),
+    *("logger=wandb", "logger=tensorboard"),
     *("data.train_images=5", "data.val_images=5"),
 ]
 
@@ -77,8 +79,8 @@ def test_name_of_regime_and_rung_is_not_in_the_identity(run_of: Callable) -> Non
     recipe = [f"recipe.{name}={getattr(nano.recipe, name)}" for name in ("epochs", "batch_size", "lr")]
     same = (*shape, *recipe, f"resolution={nano.resolution}", "micro_batch_size=null")
     other = run_of("regime=resnet50", *same)
-    assert (nano.regime, nano.place.rung) == ("nano", "resnet")
-    assert (other.regime, other.place.rung) == ("resnet50", None)
+    assert (nano.regime, nano.requested.rung) == ("nano", "resnet")
+    assert (other.regime, other.requested.rung) == ("resnet50", None)
     assert other.identity == nano.identity
 
 
@@ -90,15 +92,20 @@ def test_of_a_timm_model_only_stochastic_depth_counts_of_the_design(run_of: Call
     assert run_of("model=timm:convnext_femto").identity != plain.identity
 
 
-@pytest.mark.parametrize("regime", options("regime"))
+@pytest.mark.parametrize("regime", OURS.options("regime"))
 def test_rungs_are_labelled_as_themselves(regime: str) -> None:
     """Composed without Hydra, which test_steps.py holds to the same, but slowly."""
     data = {"data": {"name": "fashion_mnist_sample", "reader": "sample", "num_classes": 10}}
     for rung in roadmap.ladder(regime):
-        config = OmegaConf.merge(compose(regime, rung.steps), data)
+        config = OmegaConf.merge(OURS.compose(regime, rung.steps), data)
         del config["defaults"]
-        run = to_run(OmegaConf.merge(OmegaConf.structured(Config), config))
-        assert (run.regime, run.place.rung, run.place.steps, run.place.differs) == (regime, rung.name, rung.steps, {})
+        run = to_run(OmegaConf.merge(OmegaConf.structured(Config), config, {"road": {"steps": rung.steps}}))
+        assert (run.regime, run.requested.rung, run.requested.steps, run.requested.differs) == (
+            regime,
+            rung.name,
+            rung.steps,
+            {},
+        )
         assert run.design == rung.design
 
 
@@ -113,28 +120,72 @@ def test_rungs_are_labelled_as_themselves(regime: str) -> None:
 )
 def test_rung_reached_on_foot_is_that_rung(overrides: list[str], run_of: Callable) -> None:
     run, rung = run_of(*overrides), run_of("rung=patchify_stem")
-    assert (run.place.rung, run.place.steps, run.place.differs) == ("patchify_stem", rung_steps("patchify_stem"), {})
+    assert (run.requested.rung, run.requested.steps, run.requested.differs) == (
+        "patchify_stem",
+        ROAD["patchify_stem"].steps,
+        {},
+    )
     assert run == rung
 
 
-@pytest.mark.parametrize("left_out", rung_steps("separate_downsampling"))
+@pytest.mark.parametrize("left_out", ROAD.adopted)
 def test_leave_one_out_is_a_set_of_steps(left_out: str, run_of: Callable) -> None:
     """In the regime where two steps change the width."""
-    steps = tuple(step for step in rung_steps("separate_downsampling") if step != left_out)
+    steps = tuple(step for step in ROAD.adopted if step != left_out)
     run = run_of("regime=resnet200", f"step=[{','.join(steps)}]")
-    assert run.place.steps == steps
-    assert run.place.rung == ("layer_norm" if left_out == "separate_downsampling" else None)
-    assert run.place.differs == {}
+    is_rung = left_out == "separate_downsampling"
+    assert (run.requested.steps, run.requested.differs) == (steps, {})
+    assert run.requested.rung == ("layer_norm" if is_rung else None)
+    assert run.label == ("layer_norm" if is_rung else f"separate_downsampling -{left_out}")
+
+
+DIRECTORIES = {  # of networks whose names are not their directories': those can be typed unquoted
+    "gelu +layer_norm": "gelu+layer_norm",
+    "modern_recipe +depthwise_conv": "modern_recipe+depthwise_conv",
+    "patchify_stem -stage_ratio": "patchify_stem-stage_ratio",
+    "resnet +gelu": "resnet+gelu",
+    "kernel_9 width=20": "kernel_9+width.20",
+    "gelu drop_path=0.3": "gelu+drop_path.0.3",
+    "resnet depths=[2,2,2,2]": "resnet+depths.2.2.2.2",
+    "convnext_tiny width=32": "convnext_tiny+width.32",
+    "separate_downsampling +remove_layer_scale": "separate_downsampling+remove_layer_scale",
+}
 
 
 @pytest.mark.parametrize(
-    "overrides",
-    [["design.width=20"], ["rung=gelu", "design.drop_path=0.3"], ["design.depths=[2,2,2,2]"], ["design=convnext_tiny"]],
+    ("overrides", "label"),
+    [
+        (["rung=gelu", "step=[layer_norm]"], "gelu +layer_norm"),
+        (["rung=gelu", "step=[layer_norm,kernel_7]"], "gelu +layer_norm"),
+        (["step=[depthwise_conv,modern_recipe]"], "modern_recipe +depthwise_conv"),
+        (["step=[modern_recipe,patchify_stem]"], "patchify_stem -stage_ratio"),
+        (["step=[gelu]"], "resnet +gelu"),
+        (["rung=kernel_9", "design.width=20"], "kernel_9 width=20"),
+        (["rung=gelu", "design.drop_path=0.3"], "gelu drop_path=0.3"),
+        (["design.depths=[2,2,2,2]"], "resnet depths=[2,2,2,2]"),
+        (["design=convnext_tiny"], "convnext_tiny"),
+        (["rung=gelu", "design=convnext_tiny", "design.width=32"], "convnext_tiny width=32"),
+        (["design=convnext_tiny", "recipe=modern", "regime=resnet50"], "separate_downsampling"),
+        (["rung=separate_downsampling", "step=[remove_layer_scale]"], "separate_downsampling +remove_layer_scale"),
+        (["rung=remove_layer_scale", "road=convnext_v2"], "remove_layer_scale"),
+    ],
 )
-def test_any_other_design_is_no_set_of_steps(overrides: list[str], run_of: Callable) -> None:
+def test_network_is_called_by_its_nearest_rung_and_what_differs(overrides: list, label: str, run_of: Callable) -> None:
     run = run_of(*overrides)
-    assert (run.place.rung, run.place.steps) == (None, None)
-    assert run.label == "design"
+    assert run.label == label
+    assert run.name == f"{run.regime}-{DIRECTORIES.get(label, label)}-seed0-{run.identity[:8]}"
+    assert (run.requested.rung == label) == (label in run.requested.road.names)
+
+
+def test_network_asked_for_in_two_ways_lies_in_one_directory(run_of: Callable, tmp_path: Path) -> None:
+    one = run_of("rung=separate_downsampling", "design.activation=relu", f"runs={tmp_path}")
+    steps = ",".join(step for step in ROAD.adopted if step != "gelu")
+    other = run_of(f"step=[{steps}]", f"runs={tmp_path}")
+    assert (one.label, other.label) == ("separate_downsampling activation=relu", "separate_downsampling -gelu")
+    assert one.identity == other.identity
+    one.directory.mkdir()
+    assert other.directory == one.directory
+    assert replace(other, seed=1).directory != one.directory
 
 
 @pytest.mark.parametrize(
@@ -149,14 +200,14 @@ def test_any_other_design_is_no_set_of_steps(overrides: list[str], run_of: Calla
     ],
 )
 def test_differs_names_what_was_overridden(overrides: list[str], differs: dict, run_of: Callable) -> None:
-    assert run_of(*overrides).place.differs == differs
+    assert run_of(*overrides).requested.differs == differs
 
 
 def test_config_is_plain_json(run_of: Callable) -> None:
     run = run_of("rung=gelu", "recipe.lr=0.01", "model=timm:convnext_atto")
     config = run.to_json()
     assert json.loads(json.dumps(config)) == config
-    assert config["design"] == json.loads(json.dumps(asdict(run.design)))
+    assert config["design"] == run.design.to_json()
     assert config["recipe"] == asdict(run.recipe)
 
 
@@ -195,7 +246,7 @@ def test_hostile_value_makes_a_run_or_a_line(monkeypatch: pytest.MonkeyPatch) ->
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         plain = hydra.compose("config", [])
-    monkeypatch.setattr("experiments.run.find_place", lambda *_: Place(None, None, {}))
+    monkeypatch.setattr("experiments.run.requested", lambda *_: Requested(ROAD, (), "resnet", {}))
     rng = random.Random(0)
     for key in [key for key, _, _ in settings_of(Config)]:
         for value in rng.sample(HOSTILE, 3):
@@ -241,7 +292,8 @@ def test_published_regimes_are_the_same_run_on_any_number_of_gpus(regime: str, r
     """On up to eight; with batches of 4,096 on 32. A larger number splits what BatchNorm sees further."""
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose("config", [f"regime={regime}", f"rung={rung}", "data=imagenet", "data.path=/x"])
+        words = [f"regime={regime}", f"rung={rung}", "data=imagenet", "data.path=/x"]
+        config = hydra.compose("config", spelled_out(words, OURS))
     identities = {}
     for processes in (1, 2, 4, 8, 16, 32):
         run = to_run(config, processes=processes)

@@ -9,23 +9,24 @@ from pathlib import Path
 import pytest
 import torch
 
+import roadmap
 from experiments.run import Run
-from roadmap import sets
-from roadmap.steps import CONF, options
+from roadmap.conf import CONF, OURS
 
 ROOT = Path(__file__).parent.parent
 FACTS = ROOT / "tests" / "facts" / "resnet50_to_convnext_t.csv"
 RUNGS = {row["name"]: row for row in csv.DictReader(FACTS.read_text("utf-8").splitlines())}
+ROAD = roadmap.road()
 STEPS = tuple(name for name, row in RUNGS.items() if row["adopted"] == "yes")[1:]
 pytestmark = pytest.mark.xdist_group("studies")  # composed once
 
 SECTIONS = {  # as the paper groups its steps
-    "training recipe": {"modern_recipe"},
-    "macro": {"stage_ratio", "patchify_stem"},
-    "ResNeXt": {"depthwise_conv", "increase_width"},
-    "inverted bottleneck": {"invert_dimensions"},
-    "large kernel": {"move_up_depthwise", "kernel_7"},
-    "micro": {"gelu", "fewer_activations", "fewer_norms", "layer_norm", "separate_downsampling"},
+    "Training techniques": {"modern_recipe"},
+    "Macro design": {"stage_ratio", "patchify_stem"},
+    "ResNeXt-ify": {"depthwise_conv", "increase_width"},
+    "Inverted bottleneck": {"invert_dimensions"},
+    "Large kernel sizes": {"move_up_depthwise", "kernel_7"},
+    "Micro design": {"gelu", "fewer_activations", "fewer_norms", "layer_norm", "separate_downsampling"},
 }
 REFERENCES = {  # parameters in millions at 1000 classes, as their authors state them
     "timm:swin_tiny_patch4_window7_224": 28.3,
@@ -54,39 +55,39 @@ def in_order(wanted: list[set[str]]) -> list[tuple[str, ...]]:
 
 def test_there_are_thirteen_steps() -> None:
     assert len(STEPS) == 13
-    assert sets.adopted() == STEPS
+    assert ROAD.adopted == STEPS
 
 
 def test_sections_are_the_papers() -> None:
-    assert {name: set(steps) for name, steps in sets.sections().items()} == SECTIONS
-    assert list(chain.from_iterable(sets.sections().values())) == list(STEPS)
-    assert sorted(sets.unions(sets.sections().values())) == in_order(on_and_off)
+    assert {name: set(steps) for name, steps in ROAD.groups().items()} == SECTIONS
+    assert list(chain.from_iterable(ROAD.groups().values())) == list(STEPS)
+    assert sorted(ROAD.unions(ROAD.groups().values())) == in_order(on_and_off)
 
 
 def test_leave_one_out_and_add_one_in() -> None:
-    assert sorted(sets.leave_one_out()) == in_order(all_but_one)
-    assert sorted(sets.add_one_in()) == in_order(one_more)
+    assert sorted(ROAD.leave_one_out()) == in_order(all_but_one)
+    assert sorted(ROAD.add_one_in()) == in_order(one_more)
 
 
 def test_orders_are_permutations_and_more_of_them_begin_with_the_same() -> None:
-    orders = sets.orderings(20, 5)
+    orders = ROAD.orderings(20, 5)
     assert all(sorted(order) == sorted(STEPS) for order in orders)
     assert len(set(orders)) == 20
-    assert sets.orderings(7, 5) == orders[:7]
-    assert not set(sets.orderings(20, 6)) & set(orders)
+    assert ROAD.orderings(7, 5) == orders[:7]
+    assert not set(ROAD.orderings(20, 6)) & set(orders)
 
 
 def test_orders_are_the_same_everywhere() -> None:
-    assert sets.orderings(1) == sets.orderings(1, 0)
-    assert sets.orderings(1)[0][:4] == ("depthwise_conv", "separate_downsampling", "kernel_7", "invert_dimensions")
+    assert ROAD.orderings(1) == ROAD.orderings(1, 0)
+    assert ROAD.orderings(1)[0][:4] == ("depthwise_conv", "separate_downsampling", "kernel_7", "invert_dimensions")
     with pytest.raises(ValueError, match=r"orders must be in \[1, 1000\], not 0"):
-        sets.orderings(0)
+        ROAD.orderings(0)
 
 
 def test_every_order_is_walked_from_none_to_all() -> None:
-    orders = sets.orderings(6)
-    assert sorted(sets.prefixes(orders)) == in_order(passed_on(orders))
-    assert {(), STEPS} <= set(sets.prefixes(orders))
+    orders = ROAD.orderings(6)
+    assert sorted(ROAD.prefixes(orders)) == in_order(passed_on(orders))
+    assert {(), STEPS} <= set(ROAD.prefixes(orders))
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +112,8 @@ OF_STEPS = {
     "study=leave_one_out": (all_but_one, 3),
     "study=add_one_in": (one_more, 3),
     "study=sections": (on_and_off, 3),
-    "study=orderings orders=2": (passed_on(sets.orderings(2)), 1),
-    "study=orderings orders=1 order_seed=7": (passed_on(sets.orderings(1, 7)), 1),
+    "study=orderings orders=2": (passed_on(ROAD.orderings(2)), 1),
+    "study=orderings orders=1 order_seed=7": (passed_on(ROAD.orderings(1, 7)), 1),
 }
 
 
@@ -120,11 +121,11 @@ OF_STEPS = {
 def test_study_is_every_set_of_steps_with_every_seed(typed: str, runs_of: Callable) -> None:
     wanted, seeds = OF_STEPS[typed]
     runs = runs_of(*typed.split())
-    asked = sorted((run.place.steps, run.seed) for run in runs)
+    asked = sorted((run.requested.steps, run.seed) for run in runs)
     assert asked == sorted((steps, seed) for steps in in_order(wanted) for seed in range(seeds))
     assert len({run.identity for run in runs}) == len({run.directory for run in runs}) == len(wanted) * seeds
     assert len({run.series for run in runs}) == len(wanted)
-    assert all(run.place.differs == {} and run.regime == "nano" for run in runs)
+    assert all(run.requested.differs == {} and run.regime == "nano" for run in runs)
     assert {run.study_name for run in runs} == {typed.split()[0].removeprefix("study=")}
 
 
@@ -134,7 +135,7 @@ def test_kernel_size_is_five_rungs_of_the_ladder(runs_of: Callable) -> None:
         (k, s) for k in (3, 5, 7, 9, 11) for s in range(3)
     ]
     assert {run.identity for run in runs} < {run.identity for run in runs_of("study=ladder")}
-    assert all(run.place.steps[:-1] == STEPS[:7] or run.place.steps == STEPS[:7] for run in runs)
+    assert all(run.requested.steps[:-1] == STEPS[:7] or run.requested.steps == STEPS[:7] for run in runs)
 
 
 def test_what_two_studies_share_is_one_run(runs_of: Callable) -> None:
@@ -144,8 +145,8 @@ def test_what_two_studies_share_is_one_run(runs_of: Callable) -> None:
     for typed in (*OF_STEPS, "study=ladder", "study=kernel_size", "study=references"):
         for run in runs_of(*typed.split()):
             if run.model == "design":
-                identities.setdefault((run.place.steps, run.seed), set()).add(run.identity)
-                studies.setdefault((run.place.steps, run.seed), set()).add(run.study_name)
+                identities.setdefault((run.requested.steps, run.seed), set()).add(run.identity)
+                studies.setdefault((run.requested.steps, run.seed), set()).add(run.study_name)
     assert all(len(same) == 1 for same in identities.values())
     assert len(set(chain.from_iterable(identities.values()))) == len(identities)
     assert studies[STEPS, 0] == {"ladder", "leave_one_out", "sections", "orderings", "references"}
@@ -175,7 +176,9 @@ def test_references_are_four_networks_beside_the_modern_rungs(runs_of: Callable)
     ours = [run for run in runs if run.model == "design"]
     theirs = [run for run in runs if run.model != "design"]
     modern = [name for name in RUNGS if name != "resnet"]
-    assert sorted((run.place.rung, run.seed) for run in ours) == sorted((n, seed) for n in modern for seed in range(3))
+    assert sorted((run.requested.rung, run.seed) for run in ours) == sorted(
+        (n, seed) for n in modern for seed in range(3)
+    )
     assert sorted((run.model, run.seed) for run in theirs) == sorted((n, seed) for n in REFERENCES for seed in range(3))
     assert {run.identity for run in ours} < {run.identity for run in runs_of("study=ladder")}
     assert {(run.recipe.name, run.design.drop_path) for run in runs} == {("modern", 0.1)}
@@ -205,10 +208,10 @@ def test_reference_is_built_at_both_scales(model: str, run_of: Callable) -> None
 def test_every_study_is_documented_with_its_number_of_runs(runs_of: Callable) -> None:
     text = (ROOT / "docs" / "studies.md").read_text("utf-8")
     said = dict(re.findall(r"^\| `(\w+)` \|.*\| (\d+) \|$", text, re.M))
-    assert sorted(said) == options("study")
+    assert sorted(said) == OURS.options("study")
     for study in ("ladder", "kernel_size", "leave_one_out", "add_one_in", "sections", "references"):
         assert int(said[study]) == len(runs_of(f"study={study}"))
-    assert int(said["orderings"]) == len(sets.prefixes(sets.orderings(16)))
+    assert int(said["orderings"]) == len(ROAD.prefixes(ROAD.orderings(16)))
     assert int(said["family"]) == 4
 
 
@@ -233,28 +236,28 @@ FIVE_LINES = re.search(r"```yaml\n(.+?)```", (ROOT / "docs" / "studies.md").read
 def test_study_of_ones_own_is_five_lines(own: Callable, asked: Callable) -> None:
     assert FIVE_LINES.count("\n") == 5
     runs = asked(*own(FIVE_LINES))
-    assert [(run.place.steps, run.seed) for run in runs] == [
+    assert [(run.requested.steps, run.seed) for run in runs] == [
         (steps, seed) for steps in (("modern_recipe",), ("modern_recipe", "patchify_stem")) for seed in range(5)
     ]
     assert {run.study_name for run in runs} == {"stem"}
 
 
 def test_study_of_ones_own_has_settings_and_sets_and_yields_to_the_command_line(own: Callable, asked: Callable) -> None:
-    text = FIVE_LINES.replace('"[modern_recipe],[modern_recipe,patchify_stem]"', '"${sets:orderings,1,3}"')
+    text = FIVE_LINES.replace('"[modern_recipe],[modern_recipe,patchify_stem]"', '"${road:orderings,1,3}"')
     runs = asked(*own(text + "recipe: {epochs: 7}\n"), "seed=9")
-    assert sorted(run.place.steps for run in runs) == in_order(passed_on(sets.orderings(1, 3)))
+    assert sorted(run.requested.steps for run in runs) == in_order(passed_on(ROAD.orderings(1, 3)))
     assert {(run.recipe.epochs, run.seed) for run in runs} == {(7, 9)}
 
 
 @pytest.mark.parametrize(
     ("right", "wrong", "said"),
     [
-        ("# @package _global_\n", "", "conf file study/stem: its first line must be '# @package _global_'"),
+        ("# @package _global_\n", "", "my/study/stem.yaml: its first line must be '# @package _global_'"),
         ("params:", "parms:", "conf file study/stem: there is no setting 'hydra.sweeper.parms'"),
         ("hydra:", "epochs: 3\nhydra:", "there is no setting 'epochs'; did you mean 'recipe.epochs'?"),
         ("step:", "steps:", "there is no setting 'steps'; did you mean 'step'?"),
         ("patchify_stem]", "patchify_stm]", "unknown step 'patchify_stm'; did you mean 'patchify_stem'?"),
-        ('"[modern_recipe],[modern_recipe,patchify_stem]"', '"${sets:section}"', "'section'; did you mean 'sections'?"),
+        ('"[modern_recipe],[modern_recipe,patchify_stem]"', '"${road:section}"', "'section'; did you mean 'sections'?"),
         ("}\n", "\n", 'study/stem.yaml", line'),
     ],
 )
@@ -273,7 +276,7 @@ def test_misspelt_study_is_told_the_nearest_of_both_folders(own: Callable, comma
 
 
 def test_studies_are_hydra_multiruns_and_nothing_else() -> None:
-    for name in options("study"):
+    for name in OURS.options("study"):
         lines = (CONF / "study" / f"{name}.yaml").read_text("utf-8").splitlines()
         code = [line for line in lines if not line.startswith("#")]
         assert code[:4] == [f"study_name: {name}", "hydra:", "  sweeper:", "    params:"]

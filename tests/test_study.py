@@ -109,17 +109,17 @@ def test_interrupted_study_records_its_runs_and_says_how_to_go_on(
 def test_ladder_study_is_every_rung_three_times(asked: Callable) -> None:
     runs = asked("study=ladder")
     rungs = [rung.name for rung in roadmap.ladder("nano")]
-    assert sorted((run.place.rung, run.seed) for run in runs) == sorted(
+    assert sorted((run.requested.rung, run.seed) for run in runs) == sorted(
         (rung, seed) for rung in rungs for seed in range(3)
     )
     assert len({run.series for run in runs}) == 17
     assert len({run.directory for run in runs}) == 51
-    assert all(run.place.differs == {} for run in runs)
+    assert all(run.requested.differs == {} for run in runs)
 
 
 def test_study_can_be_changed_on_the_command_line(asked: Callable) -> None:
     runs = asked("study=ladder", "rung=gelu,kernel_7", "seed=5", "recipe.epochs=17")
-    assert [(run.place.rung, run.seed, run.recipe.epochs) for run in runs] == [("gelu", 5, 17), ("kernel_7", 5, 17)]
+    assert [(run.requested.rung, run.seed, run.recipe.epochs) for run in runs] == [("gelu", 5, 17), ("kernel_7", 5, 17)]
 
 
 def test_same_run_is_asked_for_once(asked: Callable) -> None:

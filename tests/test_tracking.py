@@ -20,9 +20,7 @@ from test_processes import as_torchrun
 from wandb_server import Server
 
 from experiments import mirror, tracking
-from experiments.place import Place
 from experiments.run import Run
-from roadmap.steps import rung_steps
 
 KEY = "5ec2e7" * 6 + "5ec2"
 """As long as W&B's are."""
@@ -128,7 +126,7 @@ def test_copy_is_the_record(command: Callable, tiny: tuple[str, ...], here: Path
     assert [one["item"]["_step"] for one in copy["history"]] == [1, 2]
     assert summary_of(copy) == expected(summary)
     assert (run["run_group"], run["project"], run["job_type"]) == ("custom", "convnext-roadmap", "train")
-    assert sorted(run["tags"]) == sorted(rung_steps("patchify_stem"))
+    assert sorted(run["tags"]) == sorted(config["steps"]) == ["modern_recipe", "patchify_stem", "stage_ratio"]
     assert [run["display_name"]] == [path.name for path in here.glob("runs/nano-*")]
     assert summary["wandb"] == {"id": run["run_id"], "url": None}
     assert end.get("exit_code", 0) == 0
@@ -325,7 +323,7 @@ def test_tag_is_no_longer_than_wandb_takes(run_of: Callable[..., Run], here: Pat
     (here / "any.txt").touch()
     run = run_of("rung=stage_ratio")
     assert tracking.tags(run) == ["stage_ratio", "modern_recipe"]
-    [tag] = tracking.tags(replace(run, model="timm:" + "m" * 60, place=Place(None, None, {})))
+    [tag] = tracking.tags(replace(run, model="timm:" + "m" * 60, requested=replace(run.requested, steps=None)))
     assert (len(tag), tag[:8]) == (64, "timm:mmm")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import timm
@@ -26,11 +27,12 @@ FAMILY = {
     **dict.fromkeys(("resnet50", "resnet101", "resnet152"), "torchvision"),
     **dict.fromkeys(("convnext_tiny", "convnext_small", "convnext_base", "convnext_large"), "torchvision"),
     **dict.fromkeys(("resnet200", "convnext_xlarge"), "timm"),
+    **{f"convnextv2_{size}": "timm" for size in ["atto", "femto", "pico", "nano", "tiny", "base", "large", "huge"]},
 }
 
 
 def reference(name: str, library: str) -> nn.Module:
-    """A library's network as it initialises it, but for branches that would start near zero and hide mistakes."""
+    """A library's network as it initialises it, but for what would start near zero and hide mistakes."""
     torch.manual_seed(0)
     if library == "torchvision":
         network = getattr(torchvision.models, name)(**({} if "resnet" in name else {"stochastic_depth_prob": 0}))
@@ -39,6 +41,8 @@ def reference(name: str, library: str) -> nn.Module:
     for key, parameter in network.named_parameters():
         if key.endswith(("gamma", "layer_scale")):
             nn.init.uniform_(parameter, 0.5, 1)
+        elif ".grn." in key:
+            nn.init.normal_(parameter)
     return network
 
 
@@ -80,10 +84,17 @@ def test_every_size_is_the_librarys(name: str, library: str) -> None:
         ours = roadmap.build(roadmap.design(name))
         theirs = timm.create_model(name) if library == "timm" else getattr(torchvision.models, name)()
     assert roadmap.load_weights(ours, theirs.state_dict()) == ("torchvision" if "resnet" in name else library)
+    theirs.load_state_dict(roadmap.export_weights(ours, library), strict=True)
 
 
-@pytest.mark.parametrize("library", ["torchvision", "timm"])
-@pytest.mark.parametrize("name", ["resnet50", "convnext_tiny"])
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [
+        *product(("resnet50", "convnext_tiny"), ("torchvision", "timm")),
+        ("convnextv2_tiny", "timm"),
+        ("convnextv2_atto", "timm"),
+    ],
+)
 def test_same_weights_same_network(name: str, library: str) -> None:
     """Logits and gradients, in training and in evaluation (without stochastic depth one and the same in a ConvNeXt)."""
     resnet, design = "resnet" in name, roadmap.design(name)
@@ -110,6 +121,7 @@ def test_same_weights_same_network(name: str, library: str) -> None:
 
 RESNET = replace(roadmap.design("resnet50"), depths=(2, 1, 2, 1))
 CONVNEXT = replace(roadmap.design("convnext_tiny"), depths=(2, 1, 2, 1), width=8)
+CONVNEXT_V2 = replace(roadmap.design("convnextv2_atto"), depths=(2, 1, 2, 1), width=8)
 DIMS = [8, 16, 32, 64]
 
 
@@ -118,11 +130,16 @@ def torchvision_convnext() -> nn.Module:
     return TorchvisionConvNeXt([CNBlockConfig(*size) for size in sizes])
 
 
+def timm_convnext_v2(**options: bool) -> nn.Module:
+    return TimmConvNeXt(depths=CONVNEXT_V2.depths, dims=DIMS, use_grn=True, ls_init_value=None, **options)
+
+
 FOREIGN = {  # a network of each library, and the layout that its state dict is read as
     "torchvision_resnet": (RESNET, "torchvision", lambda: ResNet(Bottleneck, list(RESNET.depths))),
     "timm_resnet": (RESNET, "torchvision", lambda: TimmResNet(TimmBottleneck, RESNET.depths)),
     "torchvision_convnext": (CONVNEXT, "torchvision", torchvision_convnext),
     "timm_convnext": (CONVNEXT, "timm", lambda: TimmConvNeXt(depths=CONVNEXT.depths, dims=DIMS)),
+    "timm_convnext_v2": (CONVNEXT_V2, "timm", lambda: timm_convnext_v2(conv_mlp=True)),
     "timm_convnext_conv_mlp": (
         CONVNEXT,
         "timm",
@@ -144,7 +161,7 @@ def test_layouts_are_told_apart(design: Design, layout: str, build: Callable[[],
 @pytest.mark.parametrize(("design", "layout", "build"), list(FOREIGN.values())[:-1], ids=list(FOREIGN)[:-1])
 def test_libraries_take_what_is_exported(design: Design, layout: str, build: Callable[[], nn.Module]) -> None:
     """`load_state_dict` as it stands: every key, every shape."""
-    ours, theirs = roadmap.build(design).eval(), build().eval()
+    ours, theirs = randomised(roadmap.build(design)).eval(), build().eval()
     theirs.load_state_dict(roadmap.export_weights(ours, layout), strict=True)
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -160,10 +177,13 @@ def test_libraries_take_what_is_exported(design: Design, layout: str, build: Cal
         (CONVNEXT, "torchvision"),
         (CONVNEXT, "timm"),
         (CONVNEXT, "authors"),
+        (CONVNEXT_V2, "ours"),
+        (CONVNEXT_V2, "timm"),
+        (CONVNEXT_V2, "authors"),
     ],
 )
 def test_round_trip_is_the_identity(design: Design, layout: str) -> None:
-    one, other = roadmap.build(design), roadmap.build(design)
+    one, other = randomised(roadmap.build(design)), roadmap.build(design)
     assert roadmap.load_weights(other, roadmap.export_weights(one, layout)) == layout
     assert identical(one.state_dict(), other.state_dict())
 
@@ -174,10 +194,17 @@ def test_exported_weights_are_a_copy() -> None:
     assert not network.head.linear.bias.eq(7).any()
 
 
-def test_authors_layout_is_what_timm_reads_as_theirs() -> None:
+@pytest.mark.parametrize(
+    ("design", "build"),
+    [
+        (CONVNEXT, lambda: TimmConvNeXt(depths=CONVNEXT.depths, dims=DIMS)),
+        (CONVNEXT_V2, timm_convnext_v2),
+        (CONVNEXT_V2, lambda: timm_convnext_v2(conv_mlp=True)),
+    ],
+)
+def test_authors_layout_is_what_timm_reads_as_theirs(design: Design, build: Callable[[], nn.Module]) -> None:
     """timm's own conversion of the released checkpoints, run on our export, must yield our network."""
-    ours = roadmap.build(CONVNEXT).eval()
-    theirs = TimmConvNeXt(depths=CONVNEXT.depths, dims=DIMS).eval()
+    ours, theirs = randomised(roadmap.build(design)).eval(), build().eval()
     released = {"model": roadmap.export_weights(ours, "authors")}
     theirs.load_state_dict(checkpoint_filter_fn(released, theirs), strict=True)
     images = torch.randn(2, 3, 64, 64)
@@ -193,6 +220,28 @@ def test_authors_names_are_the_published_ones() -> None:
     keys = {f"{module}.{leaf}" for module in modules for leaf in ("weight", "bias")}
     keys |= {f"stages.{stage}.{block}.gamma" for stage, depth in enumerate(CONVNEXT.depths) for block in range(depth)}
     assert roadmap.export_weights(roadmap.build(CONVNEXT), "authors").keys() == keys
+
+
+def test_authors_response_norm_is_theirs_in_name_and_shape() -> None:
+    released = roadmap.export_weights(roadmap.build(CONVNEXT_V2), "authors")
+    assert {name: tuple(tensor.shape) for name, tensor in released.items() if name.startswith("stages.1.0.")} == {
+        "stages.1.0.dwconv.weight": (16, 1, 7, 7),
+        "stages.1.0.dwconv.bias": (16,),
+        "stages.1.0.norm.weight": (16,),
+        "stages.1.0.norm.bias": (16,),
+        "stages.1.0.pwconv1.weight": (64, 16),
+        "stages.1.0.pwconv1.bias": (64,),
+        "stages.1.0.grn.gamma": (1, 1, 1, 64),
+        "stages.1.0.grn.beta": (1, 1, 1, 64),
+        "stages.1.0.pwconv2.weight": (16, 64),
+        "stages.1.0.pwconv2.bias": (16,),
+    }
+
+
+def test_name_of_a_layer_decides_nothing() -> None:
+    [layer] = CONVNEXT_V2.layers
+    renamed = replace(CONVNEXT_V2, layers=(layer._replace(name="response"),))
+    roadmap.load_weights(roadmap.build(renamed), roadmap.export_weights(roadmap.build(CONVNEXT_V2), "authors"))
 
 
 @pytest.mark.parametrize("wrapper", ["model", "state_dict"])
@@ -244,16 +293,30 @@ def test_weights_of_another_depth_do_not_fit() -> None:
         roadmap.load_weights(roadmap.build(CONVNEXT), roadmap.export_weights(deeper, "timm"))
 
 
-@pytest.mark.parametrize("step", [{"norm": "batch"}, {"kernel_size": 5}, {"downsampling": "block"}])
+@pytest.mark.parametrize(
+    "step", [{"norm": "batch"}, {"kernel_size": 5}, {"downsampling": "block"}, {"layers": CONVNEXT_V2.layers}]
+)
 def test_networks_on_the_road_have_no_foreign_layout(step: dict[str, object]) -> None:
     """A BatchNorm ConvNeXt is nobody's network: its weights must not pass as torchvision's."""
     with pytest.raises(WeightsError, match="no torchvision layout, only ours"):
         roadmap.export_weights(roadmap.build(replace(CONVNEXT, **step)), "torchvision")
 
 
+def test_torchvision_has_no_convnext_v2() -> None:
+    with pytest.raises(WeightsError, match="no torchvision layout, only ours, timm, authors"):
+        roadmap.export_weights(roadmap.build(CONVNEXT_V2), "torchvision")
+
+
 def test_unknown_layout_is_told_the_nearest() -> None:
     with pytest.raises(WeightsError, match=r"no torchvison layout, .*did you mean 'torchvision'\?"):
         roadmap.export_weights(roadmap.build(CONVNEXT), "torchvison")
+
+
+def randomised(network: Network) -> Network:
+    """With values everywhere that no identity has."""
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return network
 
 
 def identical(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

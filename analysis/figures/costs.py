@@ -36,7 +36,7 @@ def pareto_figure(table: pd.DataFrame, cost: str = "macs") -> Figure:
     smaller = FRONTS[cost]
     shown = table[table[cost].notna()]
     rungs = shown[shown["adopted"].notna()]
-    near = (rungs if len(rungs) else shown)["mean"]
+    near = (rungs if len(rungs) > 1 else shown)["mean"]
     floor = near.min() - (near.max() - near.min() + 1)
     below = int((shown["mean"] < floor).sum())  # what failed to train would flatten all the others
     shown = shown[shown["mean"] >= floor]

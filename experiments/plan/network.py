@@ -10,7 +10,7 @@ from experiments.data import KEEP
 from experiments.models import cost_of
 from experiments.plan.footprint import Footprint, footprint
 from experiments.plan.pace import Pace
-from experiments.preflight import Amounts, check_amounts, check_optimizer
+from experiments.preflight import Amounts, check_amounts, check_layers, check_optimizer
 from experiments.record import is_done, read_summary
 from experiments.run import Run
 
@@ -74,6 +74,7 @@ def count(runs: Sequence[Run], found: Amounts) -> Network:
     run, classes = runs[0], found.classes or CLASSES
     check_amounts(run, found)
     check_optimizer(run)
+    check_layers(run)
     cost = cost_of(run, classes)
     return Network(tuple(runs), found, cost["macs"], cost["params"], footprint(run, classes))
 

@@ -1,0 +1,48 @@
+"""Classes from outside our tables, named by dotted path: package.module.Class.
+
+Imports no torch, and nothing that a path names; `roadmap.own` does.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import sys
+from importlib.machinery import ModuleSpec
+
+from roadmap.bounds import did_you_mean
+
+PACKAGES = ("torch.nn", "timm.layers", "roadmap")
+"""Whose layers are built whoever names them. Anything else is somebody's code: it runs only if the user names it."""
+
+
+def is_dotted(value: object) -> bool:
+    """Whether a value is written like package.module.Class."""
+    return isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split("."))
+
+
+def module_of(path: str) -> str:
+    """The module that a class is looked for in; the class itself is the last word."""
+    return path.rpartition(".")[0]
+
+
+def is_of_packages(module: str) -> bool:
+    """Whether a module is one of PACKAGES, or inside one."""
+    return any(f"{module}.".startswith(f"{package}.") for package in PACKAGES)
+
+
+def find_module(name: str) -> ModuleSpec:
+    """Where Python would load a module from. Neither it nor what it lies in is imported.
+
+    Raises:
+        LookupError: if there is none. The message is one line.
+    """
+    folders, found = None, ""
+    for word in name.split("."):
+        found = f"{found}.{word}" if found else word
+        specs = (finder.find_spec(found, folders) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+        spec = next(filter(None, specs), None)
+        if spec is None:
+            near = [module.name for module in pkgutil.iter_modules(folders)]
+            raise LookupError(f"there is no module {found!r} where Python looks{did_you_mean(word, near)}")
+        folders = spec.submodule_search_locations or ()
+    return spec

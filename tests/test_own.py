@@ -1,0 +1,206 @@
+"""What a user brings in a folder of their own: steps, layers, roads, regimes, recipes. docs/own-step.md is true."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import hydra
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from experiments.requested import spelled_out
+from experiments.run import to_run
+from experiments.settings import register
+from roadmap.conf import CONF, Conf, to_design
+
+PAGE = (Path(__file__).parent.parent / "docs" / "own-step.md").read_text("utf-8")
+GLOBAL = "# @package _global_\n"
+REGIME = """\
+regime:
+  name: pico
+  depths: {start: [1, 1, 1, 1], stage_ratio: [1, 1, 2, 1]}
+  widths: {start: 8, stage_ratio: 8, increase_width: 12}
+  drop_path: 0
+resolution: 32
+recipe: {epochs: 1, batch_size: 50}
+"""
+RECIPE = "defaults: [modern, _self_]\nrecipe: {name: mine, lr: 0.002, mixup: 0, cutmix: 0}\n"
+FILES = {
+    "step/silu.yaml": f"{GLOBAL}design: {{activation: silu}}\n",
+    "step/wide.yaml": f"{GLOBAL}widths: {{wide: 40}}\n",
+    "road/mine.yaml": "extends: convnext\nrungs:\n  - {step: silu, title: ReLU and GELU to SiLU}\n  - step: wide\n",
+    "regime/pico.yaml": GLOBAL + REGIME,
+    "recipe/mine.yaml": GLOBAL + RECIPE,
+    "study/both.yaml": f"{GLOBAL}study_name: both\nhydra: {{sweeper: {{params: {{rung: 'gelu, wide', seed: '0'}}}}}}\n",
+}
+
+
+@pytest.fixture
+def own(here: Path) -> Callable[[dict[str, str]], Path]:
+    """`my`, a folder of one's own with these files besides FILES."""
+
+    def write(files: dict[str, str]) -> Path:
+        for name, text in (FILES | files).items():
+            (here / "my" / name).parent.mkdir(parents=True, exist_ok=True)
+            (here / "my" / name).write_text(text)
+        return here / "my"
+
+    return write
+
+
+def test_page_is_true(here: Path) -> None:
+    """Its files, each under its name, and its commands as they are typed."""
+    for name, text in re.findall(r"`((?:my/|my_)[\w/]+\.\w+)`[^`]*?\n```\w+\n(.+?)```", PAGE, re.S):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text(text)
+    assert len([*here.glob("my/*/*.yaml")]) == 4
+    commands = re.findall(r"^    python (-m .+)$", PAGE, re.M)
+    first, status, report, road, again = commands
+    for command in (first, status, report):
+        done = run(command, here)
+        if command == status:
+            names = {re.sub(r"^nano-|-seed.*", "", line) for line in done.splitlines() if "-seed" in line}
+    assert names == {"resnet", "resnet+se", "resnet+silu", "resnet+tempered"}
+    effects = pd.read_csv(next(here.glob("reports/*/besides.csv")))
+    assert sorted(effects["step"]) == ["se", "silu", "tempered"]
+    assert {*effects["on"]} == {"resnet"}
+    assert (effects["low"] < effects["effect"]).all()
+    assert (effects["effect"] < effects["high"]).all()
+    assert "4 of 4 runs are done" in run(road, here)
+    run(again, here)
+    rungs = pd.concat(map(pd.read_csv, here.glob("reports/*/ladder.csv"))).set_index("rung")
+    assert rungs.loc["se", "title"] == "squeeze-and-excitation"
+    assert rungs.loc["se", "change"] == pytest.approx(
+        rungs.loc["se", "mean"] - rungs.loc["separate_downsampling", "mean"]
+    )
+
+
+def run(command: str, folder: Path) -> str:
+    """What it writes, typed in a folder."""
+    done = subprocess.run([sys.executable, *command.split()], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["rung=wide", "road=mine", "regime=pico", "recipe=mine"],
+        ["rung=kernel_9", "step=[silu]", "regime=resnet200"],
+        ["road=mine", "rung=silu", "step=[remove_layer_scale]"],
+        ["design=convnext_tiny", "recipe=mine", "regime=resnet50"],
+    ],
+)
+def test_composer_and_hydra_agree_on_files_of_ones_own(words: list[str], own: Callable) -> None:
+    """However steps are ordered: Hydra gets them in the composer's order."""
+    conf = Conf((CONF, own({})))
+    register()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        search = f"hydra.searchpath=[file://{conf.folders[1]}]"
+        found = hydra.compose("config", [search, *spelled_out(words, conf)])
+    asked, shuffled = found.road, random.Random(0).sample([*found.road.steps], len(found.road.steps))
+    ours = conf.compose(found.regime.name, shuffled, asked.name, found.recipe.name, asked.design)
+    assert to_design(ours.design) == to_design(found.design)
+    recipe = OmegaConf.to_container(ours, resolve=True)["recipe"]
+    assert {key: found.recipe[key] for key in recipe} == recipe
+
+
+def test_regime_recipe_road_and_study_of_ones_own_train(own: Callable, fork: Callable, here: Path) -> None:
+    own({})
+    words = ("-m", "study=both", "road=mine", "regime=pico", "recipe=mine", "data.subset=0.05", "data.holdout=0.02")
+    process = fork("--config-dir", "my", *words)
+    out, _ = process.communicate()
+    assert process.returncode == 0, out
+    records = [json.loads(path.read_text()) for path in sorted(here.glob("runs/*/config.json"))]
+    assert [(one["network"], one["rung"], one["differs"]["recipe"]) for one in records] == [
+        ("gelu", "gelu", "mine"),
+        ("wide", "wide", "mine"),
+    ]
+    assert [rung["title"] for rung in records[0]["road"]["rungs"]][-2:] == ["ReLU and GELU to SiLU", "wide"]
+    assert records[0]["recipe"]["lr"] == 0.002
+    assert records[1]["design"]["activation"] == "silu", "the later rung of a road wins"
+
+
+GATE = """\
+from torch import nn
+import helpers
+class Gate(nn.Module):
+    def __init__(self, channels): super().__init__()
+    def forward(self, x): return helpers.half(x)
+"""
+
+
+def test_identity_has_the_code_of_a_layer_of_ones_own_but_not_its_name(
+    own: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(here)
+    (here / "gates.py").write_text(GATE)
+    (here / "helpers.py").write_text("def half(x): return x / 2\n")
+    step = f"{GLOBAL}design: {{layers: {{NAME: {{at: output, _target_: gates.Gate}}}}}}\n"
+    conf = Conf((CONF, own({f"step/{name}.yaml": step.replace("NAME", name) for name in ("gate", "door")})))
+    register()
+
+    def series(*words: str) -> str:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            search = f"hydra.searchpath=[file://{conf.folders[1]}]"
+            run = to_run(hydra.compose("config", [search, *spelled_out(words, conf)]), conf=conf)
+        assert "gates" not in sys.modules, "nothing of a user's is imported to name a run"
+        return run.series
+
+    before = series("rung=gelu", "step=[gate]")
+    assert series("rung=gelu", "step=[door]") == before
+    assert series("rung=gelu") != before
+    (here / "helpers.py").write_text("def half(x): return x / 3\n")
+    assert series("rung=gelu", "step=[gate]") != before
+
+
+MISTAKES = [  # a file of one's own, what is typed, what the line must say
+    ({"step/gelu.yaml": GLOBAL}, "seed=0", "my/step/gelu.yaml: step=gelu is one of ours; give yours another name"),
+    ({"step/x.yaml": "design: {}\n"}, "step=[x]", "my/step/x.yaml: its first line must be '# @package _global_'"),
+    ({"step/x.yaml": f"{GLOBAL}design: {{activation: tanh}}\n"}, "step=[silu,x]", "silu and x contradict each other"),
+    (
+        {
+            f"step/{x}.yaml": f"{GLOBAL}design: {{layers: {{{x}: {{at: hidden, _target_: torch.nn.Identity}}}}}}\n"
+            for x in "xy"
+        },
+        "step=[y,x]",
+        "steps x and y contradict each other: both put a layer at hidden",
+    ),
+    ({}, "step=[sliu]", "unknown step 'sliu'; did you mean 'silu'?"),
+    ({}, "rung=wide", "unknown rung 'wide' (known: resnet, modern_recipe"),
+    ({}, "road=mien", "unknown road 'mien'; did you mean 'mine'?"),
+    ({"road/x.yaml": "extends: x\n"}, "road=x", "road x extends itself"),
+    ({"road/x.yaml": "extends: convnext\nrungs: {silu: 1}\n"}, "road=x", "road x: `rungs` is a list"),
+    ({"road/x.yaml": "extends: convnext\nrungs: [{step: sliu}]\n"}, "road=x", "unknown step 'sliu'"),
+    ({"road/x.yaml": "extends: convnext\nrungs: [{step: silu, titel: a}]\n"}, "road=x", "did you mean 'title'?"),
+    ({"road/x.yaml": "extends: convnext\nrungs: [{step: gelu}]\n"}, "road=x", "step 'gelu', which its parent has"),
+    ({"road/x.yaml": "rungs: [{name: a}, {step: silu, parent: b}]\n"}, "road=x", "is 'b', which is no rung before it"),
+    ({"road/x.yaml": "rungs: [{name: a, published: {resnet50: {top1: 3}}}]\n"}, "road=x", "must be like {top1: 80.62"),
+    ({"regime/x.yaml": f"{GLOBAL}regime: {{name: x}}\n"}, "regime=x", "'regime.widths.start' not found"),
+    ({"study/x.yaml": f"{GLOBAL}rung: gelu\n"}, "study=x", "rung=gelu in a file is not read"),
+    ({}, "--config-dir nowhere", "--config-dir nowhere is not a folder"),
+]
+
+
+@pytest.mark.parametrize(("files", "typed", "said"), MISTAKES, ids=[typed for _, typed, _ in MISTAKES])
+def test_mistake_in_a_file_of_ones_own_is_told_in_one_line(
+    files: dict, typed: str, said: str, own: Callable, command: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own(files)
+    monkeypatch.setitem(sys.modules, "experiments.worker", None)  # no run may get as far as to import it
+    code, out, err = command("--config-dir", "my", *typed.split())
+    assert said in err
+    assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_help_lists_rungs_and_files_of_ones_own(own: Callable, command: Callable) -> None:
+    own({})
+    code, out, _ = command("--config-dir", "my", "--help", "road=mine")
+    assert code == 0
+    assert re.search(r"^rung: resnet, .+, separate_downsampling, silu, wide \(of road=mine\)$", out, re.M)
+    assert re.search(r"^road: convnext, convnext_v2, mine$", out, re.M)
