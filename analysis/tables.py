@@ -47,7 +47,7 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
             table.add_row(*cells, end_section=row.Index == rows.index[-1])
     console.print(Text(ladder.attrs["scale"], "bold"))
     console.print(Text(ladder.attrs["about"]))
-    besides = effects is not None and (effects["kind"] == "besides").any()
+    besides = effects is not None and effects["kind"].isin(("besides", "elsewhere")).any()
     if walked := is_walked(ladder, besides=besides):
         console.print(table)
     console.print(Text(headline(ladder, effects)))
