@@ -40,6 +40,8 @@ def check_groups(words: Sequence[str], conf: Conf) -> None:
         except OverrideParseException:
             return  # Hydra's own refusal has words
         chosen = override.value()
+        if key == "study" and override.is_sweep_override():
+            raise SettingsError(f"{word}: study takes one name; start one after the other")
         for one in chosen.list if isinstance(chosen, ChoiceSweep) else [chosen]:
             if not all(isinstance(name, NAMES) for name in (one if isinstance(one, list) else [one])):
                 names = conf.road().names if key == "rung" else conf.options(key) if key != "hydra" else ()

@@ -30,6 +30,7 @@ from experiments.run import Run
 from experiments.slurm import in_queue
 from experiments.split import MEETING
 from experiments.study import Member, Study, command
+from experiments.task import CLASSIFICATION
 
 POLL = 0.5
 """Seconds between two looks at the running runs."""
@@ -173,7 +174,7 @@ class Floor:
         if why := self.failure(run):
             return why
         summary = read_summary(run.directory) or {}
-        return f"top-1 {summary['top1']:.2f} % in {summary['wall_seconds']:.0f} s"
+        return f"{CLASSIFICATION.describe(summary)} in {summary['wall_seconds']:.0f} s"
 
     def failure(self, run: Run | Member) -> str | None:
         """Why a run failed, in one line; None if it didn't. A process that was killed could record nothing."""
@@ -202,7 +203,7 @@ class Floor:
         for member in self.members:
             rows.setdefault(member.series, {})[member.seed] = member
         grid = Table(box=None, padding=(0, 2, 0, 0))
-        grid.add_column("top-1 (%)", max_width=50, no_wrap=True)
+        grid.add_column("network", max_width=50, no_wrap=True)
         for seed in seeds:
             grid.add_column(f"seed {seed}", justify="right", min_width=7)
         for by_seed in list(rows.values())[: max(1, self.console.height - 4)]:
@@ -218,7 +219,8 @@ class Floor:
             return Text("SLURM" if member.identity in self.elsewhere else "·", "dim")
         if self.over[member.identity] != DONE:
             return Text("stopped" if self.over[member.identity] == INTERRUPTED else "failed", "bold red")
-        return Text(f"{(read_summary(member.directory) or {}).get('top1', float('nan')):.2f}", "green")
+        summary = read_summary(member.directory) or {}
+        return Text(f"{summary.get(summary.get('metric')) or float('nan'):.2f}", "green")
 
 
 def _train(run: Run, environment: dict[str, str]) -> None:

@@ -23,13 +23,16 @@ from roadmap.roads import Road, Steps, switches
 WORDS = ("road", "rung", "step", "design")
 """Of a command line, that name a network; the settings that they come to are in `road`."""
 REPLACED = ("road", "rung", "step", "road.name", "road.steps", "road.design")
+COME_TO = {"road.steps": "rung= and step=", "road.design": "design="}
 PARTS = ("subset", "holdout")
 """Of the data: which dataset it is stands beside every result anyhow."""
 
 
-def spelled_out(words: Sequence[str], conf: Conf) -> list[str]:
+def spelled_out(words: Sequence[str], conf: Conf, road: str = "convnext") -> list[str]:
     """A run's words, with one list of steps in place of a road, a rung and steps: `step=[...]`, which Hydra composes,
     and `road.name`, `road.steps` and `road.design`, which its configuration keeps. Other words stay as they are.
+
+    `road` is the one that is meant where no word names one.
 
     Raises:
         SettingsError: if there is no such road, rung or step; if a rung is named twice, or steps contradict each other.
@@ -42,8 +45,12 @@ def spelled_out(words: Sequence[str], conf: Conf) -> list[str]:
             raise SettingsError(
                 f"{override.input_line} asks for several runs; add -m, or take one value (a list is [a,b])"
             )
-    road = _name(named, "road") or "convnext"
+    road = _name(named, "road") or road
     rung, steps, design = _name(named, "rung"), _names(named.get("step")), _name(named, "design")
+    if design and (rung is not None or steps):
+        raise SettingsError(
+            f"design={design} is a whole network, beside which no rung or step counts; name one of them"
+        )
     try:
         steps = conf.in_order({*steps, *(conf.road(road)[rung].steps if rung is not None else ())}, road)
     except ValueError as error:
@@ -56,32 +63,42 @@ def spelled_out(words: Sequence[str], conf: Conf) -> list[str]:
     return [*before, *spelled, *after]  # together: flags may stand before and after overrides, not between them
 
 
-def of_several(words: Sequence[str], conf: Conf) -> list[str]:
+def of_several(words: Sequence[str], conf: Conf, road: str = "convnext") -> list[str]:
     """The words of a multirun as Hydra's sweeper takes them: the road by its setting, and the rungs that a glob names.
-    Each run is `spelled_out` once the sweeper has made its words."""
+    Each run is `spelled_out` once the sweeper has made its words.
+
+    Raises:
+        SettingsError: if there are to be several roads, or a glob names no rung.
+    """
     named = _named(words)
     replaced = {}
     if "road" in named:
-        replaced["road"] = f"road.name={named['road'].get_value_element_as_str()}"
+        if named["road"].is_sweep_override():
+            raise SettingsError(f"{named['road'].input_line}: a study is of one road; start one for each")
+        road = _name(named, "road") or road
+        replaced["road"] = f"road.name={road}"
     if "rung" in named and isinstance(glob := named["rung"].value(), Glob):
-        names = glob.filter(list(conf.road(_name(named, "road") or "convnext").names))
+        if not (names := glob.filter(list(conf.road(road).names))):
+            raise SettingsError(f"{named['rung'].input_line} names no rung of the road {road}")
         replaced["rung"] = f"rung={','.join(names)}"
     return [replaced.get(_key(word), word) for word in words]
 
 
 def searched(words: Sequence[str]) -> list[Path]:
     """The folders of `hydra.searchpath=[file://...]`."""
-    paths = [_parsed(word).value() for word in words if _key(word) == "hydra.searchpath"]
-    return [
-        Path(str(path).removeprefix("file://")) for path in (paths[-1] if paths else []) if "pkg://" not in str(path)
-    ]
+    [*_, paths] = [[], *(_parsed(word).value() for word in words if _key(word) == "hydra.searchpath")]
+    if not isinstance(paths, list):
+        raise SettingsError(f"hydra.searchpath takes a list, like [file:///home/me/my], not {paths}")
+    return [Path(str(path).removeprefix("file://")) for path in paths if "pkg://" not in str(path)]
 
 
 def _named(words: Sequence[str]) -> dict[str, Override]:
     """By key, the words that name a network."""
     found: dict[str, Override] = {}
     for word in words:
-        key = {"road.name": "road"}.get(_key(word), _key(word))
+        if (key := _key(word)) in COME_TO:
+            raise SettingsError(f"{key} is what {COME_TO[key]} comes to; say that")
+        key = {"road.name": "road"}.get(key, key)
         if key not in WORDS:
             continue
         try:
@@ -152,15 +169,15 @@ def requested(
     try:
         road = conf.road(asked.name, regime)
         steps, named = conf.in_order(asked.steps, asked.name), asked.design
-        ladder = conf.ladder(regime, asked.name)
-        recipes = {rung.name: rung.recipe for rung in ladder}
-        usual = recipe.name if recipe.name in recipes.values() else recipes[road.base]  # another counts as the base's
-        equal = [rung.steps for rung in ladder if (rung.design, rung.recipe) == (design, usual)]
-        as_asked = _composed(conf, regime, steps, asked.name, None, named).recipe.name
-        if equal and (named or steps not in equal):  # in a small regime several rungs may be one network
-            steps, named, as_asked = equal[-1], None, usual
-        differs = {"recipe": recipe.name} if recipe.name != as_asked else {}
-        differs |= _differences(conf, regime, steps, asked.name, named, design, recipe)
+        differs = _differences(conf, regime, steps, asked.name, named, design, recipe)
+        if (differs or named) and {*steps} <= {*road.steps}:
+            ladder = conf.ladder(regime, asked.name)
+            recipes = {rung.name: rung.recipe for rung in ladder}
+            usual = recipe.name if recipe.name in recipes.values() else recipes[road.base]  # another is like the base's
+            equal = [rung.steps for rung in ladder if (rung.design, rung.recipe) == (design, usual)]
+            if equal and (named or steps not in equal):  # in a small regime several rungs may be one network
+                steps, named = equal[-1], None
+                differs = _differences(conf, regime, steps, asked.name, named, design, recipe)
     except ValueError as error:
         raise SettingsError(str(error)) from error
     expected = _composed(conf, regime, steps, asked.name, recipe.name, named)
@@ -177,18 +194,20 @@ def requested(
 def _differences(
     conf: Conf, regime: str, steps: Steps, road: str, named: str | None, design: Design, recipe: Recipe
 ) -> dict[str, Any]:
-    """Switches and recipe settings that are not what these steps make of them."""
+    """The recipe, switches and its settings that are not what these steps make of them."""
+    as_asked = _composed(conf, regime, steps, road, None, named).recipe.name
+    found = {"recipe": recipe.name} if recipe.name != as_asked else {}
     expected = _composed(conf, regime, steps, road, recipe.name, named)
     switch = _flat(to_design(expected.design).to_json())
     own = _flat(design.to_json())
     shape = {"depths": own["depths"], "width": design.width}
-    differs = {f"design.{key}": value for key, value in shape.items() if value != switch[key]}
-    if differs:  # some settings follow the shape
+    found |= {f"design.{key}": value for key, value in shape.items() if value != switch[key]}
+    if any(f"design.{key}" in found for key in shape):  # which some settings follow
         expected = OmegaConf.merge(expected, {"design": shape})
         switch = _flat(to_design(expected.design).to_json())
     usual = asdict(Recipe()) | OmegaConf.to_container(expected.recipe, resolve=True)
-    differs |= {f"design.{key}": own.get(key) for key in own | switch if own.get(key) != switch.get(key)}
-    return differs | {f"recipe.{key}": value for key, value in asdict(recipe).items() if value != usual[key]}
+    found |= {f"design.{key}": own.get(key) for key in own | switch if own.get(key) != switch.get(key)}
+    return found | {f"recipe.{key}": value for key, value in asdict(recipe).items() if value != usual[key]}
 
 
 def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -27,6 +27,10 @@ from experiments.split import Split, split_batch, world_size
 from experiments.task import CLASSIFICATION, Classification
 from roadmap.conf import OURS, Conf, to_design
 from roadmap.designs import Design, DesignError
+from roadmap.files import read_object
+
+TRAINING_VERSION = 1
+"""Raised when the loop comes to other results for equal settings: runs of before are then others."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,19 @@ class Run:
         label = re.sub(r" (?=[+-])", "", self.label).replace(" ", "+").replace(":", "-").replace("/", "-")
         label = re.sub(r"[^\w.+-]+", ".", label).strip(".")  # what Hydra takes unquoted, as in init=runs/...
         label = label if len(label) <= 60 else label[:57] + "..."
-        return self.runs / _directories(self.runs).get(ending, f"{self.regime}-{label}{ending}")
+        directory = self.runs / f"{self.regime}-{label}{ending}"
+        there = _directories(self.runs).get(ending, [])
+        for name in sorted(there, key=lambda name: name != directory.name):  # its own name first: another may be a copy
+            if self._may_lie_in(self.runs / name):
+                return self.runs / name
+        if directory.name in there:  # another's, whose identity begins alike
+            return directory.with_name(f"{self.regime}-{label}-seed{self.seed}-{self.identity[:16]}")
+        return directory
+
+    def _may_lie_in(self, directory: Path) -> bool:
+        """Whether a folder has this run's record, or none yet."""
+        found = read_object(directory / "summary.json")
+        return directory.is_dir() and (found is None or found.get("identity") == self.identity)
 
     def with_cores(self, count: int) -> Run:
         """The run with so many cores of its own: as many threads and, for images that are files, loader workers."""
@@ -109,6 +125,7 @@ class Run:
         """config.json: everything but where and on what the run runs."""
         whence = {"init": {"source": self.init.source, "digest": self.init.digest} if self.init else None}
         how = whence | {
+            "training_version": TRAINING_VERSION,
             "code": self.code,
             "micro_batch_size": self.split.micro_batch_size,
             "sync_batch_norm": self.sync_batch_norm,
@@ -126,6 +143,7 @@ class Run:
         if self.design.layers:  # nor do theirs
             decisive["design"]["layers"] = sorted((layer.to_json() for layer in self.design.layers), key=json.dumps)
         decisive |= {"code": self.code} if self.code else {}
+        decisive["training_version"] = TRAINING_VERSION
         if self.model != "design":  # of a timm model, the recipe's stochastic depth alone counts
             decisive["design"] = {"drop_path": self.design.drop_path}
         if self.init:
@@ -219,18 +237,21 @@ def to_run(
     )
 
 
-def _directories(runs: Path) -> dict[str, str]:
-    """{ending: name} of the folders that runs lie in: the ending is of the seed and the identity."""
+def _directories(runs: Path) -> dict[str, list[str]]:
+    """{ending: names} of what lies where runs do: the ending is of the seed and the identity."""
     with suppress(OSError):
         return _listing(runs, runs.stat().st_mtime_ns)
     return {}
 
 
 @cache
-def _listing(runs: Path, changed: int) -> dict[str, str]:
+def _listing(runs: Path, changed: int) -> dict[str, list[str]]:
     """`changed`, when a folder last came or went, is there for the cache."""
-    found = (re.search(r"-seed\d+-[0-9a-f]{8}$", name) for name in sorted(os.listdir(runs)))
-    return {match[0]: match.string for match in found if match}
+    names: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(runs)):
+        if match := re.search(r"-seed\d+-[0-9a-f]{8}(?=([0-9a-f]{8})?$)", name):
+            names.setdefault(match[0], []).append(name)
+    return names
 
 
 def _precision(config: DictConfig, gpus: bool | None) -> str:

@@ -112,6 +112,8 @@ def find_study(
     """
     if world_size() > 1:
         raise SettingsError("a study starts its runs itself; under torchrun or srun start one run, without -m")
+    if not jobs:
+        raise SettingsError("this asks for no run: what is swept over has no value")
     manifest = Manifest(config, processes, gpus)
     conf = conf_of(config.hydra.runtime.config_sources)
     composed = Composed(compose, lambda config, overrides: to_run(config, overrides, processes, gpus, conf))

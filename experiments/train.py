@@ -28,6 +28,7 @@ from experiments.requested import of_several, searched, spelled_out
 from experiments.run import to_run
 from experiments.settings import Config, register
 from roadmap.conf import CONF, Conf, conf_of
+from roadmap.roads import is_name
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -106,6 +107,8 @@ def conf_on(words: Sequence[str]) -> Conf:
         for path in sorted((folder / group.name).glob("*.yaml")):
             if (group / path.name).exists():
                 raise SettingsError(f"{path}: {group.name}={path.stem} is one of ours; give yours another name")
+            if group.name == "step" and not is_name(path.stem):
+                raise SettingsError(f"{path}: a step is called by letters, digits and _, not {path.stem!r}")
             if group.name in GLOBAL and "# @package _global_" not in path.read_text("utf-8", "replace"):
                 raise SettingsError(f"{path}: its first line must be '# @package _global_'")
     return Conf((CONF, *(folder.resolve() for folder in folders)))

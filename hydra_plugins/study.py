@@ -47,17 +47,17 @@ class StudySweeper(BasicSweeper):
     """Hydra's basic sweeper; but it composes and writes nothing: the launcher composes and checks every job first."""
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        from experiments.requested import of_several, spelled_out
+        from roadmap.conf import conf_of
+
+        conf, road = conf_of(self.config.hydra.runtime.config_sources), self.config.road.name
         loader = self.hydra_context.config_loader
         loader.repository = ReadOnce(loader.repository)
         parser = OverridesParser.create(config_loader=loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        from experiments.requested import spelled_out
-        from roadmap.conf import conf_of
-
-        conf = conf_of(self.config.hydra.runtime.config_sources)
+        overrides = parser.parse_overrides(of_several([*self._parse_config(), *arguments], conf, road))
         returns, first = [], 0
         for batch in self.split_arguments(overrides, self.max_batch_size):
-            batch = [spelled_out(words, conf) for words in batch]
+            batch = [spelled_out(words, conf, road) for words in batch]
             returns.append(self.launcher.launch(batch, initial_job_idx=first))
             first += len(batch)
             for job in returns[-1]:

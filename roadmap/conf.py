@@ -76,14 +76,16 @@ class Conf:
         Raises:
             ValueError: if there is no such name, or if steps contradict each other.
         """
-        steps = [self.load("step", name) for name in self.in_order(steps, road)]
-        chosen = {"recipe": "original"}
+        steps = [self.whole("step", name) for name in self.in_order(steps, road)]
+        base = OmegaConf.load(CONF / "config.yaml")
+        chosen = {
+            key: value for entry in base.defaults if isinstance(entry, DictConfig) for key, value in entry.items()
+        }
         for step in steps:
             chosen |= _overrides(step)
-        base = OmegaConf.load(CONF / "config.yaml")
         recipes = self.with_bases("recipe", recipe or chosen["recipe"])
         named = [OmegaConf.create({"design": file}) for file in self.with_bases("design", design)] if design else []
-        return OmegaConf.merge(base, *recipes, self.load("regime", regime), *steps, *named)
+        return OmegaConf.merge(base, *recipes, self.whole("regime", regime), *steps, *named)
 
     def in_order(self, steps: Iterable[str], road: str = "convnext") -> Steps:
         """Steps in the order in which they are composed: the road's, then those that are not on it, by name.
@@ -93,15 +95,23 @@ class Conf:
         """
         on = self.road(road)
         steps = on.in_order(steps)
-        files = {step: self.load("step", step) for step in steps}
+        files = {step: self.whole("step", step) for step in steps}
+        for step, file in files.items():
+            _check_step(step, file)
         _refuse_contradictions(files, on)
         return steps
 
     def with_bases(self, group: str, name: str) -> list[DictConfig]:
         """A file after the files of its group that its `defaults` name."""
         config = self.load(group, name)
-        bases = [item for item in config.get("defaults", ()) if item != "_self_"]
+        bases = [item for item in config.get("defaults", ()) if isinstance(item, str) and item != "_self_"]
         return [file for base in bases for file in self.with_bases(group, base)] + [config]
+
+    def whole(self, group: str, name: str) -> DictConfig:
+        """A file and the files that it is based on as one; what it chooses from other groups stays in `defaults`."""
+        files = self.with_bases(group, name)
+        chosen = [item for file in files for item in file.get("defaults", ()) if isinstance(item, DictConfig)]
+        return OmegaConf.merge(*files, {"defaults": chosen})
 
 
 OURS = Conf()
@@ -152,13 +162,23 @@ def to_design(config: Mapping | DictConfig) -> Design:
 
 @cache
 def _read(path: Path) -> DictConfig:
-    return OmegaConf.load(path)
+    try:
+        config = OmegaConf.load(path)
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
+    if not isinstance(config, DictConfig):
+        raise ValueError(f"{path} is no mapping of settings")
+    return config
+
+
+LONGEST = 100
+"""Roads of which each extends the next."""
 
 
 @cache
 def _road(conf: Conf, name: str, regime: str | None) -> Road:
     value = _extended(conf, name)
-    published = conf.load("regime", regime).regime.get("published", regime) if regime else None
+    published = conf.whole("regime", regime).regime.get("published", regime) if regime else None
     try:
         for rung in value["rungs"]:
             titles = rung.pop("titles", None) or {}
@@ -176,8 +196,8 @@ def _road(conf: Conf, name: str, regime: str | None) -> Road:
 
 def _extended(conf: Conf, name: str, *extending: str) -> dict[str, Any]:
     """What a road's file says, after what the road says that it extends."""
-    if name in extending:
-        raise ValueError(f"road {name} extends itself")
+    if name in extending or len(extending) > LONGEST:
+        raise ValueError(f"road {name} extends itself" if name in extending else "too many roads extend each other")
     value = OmegaConf.to_container(conf.load("road", name), resolve=True)
     value = value if isinstance(value, dict) else {}
     rungs = value.setdefault("rungs", [])
@@ -190,7 +210,10 @@ def _extended(conf: Conf, name: str, *extending: str) -> dict[str, Any]:
         return value
     before = _extended(conf, base, name, *extending)
     before.pop("title", None)  # another road, another title
-    more = {regime: [*before["references"].get(regime, []), *listed] for regime, listed in value["references"].items()}
+    more = {
+        regime: [*before["references"].get(regime, []), *(listed or [])]
+        for regime, listed in value["references"].items()
+    }
     return before | value | {
         "rungs": [*before["rungs"], *rungs],
         "sections": before["sections"] | value["sections"],
@@ -207,13 +230,33 @@ def _ladder(conf: Conf, regime: str, name: str) -> tuple[Rung, ...]:
     return tuple(rungs)
 
 
+def _check_step(name: str, file: DictConfig) -> None:
+    """Refuse what no step can be: one sets what is trained, not on what road, where or how often."""
+    if unknown := [key for key in file if key not in OF_A_STEP]:
+        raise ValueError(f"step {name} may not set {unknown[0]!r}, only {', '.join(OF_A_STEP)}")
+    if unknown := [group for group in _overrides(file) if group not in ("recipe", "data")]:
+        raise ValueError(f"step {name} may not choose a {unknown[0]}, only a recipe or data")
+    layers = OmegaConf.select(file, "design.layers")
+    if not isinstance(layers, DictConfig | None) or not all(
+        isinstance(one, DictConfig | None) for one in (layers or {}).values()
+    ):
+        raise ValueError(f"step {name}: design.layers is like {{NAME: {{at: hidden, _target_: package.Class}}}}")
+
+
+OF_A_STEP = ("defaults", "design", "widths", "kernel_sizes", "recipe", "data", "resolution", "precision")
+OF_A_STEP += ("micro_batch_size", "sync_batch_norm")
+SAME = {"kernel_sizes": "design.kernel_size", "widths": "design.width"}
+"""What steps set in two ways."""
+
+
 def _refuse_contradictions(files: Mapping[str, DictConfig], road: Road) -> None:
     """Refuse two steps that put a layer at one place; or, of those that are on no road, two that give a setting
     different values: which should win? On a road it is the later."""
     layers: dict[str, str] = {}
     for step, file in files.items():
         for name, layer in (OmegaConf.select(file, "design.layers") or {}).items():
-            for what in {f"a layer at {layer.get('at')}", f"a layer called {name}"}:
+            at = [f"a layer at {layer.get('at')}"] if layer else []
+            for what in {*at, f"a layer called {name}"}:
                 if what in layers:
                     raise ValueError(f"steps {layers[what]} and {step} contradict each other: both put {what}")
                 layers[what] = step
@@ -221,7 +264,13 @@ def _refuse_contradictions(files: Mapping[str, DictConfig], road: Road) -> None:
         if one in road.steps or other in road.steps:
             continue
         first, second = _settings(first), _settings(second)
-        if different := [key for key in first if key in second and first[key] != second[key]]:
+        chosen, others = _overrides(files[one]), _overrides(files[other])
+        different = [group for group in chosen if others.get(group, chosen[group]) != chosen[group]]
+        different += [key for key in first if key in second and first[key] != second[key]]
+        for group, key in SAME.items():
+            listed = [any(name.startswith(f"{group}.") for name in step) for step in (first, second)]
+            different += [key] if (key in first and listed[1]) or (key in second and listed[0]) else []
+        if different:
             raise ValueError(
                 f"steps {one} and {other} contradict each other: both set {different[0]}; take one of them"
             )
@@ -272,6 +321,7 @@ def _by_size(values: DictConfig, otherwise: float, *, _root_: DictConfig) -> flo
 
 SETS = {
     "rungs": lambda road: road.names,
+    "from_base": lambda road: road.names[road.names.index(road.base) :],
     "leave_one_out": lambda road: road.leave_one_out(),
     "add_one_in": lambda road: road.add_one_in(),
     "sections": lambda road: road.unions(road.groups().values()),

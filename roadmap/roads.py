@@ -212,7 +212,7 @@ def switches(differs: Mapping[str, Any]) -> list[str]:
         if path[0] != "design":
             continue
         layer = ".".join(path[:3])
-        if path[1:2] == ["layers"] and f"{layer}.at" in differs:
+        if path[1:2] == ["layers"] and f"{layer}._target_" in differs:
             path, value = path[:3], str(differs.get(f"{layer}._target_")).rpartition(".")[2]
         found[".".join(path[1:])] = value
     return [f"{switch}={_written(value)}" for switch, value in found.items()]
@@ -248,7 +248,8 @@ def _road(value: Mapping[str, Any]) -> Road:
         raise ValueError("none of the rungs is adopted")
     base = value.get("base") or next(iter(rungs))
     if base not in rungs or not rungs[base].adopted:
-        raise ValueError(f"its base is {base!r}, which is no adopted rung{did_you_mean(base, rungs)}")
+        adopted = [name for name, rung in rungs.items() if rung.adopted]
+        raise ValueError(f"its base is {base!r}, which is no adopted rung{did_you_mean(base, adopted)}")
     references = [_reference(one) for one in value.get("references") or ()]
     name, published = str(value["name"]), value.get("published")
     return Road(
@@ -260,6 +261,12 @@ def _road(value: Mapping[str, Any]) -> Road:
         tuple(references),
         str(value.get("title") or f"The road {name}"),
     )
+
+
+def is_name(value: object) -> bool:
+    """Whether a rung or a step may be called so: what Hydra reads as a text, in a list too."""
+    literal = str(value).lower() in ("null", "true", "false", "nan", "inf")
+    return isinstance(value, str) and not literal and bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,99}", value))
 
 
 ENTRY = ("name", "step", "parent", "section", "title", "adopted", "published")
@@ -275,7 +282,7 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
     if step is not None and not isinstance(step, str):
         raise ValueError(f"a rung's step is {step!r}, which is no name")
     name = entry.get("name") or step
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+    if not is_name(name):
         raise ValueError(f"a rung needs a step, or a name of letters, digits and _, not {name!r}")
     parent = entry.get("parent", before)
     if (parent is None) != (not rungs) or (parent is not None and parent not in rungs):
@@ -284,6 +291,12 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
         )
     if step is None and rungs:
         raise ValueError(f"rung {name!r} takes no step; only the first may do without")
+    if not isinstance(adopted := entry.get("adopted", True), bool):
+        raise ValueError(f"`adopted` of rung {name!r} is true or false, not {adopted!r}")
+    if adopted and parent != before:
+        raise ValueError(
+            f"rung {name!r} is adopted, so its parent is the adopted rung before it, {before!r}, not {parent!r}"
+        )
     steps = rungs[parent].steps if parent else ()
     if step in steps:
         raise ValueError(f"rung {name!r} takes step {step!r}, which its parent has already")
@@ -293,7 +306,7 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
         parent=parent,
         title=str(entry.get("title") or name.replace("_", " ")),
         section=str(entry.get("section") or OWN),
-        adopted=bool(entry.get("adopted", True)),
+        adopted=adopted,
         steps=(*steps, step) if step else steps,
         published=_published(name, printed) if printed else None,
     )
@@ -302,7 +315,7 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
 def _reference(printed: Mapping[str, Any]) -> Reference:
     try:
         return Reference(str(printed["name"]), _number(printed["top1"]), _number(printed["gflops"]))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError("a reference must be like {name: Swin-T, top1: 81.3, gflops: 4.5}") from None
 
 
@@ -310,7 +323,7 @@ def _published(rung: str, printed: Mapping[str, Any]) -> Published:
     try:
         std = printed.get("std")
         return Published(_number(printed["top1"]), None if std is None else _number(std), _number(printed["gflops"]))
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError(
             f"what is published of rung {rung!r} must be like {{top1: 80.62, std: 0.14, gflops: 4.15}}"
         ) from None

@@ -164,7 +164,7 @@ DIRECTORIES = {  # of networks whose names are not their directories': those can
         (["rung=gelu", "design.drop_path=0.3"], "gelu drop_path=0.3"),
         (["design.depths=[2,2,2,2]"], "resnet depths=[2,2,2,2]"),
         (["design=convnext_tiny"], "convnext_tiny"),
-        (["rung=gelu", "design=convnext_tiny", "design.width=32"], "convnext_tiny width=32"),
+        (["design=convnext_tiny", "design.width=32"], "convnext_tiny width=32"),
         (["design=convnext_tiny", "recipe=modern", "regime=resnet50"], "separate_downsampling"),
         (["rung=separate_downsampling", "step=[remove_layer_scale]"], "separate_downsampling +remove_layer_scale"),
         (["rung=remove_layer_scale", "road=convnext_v2"], "remove_layer_scale"),
