@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -73,6 +73,21 @@ class Comparison:
         found = self.counted["evaluated_on"].dropna().unique()
         return " and ".join(words.get(name, name) for name in found) or "nothing yet"
 
+    def differ_alone(self, one: Steps, other: Steps) -> bool:
+        """Whether two networks have the same layers and code of one's own as far as both have them: a step's file may
+        have been changed between the runs of one and those of the other."""
+        first, second = (self._own.get(steps, {}) for steps in (one, other))
+        return all(first[name] == second[name] for name in first.keys() & second.keys())
+
+    @cached_property
+    def _own(self) -> dict[Steps, dict[str, Any]]:
+        """By set of steps: each layer that is not the paper's, and the digest of each class's code."""
+        runs = self.counted[self.counted["set"].notna()].drop_duplicates("set")
+        return {
+            steps: dict((design or {}).get("layers") or {}) | (code or {})
+            for steps, design, code in zip(runs["set"], runs["design"], runs["code"], strict=True)
+        }
+
     def values(self, steps: Iterable[str], column: str | None = None) -> pd.Series:
         """A column of the runs of a set of steps, by seed; empty if none is finished."""
         return self.scores(column).get(frozenset(steps), pd.Series(dtype=float))
@@ -94,7 +109,8 @@ class Comparison:
 def comparisons(runs: Runs) -> list[Comparison]:
     """Runs by their contexts: first the most rungs measured, then the most finished runs, then the fewest changes.
 
-    Runs on a road of which two others are extensions are in the comparisons of both.
+    A run is on the road that it was asked for on, on those that begin with it, and on any that has all of its steps; so
+    it may be in several comparisons. One without a rung or a run that another one lacks is left out.
     """
     frame = runs.runs
     roads = [_road_of(*one) for one in zip(frame["road"], frame["regime"], strict=True)]
@@ -108,11 +124,25 @@ def comparisons(runs: Runs) -> list[Comparison]:
         distinct = {id(roads[place]): roads[place] for place in places}
         for road in longest(distinct.values()):
             on_it = {key for key, one in distinct.items() if begins(road, one)}
-            own = [place for place in places if id(roads[place]) in on_it]
+            own = [place for place in places if id(roads[place]) in on_it or _is_on(road, trained[keys[place]])]
             of_runs = [trained[keys[place]] for place in own]
             named = _named(frame.iloc[own].assign(road=road), of_runs, road)
             found.append(Comparison(replace(of_runs[0].context, road=road), named))
-    return _numbered(sorted(found, key=_rank))
+    return _numbered(_without_parts(sorted(found, key=_rank)))
+
+
+def _is_on(road: Road, one: _Trained) -> bool:
+    return one.steps is not None and not one.switches and one.steps <= {*road.steps}
+
+
+def _without_parts(found: list[Comparison]) -> list[Comparison]:
+    """Without a comparison whose runs are all in an earlier one, which measures as many rungs or more."""
+    kept: list[Comparison] = []
+    for one in found:
+        paths = {*one.runs["path"]}
+        if not any(paths <= {*other.runs["path"]} for other in kept):
+            kept.append(one)
+    return kept
 
 
 def begins(road: Road, other: Road) -> bool:

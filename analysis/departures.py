@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ SMALL = 32
 """Pixels up to which images are padded and cropped, not resized (experiments/transforms.py)."""
 KERNELS = (3, 5, 7, 9, 11)
 """That the paper measures."""
-OFF = (None, 0, "0", False, [], "")
+OFF = (None, 0, "0", False, [], {}, "")
 """Values of a setting that is not used: the same as not naming it."""
 USED_BY = {
     "momentum": ("optimizer", "sgd"),
@@ -97,7 +96,7 @@ def _design_departures(published: str | None, runs: pd.DataFrame) -> list[Depart
     """The networks' own: a regime may keep the proportions of the published one at another size."""
     if published not in regimes():
         return []
-    designs = {frozenset(rung.steps): asdict(rung.design) for rung in ladder(published)}
+    designs = {frozenset(rung.steps): rung.design.to_json() for rung in ladder(published)}
     runs = runs[runs["set"].isin([*designs])]
     found = []
     for key in next(iter(designs.values())):

@@ -56,12 +56,14 @@ def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFra
         "road": [Pair(rung.step, frozenset(rung.steps), frozenset(road[rung.parent].steps)) for rung in road.rungs[1:]],
         "leave_one_out": [Pair(step, all_, all_ - {step}) for step in road.adopted],
         "add_one_in": [Pair(step, base | {step}, base) for step in road.adopted if step not in base],
-        "besides": _besides(road, scores),
+        "besides": _besides(comparison, scores),
     }
     ladder, sections = {frozenset(rung.steps) for rung in road.rungs}, road.groups().values()
     asked = ladder | {steps for kind in ("leave_one_out", "add_one_in") for pair in kinds[kind] for steps in pair[1:]}
     kinds["elsewhere"] = [
-        pair for pair in _elsewhere(road, scores) if pair.having not in asked and not is_union(pair.having, sections)
+        pair
+        for pair in _elsewhere(comparison, scores)
+        if pair.having not in asked and not is_union(pair.having, sections)
     ]
     found = []
     for kind, pairs in kinds.items():
@@ -84,29 +86,32 @@ def unpaired(comparison: Comparison) -> list[str]:
     """Steps on no rung whose effect nobody knows yet: no two networks with finished runs differ in the step alone."""
     scores = comparison.scores()
     trained = {step for steps in comparison.runs["set"].dropna() for step in steps} - {*comparison.road.steps}
-    return sorted(trained - {pair.step for pair in _besides(comparison.road, scores)})
+    return sorted(trained - {pair.step for pair in _besides(comparison, scores)})
 
 
-def _besides(road: Road, scores: Mapping[Steps | str, pd.Series]) -> list[Pair]:
+def _besides(comparison: Comparison, scores: Mapping[Steps | str, pd.Series]) -> list[Pair]:
     """The measured pairs of steps that are on no rung, by step, in the road's order."""
+    road = comparison.road
     order = {rung.name: place for place, rung in enumerate(road.rungs)}
     pairs = [
         Pair(step, steps, steps - {step})
         for steps in scores
         if not isinstance(steps, str)
         for step in steps.difference(road.steps)
-        if steps - {step} in scores
+        if steps - {step} in scores and comparison.differ_alone(steps, steps - {step})
     ]
     return sorted(
         pairs, key=lambda pair: (pair.step, order[road.nearest(pair.lacking).name], road.in_order(pair.lacking))
     )
 
 
-def _elsewhere(road: Road, scores: Mapping[Steps | str, pd.Series]) -> list[Pair]:
+def _elsewhere(comparison: Comparison, scores: Mapping[Steps | str, pd.Series]) -> list[Pair]:
     """Measured rungs, and each with one step of the road more, by step, in the road's order."""
+    road = comparison.road
     rungs = [frozenset(rung.steps) for rung in road.rungs]
     pairs = [Pair(step, rung | {step}, rung) for step in road.steps for rung in rungs if step not in rung]
-    return [pair for pair in pairs if pair.having in scores and pair.lacking in scores]
+    measured = (pair for pair in pairs if pair.having in scores and pair.lacking in scores)
+    return [pair for pair in measured if comparison.differ_alone(pair.having, pair.lacking)]
 
 
 def _contrasts(road: Road, scores: Mapping[Steps | str, pd.Series], pairs: Iterable[Pair]) -> pd.DataFrame:

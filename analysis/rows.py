@@ -38,13 +38,13 @@ COLUMNS = {
     "sync_batch_norm": FLAG,
     **dict.fromkeys(("series", "identity"), TEXT),
     "steps": LIST,
-    **dict.fromkeys(("differs", "design", "recipe", "data", "init", "versions", "git"), MAPPING),
+    **dict.fromkeys(("differs", "design", "recipe", "data", "init", "code", "versions", "git"), MAPPING),
     "road": ROAD,
 }
 """Of `Runs.runs`: each column's kind. docs/analysis.md describes them."""
 _FROM_CONFIG = (
     *("regime", "network", "rung", "steps", "differs", "road", "model", "design", "recipe", "data", "resolution"),
-    *("seed", "precision", "init", "micro_batch_size", "sync_batch_norm"),
+    *("seed", "precision", "init", "code", "micro_batch_size", "sync_batch_norm"),
 )
 FORMER = {"micro_batch_size": "device_batch"}
 """What columns are called in older records."""

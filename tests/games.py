@@ -27,7 +27,7 @@ def comparison(values: Mapping[Iterable[str], Mapping[int, float]], road: Road =
     for steps, by_seed in values.items():
         network = {"network": road.name_of(steps), "rung": names.get(frozenset(steps)), "set": frozenset(steps)}
         rows += [RUN | network | {"seed": seed, "score": score} for seed, score in by_seed.items()]
-    return Comparison(context, pd.DataFrame(rows))
+    return Comparison(context, pd.DataFrame(rows).assign(design=None, code=None))
 
 
 def play(

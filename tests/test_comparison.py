@@ -287,9 +287,22 @@ def test_roads_are_equal_by_their_rungs_and_not_by_words(tmp_path):
     for seed, road in enumerate((one, Road.from_json(one.to_json() | words))):
         write_run(tmp_path, "overlap", seed=seed, road=road)
     assert len(comparisons(load(tmp_path))) == 1
-    write_run(tmp_path, "overlap", seed=2, road=road_of("overlap", "star"))
+    for name in ("mixer", "star"):
+        write_run(tmp_path, name, seed=2, road=road_of("overlap", name))
     found = comparisons(load(tmp_path))
-    assert sorted(len(one.runs) for one in found) == [1, 2]
+    assert [one.road.names[-1] for one in found] == ["mixer", "star"]
+    assert [len(one.runs) for one in found] == [3, 3], "what both roads pass is measured for both"
+
+
+def test_a_rung_that_is_put_in_between_is_measured_against_what_was_trained_before(tmp_path):
+    for name, road in {"overlap": ("overlap", "star"), "star": ("overlap", "star")}.items():
+        write_run(tmp_path, name, road=road_of(*road))
+    steps = road_of("overlap", "mixer", "star")["star"].steps
+    write_run(tmp_path, "mixer", road=road_of("overlap", "mixer", "star"))
+    (one,) = comparisons(load(tmp_path))
+    assert one.road.names[-3:] == ("overlap", "mixer", "star")
+    assert pd.notna(row(ladder_table(one), "mixer")["change"])
+    assert frozenset(steps) not in one.scores(), "star alone was trained without the mixer"
 
 
 # Switches set by hand

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 from games import ROAD, comparison, play
+from records import write_run
 from scipy import stats
 
+from analysis.comparison import comparisons
 from analysis.effects import effect_table, unpaired
+from analysis.records import load
 from roadmap.roads import Road
 
 WORTH = dict(zip(ROAD.adopted, np.linspace(-1, 5, 13).round(2), strict=True))
@@ -127,3 +130,17 @@ def test_a_step_of_the_road_on_another_rung_has_its_effect_unless_a_study_trains
     assert table.loc["layer_norm", "effect"] == pytest.approx(WORTH["layer_norm"])
     studies = {*rungs, *ROAD.leave_one_out(), *ROAD.add_one_in(), *ROAD.unions(ROAD.groups().values())}
     assert "elsewhere" not in set(effect_table(play(additive, studies))["kind"])
+
+
+def test_a_step_whose_file_was_changed_in_between_is_not_compared(tmp_path):
+    """With it alone before the change, with another step after it: the two differ in more than that step."""
+    for ratio, expected in ((0.25, ["se", "silu"]), (0.9, ["se"])):
+        folder = tmp_path / str(ratio)
+        for steps, own in (((), None), (("se",), 0.25), (("se", "silu"), ratio)):
+            layers = {"se": {"at": "hidden", "_target_": "timm.layers.SEModule", "rd_ratio": own}} if own else {}
+            design = {"layers": layers, "activation": "silu" if "silu" in steps else "relu"}
+            config = {"steps": list(steps), "rung": None, "design": design, "recipe": {"name": "original"}}
+            for seed in range(2):
+                write_run(folder, None, seed=seed, top1=70.0 + seed + len(steps), config=config)
+        table = effect_table(comparisons(load(folder))[0])
+        assert table.loc[table["kind"] == "besides", "step"].tolist() == expected
