@@ -70,7 +70,7 @@ def of_several(words: Sequence[str], conf: Conf, road: str = "convnext") -> list
     Raises:
         SettingsError: if there are to be several roads, or a glob names no rung.
     """
-    named = _named(words)
+    named = _named(words, several=True)
     replaced = {}
     if "road" in named:
         if named["road"].is_sweep_override():
@@ -92,8 +92,8 @@ def searched(words: Sequence[str]) -> list[Path]:
     return [Path(str(path).removeprefix("file://")) for path in paths if "pkg://" not in str(path)]
 
 
-def _named(words: Sequence[str]) -> dict[str, Override]:
-    """By key, the words that name a network."""
+def _named(words: Sequence[str], *, several: bool = False) -> dict[str, Override]:
+    """By key, the words that name a network; of `several` runs the last of a key, as in Hydra's sweeper."""
     found: dict[str, Override] = {}
     for word in words:
         if (key := _key(word)) in COME_TO:
@@ -105,7 +105,7 @@ def _named(words: Sequence[str]) -> dict[str, Override]:
             parsed = _parsed(word)
         except OverrideParseException:
             continue  # Hydra's own refusal has words
-        if key in found and found[key].value() != parsed.value():
+        if key in found and found[key].value() != parsed.value() and not several:
             raise SettingsError(f"{key} is chosen twice; name it once")
         found[key] = parsed
     return found

@@ -166,6 +166,10 @@ def _read(path: Path) -> DictConfig:
         config = OmegaConf.load(path)
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply") from None
+    except OSError as error:
+        if error.errno:
+            raise
+        config = None  # OmegaConf's word for a number or a flag
     if not isinstance(config, DictConfig):
         raise ValueError(f"{path} is no mapping of settings")
     return config

@@ -110,6 +110,32 @@ def test_composer_and_hydra_agree_on_files_of_ones_own(words: list[str], own: Ca
     assert {key: found.recipe[key] for key in recipe} == recipe
 
 
+def test_steps_that_set_no_switch_of_the_network_are_steps_too(own: Callable, here: Path) -> None:
+    """And one that is based on another, which composer and Hydra put together."""
+    smooth = f"{GLOBAL}recipe: {{label_smoothing: 0.2}}\n"
+    based = f"{GLOBAL}defaults: [silu, _self_]\ndesign: {{kernel_size: 13}}\n"
+    fine = f"{GLOBAL}defaults: [{{override /recipe: convnext}}]\n"
+    conf = Conf((CONF, own({"step/smooth.yaml": smooth, "step/based.yaml": based, "step/fine.yaml": fine})))
+    register()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        for step in ("smooth", "based", "fine"):
+            words = [f"hydra.searchpath=[file://{conf.folders[1]}]", "rung=modern_recipe", f"step=[{step}]"]
+            run = to_run(hydra.compose("config", spelled_out(words, conf)), conf=conf)
+            assert (run.label, run.requested.rung, run.requested.differs) == (f"modern_recipe +{step}", None, {})
+            assert run.requested.steps == ("modern_recipe", step)
+
+
+def test_study_of_ones_own_names_its_road(own: Callable, asked: Callable, here: Path) -> None:
+    own(
+        {
+            "study/walk.yaml": f"{GLOBAL}road: {{name: mine}}\nhydra: {{sweeper: {{params: {{rung: '${{road:rungs}}'}}}}}}\n"
+        }
+    )
+    runs = asked("--config-dir", "my", "study=walk")
+    assert [run.label for run in runs][-2:] == ["silu", "wide"]
+    assert {run.requested.road.name for run in runs} == {"mine"}
+
+
 def test_regime_recipe_road_and_study_of_ones_own_train(own: Callable, fork: Callable, here: Path) -> None:
     own({})
     words = ("-m", "study=both", "road=mine", "regime=pico", "recipe=mine", "data.subset=0.05", "data.holdout=0.02")
@@ -170,6 +196,34 @@ MISTAKES = [  # a file of one's own, what is typed, what the line must say
         },
         "step=[y,x]",
         "steps x and y contradict each other: both put a layer at hidden",
+    ),
+    ({"step/x.yaml": f"{GLOBAL}seed: 3\n"}, "step=[x]", "step x may not set 'seed', only defaults, design"),
+    (
+        {"step/x.yaml": f"{GLOBAL}defaults: [{{override /data: folder}}, {{override /step: [gelu]}}]\n"},
+        "step=[x]",
+        "a step",
+    ),
+    (
+        {"step/x.yaml": f"{GLOBAL}design: {{layers: [a]}}\n"},
+        "step=[x]",
+        "step x: design.layers is like {NAME: {at: hidden",
+    ),
+    (
+        {"step/x.yaml": f"{GLOBAL}design: {{width: 9}}\n"},
+        "step=[x,wide]",
+        "wide and x contradict each other: both set design.w",
+    ),
+    ({"step/null.yaml": GLOBAL}, "seed=0", "my/step/null.yaml: a step is called by letters, digits and _, not 'null'"),
+    ({"step/x.yaml": f"{GLOBAL}3\n"}, "step=[x]", "my/step/x.yaml is no mapping of settings"),
+    (
+        {"road/x.yaml": "extends: convnext\nrungs: [{step: silu, adopted: 'no'}]\n"},
+        "road=x",
+        "is true or false, not 'no'",
+    ),
+    (
+        {"road/x.yaml": "extends: convnext\nrungs: [{step: silu, parent: gelu}]\n"},
+        "road=x",
+        "'separate_downsampling', not 'gelu'",
     ),
     ({}, "step=[sliu]", "unknown step 'sliu'; did you mean 'silu'?"),
     ({}, "rung=wide", "unknown rung 'wide' (known: resnet, modern_recipe"),
