@@ -28,6 +28,12 @@ USED_BY = {
     "drop_factor": ("schedule", "step"),
     "min_lr": ("schedule", "cosine"),
 }
+NEEDS = {
+    **dict.fromkeys(("erasing_mode", "erasing_count"), ("random_erasing",)),
+    **dict.fromkeys(("mixup_prob", "mixup_mode"), ("mixup", "cutmix")),
+    "mixup_switch_prob": ("mixup", "cutmix"),
+}
+"""Settings that nothing reads unless one of these is on."""
 """Settings that only one optimizer or schedule reads; a record holds them all."""
 
 
@@ -110,6 +116,10 @@ def _design_departures(published: str | None, runs: pd.DataFrame) -> list[Depart
 
 
 def _is_used(key: str, recipe: Mapping[str, Any]) -> bool:
+    if key in NEEDS and all(recipe.get(setting) in OFF for setting in NEEDS[key]):
+        return False
+    if key == "layer_decay" and recipe.get(key) == 1:  # of one layer's rate to the next's: the same
+        return False
     reader, value = USED_BY.get(key, (None, None))
     return recipe.get(reader) == value
 

@@ -12,7 +12,7 @@ from analysis.comparison import Comparison, Steps
 from analysis.estimates import compare
 from analysis.ladder import caption, entitled
 from analysis.measures import measure
-from analysis.shapley import is_union, shapley_from_orders
+from analysis.shapley import has_sections, is_union, shapley_from_orders
 from roadmap.roads import Road
 
 COLUMNS = (
@@ -58,7 +58,8 @@ def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFra
         "add_one_in": [Pair(step, base | {step}, base) for step in road.adopted if step not in base],
         "besides": _besides(comparison, scores),
     }
-    ladder, sections = {frozenset(rung.steps) for rung in road.rungs}, road.groups().values()
+    ladder = {frozenset(rung.steps) for rung in road.rungs}
+    sections = [*road.groups().values()] if has_sections(comparison) else []
     asked = ladder | {steps for kind in ("leave_one_out", "add_one_in") for pair in kinds[kind] for steps in pair[1:]}
     kinds["elsewhere"] = [
         pair

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, combinations, islice, takewhile
-from math import comb
+from math import comb, factorial
 
 import pandas as pd
 
@@ -23,6 +23,8 @@ Players = Mapping[str, Iterable[str]]
 SHAPLEY = ("section", "steps", "value", "error", "low", "high", "n")
 INTERACTION = ("one", "other", "interaction", "error", "low", "high")
 ORDERS = ("step", "title", "section", "value", "error", "low", "high", "p", "p_holm", "detectable", "verdict", "orders")
+FEW = 6
+"""Steps that have so few orders, 720, that random ones would repeat each other."""
 NAMED = 3
 """Missing combinations that are named; the others are counted."""
 
@@ -76,7 +78,12 @@ def shapley_from_orders(comparison: Comparison, value: str | None = None, order_
     The changes hold the noise of training, so `error` does too, as far as it differs from order to order. What all
     orders share, the noise of the first and the last network, it does not see; among 16 orders that is nothing, and
     with hundreds the noise of training should be looked at. No order measured: an empty table, and `attrs["missing"]`.
+
+    A road of at most FEW steps has too few orders for a sample: there the values are exact, of all orders, and the
+    intervals are the noise of training; or there are none.
     """
+    if len(comparison.road.adopted) <= FEW:
+        return _of_all_orders(comparison, value)
     means = {steps: values.mean() for steps, values in comparison.scores(value).items()}
     adopted = comparison.road.adopted
     drawn = comparison.road.orderings(MOST_ORDERS, order_seed)
@@ -87,6 +94,16 @@ def shapley_from_orders(comparison: Comparison, value: str | None = None, order_
     table = entitled(table.assign(step=list(adopted), orders=len(orders)), comparison)
     missing = "" if orders else f"the first order of seed {order_seed} has networks without a finished run"
     return _finish(comparison, table, ORDERS, missing)
+
+
+def _of_all_orders(comparison: Comparison, value: str | None) -> pd.DataFrame:
+    players = {step: (step,) for step in comparison.road.adopted}
+    scores = comparison.scores(value)
+    if not all(steps in scores for steps, _ in coalitions(players)):
+        return _finish(comparison, pd.DataFrame(), ORDERS, "some sets of steps have no finished run")
+    table = compare(scores, list(shapley_weights(players).values()), borrow=True)
+    table = entitled(table.assign(step=list(players), orders=factorial(len(players))), comparison)
+    return _finish(comparison, table, ORDERS)
 
 
 def shapley_weights(players: Players) -> dict[str, Weights]:
@@ -143,6 +160,11 @@ def measured_unions(comparison: Comparison) -> list[Steps]:
     """The combinations of the road's sections that have finished runs."""
     groups = comparison.road.groups().values()
     return [steps for steps in comparison.scores() if not isinstance(steps, str) and is_union(steps, groups)]
+
+
+def has_sections(comparison: Comparison) -> bool:
+    """Whether combinations of sections were asked for: half of them are there. A few are what other studies train."""
+    return 2 * len(measured_unions(comparison)) >= 2 ** len(comparison.road.groups())
 
 
 def _game(comparison: Comparison, players: Players, value: str | None) -> tuple[dict, str]:

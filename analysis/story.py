@@ -14,7 +14,7 @@ from analysis.departures import departures, kernel_note
 from analysis.effects import unpaired
 from analysis.paper import Agreement, agreement, paper_table
 from analysis.provenance import missing, unfinished
-from analysis.shapley import interaction_table, measured_unions, shapley_from_orders, shapley_table
+from analysis.shapley import FEW, has_sections, interaction_table, measured_unions, shapley_from_orders, shapley_table
 from analysis.sheets import KINDS, SECTION_COSTS, Sheet
 from analysis.text import interval, listing, percent, signed, step_name
 
@@ -197,15 +197,16 @@ def _steps(comparison: Comparison, table: pd.DataFrame) -> list[Part]:
     pictures = [Picture("effects", figures.effects_figure(table), "What each step is worth, asked in several ways")]
     orders = shapley_from_orders(comparison)
     if len(orders):
-        words += f" {orders['orders'].iloc[0]} random orders are measured."
+        count, steps = orders["orders"].iloc[0], len(comparison.road.adopted)
+        words += f" All {count} orders are measured." if steps <= FEW else f" {count} random orders are measured."
     return [Part("effects", "Which step matters", [words], pictures, [sheets.effects_sheet(table)])]
 
 
 def _sections(comparison: Comparison) -> list[Part]:
-    """Only if any combination of sections is there that is no rung."""
+    """Only if they were asked for: of the combinations many are there, and some are no rungs."""
     rungs = {frozenset(rung.steps) for rung in comparison.road.rungs}
     measured = measured_unions(comparison)
-    if {*measured} <= rungs:
+    if {*measured} <= rungs or not has_sections(comparison):
         return []
     shapley = shapley_table(comparison)
     if shapley.empty:

@@ -27,7 +27,7 @@ from experiments.record import is_done
 from experiments.requested import of_several, searched, spelled_out
 from experiments.run import to_run
 from experiments.settings import Config, register
-from roadmap.conf import CONF, Conf, conf_of
+from roadmap.conf import CONF, GLOBAL, Conf, conf_of
 from roadmap.roads import is_name
 
 
@@ -87,8 +87,21 @@ def main(task: Callable[[], None] = train_one) -> None:
         sys.exit(INTERRUPTED)
 
 
-GLOBAL = ("step", "regime", "recipe", "study")
-"""Groups whose files set what stands elsewhere in a configuration, and say so in their first line."""
+def check_own(path: Path, group: Path, words: Sequence[str]) -> None:
+    """Refuse a file of one's own that would be hidden, or not be read as it is meant.
+
+    Raises:
+        SettingsError: in one line.
+    """
+    if (group / path.name).exists():
+        raise SettingsError(f"{path}: {group.name}={path.stem} is one of ours; give yours another name")
+    if path.suffix != ".yaml":
+        raise SettingsError(f"{path} is not read: its name must end in .yaml")
+    if group.name == "step" and not is_name(path.stem):
+        raise SettingsError(f"{path}: a step is called by letters, digits and _, not {path.stem!r}")
+    is_named = any(path.stem in word for word in words)  # the steps of a road are looked at when they are composed
+    if group.name in ("regime", "recipe", "study") and is_named and GLOBAL not in path.read_text("utf-8", "replace"):
+        raise SettingsError(f"{path}: its first line must be '{GLOBAL}'")
 
 
 def conf_on(words: Sequence[str]) -> Conf:
@@ -102,15 +115,14 @@ def conf_on(words: Sequence[str]) -> Conf:
     own = parser.parse_known_args(words)[0].config_dir
     if own and not own.is_dir():
         raise SettingsError(f"--config-dir {own} is not a folder")
+    groups = [path for path in CONF.iterdir() if path.is_dir()]
+    is_primary = any(word.startswith(("--config-name", "-cn")) for word in words)  # a file of the folder itself is read
+    if own and not is_primary and not any((own / group.name).is_dir() for group in groups):
+        raise SettingsError(f"--config-dir {own} has no folder like those of conf/: step, road, regime, recipe ...")
     folders = [*([own] if own else []), *searched(words)]
-    for group, folder in product(CONF.iterdir(), folders):
-        for path in sorted((folder / group.name).glob("*.yaml")):
-            if (group / path.name).exists():
-                raise SettingsError(f"{path}: {group.name}={path.stem} is one of ours; give yours another name")
-            if group.name == "step" and not is_name(path.stem):
-                raise SettingsError(f"{path}: a step is called by letters, digits and _, not {path.stem!r}")
-            if group.name in GLOBAL and "# @package _global_" not in path.read_text("utf-8", "replace"):
-                raise SettingsError(f"{path}: its first line must be '# @package _global_'")
+    for group, folder in product(groups, folders):
+        for path in sorted((folder / group.name).glob("*.y*ml")):
+            check_own(path, group, words)
     return Conf((CONF, *(folder.resolve() for folder in folders)))
 
 

@@ -22,6 +22,10 @@ from roadmap.roads import Road, Rung, Steps
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
+GLOBAL = "# @package _global_"
+"""The first line of a file that sets what stands elsewhere in a configuration."""
+
+
 @dataclass(frozen=True)
 class Conf:
     """The files that a configuration is composed of: of several folders with a file of one name the first has it, as
@@ -97,9 +101,23 @@ class Conf:
         steps = on.in_order(steps)
         files = {step: self.whole("step", step) for step in steps}
         for step, file in files.items():
-            _check_step(step, file)
+            self._check_step(step, file)
         _refuse_contradictions(files, on)
         return steps
+
+    def _check_step(self, name: str, file: DictConfig) -> None:
+        """Refuse what no step can be: one sets what is trained, not on what road, where or how often."""
+        path = next(path for folder in self.folders if (path := folder / "step" / f"{name}.yaml").is_file())
+        if GLOBAL not in path.read_text("utf-8", "replace"):
+            raise ValueError(f"{path}: its first line must be '{GLOBAL}'")
+        if unknown := [key for key in file if key not in OF_A_STEP]:
+            raise ValueError(f"step {name} may not set {unknown[0]!r}, only {', '.join(OF_A_STEP)}")
+        if unknown := [group for group in _overrides(file) if group not in ("recipe", "data")]:
+            raise ValueError(f"step {name} may not choose a {unknown[0]}, only a recipe or data")
+        layers = OmegaConf.select(file, "design.layers")
+        listed = layers.values() if isinstance(layers, DictConfig) else [layers]
+        if not all(isinstance(layer, DictConfig | None) for layer in listed):
+            raise ValueError(f"step {name}: design.layers is like {{NAME: {{at: hidden, _target_: package.Class}}}}")
 
     def with_bases(self, group: str, name: str) -> list[DictConfig]:
         """A file after the files of its group that its `defaults` name."""
@@ -232,19 +250,6 @@ def _ladder(conf: Conf, regime: str, name: str) -> tuple[Rung, ...]:
         composed = conf.compose(regime, rung.steps, name)
         rungs.append(replace(rung, design=to_design(composed.design), recipe=composed.recipe.name))
     return tuple(rungs)
-
-
-def _check_step(name: str, file: DictConfig) -> None:
-    """Refuse what no step can be: one sets what is trained, not on what road, where or how often."""
-    if unknown := [key for key in file if key not in OF_A_STEP]:
-        raise ValueError(f"step {name} may not set {unknown[0]!r}, only {', '.join(OF_A_STEP)}")
-    if unknown := [group for group in _overrides(file) if group not in ("recipe", "data")]:
-        raise ValueError(f"step {name} may not choose a {unknown[0]}, only a recipe or data")
-    layers = OmegaConf.select(file, "design.layers")
-    if not isinstance(layers, DictConfig | None) or not all(
-        isinstance(one, DictConfig | None) for one in (layers or {}).values()
-    ):
-        raise ValueError(f"step {name}: design.layers is like {{NAME: {{at: hidden, _target_: package.Class}}}}")
 
 
 OF_A_STEP = ("defaults", "design", "widths", "kernel_sizes", "recipe", "data", "resolution", "precision")

@@ -126,11 +126,7 @@ def test_steps_that_set_no_switch_of_the_network_are_steps_too(own: Callable, he
 
 
 def test_study_of_ones_own_names_its_road(own: Callable, asked: Callable, here: Path) -> None:
-    own(
-        {
-            "study/walk.yaml": f"{GLOBAL}road: {{name: mine}}\nhydra: {{sweeper: {{params: {{rung: '${{road:rungs}}'}}}}}}\n"
-        }
-    )
+    own({"study/walk.yaml": GLOBAL + "road: {name: mine}\nhydra: {sweeper: {params: {rung: '${road:rungs}'}}}\n"})
     runs = asked("--config-dir", "my", "study=walk")
     assert [run.label for run in runs][-2:] == ["silu", "wide"]
     assert {run.requested.road.name for run in runs} == {"mine"}
@@ -238,6 +234,8 @@ MISTAKES = [  # a file of one's own, what is typed, what the line must say
     ({"regime/x.yaml": f"{GLOBAL}regime: {{name: x}}\n"}, "regime=x", "'regime.widths.start' not found"),
     ({"study/x.yaml": f"{GLOBAL}rung: gelu\n"}, "study=x", "rung=gelu in a file is not read"),
     ({}, "--config-dir nowhere", "--config-dir nowhere is not a folder"),
+    ({}, "--config-dir my/step", "--config-dir my/step has no folder like those of conf/"),
+    ({"step/se.yml": GLOBAL}, "seed=0", "my/step/se.yml is not read: its name must end in .yaml"),
 ]
 
 
