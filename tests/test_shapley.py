@@ -222,3 +222,18 @@ def test_a_road_of_many_sections_is_counted_and_not_written_out():
 def road_with_sections(count):
     rungs = [{"name": "start"}, *({"step": f"s{one}", "section": f"section {one}"} for one in range(count))]
     return Road.from_json({"name": "mine", "rungs": rungs})
+
+
+def test_a_short_road_has_its_few_orders_and_the_noise_of_training():
+    """Random ones repeat each other: a thousand draws of six orders are no thousand orders."""
+    rungs = [{"name": "plain"}, *({"step": step} for step in ("one", "two", "three"))]
+    road = Road.from_json({"name": "short", "rungs": rungs})
+    worth = {"one": 1.0, "two": -2.0, "three": 4.0}
+    sets = road.unions([(step,) for step in worth])
+    table = shapley_from_orders(
+        play(lambda steps: 60 + sum(worth[one] for one in steps), sets, seeds=2, noise=1, road=road)
+    )
+    assert table["orders"].tolist() == [6, 6, 6]
+    assert table["value"].tolist() == pytest.approx([*worth.values()], abs=2)
+    assert ((table["high"] - table["low"]) > 1).all()
+    assert shapley_from_orders(play(len, sets[:-1], road=road)).empty
