@@ -232,6 +232,7 @@ REFUSED = {  # a layer as it is written, and what is said of it
     "_target_: layers_of_mine.torch": "torch is no class of nn.Module",
     "_target_: layers_of_min.Fine": "no module 'layers_of_min' where Python looks; did you mean 'layers_of_mine'?",
     "_target_: layers_of_mine.inner.Fine": "there is no module 'layers_of_mine.inner' where Python looks",
+    "_target_: layers_of_mine.Fine.Inner": "where Python looks; a class is looked for directly in a module",
     "_target_: broken_layers.Fine": "importing broken_layers raises ZeroDivisionError: division by zero",
     "_target_: lacking_layers.Fine": "importing lacking_layers raises ModuleNotFoundError: No module named 'nowhere'",
 }
