@@ -145,8 +145,9 @@ def _preparation_of(config: Mapping[str, Any]) -> Preparation:
     """
     recipe = config["recipe"]
     how = Preparation(config["resolution"], recipe.get("interpolation"), recipe.get("crop_pct"))
-    crop_is_possible = how.crop_pct is None or (isinstance(how.crop_pct, float | int) and 0 < how.crop_pct <= 1)
-    if RESOLUTION.problem(how.resolution) or how.interpolation not in ("bilinear", "bicubic") or not crop_is_possible:
+    crop = 1 if how.crop_pct is None else how.crop_pct
+    is_possible = isinstance(crop, float | int) and 0 < crop <= 1 and not RESOLUTION.problem(how.resolution / crop)
+    if not is_possible or how.interpolation not in ("bilinear", "bicubic"):
         raise SettingsError(
             "the config.json beside these weights does not say how its images are prepared; move the weights away "
             "from it, and say design=..., resolution=..., interpolation=... and crop_pct=..."

@@ -65,12 +65,12 @@ def class_at(path: str) -> type[nn.Module]:
     name, within = path.rpartition(".")[2], module_of(path)
     try:
         module = import_module(within)
+        found = getattr(module, name, None)  # which a module may compute
     except RAISED as error:
         raise LookupError(f"importing {within} raises {_in_words(error)}") from error
-    found = getattr(module, name, None)
     if _is_module_class(found):
         return found
-    if hasattr(module, name):
+    if found is not None:
         raise LookupError(f"{name} is no class of nn.Module")
     known = [one for one, value in vars(module).items() if _is_module_class(value)]
     raise LookupError(f"{within} has no {name!r}{did_you_mean(name, known)}")

@@ -259,12 +259,13 @@ IMPOSSIBLE = [
     ({"model": "timm:"}, "beside these weights: timm has no model ''"),
     ({"model": "os.system"}, "beside these weights: model must be 'design' or timm:NAME, not 'os.system'"),
     ({"resolution": 100_000}, "beside these weights does not say how its images are prepared"),
+    ({"recipe": {"crop_pct": 1e-4}}, "beside these weights does not say how its images are prepared"),
     ({"resolution": 0}, "beside these weights does not say how its images are prepared"),
     ({"resolution": None}, "config.json: resolution is missing or no such value; move the weights away from it"),
 ]
 
 
-@pytest.mark.parametrize(("record", "said"), IMPOSSIBLE, ids=[said for _, said in IMPOSSIBLE])
+@pytest.mark.parametrize(("record", "said"), IMPOSSIBLE, ids=[str(record) for record, _ in IMPOSSIBLE])
 def test_record_of_an_impossible_network_is_told_in_one_line(
     record: dict, said: str, evaluate: Callable, recorded: Callable, photos: Path
 ) -> None:

@@ -234,6 +234,7 @@ REFUSED = {  # a layer as it is written, and what is said of it
     "_target_: layers_of_mine.inner.Fine": "there is no module 'layers_of_mine.inner' where Python looks",
     "_target_: layers_of_mine.Fine.Inner": "where Python looks; a class is looked for directly in a module",
     "_target_: broken_layers.Fine": "importing broken_layers raises ZeroDivisionError: division by zero",
+    "_target_: lazy_layers.Fine": "importing lazy_layers raises SystemExit",
     "_target_: lacking_layers.Fine": "importing lacking_layers raises ModuleNotFoundError: No module named 'nowhere'",
 }
 
@@ -244,6 +245,7 @@ def layers_of_mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     (folder / "layers_of_mine.py").write_text(LAYERS)
     (folder / "broken_layers.py").write_text("1 / 0")
     (folder / "lacking_layers.py").write_text("import nowhere")
+    (folder / "lazy_layers.py").write_text("def __getattr__(name): exit()")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield
