@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,8 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.checks import check_evaluation, check_path
 from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, DataError, SettingsError, is_first, refuse, refusing
-from experiments.initial import find_init, run_config
+from experiments.initial import Init, find_init, run_config
 from experiments.settings import Data, EvaluationConfig, register
+from roadmap.bounds import problems
 from roadmap.conf import CONF, to_design
 from roadmap.designs import Design, DesignError
 from roadmap.files import try_to_write, write
@@ -31,7 +31,7 @@ def evaluate_one(config: DictConfig) -> None:
     try:
         check_evaluation(config)
         init = find_init(config.weights)
-        data = data_of(config, run_config(init.file), HydraConfig.get().overrides.task)
+        data = data_of(config, init, HydraConfig.get().overrides.task)
         check_path(data)
         out = Path(config.out) if config.out not in (None, "-") else None
         if out:
@@ -60,10 +60,15 @@ def design_of(config: DictConfig) -> Design | None:
         raise SettingsError(f"design.{error}") from error
 
 
-def data_of(config: DictConfig, ran: dict[str, Any] | None, overrides: Sequence[str]) -> Data:
-    """The data that were asked for; else those that the run was evaluated on, read from where it is said."""
+def data_of(config: DictConfig, init: Init, overrides: Sequence[str]) -> Data:
+    """The data that were asked for; else those that the run was evaluated on, read from where it is said.
+
+    Raises:
+        SettingsError: if neither is known, or the run's record says something impossible.
+    """
     if not OmegaConf.is_missing(config.data, "name"):
         return OmegaConf.to_object(config.data)
+    ran = run_config(init.file) if init.file else None
     if ran is None:
         raise SettingsError(
             "say on which data, for example data=imagenet data.path=...; only a run has data of its own"
@@ -71,7 +76,11 @@ def data_of(config: DictConfig, ran: dict[str, Any] | None, overrides: Sequence[
     known = [one.name for one in fields(Data)]
     said = [key for key in known if any(override.startswith(f"data.{key}=") for override in overrides)]
     recorded = {key: ran["data"][key] for key in known if key in ran["data"]}
-    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Data), recorded, {k: config.data[k] for k in said}))
+    merged = OmegaConf.merge(OmegaConf.structured(Data), recorded, {key: config.data[key] for key in said})
+    data = OmegaConf.to_object(merged)
+    for name, problem in problems(data):
+        raise SettingsError(f"the config.json beside these weights: data.{name} {problem}; say on which data")
+    return data
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -55,12 +55,23 @@ def find_init(source: str | None) -> Init | None:
     return Init(source, str(file), _digest(file, stamp.st_mtime_ns, stamp.st_size))
 
 
-def run_config(file: str | None) -> dict[str, Any] | None:
-    """config.json of the run in whose directory, or among whose checkpoints, a file lies; None if it is no run's."""
-    for folder in list(Path(file).resolve().parents)[:2] if file else []:
-        with suppress(BrokenRecordError):
-            return config_of(folder)
-    return None
+def run_config(file: str) -> dict[str, Any] | None:
+    """config.json of the run in whose directory, or among whose checkpoints, a file lies; None if it is no run's.
+
+    Raises:
+        SettingsError: if there is a config.json that is no run's, or broken: what the weights are would be a guess.
+    """
+    folder = Path(file).resolve().parent
+    folder = folder.parent if folder.name == "checkpoints" else folder
+    if not os.path.lexists(folder / "config.json"):
+        return None
+    try:
+        return config_of(folder)
+    except BrokenRecordError as error:
+        raise SettingsError(
+            f"beside these weights, in {folder}: {error}; move the weights away from it, or say design=... or "
+            "model=timm:NAME, and data=..."
+        ) from error
 
 
 @cache

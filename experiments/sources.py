@@ -7,6 +7,7 @@ import ast
 import hashlib
 import json
 import sysconfig
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -85,7 +86,7 @@ def _imported(module: str, found: dict[str, Path], find: Find) -> dict[str, Path
 def _imports(file: Path, package: str) -> Iterator[str]:
     """What a source file imports: modules, and what is perhaps one in them. `package` is what it counts dots from."""
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = ast.parse(_content(file))
     except (SyntaxError, ValueError):  # not Python, or not yet
         return
     for node in ast.walk(tree):
@@ -121,4 +122,12 @@ def _is_installed(file: Path) -> bool:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(_content(path)).hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    """What a file holds, which may lie in a zip file, as modules do where Python looks in one."""
+    for folder in path.parents:
+        if folder.is_file():
+            return zipfile.Path(folder, path.relative_to(folder).as_posix()).read_bytes()
+    return path.read_bytes()

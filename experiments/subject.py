@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from experiments.errors import SettingsError
 from experiments.initial import Init, run_config
 from experiments.models import load_model_of_timm, read_weights, torchvision_weights
-from experiments.timm_names import PREFIX
+from experiments.settings import RESOLUTION
+from experiments.timm_names import PREFIX, check_timm_name
 from roadmap.conf import OURS, to_design
 from roadmap.conf import design as named
 from roadmap.designs import Design, DesignError
@@ -56,7 +57,7 @@ def find_subject(init: Init, model: str | None, design: Design | None, *, trust:
         SettingsError: if the weights can't be had, or fit no network that is known or stated; or if only a run's record
             names code for its network, and there is no `trust`.
     """
-    config = run_config(init.file)
+    config = run_config(init.file) if init.file and not (model or design) else None
     try:
         if init.file is None:
             return _published(init)
@@ -68,7 +69,7 @@ def find_subject(init: Init, model: str | None, design: Design | None, *, trust:
         if config and config["model"] == "design":
             return _ours(init, state, _recorded_design(config, trust), _preparation_of(config), "design")
         if config:
-            return _of_timm(init, state, config["model"], _preparation_of(config))
+            return _of_timm(init, state, _recorded_model(config), _preparation_of(config))
         return _fitting(init, state)
     except WeightsError as error:
         raise SettingsError(f"weights={init.source}: {error}") from error
@@ -107,6 +108,19 @@ def preparation_of_timm(name: str) -> Preparation:
     return Preparation(resolution, found["interpolation"], crop_pct, found["mean"], found["std"])
 
 
+def _recorded_model(config: Mapping[str, Any]) -> str:
+    """The model of timm's in a run's config.json, which may be anybody's: nothing but a name that timm has.
+
+    Raises:
+        SettingsError: if it is none.
+    """
+    try:
+        check_timm_name(config["model"])
+    except SettingsError as error:
+        raise SettingsError(f"the config.json beside these weights: {error}") from error
+    return config["model"]
+
+
 def _recorded_design(config: Mapping[str, Any], trust: bool) -> Design:
     """The design in a run's config.json, which may be anybody's: code that it names runs only with `trust`.
 
@@ -131,8 +145,9 @@ def _preparation_of(config: Mapping[str, Any]) -> Preparation:
     """
     recipe = config["recipe"]
     how = Preparation(config["resolution"], recipe.get("interpolation"), recipe.get("crop_pct"))
-    crop_is_possible = how.crop_pct is None or (isinstance(how.crop_pct, float | int) and 0 < how.crop_pct <= 1)
-    if not how.resolution or how.interpolation not in ("bilinear", "bicubic") or not crop_is_possible:
+    crop = 1 if how.crop_pct is None else how.crop_pct
+    is_possible = isinstance(crop, float | int) and 0 < crop <= 1 and not RESOLUTION.problem(how.resolution / crop)
+    if not is_possible or how.interpolation not in ("bilinear", "bicubic"):
         raise SettingsError(
             "the config.json beside these weights does not say how its images are prepared; move the weights away "
             "from it, and say design=..., resolution=..., interpolation=... and crop_pct=..."
@@ -156,6 +171,8 @@ def _fitting(init: Init, state: Mapping[str, Tensor]) -> Subject:
 
 
 def _ours(init: Init, state: Mapping[str, Tensor], design: Design, how: Preparation, name: str) -> Subject:
+    if (least := 3 * sum(design.depths)) > len(state):  # a block has three convs; thousands take minutes to build
+        raise WeightsError(f"these are {len(state)} tensors, and depths={[*design.depths]} has {least} or more")
     with torch.device("meta"):
         classes = max(classes_of(build(design, 1), state) or 0, 1)
         network = build(design, classes)

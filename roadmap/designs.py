@@ -8,6 +8,7 @@ validated before anything expensive starts.
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ ACTIVATIONS = {
     )
 }  # fmt: skip
 """{name: class of torch.nn}: the elementwise activations that can be made without arguments."""
+TORCHS = ("torch.nn", "torch.nn.modules", "torch.nn.modules.activation")
+"""The modules in which a dotted path may find them."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,16 @@ class Layer(NamedTuple):
     after any activation. "output": at the branch's end, before layer scale."""
     target: str
     """Dotted path of the class."""
-    arguments: tuple[tuple[str, Any], ...] = ()
-    """(keyword, value), sorted: numbers, texts, true, false, null, and lists of them, which are tuples here."""
+    arguments: str = "{}"
+    """Keywords with numbers, texts, true, false, null, and lists of them, as JSON: 1, 1.0 and true, which are equal in
+    Python, make three layers."""
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        return json.loads(self.arguments)
 
     def to_json(self) -> dict[str, Any]:
-        return {"at": self.at, "_target_": self.target} | {name: as_list(value) for name, value in self.arguments}
+        return {"at": self.at, "_target_": self.target} | self.keywords
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +98,7 @@ class Design:
     """Of the spatial conv, odd (2.5)."""
     activation: str = setting("relu", ClassName(ACTIVATIONS, "an activation of torch.nn in lower case, like 'silu',"))
     """An elementwise activation of torch.nn by its class's name in lower case ("relu", "gelu", "silu", "leakyrelu"), or
-    a class by dotted path, made without arguments (2.6)."""
+    a class by dotted path, made without arguments (2.6). torch.nn.SiLU becomes "silu"."""
     activations: Literal["all", "one"] = "all"
     """"all": after every conv but the branch's last, and after the addition. "one": before the last 1x1 alone (2.6)."""
     norm: str = setting("batch", ClassName(("batch", "layer"), "'batch', 'layer'"))
@@ -121,6 +129,9 @@ class Design:
                 object.__setattr__(self, "depths", _depths(value))
             elif field.name == "groups":
                 _check_groups(value)
+            elif field.name == "activation":
+                _check_text(field, value)
+                object.__setattr__(self, "activation", _short(value))
             elif field.name == "layers":
                 object.__setattr__(self, "layers", _layers(value))
             elif hints[field.name] is str:
@@ -228,14 +239,21 @@ def _check_text(field: dataclasses.Field, value: object) -> None:
         raise DesignError(f"{field.name} {problem}")
 
 
+def _short(activation: str) -> str:
+    """Of an activation of torch.nn, the one name that we have for it: the same network is one design."""
+    module, _, name = activation.rpartition(".")
+    known = ACTIVATIONS.get(name.lower()) == name and module in TORCHS
+    return name.lower() if known else activation
+
+
 def _layers(value: object) -> tuple[Layer, ...]:
     """Of the mapping that YAML holds, or of layers; canonical."""
     if isinstance(value, Mapping):
         layers = [_layer_of(name, written) for name, written in value.items() if written is not None]
     else:
         try:
-            written = [(name, at, target, dict(arguments)) for name, at, target, arguments in value]
-        except (TypeError, ValueError) as error:
+            written = [(name, at, target, dict(json.loads(arguments))) for name, at, target, arguments in value]
+        except (TypeError, ValueError, RecursionError) as error:
             raise DesignError(f"layers must be a mapping of names to layers, not {value!r}") from error
         layers = [_layer(*each) for each in written]
     layers.sort(key=lambda layer: layer.name)
@@ -275,19 +293,10 @@ def _layer(name: object, at: object, target: object, arguments: dict[object, obj
                 f"layers.{name}.{key} must be a finite number, a text, true, false, null or a list of them, "
                 f"not {value!r}"
             )
-    return Layer(name, at, target, tuple(sorted((key, _as_tuple(value)) for key, value in arguments.items())))
+    return Layer(name, at, target, json.dumps(arguments, sort_keys=True))
 
 
 def _is_argument(value: object) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_is_argument, value))
     return value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(map(_as_tuple, value)) if isinstance(value, (list, tuple)) else value
-
-
-def as_list(value: Any) -> Any:
-    """A layer's argument as it was written, and as the layer gets it."""
-    return [as_list(one) for one in value] if isinstance(value, tuple) else value

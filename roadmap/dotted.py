@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pkgutil
 import sys
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
+from typing import Any
 
 from roadmap.bounds import did_you_mean
 
@@ -39,10 +40,28 @@ def find_module(name: str) -> ModuleSpec:
     folders, found = None, ""
     for word in name.split("."):
         found = f"{found}.{word}" if found else word
-        specs = (finder.find_spec(found, folders) for finder in sys.meta_path if hasattr(finder, "find_spec"))
-        spec = next(filter(None, specs), None)
+        spec = next(filter(None, (_ask(finder, found, folders) for finder in sys.meta_path)), None)
         if spec is None:
-            near = [module.name for module in pkgutil.iter_modules(folders)]
-            raise LookupError(f"there is no module {found!r} where Python looks{did_you_mean(word, near)}")
-        folders = spec.submodule_search_locations or ()
+            hint = did_you_mean(word, [module.name for module in pkgutil.iter_modules(folders)])
+            if folders == []:
+                hint = "; a class is looked for directly in a module, not in another class"
+            raise LookupError(f"there is no module {found!r} where Python looks{hint}")
+        folders = list(spec.submodule_search_locations or ())
     return spec
+
+
+def _ask(finder: Any, name: str, folders: list[str] | None) -> ModuleSpec | None:
+    if finder is PathFinder and folders is not None:
+        return _find_in(folders, name)
+    return finder.find_spec(name, folders) if hasattr(finder, "find_spec") else None
+
+
+def _find_in(folders: list[str], name: str) -> ModuleSpec | None:
+    """What PathFinder would find, which for a package without an __init__.py in another needs that to be imported."""
+    namespace = ModuleSpec(name, None, is_package=True)
+    for importer in filter(None, map(pkgutil.get_importer, folders)):
+        spec = importer.find_spec(name)
+        if spec and spec.loader:
+            return spec
+        namespace.submodule_search_locations += spec.submodule_search_locations if spec else []
+    return namespace if namespace.submodule_search_locations else None

@@ -5,43 +5,55 @@ Everything that can be wrong with one is a DesignError in one line, which begins
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
-from typing import Any
+from itertools import chain
+from threading import Timer
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from roadmap.bounds import did_you_mean
-from roadmap.designs import Design, DesignError, Layer, as_list
+from roadmap.designs import Design, DesignError, Layer
 from roadmap.dotted import is_of_packages, module_of
 from roadmap.files import printable
+
+RAISED = (Exception, SystemExit, GeneratorExit)
+"""Whatever somebody's code may raise; but an interrupt is the user's."""
+PATIENCE = 5.0
+"""Seconds after which it is said which class is being tried."""
+TRIED = ((2, True), (1, False), (3, True), (3, False))
+"""(batch size, whether training) that a layer is tried with, in turn: a network that trains is evaluated in between."""
 
 
 def make_layer(layer: Layer, channels: int) -> nn.Module:
     """A layer of `Design.layers` for maps of so many channels."""
-    return make(f"layers.{layer.name}", layer.target, channels, **keywords(layer.arguments))
-
-
-def keywords(arguments: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    return {name: as_list(value) for name, value in arguments}
+    return make(f"layers.{layer.name}", layer.target, channels, **layer.keywords)
 
 
 def make(field: str, path: str, *args: object, **kwargs: object) -> nn.Module:
     """A module of the class that a field of the design names.
 
     Raises:
-        DesignError: if there is no such class, or it refuses the arguments.
+        DesignError: if there is no such class, if it refuses the arguments, or if it is lazy.
     """
     try:
         made = class_at(path)
     except LookupError as error:
         raise DesignError(f"{field}: {path}: {error}") from error
     try:
-        return made(*args, **kwargs)
-    except Exception as error:  # whatever somebody's code may raise
+        layer = made(*args, **kwargs)
+        lazy = any(map(is_lazy, chain(layer.parameters(), layer.buffers())))
+    except RAISED as error:
         given = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
         raise DesignError(f"{field}: {path}({', '.join(given)}) raises {_in_words(error)}") from error
+    if lazy:
+        raise DesignError(f"{field}: {path}: its weights have no shape until it is called; take a class that has")
+    return layer
 
 
 def class_at(path: str) -> type[nn.Module]:
@@ -53,12 +65,12 @@ def class_at(path: str) -> type[nn.Module]:
     name, within = path.rpartition(".")[2], module_of(path)
     try:
         module = import_module(within)
-    except (Exception, SystemExit) as error:  # whatever somebody's code may raise
+        found = getattr(module, name, None)  # which a module may compute
+    except RAISED as error:
         raise LookupError(f"importing {within} raises {_in_words(error)}") from error
-    found = getattr(module, name, None)
     if _is_module_class(found):
         return found
-    if hasattr(module, name):
+    if found is not None:
         raise LookupError(f"{name} is no class of nn.Module")
     known = [one for one, value in vars(module).items() if _is_module_class(value)]
     raise LookupError(f"{within} has no {name!r}{did_you_mean(name, known)}")
@@ -83,20 +95,34 @@ def _is_module_class(value: object) -> bool:
 
 def try_out(design: Design, resolution: int) -> None:
     """Try each class by dotted path on maps like those that it will get: of every number of channels that the network
-    has there, and as large as the stage's for square images of `resolution` pixels.
+    has there, and as large as the stage's for square images of `resolution` pixels. Says on stderr which one, if that
+    takes long.
 
     Raises:
-        DesignError: if one does not map (N, C, H, W) to the same, in memory and on the meta device, where networks are
-            counted.
+        DesignError: if one does not map (N, C, H, W) to the same, in training and in evaluation, in memory and on the
+            meta device, where networks are counted; or if it can't be made.
     """
     maps = _maps(design, resolution)
     layers = {f"layers.{layer.name}": layer for layer in design.layers}
     with torch.random.fork_rng(devices=()):
         for field, path in design.dotted().items():
-            place, arguments = (layers[field].at, layers[field].arguments) if field in layers else (field, ())
-            for channels, size in sorted(maps[place]):
-                args = () if field == "activation" else (channels,)
-                _try(field, path, args, arguments, (2, channels, size, size))
+            layer = layers.get(field)
+            with _said_if_slow(f"still trying {field}: {path}"):
+                for channels, size in sorted(maps[layer.at if layer else field]):
+                    args = () if field == "activation" else (channels,)
+                    _try(field, path, args, layer, (channels, size, size))
+
+
+@contextmanager
+def _said_if_slow(text: str) -> Iterator[None]:
+    timer = Timer(PATIENCE, print, [text], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # who forks next should not have threads
 
 
 def _maps(design: Design, resolution: int) -> dict[str, set[tuple[int, int]]]:
@@ -117,27 +143,33 @@ def _maps(design: Design, resolution: int) -> dict[str, set[tuple[int, int]]]:
 
 
 @cache
-def _try(
-    field: str, path: str, args: tuple[int, ...], arguments: tuple[tuple[str, Any], ...], shape: tuple[int, ...]
-) -> None:
+def _try(field: str, path: str, args: tuple[int, ...], layer: Layer | None, shape: tuple[int, int, int]) -> None:
     for device in ("cpu", "meta"):
-        where = "" if device == "cpu" else " on the meta device, where networks are counted,"
         with torch.device(device):
-            layer, x = make(field, path, *args, **keywords(arguments)), torch.randn(shape)
-            try:
-                y = layer(x)
-            except Exception as error:  # whatever somebody's code may raise
-                raise DesignError(f"{field}: {path}:{where} {shape} raises {_in_words(error)}") from error
-        if not isinstance(y, Tensor):
-            raise DesignError(f"{field}: {path}:{where} {shape} becomes a {type(y).__name__}, not a tensor")
-        if y.shape != shape or y.dtype != x.dtype:
-            raise DesignError(
-                f"{field}: {path}:{where} {shape} of {x.dtype} becomes {tuple(y.shape)} of {y.dtype}; a layer must "
-                "keep both"
-            )
+            made = make(field, path, *args, **(layer.keywords if layer else {}))
+            for batch, training in TRIED:
+                where = "" if training else " in evaluation,"
+                where += "" if device == "cpu" else " on the meta device, where networks are counted,"
+                with torch.inference_mode(not training):
+                    _call(f"{field}: {path}:{where}", made, torch.randn(batch, *shape), training)
+
+
+def _call(what: str, layer: nn.Module, x: Tensor, training: bool) -> None:
+    shape = tuple(x.shape)
+    try:
+        y = layer.train(training)(x)
+    except RAISED as error:
+        raise DesignError(f"{what} {shape} raises {_in_words(error)}") from error
+    if not isinstance(y, Tensor):
+        raise DesignError(f"{what} {shape} becomes a {type(y).__name__}, not a tensor")
+    if y.shape != shape or y.dtype != x.dtype:
+        raise DesignError(f"{what} {shape} of {x.dtype} becomes {tuple(y.shape)} of {y.dtype}; a layer must keep both")
 
 
 def _in_words(error: BaseException) -> str:
     """Its name and the first line of its message."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    try:
+        text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    except RAISED:  # by its __str__
+        text = ""
     return printable(f"{type(error).__name__}: {text}" if text else type(error).__name__)

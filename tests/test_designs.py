@@ -111,8 +111,8 @@ GATE = {"at": "output", "_target_": "mine.Gate", "ratio": 0.25, "sizes": [1, [2,
 WRONG_LAYERS = [  # what is written, what the message must say
     (3, "layers must be a mapping of names to layers, not 3"),
     ([["grn", "hidden"]], "layers must be a mapping of names to layers"),
-    ([["grn", "hiden", "my.Layer", []]], "layers.grn.at must be 'spatial' or 'hidden' or 'output', not 'hiden'"),
-    ([["grn", "hidden", "my.Layer", []], ["grn", "output", "my.Layer", []]], "layers.grn is given twice"),
+    ([["grn", "hiden", "my.Layer", "{}"]], "layers.grn.at must be 'spatial' or 'hidden' or 'output', not 'hiden'"),
+    ([["grn", "hidden", "my.Layer", "{}"], ["grn", "output", "my.Layer", "{}"]], "layers.grn is given twice"),
     ({"grn": 3}, "layers.grn must be a mapping with 'at', '_target_' and arguments, not 3"),
     ({3: GRN}, "layers must have names of letters, digits and _, not 3"),
     (
@@ -152,6 +152,28 @@ def test_equal_layers_are_one_key() -> None:
     assert [layer.name for layer in one.layers] == ["gate", "grn"]
     assert Design(**asdict(one)) == replace(one, width=64) == one
     assert one != Design(layers={"grn": GRN})
+
+
+def test_layers_whose_arguments_are_equal_in_python_alone_differ() -> None:
+    """1 == 1.0 == True, and their runs have three identities, so whatever is kept by design must keep three."""
+    designs = {Design(layers={"gate": GATE | {"ratio": value, "sizes": [value]}}) for value in (1, 1.0, True)}
+    assert len(designs) == 3
+    assert {type(design.layers[0].keywords["ratio"]) for design in designs} == {int, float, bool}
+
+
+@pytest.mark.parametrize(
+    ("written", "activation"),
+    [
+        ("torch.nn.SiLU", "silu"),
+        ("torch.nn.modules.SiLU", "silu"),
+        ("torch.nn.modules.activation.SiLU", "silu"),
+        ("torch.nn.silu", "torch.nn.silu"),  # there is none
+        ("torch.nn.GLU", "torch.nn.GLU"),
+        ("mine.SiLU", "mine.SiLU"),
+    ],
+)
+def test_activation_of_torch_has_one_name(written: str, activation: str) -> None:
+    assert Design(activation=written).activation == activation
 
 
 @pytest.mark.parametrize("kind", ["a record", "asdict", "YAML"])

@@ -221,29 +221,92 @@ def test_layer_of_timm_in_a_record_needs_no_trust(
     assert result["top1"] == pytest.approx(json.loads((run / "summary.json").read_text())["top1"])
 
 
-@pytest.mark.parametrize(
-    ("design", "said"),
-    [
-        ({"layers": {"grn": {"at": "hidden"}}}, "design.layers.grn._target_ must be the dotted path of a class"),
-        ({"layers": 7}, "design.layers must be a mapping of names to layers, not 7"),
-        ({"activation": ["relu"]}, "design.activation must be an activation of torch.nn"),
-        ({"norm": "timm.layers.helpers.os.system"}, "names timm.layers.helpers.os.system, which is not of torch.nn"),
-        ({"norm": "torch.nn.GroupNorm"}, "design.norm: torch.nn.GroupNorm(8) raises TypeError"),
-        ({"activation": "torch.nn.GLU"}, "GLU: (2, 8, 8, 8) of torch.float32 becomes (2, 8, 8, 4) of torch.float32"),
-    ],
-)
+@pytest.fixture
+def recorded(here: Path) -> Callable[..., None]:
+    """`run`, with weights of ten classes, and a record that says what is given in place of the truth."""
+
+    def write(**said: object) -> None:
+        small = Design(width=8, depths=(1, 1, 1, 1))
+        config = {"model": "design", "design": small.to_json(), "resolution": 32}
+        config |= {
+            "recipe": {"name": "original", "interpolation": "bicubic"},
+            "data": {"name": "x", "reader": "sample"},
+        }
+        for name, value in said.items():
+            config[name] = config[name] | value if isinstance(value, dict) else value
+        (here / "run").mkdir()
+        torch.save(roadmap.build(small, 10).state_dict(), here / "run" / "weights.pt")
+        (here / "run" / "config.json").write_text(json.dumps(config))
+
+    return write
+
+
+IMPOSSIBLE_DESIGNS = [
+    ({"layers": {"grn": {"at": "hidden"}}}, "design.layers.grn._target_ must be the dotted path of a class"),
+    ({"layers": 7}, "design.layers must be a mapping of names to layers, not 7"),
+    ({"layers": [["grn", "hidden", "torch.nn.Identity", "[7]"]]}, "design.layers must be a mapping of names to layers"),
+    ({"activation": ["relu"]}, "design.activation must be an activation of torch.nn"),
+    ({"norm": "timm.layers.helpers.os.system"}, "names timm.layers.helpers.os.system, which is not of torch.nn"),
+    ({"norm": "torch.nn.GroupNorm"}, "design.norm: torch.nn.GroupNorm(8) raises TypeError"),
+    ({"activation": "torch.nn.GLU"}, "GLU: (2, 8, 8, 8) of torch.float32 becomes (2, 8, 8, 4) of torch.float32"),
+    ({"depths": [1000] * 4}, "these are 104 tensors, and depths=[1000, 1000, 1000, 1000] has 12000 or more"),
+    ({"depths": [1001, 1, 1, 1]}, "design.depths must be in [1, 1000], not 1001"),
+]
+IMPOSSIBLE = [
+    *(({"design": design}, said) for design, said in IMPOSSIBLE_DESIGNS),
+    ({"model": "timm:hf-hub:a/b"}, "beside these weights: timm has no model 'hf-hub:a/b'"),
+    ({"model": "timm:local-dir:/etc"}, "beside these weights: timm has no model 'local-dir:/etc'"),
+    ({"model": "timm:"}, "beside these weights: timm has no model ''"),
+    ({"model": "os.system"}, "beside these weights: model must be 'design' or timm:NAME, not 'os.system'"),
+    ({"resolution": 100_000}, "beside these weights does not say how its images are prepared"),
+    ({"recipe": {"crop_pct": 1e-4}}, "beside these weights does not say how its images are prepared"),
+    ({"resolution": 0}, "beside these weights does not say how its images are prepared"),
+    ({"resolution": None}, "config.json: resolution is missing or no such value; move the weights away from it"),
+]
+
+
+@pytest.mark.parametrize(("record", "said"), IMPOSSIBLE, ids=[str(record) for record, _ in IMPOSSIBLE])
 def test_record_of_an_impossible_network_is_told_in_one_line(
-    design: dict, said: str, evaluate: Callable, photos: Path, here: Path
+    record: dict, said: str, evaluate: Callable, recorded: Callable, photos: Path
 ) -> None:
-    (here / "run").mkdir()
-    small = Design(width=8, depths=(1, 1, 1, 1))
-    torch.save(roadmap.build(small, 10).state_dict(), here / "run" / "weights.pt")
-    config = {"model": "design", "design": small.to_json() | design, "resolution": 32}
-    config |= {"recipe": {"name": "original", "interpolation": "bicubic"}, "data": {"name": "photos"}}
-    (here / "run" / "config.json").write_text(json.dumps(config))
+    recorded(**record)
     code, _, out, err = evaluate("weights=run", "data=folder", f"data.path={photos}", "workers=0")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"reader": "os.system"}, "beside these weights: data.reader must be sample or"),
+        ({"holdout": -1}, "beside these weights: data.holdout must be in [0, 1), not -1"),
+        ({"reader": "folder"}, "data.path is not set"),
+    ],
+)
+def test_record_of_impossible_data_is_told_in_one_line(
+    data: dict, said: str, evaluate: Callable, recorded: Callable
+) -> None:
+    recorded(data=data)
+    code, _, out, err = evaluate("weights=run")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"architecture": "resnet50"}'])
+def test_broken_record_is_not_passed_over(
+    text: str, evaluate: Callable, recorded: Callable, photos: Path, here: Path
+) -> None:
+    """The network would be guessed. What is said on the command line needs no record."""
+    recorded()
+    (here / "run" / "config.json").write_text(text)
+    typed = ("weights=run", "data=folder", f"data.path={photos}", "workers=0", "out=-")
+    for words in (typed, typed[:1]):
+        code, _, out, err = evaluate(*words)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert f"in {here.resolve() / 'run'}: config.json" in err
+        assert "move the weights away from it" in err
+    small = ("design=resnet50", "design.width=8", "design.depths=[1,1,1,1]", "resolution=32")
+    assert evaluate(*typed, *small)[1]["images"] == 10
 
 
 def test_file_of_convnext_v2_in_the_authors_layout(evaluate: Callable, photos: Path, here: Path) -> None:

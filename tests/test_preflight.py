@@ -128,6 +128,7 @@ def test_links_to_a_parent_end(flowers: Path, here: Path) -> None:
 # Layers of the user's own.
 
 LAYERS = """
+import threading
 import torch
 from torch import nn
 
@@ -167,6 +168,46 @@ class Splits(Layer):
 class Plain(nn.Module):
     def forward(self, x):
         return x
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise self
+
+class Ends(Layer):
+    def __init__(self, channels, here=True):
+        super().__init__(channels)
+        if here:
+            raise SystemExit
+    def forward(self, x):
+        raise GeneratorExit("enough")
+
+class Mute(Layer):
+    def forward(self, x):
+        raise Unspeakable
+
+class Trains(Layer):
+    def forward(self, x):
+        return x if self.training else x.mean((2, 3), keepdim=True)
+
+class Caches(Layer):
+    def forward(self, x):
+        self.seen = getattr(self, "seen", x)
+        return x + self.seen
+
+class Pairs(Layer):
+    def forward(self, x):
+        return x.unflatten(0, (2, -1)).flip(0).flatten(0, 1) if self.training else x
+
+class Bare(nn.Module):
+    def __init__(self, channels):
+        pass
+
+class Waits(Layer):
+    def forward(self, x):
+        for thread in threading.enumerate():
+            if isinstance(thread, threading.Timer):
+                thread.join()
+        return x
 """
 
 REFUSED = {  # a layer as it is written, and what is said of it
@@ -178,11 +219,22 @@ REFUSED = {  # a layer as it is written, and what is said of it
     "_target_: layers_of_mine.Picky, only: 1": "(2, 128, 1, 1) raises KeyError",
     "_target_: layers_of_mine.Splits": "(2, 16, 8, 8) becomes a tuple, not a tensor",
     "_target_: layers_of_mine.Peeks": "on the meta device, where networks are counted, (2, 16, 8, 8) raises",
+    "_target_: layers_of_mine.Ends": "Ends(16) raises SystemExit",
+    "_target_: layers_of_mine.Ends, here: false": "(2, 16, 8, 8) raises GeneratorExit: enough",
+    "_target_: layers_of_mine.Mute": "(2, 16, 8, 8) raises Unspeakable",
+    "_target_: layers_of_mine.Bare": "Bare(16) raises AttributeError",
+    "_target_: layers_of_mine.Trains": "in evaluation, (1, 16, 8, 8) of torch.float32 becomes (1, 16, 1, 1) of",
+    "_target_: layers_of_mine.Caches": "in evaluation, (1, 16, 8, 8) of torch.float32 becomes (2, 16, 8, 8) of",
+    "_target_: layers_of_mine.Pairs": "Pairs: (3, 16, 8, 8) raises RuntimeError",
+    "_target_: torch.nn.LazyBatchNorm2d, affine: false": "LazyBatchNorm2d: its weights have no shape until",
+    "_target_: torch.nn.LazyConv2d, kernel_size: 1": "LazyConv2d: its weights have no shape until it is called",
     "_target_: layers_of_mine.Find": "layers_of_mine has no 'Find'; did you mean 'Fine'?",
     "_target_: layers_of_mine.torch": "torch is no class of nn.Module",
     "_target_: layers_of_min.Fine": "no module 'layers_of_min' where Python looks; did you mean 'layers_of_mine'?",
     "_target_: layers_of_mine.inner.Fine": "there is no module 'layers_of_mine.inner' where Python looks",
+    "_target_: layers_of_mine.Fine.Inner": "where Python looks; a class is looked for directly in a module",
     "_target_: broken_layers.Fine": "importing broken_layers raises ZeroDivisionError: division by zero",
+    "_target_: lazy_layers.Fine": "importing lazy_layers raises SystemExit",
     "_target_: lacking_layers.Fine": "importing lacking_layers raises ModuleNotFoundError: No module named 'nowhere'",
 }
 
@@ -193,6 +245,7 @@ def layers_of_mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     (folder / "layers_of_mine.py").write_text(LAYERS)
     (folder / "broken_layers.py").write_text("1 / 0")
     (folder / "lacking_layers.py").write_text("import nowhere")
+    (folder / "lazy_layers.py").write_text("def __getattr__(name): exit()")
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         yield
@@ -208,6 +261,18 @@ def test_layer_that_cannot_stand_there_is_named_in_one_line(
     assert message.startswith(f"design.layers.mine: {written.split()[1].strip(',')}")
     assert said in message
     assert message.isprintable()
+
+
+def test_layer_that_takes_long_is_named(
+    run_of: Callable, layers_of_mine: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It may never end, and a person must know which it is; of one that ends soon nothing is said."""
+    monkeypatch.setattr(own, "PATIENCE", 0)
+    check_layers(run_of("design.layers={mine: {at: output, _target_: layers_of_mine.Waits}}"))
+    assert capsys.readouterr().err == "still trying layers.mine: layers_of_mine.Waits\n"
+    monkeypatch.setattr(own, "PATIENCE", 3600)
+    check_layers(run_of("design.norm=layers_of_mine.Fine"))
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Code that a run's network brings along is part of what the run is, wherever it lies and whatever else lies there."""
 
+import importlib.util
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +11,7 @@ import pytest
 
 from experiments.sources import code_of
 from roadmap import Design
+from roadmap.dotted import find_module
 
 MODULES = {
     "mine/__init__.py": "",
@@ -18,7 +21,8 @@ MODULES = {
     "mine/deep/er.py": "from ...nothing import x\nimport roadmap.block",
     "mine/up.py": "",
     "mine/unused.py": "",
-    "helper.py": "import sys, mine.gates",
+    "helper.py": "import sys, mine.gates, spaces.inner.deep",
+    "spaces/inner/deep.py": "",
 }
 GATE = Design(norm="mine.gates.Gate")
 
@@ -53,6 +57,28 @@ def test_code_is_the_same_wherever_it_lies(modules: Callable) -> None:
     modules("other")
     assert code_of(GATE) == here
     assert not any(name == "helper" or name.startswith("mine") for name in sys.modules)
+
+
+def test_code_in_a_zip_is_what_it_is_in_a_folder(modules: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = modules("one")
+    before = code_of(GATE)
+    archive = shutil.make_archive(str(folder), "zip", folder)
+    shutil.rmtree(folder)
+    monkeypatch.syspath_prepend(archive)
+    assert code_of(GATE) == before
+
+
+def test_module_is_found_where_python_finds_it(modules: Callable) -> None:
+    """Folders of one name without an __init__.py are one package."""
+    (modules("one") / "spaces" / "inner" / "other.py").touch()
+    there = modules("other")
+    names = ("spaces.inner.deep", "spaces.inner.other")
+    found = [find_module(name).origin for name in names]
+    assert "spaces" not in sys.modules
+    theirs = [importlib.util.find_spec(name).origin for name in names]
+    del sys.modules["spaces.inner"], sys.modules["spaces"]
+    assert found == theirs
+    assert found[0].startswith(str(there))
 
 
 def test_code_that_python_cannot_read_is_hashed_all_the_same(modules: Callable) -> None:
