@@ -15,6 +15,7 @@ from experiments.errors import SettingsError
 from experiments.initial import Init, run_config
 from experiments.models import load_model_of_timm, read_weights, torchvision_weights
 from experiments.settings import RESOLUTION
+from experiments.sources import code_of
 from experiments.timm_names import PREFIX, check_timm_name
 from roadmap.conf import OURS, to_design
 from roadmap.conf import design as named
@@ -126,7 +127,7 @@ def _recorded_design(config: Mapping[str, Any], trust: bool) -> Design:
 
     Raises:
         DesignError: if there can't be such a design.
-        SettingsError: if it names code.
+        SettingsError: if it names code, or code that is another now.
     """
     design = to_design(config["design"])
     if not trust and (paths := foreign(design)):
@@ -134,6 +135,10 @@ def _recorded_design(config: Mapping[str, Any], trust: bool) -> Design:
             f"the config.json beside these weights names {', '.join(paths)}, which is not of torch.nn, timm.layers or "
             "roadmap and would be run; trust=true runs it"
         )
+    recorded = config.get("code")
+    for path, digest in code_of(design).items() if isinstance(recorded, Mapping) else ():
+        if recorded.get(path) != digest:
+            raise SettingsError(f"the code of {path} is not what these weights were trained with; bring that back")
     return design
 
 

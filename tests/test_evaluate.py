@@ -195,6 +195,10 @@ def test_code_that_a_record_names_runs_only_if_it_is_trusted(
     assert command(*tiny, f"init={run}", "seed=1").code == 2  # another network: its weights don't fit
     assert not gate.exists()
 
+    (here / "gate_of_somebody.py").write_text(f"import torch\n{GATE}\n")
+    code, _, _, err = evaluate(f"weights={run}", "trust=true")
+    assert (code, "the code of gate_of_somebody.Gate is not what these weights were trained with" in err) == (2, True)
+
 
 def test_weights_to_start_from_are_read_and_nothing_else(
     command: Callable, tiny: tuple[str, ...], gate: Path, here: Path
