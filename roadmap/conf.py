@@ -97,27 +97,7 @@ class Conf:
         Raises:
             ValueError: if there is no such step, or if two of them contradict each other.
         """
-        on = self.road(road)
-        steps = on.in_order(steps)
-        files = {step: self.whole("step", step) for step in steps}
-        for step, file in files.items():
-            self._check_step(step, file)
-        _refuse_contradictions(files, on)
-        return steps
-
-    def _check_step(self, name: str, file: DictConfig) -> None:
-        """Refuse what no step can be: one sets what is trained, not on what road, where or how often."""
-        path = next(path for folder in self.folders if (path := folder / "step" / f"{name}.yaml").is_file())
-        if GLOBAL not in path.read_text("utf-8", "replace"):
-            raise ValueError(f"{path}: its first line must be '{GLOBAL}'")
-        if unknown := [key for key in file if key not in OF_A_STEP]:
-            raise ValueError(f"step {name} may not set {unknown[0]!r}, only {', '.join(OF_A_STEP)}")
-        if unknown := [group for group in _overrides(file) if group not in ("recipe", "data")]:
-            raise ValueError(f"step {name} may not choose a {unknown[0]}, only a recipe or data")
-        layers = OmegaConf.select(file, "design.layers")
-        listed = layers.values() if isinstance(layers, DictConfig) else [layers]
-        if not all(isinstance(layer, DictConfig | None) for layer in listed):
-            raise ValueError(f"step {name}: design.layers is like {{NAME: {{at: hidden, _target_: package.Class}}}}")
+        return _in_order(self, self.road(road).in_order(steps), road)
 
     def with_bases(self, group: str, name: str) -> list[DictConfig]:
         """A file after the files of its group that its `defaults` name."""
@@ -127,9 +107,7 @@ class Conf:
 
     def whole(self, group: str, name: str) -> DictConfig:
         """A file and the files that it is based on as one; what it chooses from other groups stays in `defaults`."""
-        files = self.with_bases(group, name)
-        chosen = [item for file in files for item in file.get("defaults", ()) if isinstance(item, DictConfig)]
-        return OmegaConf.merge(*files, {"defaults": chosen})
+        return _whole(self, group, name)
 
 
 OURS = Conf()
@@ -198,6 +176,22 @@ LONGEST = 100
 
 
 @cache
+def _whole(conf: Conf, group: str, name: str) -> DictConfig:
+    files = conf.with_bases(group, name)
+    chosen = [item for file in files for item in file.get("defaults", ()) if isinstance(item, DictConfig)]
+    return OmegaConf.merge(*files, {"defaults": chosen})
+
+
+@cache
+def _in_order(conf: Conf, steps: Steps, road: str) -> Steps:
+    files = {step: conf.whole("step", step) for step in steps}
+    for step, file in files.items():
+        _check_step(conf, step, file)
+    _refuse_contradictions(files, conf.road(road))
+    return steps
+
+
+@cache
 def _road(conf: Conf, name: str, regime: str | None) -> Road:
     value = _extended(conf, name)
     published = conf.whole("regime", regime).regime.get("published", regime) if regime else None
@@ -250,6 +244,21 @@ def _ladder(conf: Conf, regime: str, name: str) -> tuple[Rung, ...]:
         composed = conf.compose(regime, rung.steps, name)
         rungs.append(replace(rung, design=to_design(composed.design), recipe=composed.recipe.name))
     return tuple(rungs)
+
+
+def _check_step(conf: Conf, name: str, file: DictConfig) -> None:
+    """Refuse what no step can be: one sets what is trained, not on what road, where or how often."""
+    path = next(path for folder in conf.folders if (path := folder / "step" / f"{name}.yaml").is_file())
+    if GLOBAL not in path.read_text("utf-8", "replace"):
+        raise ValueError(f"{path}: its first line must be '{GLOBAL}'")
+    if unknown := [key for key in file if key not in OF_A_STEP]:
+        raise ValueError(f"step {name} may not set {unknown[0]!r}, only {', '.join(OF_A_STEP)}")
+    if unknown := [group for group in _overrides(file) if group not in ("recipe", "data")]:
+        raise ValueError(f"step {name} may not choose a {unknown[0]}, only a recipe or data")
+    layers = OmegaConf.select(file, "design.layers")
+    listed = layers.values() if isinstance(layers, DictConfig) else [layers]
+    if not all(isinstance(layer, DictConfig | None) for layer in listed):
+        raise ValueError(f"step {name}: design.layers is like {{NAME: {{at: hidden, _target_: package.Class}}}}")
 
 
 OF_A_STEP = ("defaults", "design", "widths", "kernel_sizes", "recipe", "data", "resolution", "precision")

@@ -180,7 +180,7 @@ def test_rude_logger_changes_nothing_and_keeps_nobody_waiting(
         assert said == ["test_logger.Rude has not ended within 0.1 s: the run waits no longer for it"]
     else:
         raised = {"raise": "RuntimeError: out of luck", "exit": "SystemExit: enough"}[what]
-        where = r"\(.*/test_logger\.py, line \d+\)"
+        where = r"\(.*\.py, line \d+\)"  # wandb, once another test has imported it, puts itself before sys.exit
         [line] = said
         assert re.fullmatch(
             f"test_logger.Rude has failed, and is not called again: {when} raised {raised} {where}", line
