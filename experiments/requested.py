@@ -3,7 +3,7 @@ has composed, what of the result those steps do not account for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import SettingsError
 from experiments.settings import Data, Recipe
-from roadmap.conf import Conf, to_design
+from roadmap.conf import Conf, flat, to_design
 from roadmap.designs import Design
 from roadmap.roads import Road, Steps, switches
 
@@ -198,24 +198,16 @@ def _differences(
     as_asked = _composed(conf, regime, steps, road, None, named).recipe.name
     found = {"recipe": recipe.name} if recipe.name != as_asked else {}
     expected = _composed(conf, regime, steps, road, recipe.name, named)
-    switch = _flat(to_design(expected.design).to_json())
-    own = _flat(design.to_json())
+    switch = flat(to_design(expected.design).to_json())
+    own = flat(design.to_json())  # each setting of a layer is a switch
     shape = {"depths": own["depths"], "width": design.width}
     found |= {f"design.{key}": value for key, value in shape.items() if value != switch[key]}
     if any(f"design.{key}" in found for key in shape):  # which some settings follow
         expected = OmegaConf.merge(expected, {"design": shape})
-        switch = _flat(to_design(expected.design).to_json())
+        switch = flat(to_design(expected.design).to_json())
     usual = asdict(Recipe()) | OmegaConf.to_container(expected.recipe, resolve=True)
     found |= {f"design.{key}": own.get(key) for key in own | switch if own.get(key) != switch.get(key)}
     return found | {f"recipe.{key}": value for key, value in asdict(recipe).items() if value != usual[key]}
-
-
-def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """{dotted key: value}: a layer's settings are each a switch of their own."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
-    return found
 
 
 @cache

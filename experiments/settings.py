@@ -148,7 +148,7 @@ MutableDesign = _mutable_design()
 
 
 @dataclass
-class Asked:
+class RoadSettings:
     """What `road=`, `rung=`, `step=` and `design=` come to (experiments/requested.py)."""
 
     name: str = setting("convnext", NAME)
@@ -166,7 +166,7 @@ class Config:
     renamed: ClassVar[dict[str, str]] = {"study": "study_name", "device_batch": "micro_batch_size"}
     """Settings of earlier versions, and what they are called now."""
 
-    road: Asked = field(default_factory=Asked)
+    road: RoadSettings = field(default_factory=RoadSettings)
     rung: str | None = setting(None, NAME)
     regime: Any = MISSING
     widths: dict[str, int] = setting({}, Each(Number("[1, 65536]")))

@@ -20,8 +20,6 @@ from roadmap.designs import Design
 from roadmap.roads import Road, Rung, Steps
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-
-
 GLOBAL = "# @package _global_"
 """The first line of a file that sets what stands elsewhere in a configuration."""
 
@@ -81,7 +79,7 @@ class Conf:
             ValueError: if there is no such name, or if steps contradict each other.
         """
         steps = [self.whole("step", name) for name in self.in_order(steps, road)]
-        base = OmegaConf.load(CONF / "config.yaml")
+        base = _read(CONF / "config.yaml")
         chosen = {
             key: value for entry in base.defaults if isinstance(entry, DictConfig) for key, value in entry.items()
         }
@@ -99,11 +97,17 @@ class Conf:
         """
         return _in_order(self, self.road(road).in_order(steps), road)
 
-    def with_bases(self, group: str, name: str) -> list[DictConfig]:
-        """A file after the files of its group that its `defaults` name."""
+    def with_bases(self, group: str, name: str, *above: str) -> list[DictConfig]:
+        """A file after the files of its group that its `defaults` name.
+
+        Raises:
+            ValueError: if there is no such file, or one is based on itself.
+        """
+        if name in above:
+            raise ValueError(f"{group} {name} is based on itself")
         config = self.load(group, name)
         bases = [item for item in config.get("defaults", ()) if isinstance(item, str) and item != "_self_"]
-        return [file for base in bases for file in self.with_bases(group, base)] + [config]
+        return [file for base in bases for file in self.with_bases(group, base, name, *above)] + [config]
 
     def whole(self, group: str, name: str) -> DictConfig:
         """A file and the files that it is based on as one; what it chooses from other groups stays in `defaults`."""
@@ -294,14 +298,17 @@ def _refuse_contradictions(files: Mapping[str, DictConfig], road: Road) -> None:
             )
 
 
-def _settings(config: DictConfig, path: str = "") -> dict[str, Any]:
-    """{dotted key: value}, as written."""
+def _settings(step: DictConfig) -> dict[str, Any]:
+    """{dotted key: value} of what a step sets, as written."""
+    values = OmegaConf.to_container(step, resolve=False)
+    return flat({key: value for key, value in values.items() if key != "defaults"})
+
+
+def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """{dotted key: value} of nested settings."""
     found: dict[str, Any] = {}
-    for key, value in OmegaConf.to_container(config, resolve=False).items():
-        if isinstance(value, dict):
-            found |= _settings(OmegaConf.create(value), f"{path}{key}.")
-        elif key != "defaults" or path:
-            found[f"{path}{key}"] = value
+    for key, value in values.items():
+        found |= flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
     return found
 
 

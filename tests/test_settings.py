@@ -15,14 +15,14 @@ import hydra
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
 
 import roadmap
 from experiments.errors import refusing
 from experiments.requested import Requested, spelled_out
 from experiments.run import to_run
-from experiments.settings import Config, EvaluationConfig, register
+from experiments.settings import Config, EvaluationConfig, Recipe, register
 from experiments.timm_names import RandAugment
+from experiments.transforms import training_transform
 from hydra_plugins.study import LocalLauncherConf, SlurmLauncherConf
 from roadmap.bounds import Number, bounds_of
 from roadmap.conf import CONF, OURS
@@ -272,7 +272,8 @@ def test_hostile_value_makes_a_run_or_a_line(monkeypatch: pytest.MonkeyPatch) ->
 def test_policy_of_randaugment_is_one_that_timm_reads_whole(policy: str, is_one: bool) -> None:
     assert (RandAugment().problem(policy) is None) == is_one
     if is_one:
-        rand_augment_transform(policy, {})(Image.new("RGB", (32, 32)))
+        transform = training_transform(Recipe(name="mine", rand_augment=policy), 32)
+        assert all(transform(Image.new("RGB", (32, 32))).shape == (3, 32, 32) for _ in range(50))  # whatever it draws
 
 
 def test_number_is_in_its_interval() -> None:
