@@ -25,6 +25,7 @@ EXPORTS = {
     "network_table": "comparison",
     "ladder_table": "ladder",
     "published_ladder": "ladder",
+    "image_noise": "images",
     "paper_table": "paper",
     "agreement": "paper",
     "agreement_sentence": "story",

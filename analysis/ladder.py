@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from analysis.comparison import Comparison, network_table
+from analysis.correct import Correct
 from analysis.estimates import compare
+from analysis.images import COLUMNS as IMAGES
+from analysis.images import image_noise
 from analysis.provenance import describe
 from roadmap.conf import OURS
 from roadmap.roads import Road, Rung
@@ -17,24 +21,27 @@ MEASURED = (
     *("n", "left_out", "mean", "std", "mean_low", "mean_high"),
     *("macs", "params", "activations", "images_per_second", "train_seconds", "peak_memory_mb", "device_hours"),
 )
-CHANGES = ("change", "low", "high", "p", "p_holm", "detectable", "method", "verdict")
+CHANGES = ("change", "low", "high", "p", "p_holm", "detectable", "error", "method", "verdict")
 
 
-def ladder_table(comparison: Comparison) -> pd.DataFrame:
+def ladder_table(comparison: Comparison, correct: Mapping[str, Correct] | None = None) -> pd.DataFrame:
     """One row per rung, in the road's order, measured or not.
 
     `rung`, `parent`, `title`, `section`, `adopted`; `n` seeds, `left_out` runs; `mean`, `std` (n - 1) of the main
     metric, `mean_low`, `mean_high` (its 95 % interval); `macs`, `params`, ... (`network_table`); `change` from the
-    parent (points) with its 95 % interval `low`, `high`, `p`, `p_holm`, `detectable`, `method` (`compare`), and
-    `verdict`, which says what is lacking where there is no change; `published_top1`, `published_std`,
-    `published_change`, `published_gflops`, NaN where nothing was published.
+    parent (points) with its 95 % interval `low`, `high`, `p`, `p_holm`, `detectable`, `error`, `method` (`compare`),
+    and `verdict`, which says what is lacking where there is no change; `published_top1`, `published_std`,
+    `published_change`, `published_gflops`, NaN where nothing was published; and with `Runs.correct` what can be said of
+    the change for other images of the same kind: `images`, `image_error`, `other_low`, `other_high`, `other_p_holm`,
+    `other_verdict` (`image_noise`).
 
     `attrs` has words for captions (`caption`).
     """
     rungs = comparison.road.rungs
     scores = comparison.scores()
     steps = {rung.name: frozenset(rung.steps) for rung in rungs}
-    changes = compare(scores, [{steps[rung.name]: 1.0, steps.get(rung.parent): -1.0} for rung in rungs])
+    sums = [{steps[rung.name]: 1.0, steps.get(rung.parent): -1.0} for rung in rungs]
+    changes = compare(scores, sums)
     changes = changes.rename(columns={"value": "change"})
     changes["verdict"] = [
         verdict or _why_no_change(rung, measured=steps[rung.name] in scores)
@@ -44,6 +51,7 @@ def ladder_table(comparison: Comparison) -> pd.DataFrame:
     networks = networks[networks["set"].notna()].set_index("set")[list(MEASURED)]
     table = _published(comparison.road)
     table = table.join(networks.reindex(list(steps.values())).set_axis(table.index)).join(changes[list(CHANGES)])
+    table = table.join(image_noise(comparison, correct or {}, sums))
     table[["n", "left_out"]] = table[["n", "left_out"]].fillna(0).astype(int)
     table.attrs = caption(comparison)
     return table
@@ -92,7 +100,7 @@ def published_ladder(regime: str = "resnet50") -> pd.DataFrame:
     road = OURS.road(regime=regime)
     table = _published(road)
     table[["n", "left_out"]] = 0
-    table = table.reindex(columns=[*table.columns, *(name for name in MEASURED + CHANGES if name not in table)])
+    table = table.reindex(columns=[*table.columns, *(name for name in MEASURED + CHANGES + IMAGES if name not in table)])
     table.attrs = {
         "title": f"{regime} on ImageNet-1K, as published",
         "scale": f"{regime} on ImageNet-1K, 224 px: the paper's own numbers",

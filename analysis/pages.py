@@ -112,7 +112,7 @@ def environment() -> Environment:
 
 def _section(number: int, comparison: Comparison, runs: Runs) -> Section:
     curves = runs.epochs if (comparison.counted["epochs"] > 1).any() else None
-    ladder, effects = ladder_table(comparison), effect_table(comparison)
+    ladder, effects = ladder_table(comparison, runs.correct), effect_table(comparison)
     parts = tell(comparison, ladder, effects, curves)
     return Section(comparison, ladder, effects, parts, "" if number == 1 else f"{number}-")
 
