@@ -94,18 +94,16 @@ class Comparison:
 
     def scores(self, column: str | None = None) -> dict[Steps | str, pd.Series]:
         """A column of the runs that count, by seed, of every network that has some: `compare` takes them. The main
-        metric's unless another is named. The keys are those of `networks`.
-        """
-        column = "score" if column in (None, self.metric) else column
-        found = {key: runs.set_index("seed")[column].astype(float).dropna() for key, runs in self.networks().items()}
-        return {key: values for key, values in found.items() if len(values)}
+        metric's unless another is named.
 
-    def networks(self) -> dict[Steps | str, pd.DataFrame]:
-        """The runs that count of every network that has some. The key of a network is its set of steps; of one that has
-        none, its name."""
+        The key of a network is its set of steps; of one that has none, its name.
+        """
         counted = self.counted
         keys = counted["set"].where(counted["set"].notna(), counted["network"])
-        return dict(iter(counted.groupby(keys.to_numpy(), sort=False)))
+        column = "score" if column in (None, self.metric) else column
+        values = counted.set_index("seed")[column].astype(float)
+        found = {key: group.dropna() for key, group in values.groupby(keys.to_numpy(), sort=False)}
+        return {key: group for key, group in found.items() if len(group)}
 
 
 def comparisons(runs: Runs) -> list[Comparison]:

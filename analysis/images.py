@@ -25,7 +25,7 @@ def image_noise(comparison: Comparison, correct: Mapping[str, Correct], sums: Se
 
     Args:
         correct: `Runs.correct`.
-        sums: a family of hypotheses; by `Comparison.networks`, the weights of the networks' means.
+        sums: a family of hypotheses; the weights of networks' means, by their keys in `Comparison.scores`.
 
     Returns:
         A row a sum: `images`, how many it is of; `image_error`, the standard error (points) that the images add to that
@@ -94,10 +94,12 @@ def _answers(comparison: Comparison, correct: Mapping[str, Correct]) -> dict[obj
     """Those of the networks of which every run's are known."""
     if comparison.metric != "top1" or "path" not in comparison.runs:
         return {}
+    runs = comparison.counted
+    networks = runs.groupby(runs["set"].where(runs["set"].notna(), runs["network"]).to_numpy(), sort=False)
     return {
-        key: dict(zip(runs["seed"], map(correct.get, runs["path"]), strict=True))
-        for key, runs in comparison.networks().items()
-        if all(path in correct for path in runs["path"])
+        key: dict(zip(of_network["seed"], map(correct.get, of_network["path"]), strict=True))
+        for key, of_network in networks
+        if all(path in correct for path in of_network["path"])
     }
 
 
