@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from analysis.noise import FEWEST, Noise, Scores, noise
+from analysis.noise import FEWEST, Noise, Scores, matrix, noise
 
 Weights = Mapping[Hashable, float]
 """The weights of networks' means in a sum."""
@@ -87,7 +87,7 @@ def estimate(scores: Scores, sums: Sequence[Weights], borrow: bool = False) -> l
     keys = [key for key, values in scores.items() if key in asked and len(values)]
     if not keys:
         return [Estimate() for _ in sums]
-    values = _matrix([scores[key] for key in keys])
+    values = matrix([scores[key] for key in keys])
     few = (np.isfinite(values).sum(axis=1) > 1).sum() < FEWEST
     alone, paired = (noise(values, pairs, scores.least, scores.counted) for pairs in (False, True))
     places = {key: place for place, key in enumerate(keys)}
@@ -160,15 +160,6 @@ def _detectable_errors(freedom: float, confidence: float, power: float) -> float
     while lacking(most) < 0:
         most *= 2
     return optimize.brentq(lacking, 0.0, most)
-
-
-def _matrix(scores: Sequence[pd.Series]) -> np.ndarray:
-    """Networks and seeds, NaN where there is no run."""
-    seeds = {seed: column for column, seed in enumerate({seed: None for values in scores for seed in values.index})}
-    matrix = np.full((len(scores), len(seeds)), np.nan)
-    for row, values in zip(matrix, scores, strict=True):
-        row[[seeds[seed] for seed in values.index]] = values
-    return matrix
 
 
 def _verdict(value: float, p_holm: float, lacking: str, limit: float) -> str:

@@ -9,7 +9,7 @@ tell how much variances differ. docs/analysis.md has the simulations that chose 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,33 +70,53 @@ class Noise(NamedTuple):
         return self._replace(variance=self.variance[rows], freedom=self.freedom[rows], outlier=self.outlier[rows])
 
 
+class Scatter(NamedTuple):
+    """How far values lie from what is fitted to them, one entry per network."""
+
+    squares: np.ndarray
+    freedom: np.ndarray
+    outlier: np.ndarray
+    """Whether that is more than chance allows."""
+
+
+def matrix(scores: Sequence[pd.Series]) -> np.ndarray:
+    """The values of networks, a row each, a column per seed; NaN where there is no run."""
+    seeds = {seed: column for column, seed in enumerate({seed: None for values in scores for seed in values.index})}
+    found = np.full((len(scores), len(seeds)), np.nan)
+    for row, values in zip(found, scores, strict=True):
+        row[[seeds[seed] for seed in values.index]] = values
+    return found
+
+
 def noise(values: np.ndarray, paired: bool = False, least: float = 0.0, counted: bool = False) -> Noise:
-    """The noise of networks, a row each of `values`, a column per seed, NaN where there is no run.
+    """The noise of networks, from a `matrix` of their values; `least` and `counted` are those of `Scores`.
 
     Paired, it is what networks and seeds, added up, leave over: a seed fixes the order of the data and the
     augmentation, so it moves all networks alike, and contrasts of networks with the same seeds are free of that.
-    `least` and `counted` are those of `Scores`.
     """
+    return moderate(scatter(values, paired, least), least, counted)
+
+
+def scatter(values: np.ndarray, paired: bool = False, least: float = 0.0) -> Scatter:
+    """What networks leave over of their values, or, paired, networks and seeds; outliers are those that chance would
+    not make among the others."""
     there = ~np.isnan(values)
     deviations = np.where(there, values - np.nanmean(values, axis=1, keepdims=True), 0.0)
     outlier = np.zeros(len(values), bool)
     if (there.sum(axis=1) > 1).sum() >= FEWEST:
         outlier = _outliers(deviations, there, paired, least)
     squares, freedom = _left_over(deviations, there, outlier, paired)
-    size = np.nanmax(np.abs(values), axis=1) ** 2
-    return moderate(
-        np.where(squares > 1e-20 * size, squares, 0.0), freedom, outlier, least, counted
-    )  # but for rounding
+    rounding = 1e-20 * np.nanmax(np.abs(values), axis=1) ** 2
+    return Scatter(np.where(squares > rounding, squares, 0.0), freedom, outlier)
 
 
-def moderate(
-    squares: np.ndarray, freedom: np.ndarray, outlier: np.ndarray, least: float = 0.0, counted: bool = False
-) -> Noise:
+def moderate(found: Scatter, least: float = 0.0, counted: bool = False) -> Noise:
     """Variances from sums of squares, each drawn towards the common one as if that were known from `PRIOR` more.
 
     It is drawn less the less likely chance alone makes a variance as large as its own, and an outlier's not at all.
     With fewer than `FEWEST` to say something, each stands for itself.
     """
+    squares, freedom, outlier = found
     known = freedom > 0
     total = float(freedom[~outlier].sum())
     if counted and not squares.any():

@@ -5,8 +5,9 @@
 
 Every row simulates studies whose networks are truly all alike, under one condition, and says of `analysis.estimates`:
 how many of the 95 % intervals of changes cover 0 (it should be 95 %), in the worst row of a study's table as well as on
-average; in how many studies any verdict was wrong (it should be 5 % at most); and how wide an interval is. Beside it
-the textbook's paired t test, corrected likewise. The unit is the noise of a run.
+average; in how many studies any verdict was wrong (it should be 5 % at most); how wide an interval is; and how often
+the report warns that the noise is not what it should be. Beside it the textbook's paired t test, corrected likewise.
+The unit is the noise of a run.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from analysis.diagnostics import DOUBT, UNEQUAL, seeds_by_half, unequal_variances
 from analysis.estimates import CONFIDENCE, Weights, estimate
-from analysis.noise import Scores
+from analysis.noise import Scores, matrix, scatter
 from analysis.text import NOTHING
 
 RUNGS = 17
@@ -31,8 +33,9 @@ SEED_EFFECT = 0.6
 IMAGE = 0.02
 """One of 10,000 evaluation images, beside a noise of half a point."""
 HEAD = (
-    "| noise | coverage | worst row | any verdict wrong | half width | paired t: coverage | any wrong | half width |\n"
-    "| --- | --- | --- | --- | --- | --- | --- | --- |"
+    "| noise | coverage | worst row | any verdict wrong | half width | warned "
+    "| paired t: coverage | any wrong | half width |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 BEGIN, END = "<!-- python -m benchmarks.coverage -->", "<!-- end -->"
 
@@ -55,6 +58,8 @@ class Result(NamedTuple):
     """The share of studies with a wrong verdict."""
     width: float
     """The median half width of an interval."""
+    warned: float
+    """The share of studies that `analysis.diagnostics` warns of, but for single outliers."""
 
 
 def ladder(count: int = RUNGS) -> list[Weights]:
@@ -180,6 +185,7 @@ def simulate(condition: Condition, studies: int, textbook: bool = False) -> Resu
     kept = np.ones(len(condition.sums), bool)
     kept[list(condition.spoilt)] = False
     p, widths = np.full((2, studies, len(condition.sums)), np.nan)
+    warned = 0
     for study in range(studies):
         scores = {network: values for network, values in condition.draw(generator).items() if len(values)}
         if textbook:
@@ -189,15 +195,19 @@ def simulate(condition: Condition, studies: int, textbook: bool = False) -> Resu
         value, error, freedom = np.transpose([one[:3] for one in estimates]).astype(float)
         p[study] = 2 * stats.t.sf(np.abs(value / error), freedom)
         widths[study] = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+        asked = frozenset().union(*condition.sums)
+        values = matrix([values for network, values in scores.items() if network in asked and len(values) > 1])
+        found = scatter(values, True, IMAGE)
+        warned += unequal_variances(found, IMAGE) < UNEQUAL or seeds_by_half(values[~found.outlier]) < DOUBT
     p, widths = p[:, kept], widths[:, kept]
     known = np.isfinite(p)
     if not known.any():
-        return Result(*[np.nan] * 4)
+        return Result(*[np.nan] * 5)
     covered, limit = np.where(known, p > 1 - CONFIDENCE, np.nan), 1 - CONFIDENCE
     worst = min(np.nanmean(column) for column in covered.T if np.isfinite(column).any())
     # Holm's first step: where it shows nothing, nothing is shown
     wrong = np.where(known, p, 1.0).min(axis=1) < limit / np.maximum(known.sum(axis=1), 1)
-    return Result(np.nanmean(covered), worst, wrong.mean(), np.nanmedian(widths))
+    return Result(np.nanmean(covered), worst, wrong.mean(), np.nanmedian(widths), warned / studies)
 
 
 def row(place: int, studies: int) -> str:
@@ -210,6 +220,8 @@ def row(place: int, studies: int) -> str:
             texts.append(_percent(found.worst, found.worst < 0.935))
         texts.append(_percent(found.wrong, found.wrong > 0.05 + 2 * np.sqrt(0.05 * 0.95 / studies)))
         texts.append(NOTHING if np.isnan(found.width) else f"{found.width:.2f}")
+        if not textbook:
+            texts.append(_percent(found.warned))
     return f"| {condition.name} | {' | '.join(texts)} |"
 
 
@@ -232,7 +244,7 @@ def _paired_t(scores: Mapping[int, pd.Series], weights: Weights) -> tuple[float,
     return 2 * stats.t.sf(abs(differences.mean()) / error, freedom), stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
 
 
-def _percent(share: float, missed: bool) -> str:
+def _percent(share: float, missed: bool = False) -> str:
     if np.isnan(share):
         return NOTHING
     text = f"{100 * share:.0f} %" if share > 0.1 else f"{100 * share:.1f} %"
