@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from statistics import median
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from analysis.context import Context, canonical
 from analysis.estimates import compare
+from analysis.noise import Scores
 from analysis.records import Runs
 from roadmap.conf import OURS
 from roadmap.roads import Road
@@ -22,6 +24,10 @@ CONTEXT = (
     *("series", "model", "steps", "network", "rung"),
 )
 """Columns of `Runs.runs` that say what a run trained, and how."""
+ACCURACIES = ("top1", "top5", "ema_top1", "ema_top5")
+"""Shares of the evaluation images, in percent."""
+COUNTED = ("macs", "params", "activations")
+"""Of a network, whatever was trained; all else is measured."""
 COSTS = ("macs", "params", "activations", "images_per_second", "train_seconds", "peak_memory_mb")
 """Of a run, in its record; of a network, the median over its runs."""
 
@@ -92,15 +98,35 @@ class Comparison:
         """A column of the runs of a set of steps, by seed; empty if none is finished."""
         return self.scores(column).get(frozenset(steps), pd.Series(dtype=float))
 
-    def scores(self, column: str | None = None) -> dict[Steps | str, pd.Series]:
+    def scores(self, column: str | None = None) -> Scores:
         """A column of the runs that count, by seed, of every network that has some: `compare` takes them. The main
         metric's unless another is named.
 
         The key of a network is its set of steps; of one that has none, its name.
         """
+        column = column or self.metric
+        images = self.counted["evaluation_images"].min()
+        return Scores(
+            self._by_network("score" if column == self.metric else column),
+            least=100 / images if column in ACCURACIES and images > 0 else 0.0,
+            counted=column in COUNTED,
+            rungs=(frozenset(rung.steps) for rung in self.road.rungs),
+            collapsed=() if column in COSTS else self.collapsed,
+        )
+
+    @cached_property
+    def collapsed(self) -> dict[Steps | str, float]:
+        """The networks that hardly trained, and their mean: nearer to chance than to the median of all networks."""
+        means = {key: values.mean() for key, values in self._by_network("score").items()}
+        if self.metric not in ACCURACIES or not means:
+            return {}
+        chance = 100 / (self.context.data.get("num_classes") or 1000)
+        half = (chance + median(means.values())) / 2
+        return {key: mean for key, mean in means.items() if mean < half}
+
+    def _by_network(self, column: str) -> dict[Steps | str, pd.Series]:
         counted = self.counted
         keys = counted["set"].where(counted["set"].notna(), counted["network"])
-        column = "score" if column in (None, self.metric) else column
         values = counted.set_index("seed")[column].astype(float)
         found = {key: group.dropna() for key, group in values.groupby(keys.to_numpy(), sort=False)}
         return {key: group for key, group in found.items() if len(group)}

@@ -201,7 +201,7 @@ def sections_sheet(tables: dict[str, pd.DataFrame]) -> Sheet:
         cells = [Cell(section.section, place), Cell(", ".join(section.steps), place)]
         for value, table in tables.items():
             row, unit = table.iloc[place], measure(value).unit
-            mark = ("up" if row["low"] > 0 else "down" if row["high"] < 0 else "") if value == metric else ""
+            mark = _mark(row["verdict"]) if value == metric else ""
             ends = [quantity(row[end], unit, signed=True) for end in ("low", "high")]
             exact = row["low"] == row["high"]
             cells.append(_number(row["value"], quantity(row["value"], unit, signed=True), mark))
@@ -213,7 +213,8 @@ def sections_sheet(tables: dict[str, pd.DataFrame]) -> Sheet:
     note = (
         f"Exact Shapley values of the road’s {len(first)} sections, from all {2 ** len(first)} combinations: the mean "
         "gain over all orders in which one could take the sections. They add up to what all steps gain over none. "
-        "Intervals are the noise of training. In colour: the interval excludes 0."
+        "Intervals are the noise of training, each one’s own. In colour: shown, p < 0.05 after Holm’s correction for "
+        f"the {len(first)} sections."
     )
     return Sheet("sections", columns, rows, frame.assign(steps=frame["steps"].map(" ".join)), note)
 

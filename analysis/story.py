@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import figures, sheets
-from analysis.comparison import Comparison, Steps
+from analysis.comparison import Comparison
 from analysis.costs import FRONTS, cost_table
 from analysis.departures import departures, kernel_note
 from analysis.effects import unpaired
@@ -218,24 +218,17 @@ def _sections(comparison: Comparison) -> list[Part]:
         "An interaction is what two sections bring together beyond what each brings by itself: below zero they get "
         "in each other’s way, or do the same work twice."
     )
-    failed = _collapsed(comparison, measured)
+    failed = [steps for steps in measured if steps in comparison.collapsed]
     if failed:
+        means = [f"{comparison.road.name_of(steps)}: {percent(comparison.collapsed[steps])}" for steps in failed]
+        seeds = shapley["error"].isna().all()
+        words += f" Of the {len(measured)} networks, {len(failed)} hardly trained ({listing(means)})."
         words += (
-            f" Of the {len(measured)} networks, {len(failed)} hardly trained ({listing(failed)}), with a noise of "
-            "their own that one seed does not show: values and interactions that they enter are less sure than their "
-            "intervals say."
+            " How much such a network scatters one seed does not tell, so nothing that it enters has an interval."
+            * seeds
         )
     sheet = sheets.sections_sheet({value: table for value, table in tables.items() if len(table)})
     return [Part("sections", "What each section is worth", [words], [Picture("interactions", heat, what)], [sheet])]
-
-
-def _collapsed(comparison: Comparison, sets: list[Steps]) -> list[str]:
-    """The networks of these sets whose main metric is nearer to chance than to what most of them reach."""
-    scores = comparison.scores()
-    means = {steps: scores[steps].mean() for steps in sets}
-    chance = 100 / (comparison.context.data.get("num_classes") or 1000) if comparison.metric == "top1" else 0.0
-    middle = (pd.Series(means).median() + chance) / 2
-    return [f"{comparison.road.name_of(steps)}: {percent(mean)}" for steps, mean in means.items() if mean < middle]
 
 
 def _costs(comparison: Comparison, ladder: pd.DataFrame) -> list[Part]:
