@@ -1,4 +1,4 @@
-"""How sure weighted sums of networks' means are if the images are others, of the same kind, than those of the evaluation.
+"""How sure weighted sums of networks' means are for other images of the same kind than those of the evaluation.
 
 The intervals of `estimates` are the noise of seeds: of what other seeds would give on these images. An image adds a
 noise of its own, which is the same for every seed, so that more seeds do not remove it. A run's answer to an image, 0
@@ -12,49 +12,71 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from analysis.comparison import Comparison
 from analysis.correct import Correct
-from analysis.estimates import Estimate, Weights, conclude, estimate
+from analysis.estimates import CONFIDENCE, Weights, adjust, compare
 
-COLUMNS = ("images", "image_error", "other_low", "other_high", "other_p_holm", "other_verdict")
+COLUMNS = ("images", "image_error", "other_low", "other_high", "other_p", "other_p_holm", "other_verdict")
 
 
-def image_noise(comparison: Comparison, correct: Mapping[str, Correct], sums: Sequence[Weights]) -> pd.DataFrame:
+def image_noise(
+    comparison: Comparison,
+    correct: Mapping[str, Correct],
+    sums: Sequence[Weights],
+    of_seeds: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """What can be said of these weighted sums of mean top-1 for other images of the same kind.
 
     Args:
         correct: `Runs.correct`.
-        sums: a family of hypotheses; the weights of networks' means, by their keys in `Comparison.scores`.
+        sums: a family of hypotheses: the weights of networks' means, by their keys in `Comparison.scores`.
+        of_seeds: what `compare` says of them, if that is at hand.
 
     Returns:
-        A row a sum: `images`, how many it is of; `image_error`, the standard error (points) that the images add to that
-        of the seeds, and that more seeds do not remove; `other_low`, `other_high`, the 95 % interval for other images
-        and seeds; `other_p_holm` and `other_verdict`, as `conclude` has them. NaN and "" where a record does not say
-        which images a run gets right, where runs were evaluated on others, and where a network has one seed.
+        A row per sum: `images`, how many it is of; `image_error`, the standard error (points) of those, which more
+        seeds do not remove; `other_low`, `other_high`, the 95 % interval for other seeds and other images, and
+        `other_p`, that the sum is 0 for these; `other_p_holm` and `other_verdict` as of `conclude`. NaN and "" where a
+        record does not say which images a run gets right, where runs were evaluated on others, and where a network has
+        one seed.
     """
-    table = pd.DataFrame(index=range(len(sums)), columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[:-1], float))
-    table["other_verdict"] = ""
     answers = _answers(comparison, correct)
-    if not answers:
-        return table
-    totals = []
-    for row, (weights, of_seeds) in enumerate(zip(sums, estimate(comparison.scores(), sums), strict=True)):
-        error, images = _image_error(answers, weights)
-        table.loc[row, ["images", "image_error"]] = images, error
-        totals.append(with_images(of_seeds, error, images) if error == error else Estimate())
-    found = conclude(totals)
-    names = {"low": "other_low", "high": "other_high", "p_holm": "other_p_holm", "verdict": "other_verdict"}
-    return table.assign(**{name: found[column] for column, name in names.items()})
+    found = compare(comparison.scores(), sums) if of_seeds is None else of_seeds
+    rows = [_image_error(answers, weights) for weights in sums]
+    table = pd.DataFrame(rows, columns=["images", "image_error"], dtype=float, index=found.index)
+    noise = [
+        *(found[name].to_numpy(float) for name in ("error", "freedom")),
+        *table[["image_error", "images"]].to_numpy().T,
+    ]
+    margin = _margin(1 - CONFIDENCE, *noise)
+    table["other_low"], table["other_high"] = found["value"] - margin, found["value"] + margin
+    table["other_p"] = _chance(np.abs(found["value"].to_numpy(float)), *noise)
+    known = table["other_p"].notna()
+    table["other_p_holm"] = adjust(table["other_p"].fillna(found["p"])).where(known)  # the same number of hypotheses
+    lost = found["verdict"].isin(("up", "down")) & (table["other_p_holm"] >= 1 - CONFIDENCE)
+    table["other_verdict"] = found["verdict"].mask(lost, "not distinguishable").where(known, "")
+    return table
 
 
-def with_images(of_seeds: Estimate, image_error: float, images: int) -> Estimate:
-    """An estimate with the noise of so many images in its error, too."""
-    value, error, freedom, method = of_seeds
-    total = math.hypot(error, image_error)
-    if not total > 0:
-        return Estimate(value, total, freedom, method)
-    return Estimate(value, total, total**4 / (error**4 / freedom + image_error**4 / (images - 1)), method)
+def _margin(
+    level: float | np.ndarray, error: np.ndarray, freedom: np.ndarray, image_error: np.ndarray, images: np.ndarray
+) -> np.ndarray:
+    """How far an interval reaches to each side at this level. The reaches of seeds and of images alone add up by their
+    squares: unlike Welch and Satterthwaite's, such an interval is never narrower than that of the seeds, whose variance
+    is known worse than that of the images."""
+    quantile = 1 - np.asarray(level) / 2
+    return np.hypot(stats.t.ppf(quantile, freedom) * error, stats.t.ppf(quantile, images - 1) * image_error)
+
+
+def _chance(distance: np.ndarray, *noise: np.ndarray) -> np.ndarray:
+    """The p at which an interval reaches so far, found by halving."""
+    low, high = np.zeros(len(distance)), np.ones(len(distance))
+    for _ in range(50):
+        middle = (low + high) / 2
+        beyond = _margin(middle, *noise) > distance
+        low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
+    return np.where(np.isnan(_margin(0.5, *noise)), np.nan, high)
 
 
 def image_error(answers: Sequence[np.ndarray], weights: Sequence[float], paired: bool) -> float:
@@ -104,7 +126,7 @@ def _answers(comparison: Comparison, correct: Mapping[str, Correct]) -> dict[obj
 
 
 def _image_error(answers: Mapping[object, Answers], weights: Weights) -> tuple[float, float]:
-    """That of a sum, and of how many images it is; NaN where it is not known."""
+    """Of how many images a sum is, and the standard error that they add; NaN where it is not known."""
     if not all(key in answers for key in weights):
         return math.nan, math.nan
     own = [dict(sorted(answers[key].items())) for key in weights]
@@ -115,4 +137,4 @@ def _image_error(answers: Mapping[object, Answers], weights: Weights) -> tuple[f
     read[[place for one in known for place in one.unread]] = False
     values = [np.array([100.0 * one.right()[read] for one in by_seed.values()]) for by_seed in own]
     paired = all(by_seed.keys() == own[0].keys() for by_seed in own)
-    return image_error(values, [*weights.values()], paired), float(read.sum())
+    return float(read.sum()), image_error(values, [*weights.values()], paired)

@@ -32,8 +32,8 @@ def ladder_table(comparison: Comparison, correct: Mapping[str, Correct] | None =
     parent (points) with its 95 % interval `low`, `high`, `p`, `p_holm`, `detectable`, `error`, `method` (`compare`),
     and `verdict`, which says what is lacking where there is no change; `published_top1`, `published_std`,
     `published_change`, `published_gflops`, NaN where nothing was published; and with `Runs.correct` what can be said of
-    the change for other images of the same kind: `images`, `image_error`, `other_low`, `other_high`, `other_p_holm`,
-    `other_verdict` (`image_noise`).
+    the change for other images of the same kind: `images`, `image_error`, `other_low`, `other_high`, `other_p`,
+    `other_p_holm`, `other_verdict` (`image_noise`).
 
     `attrs` has words for captions (`caption`).
     """
@@ -41,8 +41,8 @@ def ladder_table(comparison: Comparison, correct: Mapping[str, Correct] | None =
     scores = comparison.scores()
     steps = {rung.name: frozenset(rung.steps) for rung in rungs}
     sums = [{steps[rung.name]: 1.0, steps.get(rung.parent): -1.0} for rung in rungs]
-    changes = compare(scores, sums)
-    changes = changes.rename(columns={"value": "change"})
+    of_seeds = compare(scores, sums)
+    changes = of_seeds.rename(columns={"value": "change"})
     changes["verdict"] = [
         verdict or _why_no_change(rung, measured=steps[rung.name] in scores)
         for verdict, rung in zip(changes["verdict"], rungs, strict=True)
@@ -51,7 +51,7 @@ def ladder_table(comparison: Comparison, correct: Mapping[str, Correct] | None =
     networks = networks[networks["set"].notna()].set_index("set")[list(MEASURED)]
     table = _published(comparison.road)
     table = table.join(networks.reindex(list(steps.values())).set_axis(table.index)).join(changes[list(CHANGES)])
-    table = table.join(image_noise(comparison, correct or {}, sums))
+    table = table.join(image_noise(comparison, correct or {}, sums, of_seeds))
     table[["n", "left_out"]] = table[["n", "left_out"]].fillna(0).astype(int)
     table.attrs = caption(comparison)
     return table
@@ -100,7 +100,9 @@ def published_ladder(regime: str = "resnet50") -> pd.DataFrame:
     road = OURS.road(regime=regime)
     table = _published(road)
     table[["n", "left_out"]] = 0
-    table = table.reindex(columns=[*table.columns, *(name for name in MEASURED + CHANGES + IMAGES if name not in table)])
+    table = table.reindex(
+        columns=[*table.columns, *(name for name in MEASURED + CHANGES + IMAGES if name not in table)]
+    )
     table.attrs = {
         "title": f"{regime} on ImageNet-1K, as published",
         "scale": f"{regime} on ImageNet-1K, 224 px: the paper's own numbers",

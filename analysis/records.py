@@ -104,8 +104,8 @@ class Runs:
         return f"{left} of {len(self.runs)} runs {'is' if left == 1 else 'are'} left out: {', '.join(parts)}"
 
     def save(self, folder: str | Path) -> None:
-        """Write runs.csv, epochs.csv and correct.csv, which `load` reads to frames equal but for `path` and `host`: neither a
-        machine's name nor its paths are in them.
+        """Write runs.csv, epochs.csv and, where records have it, correct.csv, which `load` reads to the same but for
+        `path` and `host`: neither a machine's name nor its paths are in them.
 
         Raises:
             OSError: if the folder cannot be written.
