@@ -45,7 +45,7 @@ def correct_of(value: Any, run: Mapping[str, Any]) -> Correct:
         raise BrokenRecordError("'images' or 'correct' is no text")
     if not _are_integers([count]) or not isinstance(unread, list) or not _are_integers(unread):
         raise BrokenRecordError("'count' is no integer, or 'unread' no list of integers")
-    read = count - len({*unread} & {*range(count)})
+    read = count - len({place for place in unread if 0 <= place < count})
     if not read or read != run["evaluation_images"] or len(text) != 2 * -(-count // 8):
         raise BrokenRecordError(f"is not of {run['evaluation_images']:.0f} evaluation images")
     try:

@@ -17,6 +17,7 @@ from scipy import stats
 from analysis.comparison import Comparison
 from analysis.correct import Correct
 from analysis.estimates import CONFIDENCE, Weights, adjust, compare
+from analysis.rows import TOP1
 
 COLUMNS = ("images", "image_error", "other_low", "other_high", "other_p", "other_p_holm", "other_verdict")
 
@@ -42,6 +43,8 @@ def image_noise(
         one seed.
     """
     answers = _answers(comparison, correct)
+    if not answers:
+        return pd.DataFrame(index=range(len(sums)), columns=list(COLUMNS), dtype=float).assign(other_verdict="")
     found = compare(comparison.scores(), sums) if of_seeds is None else of_seeds
     rows = [_image_error(answers, weights) for weights in sums]
     table = pd.DataFrame(rows, columns=["images", "image_error"], dtype=float, index=found.index)
@@ -114,7 +117,7 @@ Answers = dict[int, Correct]
 
 def _answers(comparison: Comparison, correct: Mapping[str, Correct]) -> dict[object, Answers]:
     """Those of the networks of which every run's are known."""
-    if comparison.metric != "top1" or "path" not in comparison.runs:
+    if not correct or comparison.metric != TOP1:
         return {}
     runs = comparison.counted
     networks = runs.groupby(runs["set"].where(runs["set"].notna(), runs["network"]).to_numpy(), sort=False)

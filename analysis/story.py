@@ -174,16 +174,18 @@ def images_sentence(ladder: pd.DataFrame) -> str:
     text = (
         f"The intervals above are the noise of seeds, on these {whole(images)} images. For other images of the same "
         f"kind a change is less sure: besides the standard error of seeds, {percent(of_seeds)} points in the median, "
-        f"it has one of images, {percent(of_images)} points, that more seeds do not remove. However many are trained, "
+        f"it has one of images, {percent(of_images)} points, that more seeds do not remove: however many are trained, "
         f"an interval for other images reaches {percent(margin)} points to each side."
     )
     shown = steps[steps["verdict"].isin(("up", "down"))]
     if shown.empty:
         return text
     lost = [step_name(row.title) for row in shown.itertuples() if row.other_verdict != row.verdict]
-    kept = len(shown) - len(lost)
-    text += f" Of the {len(shown)} that are shown on these images, {kept} would be shown on others, too"
-    return f"{text}; not {listing(lost[:NAMED])}." if lost else f"{text}."
+    if len(shown) == 1:
+        return f"{text} The change that is shown on these images would {'not ' * len(lost)}be shown for others."
+    kept = f"{len(shown) - len(lost)} would be shown for others"
+    text += f" Of the {len(shown)} changes that are shown on these images, {kept}"
+    return f"{text}; not: {listing(lost)}." if lost else f"{text}."
 
 
 def _paper(ladder: pd.DataFrame) -> Part:
