@@ -30,6 +30,7 @@ EXPORTS = {
     "agreement_sentence": "story",
     "headline": "story",
     "effect_table": "effects",
+    "noise_concerns": "diagnostics",
     "shapley_table": "shapley",
     "interaction_table": "shapley",
     "shapley_from_orders": "shapley",

@@ -282,6 +282,9 @@ def test_heat_map_prints_values_on_the_diagonal_and_interactions_below(compariso
         column, line = sorted((names.index(row.one), names.index(row.other)))
         assert cells[column, line].lstrip("+") == signed(row.interaction).lstrip("+")
     assert len(cells) == 6 + 15
+    bold = [text.get_weight() == "bold" for text in axes.texts]
+    assert bold == [*shapley["verdict"].isin(["up", "down"]), *interactions["verdict"].isin(["up", "down"])]
+    assert 0 < sum(bold) < len(bold)
 
 
 def test_heat_map_of_an_incomplete_study_says_what_is_missing(tmp_path):
