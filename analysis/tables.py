@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.ladder import included
 from analysis.measures import measure
 from analysis.story import agreement_sentence, headline, is_walked
 from analysis.text import chance, interval, macs_unit, percent, scaled, signed, stretches, whole
@@ -18,8 +19,9 @@ STYLES = {"up": "green", "down": "red"}
 
 
 def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame | None = None) -> None:
-    """Print a `ladder_table` so that it fits 80 characters, with more columns where there is room; with an
-    `effect_table`, also what it says of steps that are on no rung."""
+    """Print a `ladder_table` so that it fits 80 characters, with more columns where there is room: the rungs that were
+    asked for. With an `effect_table`, also what it says of steps that are on no rung."""
+    rungs = included(ladder)
     wide = console.width >= WIDE
     unit, prefix = macs_unit(ladder["macs"])
     printed = ladder["published_change"].notna().any()
@@ -32,17 +34,19 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
         table.add_column(head, justify="left" if head == "verdict" else "right", no_wrap=True)
     if printed:
         table.add_column("paper Δ" if wide else "paper", justify="right", no_wrap=True, style="dim")
-    for _, rows in stretches(ladder):
+    for _, rows in stretches(rungs):
         for row in rows.itertuples():
             cells = [
                 Text(row.rung, "" if row.adopted else "italic"),
-                str(row.n),
+                f"{row.n} of {row.n + row.diverged}" if row.diverged else str(row.n),
                 percent(row.mean, row.std),
                 Text(signed(row.change), STYLES.get(row.verdict, "")),
                 interval(row.low, row.high),
                 scaled(row.macs, unit),
             ]
-            cells += [chance(row.p_holm), row.verdict, whole(row.images_per_second)] if wide else []
+            cells += (
+                [chance(row.p_holm), row.verdict + " †" * row.survivors, whole(row.images_per_second)] if wide else []
+            )
             cells += [signed(row.published_change)] if printed else []
             table.add_row(*cells, end_section=row.Index == rows.index[-1])
     console.print(Text(ladder.attrs["scale"], "bold"))
@@ -56,5 +60,9 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
     if not walked:
         return
     unit = f", in {metric.unit}" if metric.unit else ""
-    note = f"change: from the parent{unit}, in colour where shown; italic: not adopted"
-    console.print(Text(f"{note}; paper: ImageNet-1K" if printed else note, "dim"))
+    notes = [f"change: from {ladder.attrs['reference'] or 'the parent'}{unit}, in colour where shown"]
+    notes += ["italic: not adopted"] if not rungs["adopted"].all() else []
+    notes += ["paper: ImageNet-1K"] if printed else []
+    notes += ["n: the seeds that trained; the others diverged"] if rungs["diverged"].any() else []
+    notes += ["†: of those that trained"] if wide and rungs["survivors"].any() else []
+    console.print(Text("; ".join(notes), "dim"))
