@@ -160,10 +160,8 @@ def _of_road(ladder: pd.DataFrame) -> str:
     if len(hints):
         words = [f"{step_name(row.title)} {signed(row.change)}" for row in _largest(hints)]
         have = "One of these has" if len(hints) == 1 else f"{len(hints)} of these have"
-        expected = f"{(1 - CONFIDENCE) * len(others):.1f}"
-        sentences.append(
-            f"{have} an interval that excludes 0 ({_first(words, HINTS)}), where about {expected} are expected by chance."
-        )
+        chance = f"about {(1 - CONFIDENCE) * len(others):.1f} are expected by chance"
+        sentences.append(f"{have} an interval that excludes 0 ({_first(words, HINTS)}), where {chance}.")
     if single := len(changes) - len(tested):
         more = f"One more {what} has" if single == 1 else f"{single} more {what}s have"
         sentences.append(f"{more} a single seed, and cannot be judged.")

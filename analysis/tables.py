@@ -60,7 +60,8 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
     if not walked:
         return
     unit = f", in {metric.unit}" if metric.unit else ""
-    notes = [f"change: from {ladder.attrs['reference'] or 'the parent'}{unit}, in colour where shown"]
+    start = f"“{reference}”" if (reference := ladder.attrs["reference"]) else "the parent"
+    notes = [f"change: from {start}{unit}, in colour where shown"]
     notes += ["italic: not adopted"] if not rungs["adopted"].all() else []
     notes += ["paper: ImageNet-1K"] if printed else []
     notes += ["n: the seeds that trained; the others diverged"] if rungs["diverged"].any() else []
