@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Container, Iterable
 from typing import Any
 
 import pandas as pd
@@ -50,10 +51,11 @@ def ladder_table(comparison: Comparison, reference: str | Iterable[str] | None =
     pairs = [(own, None if own == other else other) for own, other in zip(steps.values(), others, strict=True)]
     changes = compare(scores, [{own: 1.0, other: -1.0} for own, other in pairs]).rename(columns={"value": "change"})
     changes["verdict"] = [
-        verdict or _why_no_change(*pair, comparison) for verdict, pair in zip(changes["verdict"], pairs, strict=True)
+        verdict or _why_no_change(*pair, scores, diverged)
+        for verdict, pair in zip(changes["verdict"], pairs, strict=True)
     ]
-    diverged = pd.Series([diverged[own] + diverged[other] > 0 for own, other in pairs])
-    changes["survivors"] = diverged & changes["change"].notna()
+    some = pd.Series([diverged[own] + diverged[other] > 0 for own, other in pairs])
+    changes["survivors"] = some & changes["change"].notna()
     networks = network_table(comparison)
     networks = networks[networks["set"].notna()].set_index("set")[list(MEASURED)]
     table = table.join(networks.reindex(list(steps.values())).set_axis(table.index)).join(changes[list(CHANGES)])
@@ -165,9 +167,9 @@ def _published(road: Road, reference: str | None = None) -> pd.DataFrame:
     return table
 
 
-def _why_no_change(own: Steps, other: Steps | str | None, comparison: Comparison) -> str:
-    if own not in comparison.scores():
-        return "diverged" if comparison.diverged[own] else "no finished run"
+def _why_no_change(own: Steps, other: Steps | str | None, scores: Container, diverged: Counter) -> str:
+    if own not in scores:
+        return "diverged" if diverged[own] else "no finished run"
     if other is None:
         return "start"
-    return "parent diverged" if comparison.diverged[other] else "parent missing"
+    return "parent diverged" if diverged[other] else "parent missing"

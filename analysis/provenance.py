@@ -84,9 +84,9 @@ def warnings(comparison: Comparison) -> list[str]:
 
 def missing(comparison: Comparison) -> list[str]:
     """What some rung was started with and these lack: a line for no finished run at all, and one for every seed. A
-    rung without any run was not asked for."""
+    rung without any run was not asked for, and a run that diverged is not missing."""
     runs = comparison.runs[comparison.runs["rung"].notna() & comparison.runs["set"].notna()]
-    done = runs[runs["left_out"] == ""].groupby("rung")["seed"].agg(set)
+    done = runs[runs["left_out"].isin(("", "diverged"))].groupby("rung")["seed"].agg(set)
     rungs = [rung.name for rung in comparison.road.rungs if (runs["rung"] == rung.name).any()]
     lacking = {"no finished run": [rung for rung in rungs if rung not in done]}
     for seed in sorted(runs["seed"].unique()):

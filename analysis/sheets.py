@@ -105,7 +105,7 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
                 _number(row.published_top1, percent(row.published_top1, row.published_std), "paper"),
                 _number(row.published_change, signed(row.published_change), "paper"),
             ]
-    start = table.attrs.get("reference") or "the parent step"
+    start = f"“{reference}”" if (reference := table.attrs.get("reference")) else "the parent step"
     note = (
         f"± is a standard deviation over seeds (n − 1). Changes are from {start}, in {metric.unit or metric.name}; "
         "intervals are each one’s own, at 95 %. The verdict is that of p, corrected for the number of changes (Holm); "

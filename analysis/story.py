@@ -19,7 +19,7 @@ from analysis.paper import Agreement, agreement, paper_table
 from analysis.provenance import missing, unfinished
 from analysis.shapley import FEW, has_sections, interaction_table, measured_unions, shapley_from_orders, shapley_table
 from analysis.sheets import KINDS, SECTION_COSTS, Sheet
-from analysis.text import interval, listing, percent, signed, step_name, trained
+from analysis.text import interval, listing, percent, signed, step_name
 
 NAMED = 6
 """Steps that a sentence names."""
@@ -184,8 +184,8 @@ def _first(words: list[str], count: int) -> str:
 
 def _diverged(ladder: pd.DataFrame) -> str:
     rows = ladder[ladder["diverged"] > 0].itertuples()
-    words = [f"{step_name(row.title)}, {trained(row.n, row.diverged)}" for row in rows]
-    return f"Not every run trained: {'; '.join(words)}." if words else ""
+    words = [f"{step_name(row.title)} {row.n} of {row.n + row.diverged}" for row in rows]
+    return f"Not every run trained: {_first(words, NAMED)}." if words else ""
 
 
 def agreement_sentence(ladder: pd.DataFrame) -> str:
@@ -231,7 +231,7 @@ def _changes_from(ladder: pd.DataFrame) -> str:
     if not start:
         return "Changes are from each step’s parent on the road."
     measured = ladder[ladder["n"] > 0]
-    why = "" if measured["parent"].isin(measured["rung"]).any() else ": of no rung here is the parent measured, too"
+    why = "" if measured["parent"].isin(measured["rung"]).any() else ": no rung here has its parent measured beside it"
     return f"Changes are from “{start}”{why}."
 
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from analysis.ladder import included
 from analysis.measures import measure
 from analysis.story import agreement_sentence, headline, is_walked
-from analysis.text import chance, interval, macs_unit, percent, scaled, signed, stretches, whole
+from analysis.text import NOTHING, chance, interval, macs_unit, percent, scaled, signed, stretches, whole
 
 WIDE = 112
 """Characters that the table needs with all its columns."""
@@ -26,14 +26,10 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
     unit, prefix = macs_unit(ladder["macs"])
     printed = ladder["published_change"].notna().any()
     metric = measure(ladder.attrs["metric"])
-    heads = ["n", metric.head.replace("(%)", "%"), "change", "95 % interval", f"MACs {prefix}"]
+    heads = ["rung", "n", metric.head.replace("(%)", "%"), "change", "95 % interval", f"MACs {prefix}"]
     heads += ["p (Holm)", "verdict", "images/s"] if wide else []
-    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column("rung", no_wrap=True)
-    for head in heads:
-        table.add_column(head, justify="left" if head == "verdict" else "right", no_wrap=True)
-    if printed:
-        table.add_column("paper Δ" if wide else "paper", justify="right", no_wrap=True, style="dim")
+    heads += ["paper Δ" if wide else "paper"] if printed else []
+    lines: list[tuple[list[str | Text], bool]] = []
     for _, rows in stretches(rungs):
         for row in rows.itertuples():
             cells = [
@@ -48,7 +44,14 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
                 [chance(row.p_holm), row.verdict + " †" * row.survivors, whole(row.images_per_second)] if wide else []
             )
             cells += [signed(row.published_change)] if printed else []
-            table.add_row(*cells, end_section=row.Index == rows.index[-1])
+            lines.append((cells, row.Index == rows.index[-1]))
+    kept = [place for place in range(len(heads)) if any(str(cells[place]) != NOTHING for cells, _ in lines)]
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for head in (heads[place] for place in kept):
+        justify, style = "left" if head in ("rung", "verdict") else "right", "dim" if head.startswith("paper") else ""
+        table.add_column(head, justify=justify, no_wrap=True, style=style)
+    for cells, end in lines:
+        table.add_row(*(cells[place] for place in kept), end_section=end)
     console.print(Text(ladder.attrs["scale"], "bold"))
     console.print(Text(ladder.attrs["about"]))
     besides = effects is not None and effects["kind"].isin(("besides", "elsewhere")).any()

@@ -114,7 +114,7 @@ def _draw_texts(
     macs = table["published_gflops"] if macs is None else macs
     for x, head in {RUNG_X: "step", change_x: "change", macs_x: f"MACs ({prefix})"}.items():
         page.text(x, -0.85, head, ha="right", fontsize=8.5, color=PALETTE["muted"])
-    ends = (table.index[0], table.index[-1] if not table["adopted"].any() else table.index[table["adopted"]][-1])
+    ends = (table.index[0], *table.index[table["adopted"]][-1:])
     shown = zip(table.itertuples(), changes, macs, strict=True)
     for row, change, cost in shown:
         page.text(
@@ -138,7 +138,8 @@ def _draw_measured(axes: Axes, table: pd.DataFrame) -> None:
     """Mean accuracy, its standard deviation and its value; a note where there is no run."""
     done = table[table["n"] > 0]
     spread = done["std"].fillna(0)
-    _bar_axis(axes, (done["mean"] - spread).min(), (done["mean"] + spread).max(), room=0.3)
+    room = 0.55 if (done["diverged"] > 0).any() else 0.3
+    _bar_axis(axes, (done["mean"] - spread).min(), (done["mean"] + spread).max(), room)
     for row, error in zip(done.itertuples(), spread, strict=True):
         some = f", {trained(row.n, row.diverged)}" if row.diverged else ""
         _bar(axes, row, row.mean, error, percent(row.mean, row.std) + some)
@@ -326,11 +327,9 @@ def _draw_legend(
         handles=keys, loc="lower left", ncols=len(keys), fontsize=8, bbox_to_anchor=(SECTION_X / WIDTH, 0.12 / height),
         borderaxespad=0, borderpad=0, columnspacing=1.4,
     )  # fmt: skip
-    note = "error bars: ± one standard deviation over seeds"
+    reference = table.attrs.get("reference")
+    start = f"“{wrapped(reference, LONGEST, 1)}”" if reference else "the parent step"
+    note = f"error bars: ± one standard deviation over seeds; change: from {start}"
     if measured:
-        start = table.attrs.get("reference") or "the parent step"
-        note += f"     change: from {start}; bold where shown (Holm-corrected p < 0.05)"
-        figure.text(BARS[0] / WIDTH - 0.04, 0.16 / height, note, fontsize=8, color=PALETTE["muted"])
-    else:
-        note += "; change: from the parent step"
-        figure.text(1 - 0.3 / WIDTH, 0.16 / height, note, fontsize=8, color=PALETTE["muted"], ha="right")
+        note += ", bold where shown (Holm-corrected p < 0.05)"
+    figure.text(1 - 0.3 / WIDTH, 0.16 / height, note, fontsize=8, color=PALETTE["muted"], ha="right")
