@@ -92,7 +92,7 @@ def ends_sentence(ladder: pd.DataFrame) -> str:
     change = f"{_amount(signed(ends['change']), ladder)}{' among the runs that trained' * ends['survivors']}"
     text = f"From the first rung, “{first}”, to the last, “{last}”: {change}"
     if pd.isna(ends["p"]):
-        return f"{text}. With one seed, that cannot be told from noise: more seeds are needed."
+        return f"{text}. {_of_one_seed([ends['verdict']])}that cannot be told from noise: more seeds are needed."
     text += f" (95 % interval {interval(ends['low'], ends['high'])}), "
     if ends["verdict"] in ("up", "down"):
         return f"{text}a difference that is shown."
@@ -134,7 +134,7 @@ def _of_road(ladder: pd.DataFrame) -> str:
         return "No step has finished runs on both sides yet, so nothing can be said of any."
     tested = changes[changes["p"].notna()]
     if tested.empty:
-        return "With one seed a step, no change can be told from noise: more seeds are needed."
+        return f"{_of_one_seed(changes['verdict'])}no change can be told from noise: more seeds are needed."
     start = ladder.attrs.get("reference")
     what, does = ("rung", f"differ from “{start}”") if start else ("step", "make a difference")
     is_shown = tested["verdict"].isin(("up", "down"))
@@ -162,10 +162,15 @@ def _of_road(ladder: pd.DataFrame) -> str:
         have = "One of these has" if len(hints) == 1 else f"{len(hints)} of these have"
         chance = f"about {(1 - CONFIDENCE) * len(others):.1f} are expected by chance"
         sentences.append(f"{have} an interval that excludes 0 ({_first(words, HINTS)}), where {chance}.")
-    if single := len(changes) - len(tested):
-        more = f"One more {what} has" if single == 1 else f"{single} more {what}s have"
-        sentences.append(f"{more} a single seed, and cannot be judged.")
+    if unknown := len(changes) - len(tested):
+        more = f"one more {what}" if unknown == 1 else f"{unknown} more {what}s"
+        sentences.append(f"{_of_one_seed(changes['verdict'][changes['p'].isna()])}{more} cannot be judged.")
     return " ".join(sentences)
+
+
+def _of_one_seed(verdicts: Iterable[str]) -> str:
+    """How a sentence begins that says why these changes have no interval: seeds may agree by coincidence, too."""
+    return "With one seed, " if {*verdicts} == {"one seed"} else "With their noise unknown, "
 
 
 def _largest(rows: pd.DataFrame) -> Iterable[tuple]:
