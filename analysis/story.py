@@ -77,7 +77,8 @@ def headline(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> str:
     """
     ends, besides = ends_sentence(ladder), "" if effects is None else besides_sentence(effects)
     changes = ladder[ladder["change"].notna()]
-    said = ends and {*zip(changes["rung"], changes["reference"], strict=True)} <= {_sides(ladder.attrs["ends"])}
+    pairs = {frozenset(pair) for pair in zip(changes["rung"], changes["reference"], strict=True)}
+    said = ends and pairs <= {frozenset(_sides(ladder.attrs["ends"]))}
     road = "" if said or (besides and changes.empty) else _of_road(ladder)
     return " ".join(filter(None, (ends, road, besides, _diverged(ladder))))
 
