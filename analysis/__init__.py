@@ -23,6 +23,7 @@ EXPORTS = {
     "Comparison": "comparison",
     "comparisons": "comparison",
     "network_table": "comparison",
+    "contrast": "contrasts",
     "ladder_table": "ladder",
     "published_ladder": "ladder",
     "paper_table": "paper",
