@@ -59,7 +59,7 @@ def tell(
     `ladder`: its `ladder_table`; `effects`: its `effect_table`; `epochs`: `Runs.epochs`, for learning curves.
     """
     besides = _besides(comparison, effects)
-    parts = [*([_ladder(ladder)] if is_walked(ladder, besides=bool(besides)) else []), *besides]
+    parts = [*([_ladder(comparison, ladder)] if is_walked(ladder, besides=bool(besides)) else []), *besides]
     if paper_table(ladder)["change"].notna().any():
         parts.append(_paper(ladder))
     parts += [*_steps(comparison, effects), *_sections(comparison), *_costs(comparison, ladder)]
@@ -226,10 +226,16 @@ def ranks_sentence(found: Agreement) -> str:
     )
 
 
-def _ladder(ladder: pd.DataFrame) -> Part:
+def _ladder(comparison: Comparison, ladder: pd.DataFrame) -> Part:
     what = f"Accuracy by step, {ladder.attrs['scale']}; the table that follows has the numbers"
     picture = Picture("ladder", figures.ladder_figure(ladder), what)
-    return Part("ladder", "Step by step", [_changes_from(ladder)], [picture], [sheets.ladder_sheet(ladder)])
+    return Part(
+        "ladder",
+        "Step by step",
+        [_changes_from(ladder), *noise_concerns(comparison)],
+        [picture],
+        [sheets.ladder_sheet(ladder)],
+    )
 
 
 def _changes_from(ladder: pd.DataFrame) -> str:
@@ -308,7 +314,7 @@ def _sections(comparison: Comparison) -> list[Part]:
     failed = [steps for steps in measured if steps in comparison.collapsed]
     if failed:
         means = [f"{comparison.road.name_of(steps)}: {percent(comparison.collapsed[steps])}" for steps in failed]
-        seeds = shapley["error"].isna().all()
+        seeds = bool(shapley["error"].isna().all())
         words += f" Of the {len(measured)} networks, {len(failed)} hardly trained ({listing(means)})."
         words += (
             " How much such a network scatters one seed does not tell, so nothing that it enters has an interval."
