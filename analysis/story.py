@@ -12,6 +12,7 @@ from analysis import figures, sheets
 from analysis.comparison import Comparison
 from analysis.costs import FRONTS, cost_table
 from analysis.departures import departures, kernel_note
+from analysis.diagnostics import noise_concerns
 from analysis.effects import unpaired
 from analysis.estimates import CONFIDENCE
 from analysis.measures import measure
@@ -314,12 +315,11 @@ def _sections(comparison: Comparison) -> list[Part]:
     failed = [steps for steps in measured if steps in comparison.collapsed]
     if failed:
         means = [f"{comparison.road.name_of(steps)}: {percent(comparison.collapsed[steps])}" for steps in failed]
-        seeds = bool(shapley["error"].isna().all())
         words += f" Of the {len(measured)} networks, {len(failed)} hardly trained ({listing(means)})."
-        words += (
-            " How much such a network scatters one seed does not tell, so nothing that it enters has an interval."
-            * seeds
-        )
+        if shapley["error"].isna().all():
+            words += (
+                " How much such a network scatters one seed does not tell, so nothing that it enters has an interval."
+            )
     sheet = sheets.sections_sheet({value: table for value, table in tables.items() if len(table)})
     return [Part("sections", "What each section is worth", [words], [Picture("interactions", heat, what)], [sheet])]
 
