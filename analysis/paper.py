@@ -51,7 +51,7 @@ def paper_table(ladder: pd.DataFrame) -> pd.DataFrame:
     """
     deviation = ladder.set_index("rung")["published_std"]
     table = ladder[ladder["published_change"].notna()].reset_index(drop=True)
-    table["published_noise"] = np.hypot(table["published_std"], table["parent"].map(deviation))
+    table["published_noise"] = np.hypot(table["published_std"], table["reference"].map(deviation))
     clear = table["published_change"].abs() > 2 * table["published_noise"]
     table["clear"] = clear.astype("boolean").where(table["published_noise"].notna())
     product = table["change"].astype(float) * table["published_change"]

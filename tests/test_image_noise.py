@@ -108,7 +108,7 @@ def study(tmp_path: Path) -> Path:
 
 def gelu(folder: Path) -> pd.Series:
     runs = analysis.load(folder)
-    table = analysis.ladder_table(analysis.comparisons(runs)[0], runs.correct)
+    table = analysis.ladder_table(analysis.comparisons(runs)[0], correct=runs.correct)
     return table.set_index("rung").loc["gelu"]
 
 
@@ -169,7 +169,7 @@ def damaged(change: Callable[[dict], object]) -> Callable[[Path], None]:
 def test_where_it_is_not_known_nothing_is_said(study: Path, damage: Callable[[Path], None], note: str) -> None:
     damage(study)
     runs = analysis.load(study)
-    table = analysis.ladder_table(analysis.comparisons(runs)[0], runs.correct)
+    table = analysis.ladder_table(analysis.comparisons(runs)[0], correct=runs.correct)
     assert table[["image_error", "other_low", "other_p_holm"]].isna().all(axis=None)
     assert images_sentence(table) == ""
     assert len(runs.skipped) == bool(note)

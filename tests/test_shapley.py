@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from games import ROAD, comparison, play
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from analysis.estimates import estimate
 from analysis.noise import Scores
@@ -137,6 +138,28 @@ def test_one_seed_borrows_the_noise_of_other_sets_and_of_none_has_no_error():
         for sets, seeds in ((ROAD.prefixes([ROAD.adopted]), 3), (SETS, 1))
     )
     assert (shapley_table(comparison(single | rung))["error"] > 0).all()
+
+
+def test_what_a_collapsed_network_with_one_seed_enters_is_unknown_but_not_what_it_costs():
+    generator = np.random.default_rng(0)
+    fails = frozenset(SECTIONS["Macro design"])
+    values = {steps: {0: 10.0 if steps == fails else 60 + generator.normal()} for steps in map(frozenset, SETS)}
+    ladder = {steps: {seed: 60 + generator.normal() for seed in range(3)} for steps in ROAD.prefixes([ROAD.adopted])}
+    played = comparison(values | ladder)
+    assert played.collapsed == {fails: 10.0}
+    for table in (shapley_table(played), interaction_table(played)):
+        assert (table["verdict"] == "one seed").all()
+    assert (shapley_table(played, "macs")["verdict"] == "not distinguishable").all()
+    again = comparison(values | ladder | {fails: {0: 10.0, 1: 14.0, 2: 10.0}})
+    assert shapley_table(again)["error"].notna().all()
+
+
+def test_sections_and_pairs_are_families_of_hypotheses():
+    played = play(drawn_game(players=SECTIONS), SETS, noise=1.0)
+    for table, count in ((shapley_table(played), 6), (interaction_table(played), 15)):
+        assert table["p_holm"].tolist() == pytest.approx(multipletests(table["p"], method="holm")[1])
+        assert len(table) == count
+        assert table["verdict"].isin(["up", "down"]).tolist() == (table["p_holm"] < 0.05).tolist()
 
 
 @pytest.mark.parametrize(("noise", "seed_effect"), [(1.0, 0.0), (0.5, 2.0)])
