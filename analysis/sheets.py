@@ -142,8 +142,9 @@ def images_sheet(table: pd.DataFrame) -> Sheet:
     frame = known[["rung", "images", "change", "error", "image_error", "low", "high", "verdict"]]
     frame = frame.join(known[["other_low", "other_high", "other_p_holm", "other_verdict"]])
     note = (
-        "Standard errors of the change, in points; the two add up by their squares. That of the images is what differs "
-        "between images whichever seed is trained, so more seeds do not remove it."
+        "Errors are standard errors of the change, in points. That of images is what differs between images whichever "
+        "seed is trained, so more seeds do not remove it. An interval for other images reaches as far as the intervals "
+        "of seeds and of images alone, added up by their squares."
     )
     return Sheet("images", columns, rows, frame, note)
 

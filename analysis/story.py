@@ -266,10 +266,10 @@ def images_sentence(ladder: pd.DataFrame) -> str:
     images, of_images, of_seeds = (steps[name].median() for name in ("images", "image_error", "error"))
     margin = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * of_images
     text = (
-        f"The intervals above are the noise of seeds, on these {whole(images)} images. For other images of the same "
-        f"kind a change is less sure: besides the standard error of seeds, {percent(of_seeds)} points in the median, "
-        f"it has one of images, {percent(of_images)} points, that more seeds do not remove: however many are trained, "
-        f"an interval for other images reaches {percent(margin)} points to each side."
+        f"The intervals above are the noise of seeds, on these {whole(images)} images. A claim about other images of "
+        f"the same kind is less sure: beside the standard error of seeds ({percent(of_seeds)} points, the median of "
+        f"the changes) stands one of images ({percent(of_images)}), which more seeds do not remove. However many are "
+        f"trained, its interval reaches at least {percent(margin)} points to each side."
     )
     shown = steps[steps["verdict"].isin(("up", "down"))]
     if shown.empty:
