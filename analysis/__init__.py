@@ -26,6 +26,7 @@ EXPORTS = {
     "contrast": "contrasts",
     "ladder_table": "ladder",
     "published_ladder": "ladder",
+    "image_noise": "images",
     "paper_table": "paper",
     "agreement": "paper",
     "agreement_sentence": "story",

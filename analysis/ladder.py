@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from analysis.comparison import Comparison, Steps, network_table
 from analysis.contrasts import contrast
+from analysis.correct import Correct
 from analysis.estimates import compare
+from analysis.images import COLUMNS as IMAGES
+from analysis.images import image_noise
 from analysis.provenance import describe
 from roadmap.conf import OURS
 from roadmap.roads import Road
@@ -21,10 +24,12 @@ MEASURED = (
     *("macs", "params", "activations", "images_per_second", "train_seconds", "peak_memory_mb", "device_hours"),
 )
 COUNTS = ["n", "diverged", "left_out"]
-CHANGES = ("change", "low", "high", "p", "p_holm", "detectable", "method", "verdict", "survivors")
+CHANGES = ("change", "low", "high", "p", "p_holm", "detectable", "error", "method", "verdict", "survivors")
 
 
-def ladder_table(comparison: Comparison, reference: str | Iterable[str] | None = None) -> pd.DataFrame:
+def ladder_table(
+    comparison: Comparison, reference: str | Iterable[str] | None = None, correct: Mapping[str, Correct] | None = None
+) -> pd.DataFrame:
     """One row per rung, in the road's order, measured or not.
 
     `rung`, `parent`, `title`, `section`, `adopted`; `reference`, what its changes are from: the parent, or the network
@@ -32,9 +37,11 @@ def ladder_table(comparison: Comparison, reference: str | Iterable[str] | None =
     `published_std`, `published_change`, `published_gflops`, NaN where nothing was published; `n` seeds that trained,
     `diverged`, those that did not, and `left_out` runs, diverged or not done; `mean`, `std` (n - 1) of the main metric,
     `mean_low`, `mean_high` (its 95 % interval); `macs`, `params`, ... (`network_table`); `change` (points) with its
-    95 % interval `low`, `high`, `p`, `p_holm`, `detectable`, `method` (`compare`), and `verdict`, which says what is
-    lacking where there is no change; and `survivors`, whether some run of either side diverged, so that the change is
-    that of those that trained.
+    95 % interval `low`, `high`, `p`, `p_holm`, `detectable`, `error`, `method` (`compare`), and `verdict`, which says
+    what is lacking where there is no change; and `survivors`, whether some run of either side diverged, so that the
+    change is that of those that trained. With `Runs.correct`, also what can be said of the change for other images of
+    the same kind: `images`, `image_error`, `other_low`, `other_high`, `other_p`, `other_p_holm`, `other_verdict`
+    (`image_noise`).
 
     `attrs` has words for captions (`caption`); `reference`, in words what was asked for, or ""; and `ends`, the road's
     last adopted rung against its first (`contrast`, as a dict), None unless both are measured.
@@ -49,7 +56,9 @@ def ladder_table(comparison: Comparison, reference: str | Iterable[str] | None =
     steps = {rung.name: frozenset(rung.steps) for rung in road.rungs}
     others = [steps.get(rung.parent) if key is None else key for rung in road.rungs]
     pairs = [(own, None if own == other else other) for own, other in zip(steps.values(), others, strict=True)]
-    changes = compare(scores, [{own: 1.0, other: -1.0} for own, other in pairs]).rename(columns={"value": "change"})
+    sums = [{own: 1.0, other: -1.0} for own, other in pairs]
+    of_seeds = compare(scores, sums)
+    changes = of_seeds.rename(columns={"value": "change"})
     changes["verdict"] = [
         verdict or _why_no_change(*pair, scores, diverged)
         for verdict, pair in zip(changes["verdict"], pairs, strict=True)
@@ -59,6 +68,7 @@ def ladder_table(comparison: Comparison, reference: str | Iterable[str] | None =
     networks = network_table(comparison)
     networks = networks[networks["set"].notna()].set_index("set")[list(MEASURED)]
     table = table.join(networks.reindex(list(steps.values())).set_axis(table.index)).join(changes[list(CHANGES)])
+    table = table.join(image_noise(comparison, correct or {}, sums, of_seeds))
     table[COUNTS] = table[COUNTS].fillna(0).astype(int)
     in_words = road[name].title if name in road.names else name
     table.attrs = caption(comparison) | {"reference": in_words, "ends": _ends(comparison)}
@@ -131,7 +141,8 @@ def published_ladder(regime: str = "resnet50") -> pd.DataFrame:
     table = _published(road)
     table[COUNTS] = 0
     table["survivors"] = False
-    table = table.reindex(columns=[*table.columns, *(name for name in MEASURED + CHANGES if name not in table)])
+    more = [name for name in MEASURED + CHANGES + IMAGES if name not in table]
+    table = table.reindex(columns=[*table.columns, *more])
     table.attrs = {
         "title": f"{regime} on ImageNet-1K, as published",
         "scale": f"{regime} on ImageNet-1K, 224 px: the paper's own numbers",

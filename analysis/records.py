@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import directories, saved
+from analysis.correct import Correct, CorrectReader, correct_of
 from analysis.directories import CONFIG, SUMMARY
 from analysis.epochs import READERS, Skip, read_epochs
 from analysis.rows import STATUSES, BrokenRecordError, epoch_frame, run_frame
@@ -53,6 +54,8 @@ class Runs:
     """What could not be read: where, and why in one line."""
     readers: dict[str, EpochReader] = field(default_factory=dict, repr=False)
     """By path, what reads a run's epochs."""
+    correct_readers: dict[str, CorrectReader] = field(default_factory=dict, repr=False)
+    """By path, what reads which evaluation images a run gets right."""
 
     @cached_property
     def epochs(self) -> pd.DataFrame:
@@ -67,6 +70,21 @@ class Runs:
             own = [path for path in paths if self.readers.get(path) == read]
             found |= read(own, noting(self.skipped))
         return epoch_frame({path: found[path] for path in paths if path in found})
+
+    @cached_property
+    def correct(self) -> dict[str, Correct]:
+        """By path, which evaluation images a run that is done gets right, where its record says so; read when first
+        asked for. What is broken joins `skipped`."""
+        skip, found = noting(self.skipped), {}
+        done = self.runs[self.runs["status"] == "done"].set_index("path")[["evaluation_images", "top1"]]
+        rows = done.to_dict("index")
+        for read in dict.fromkeys(self.correct_readers.values()):
+            for path, value in read([path for path in rows if self.correct_readers.get(path) == read], skip):
+                try:
+                    found[path] = correct_of(value, rows[path])
+                except BrokenRecordError as error:
+                    skip(path, f"which images it gets right is not known: the record of that {error}")
+        return found
 
     @property
     def counted(self) -> pd.DataFrame:
@@ -86,13 +104,13 @@ class Runs:
         return f"{left} of {len(self.runs)} runs {'is' if left == 1 else 'are'} left out: {', '.join(parts)}"
 
     def save(self, folder: str | Path) -> None:
-        """Write runs.csv and epochs.csv, which `load` reads to frames equal but for `path` and `host`: neither a
-        machine's name nor its paths are in them.
+        """Write runs.csv, epochs.csv and, where records have it, correct.csv, which `load` reads to the same but for
+        `path` and `host`: neither a machine's name nor its paths are in them.
 
         Raises:
             OSError: if the folder cannot be written.
         """
-        saved.write(self.runs, self.epochs, os.fspath(folder))
+        saved.write(self.runs, self.epochs, self.correct, os.fspath(folder))
 
 
 def load(paths: str | Path | Iterable[str | Path]) -> Runs:
@@ -109,13 +127,15 @@ def load(paths: str | Path | Iterable[str | Path]) -> Runs:
     skip = noting(skipped)
     rows: dict[str, dict[str, Any]] = {}
     readers: dict[str, EpochReader] = {}
-    for found, read in _sources(find(paths, skip), skip):
+    correct_readers: dict[str, CorrectReader] = {}
+    for found, read, read_correct in _sources(find(paths, skip), skip):
         for row in found:
             rows.setdefault(row["path"], row)
             readers.setdefault(row["path"], read)
+            correct_readers.setdefault(row["path"], read_correct)
     if not rows:
         raise RecordsError(_nothing(", ".join(map(str, paths)) or "no path", skipped))
-    return Runs(run_frame(rows.values()), skipped, readers)
+    return Runs(run_frame(rows.values()), skipped, readers, correct_readers)
 
 
 class Found(NamedTuple):
@@ -154,15 +174,16 @@ def find(paths: Iterable[str | Path], skip: Skip) -> Found:
     return Found(*map(list, found))
 
 
-def _sources(found: Found, skip: Skip) -> Iterator[tuple[list[dict[str, Any]], EpochReader]]:
-    """The rows of each place and what reads its epochs; the first of a path's rows is the one that counts."""
-    yield _read_directories(found.directories, skip), read_epochs
+def _sources(found: Found, skip: Skip) -> Iterator[tuple[list[dict[str, Any]], EpochReader, CorrectReader]]:
+    """The rows of each place, what reads its epochs, and which images its runs get right; the first of a path's rows is
+    the one that counts."""
+    yield _read_directories(found.directories, skip), read_epochs, directories.read_correct
     for folder in found.saved:
-        yield saved.read(folder, skip)
+        yield *saved.read(folder, skip), partial(saved.read_correct, folder)
     if found.offline:
         from analysis import tracked
 
-        yield tracked.read_offline(found.offline, skip)
+        yield *tracked.read_offline(found.offline, skip), lambda *_: ()  # W&B has no copy
 
 
 def _read_directories(paths: list[str], skip: Skip) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Runs as two CSV files, small enough to be kept beside the text that they prove: runs.csv and epochs.csv.
+"""Runs as CSV files, small enough to be kept beside the text that they prove: runs.csv, epochs.csv and correct.csv.
 
 A cell of a list or mapping is JSON. A study's runs share their road: roads.json has it once, under the name that stands
 in their cells. What names a machine is not written: a run's path is relative to the folder that holds all runs, other
@@ -19,18 +19,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.correct import FIELDS, Correct
 from analysis.epochs import EPOCH_COLUMNS, Skip, number, tidy
 from analysis.rows import COLUMNS, FLAG, FORMER, INTEGER, LIST, MAPPING, ROAD, BrokenRecordError, checked, one_line
 from analysis.text import from_cell, to_cell
 from roadmap.files import opened, read_object, replacing
 
-RUNS_CSV, EPOCHS_CSV, ROADS_JSON = "runs.csv", "epochs.csv", "roads.json"
+RUNS_CSV, EPOCHS_CSV, CORRECT_CSV, ROADS_JSON = "runs.csv", "epochs.csv", "correct.csv", "roads.json"
 _JSON = (FLAG, INTEGER, LIST, MAPPING)
 _ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}  # a path may be any bytes
 _ABSOLUTE = re.compile(r"(?<![\w.~/:-])~?/[^\s'\",;:()<>|]*|(?<!\w)[A-Za-z]:\\[^\s'\",;:()<>|]*")
 
 
-def write(runs: pd.DataFrame, epochs: pd.DataFrame, folder: str) -> None:
+def write(runs: pd.DataFrame, epochs: pd.DataFrame, correct: Mapping[str, Correct], folder: str) -> None:
     """Write the files into a folder, which is made if there is none.
 
     Raises:
@@ -57,6 +58,13 @@ def write(runs: pd.DataFrame, epochs: pd.DataFrame, folder: str) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
     with replacing(f"{folder}/{EPOCHS_CSV}", newline="", **_ENCODING) as file:
         table.to_csv(file, index=False, lineterminator="\n")
+    if correct:
+        cells = [
+            (short[path], one.images, one.count, json.dumps(one.unread), one.packed.hex())
+            for path, one in correct.items()
+        ]
+        with replacing(f"{folder}/{CORRECT_CSV}", newline="", **_ENCODING) as file:
+            csv.writer(file, lineterminator="\n").writerows([("path", *FIELDS), *cells])
 
 
 def read(folder: str, skip: Skip) -> tuple[list[dict[str, Any]], Callable]:
@@ -107,6 +115,30 @@ def read_epochs(folder: str, paths: Iterable[str], skip: Skip) -> Iterator[tuple
             skip(file, f"{os.path.relpath(path, folder)}: {complaint}")
         if epochs.size:
             yield path, epochs
+
+
+def read_correct(folder: str, paths: Iterable[str], skip: Skip) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Which evaluation images these runs of a folder get right, where that was written."""
+    file, wanted = f"{folder}/{CORRECT_CSV}", {*paths}
+    try:
+        with TextIOWrapper(opened(file), newline="", **_ENCODING) as text:
+            for cells in csv.DictReader(text, strict=True):
+                if (path := os.path.join(folder, cells.get("path") or "")) in wanted:
+                    yield path, cells | {name: _value(cells.get(name)) for name in ("count", "unread")}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        skip(file, f"cannot be read ({error.strerror})")
+    except csv.Error as error:
+        skip(file, f"no CSV ({one_line(error)}); the runs before that are kept")
+
+
+def _value(cell: str | None) -> Any:
+    """None for what is no JSON."""
+    try:
+        return json.loads(cell or "null")
+    except (ValueError, RecursionError):
+        return None
 
 
 def _row(folder: str, cells: Mapping[str, str | None], roads: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,6 +114,40 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
     return _without_empty(Sheet("ladder", columns, rows, table, note))
 
 
+def images_sheet(table: pd.DataFrame) -> Sheet:
+    """Of `ladder_table` what other images of the same kind would change, where that is known."""
+    known = table[table["image_error"].notna()].reset_index(drop=True)
+    these, others = "other seeds, these images", "other seeds, other images"
+    columns = [Column("step", True), Column("change"), Column("error of seeds"), Column("error of images")]
+    columns += [Column("95 % interval", group=these), Column("verdict", True, these)]
+    columns += [
+        Column("95 % interval", group=others),
+        Column("p (Holm)", group=others),
+        Column("verdict", True, others),
+    ]
+    rows = [
+        [
+            Cell(step_name(row.title) + ("" if row.adopted else " (not adopted)"), row.Index),
+            _number(row.change, signed(row.change)),
+            _number(row.error, percent(row.error)),
+            _number(row.image_error, percent(row.image_error)),
+            _number(row.low, interval(row.low, row.high)),
+            Cell(row.verdict, row.verdict, _mark(row.verdict)),
+            _number(row.other_low, interval(row.other_low, row.other_high)),
+            _number(row.other_p_holm, chance(row.other_p_holm)),
+            Cell(row.other_verdict, row.other_verdict, _mark(row.other_verdict)),
+        ]
+        for row in known.itertuples()
+    ]
+    frame = known[["rung", "images", "change", "error", "image_error", "low", "high", "verdict"]]
+    frame = frame.join(known[["other_low", "other_high", "other_p_holm", "other_verdict"]])
+    note = (
+        "Standard errors of the change, in points; the two add up by their squares. That of the images is what differs "
+        "between images whichever seed is trained, so more seeds do not remove it."
+    )
+    return Sheet("images", columns, rows, frame, note)
+
+
 def paper_sheet(table: pd.DataFrame) -> Sheet:
     """`paper_table`: published and measured changes side by side."""
     columns = [Column("step", True), Column("published change"), Column("noise"), Column("clear", True)]

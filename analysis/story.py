@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from statistics import NormalDist
 from typing import NamedTuple
 
 import pandas as pd
@@ -20,7 +21,7 @@ from analysis.paper import Agreement, agreement, paper_table
 from analysis.provenance import missing, unfinished
 from analysis.shapley import FEW, has_sections, interaction_table, measured_unions, shapley_from_orders, shapley_table
 from analysis.sheets import KINDS, SECTION_COSTS, Sheet
-from analysis.text import interval, listing, percent, signed, step_name
+from analysis.text import interval, listing, percent, signed, step_name, whole
 
 NAMED = 6
 """Steps that a sentence names."""
@@ -60,7 +61,8 @@ def tell(
     `ladder`: its `ladder_table`; `effects`: its `effect_table`; `epochs`: `Runs.epochs`, for learning curves.
     """
     besides = _besides(comparison, effects)
-    parts = [*([_ladder(comparison, ladder)] if is_walked(ladder, besides=bool(besides)) else []), *besides]
+    walked = [_ladder(comparison, ladder)] if is_walked(ladder, besides=bool(besides)) else []
+    parts = [*walked, *_images(ladder), *besides]
     if paper_table(ladder)["change"].notna().any():
         parts.append(_paper(ladder))
     parts += [*_steps(comparison, effects), *_sections(comparison), *_costs(comparison, ladder)]
@@ -246,6 +248,38 @@ def _changes_from(ladder: pd.DataFrame) -> str:
     measured = ladder[ladder["n"] > 0]
     why = "" if measured["parent"].isin(measured["rung"]).any() else ": no rung here has its parent measured beside it"
     return f"Changes are from “{start}”{why}."
+
+
+def _images(ladder: pd.DataFrame) -> list[Part]:
+    """Only where records say which images a run gets right."""
+    if ladder["image_error"].isna().all():
+        return []
+    return [Part("images", "On other images", [images_sentence(ladder)], sheets=[sheets.images_sheet(ladder)])]
+
+
+def images_sentence(ladder: pd.DataFrame) -> str:
+    """What part of a change's noise comes from seeds and what part from images, and how many of the changes that are
+    shown on these images are shown for others of the same kind; "" where it is not known."""
+    steps = ladder[ladder["image_error"].notna()]
+    if steps.empty:
+        return ""
+    images, of_images, of_seeds = (steps[name].median() for name in ("images", "image_error", "error"))
+    margin = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * of_images
+    text = (
+        f"The intervals above are the noise of seeds, on these {whole(images)} images. For other images of the same "
+        f"kind a change is less sure: besides the standard error of seeds, {percent(of_seeds)} points in the median, "
+        f"it has one of images, {percent(of_images)} points, that more seeds do not remove: however many are trained, "
+        f"an interval for other images reaches {percent(margin)} points to each side."
+    )
+    shown = steps[steps["verdict"].isin(("up", "down"))]
+    if shown.empty:
+        return text
+    lost = [step_name(row.title) for row in shown.itertuples() if row.other_verdict != row.verdict]
+    if len(shown) == 1:
+        return f"{text} The change that is shown on these images would {'not ' * len(lost)}be shown for others."
+    kept = f"{len(shown) - len(lost)} would be shown for others"
+    text += f" Of the {len(shown)} changes that are shown on these images, {kept}"
+    return f"{text}; not: {listing(lost)}." if lost else f"{text}."
 
 
 def _paper(ladder: pd.DataFrame) -> Part:

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_
 from experiments.errors import DataError, SettingsError
 from experiments.images import ArrayImages, BrokenImageError, Images, Stream, load_images
 from experiments.machine import cores
+from experiments.outcomes import Outcomes
 from experiments.partition import partition
 from experiments.processes import Processes
 from experiments.randomness import Purpose, derive, permutation, preserved, seed_cpu
@@ -315,11 +316,16 @@ class Evaluation:
         else:
             indices = np.arange(len(images.labels)) if indices is None else indices
             self.images, part = len(indices), Collection(images, indices, transform, 0)
+        self.part = part
         self.reader: Reader | None = Reader(part, processes, workers, broken)
         self._kept: list[Batch] = []
 
     def __len__(self) -> int:
         return self.images
+
+    def outcomes(self) -> Outcomes | None:
+        """For `evaluate` to note in what becomes of each image; None of a stream, whose images have no order."""
+        return None if self.streamed else Outcomes(self.part.images, self.part.indices)
 
     def batches(self) -> Iterator[Batch]:
         """This process's share of the images: over all processes, each image once."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.data import Batch
+from experiments.outcomes import Outcomes
 from experiments.processes import Processes
 
 
@@ -20,15 +21,17 @@ def evaluate(
     finish: Callable[[Tensor], Tensor],
     processes: Processes,
     precision: Callable[[], AbstractContextManager] = nullcontext,
+    outcomes: Outcomes | None = None,
     confusion: Tensor | None = None,
 ) -> dict[str, float]:
     """val_loss, top1 and top5 (percent) over all images of all processes' batches, and how many `images` those are.
 
-    `confusion`, (classes, classes), gets 1 added at [label, prediction] for each image of this process.
+    For each image of this process, `outcomes` gets whether its top-1 is right, and `confusion`, (classes, classes), 1
+    added at [label, prediction].
     """
     network.eval()
     images_seen, loss, top1, top5 = 0, 0.0, 0, 0
-    for images, labels, *_ in batches:
+    for images, labels, samples, *_ in batches:
         with precision():
             logits = network(finish(images))
         logits, labels = logits.float(), labels.to(logits.device)
@@ -38,6 +41,8 @@ def evaluate(
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         top1 += right[:, 0].sum().item()
         top5 += right.sum().item()
+        if outcomes is not None:
+            outcomes.add((index for _, index in samples), right[:, 0])
         if confusion is not None:
             ones = torch.ones(len(labels), dtype=confusion.dtype)
             confusion.index_put_((labels.cpu(), ranked[:, 0].cpu()), ones, accumulate=True)

@@ -58,7 +58,7 @@ def examine(init: Init, data: Data, config: DictConfig, design: Design | None) -
         confusion = torch.zeros(classes, classes, dtype=torch.int64)
         started = time.perf_counter()
         try:
-            found = evaluate(network, evaluation.batches(), finish, processes, precision, confusion)
+            found = evaluate(network, evaluation.batches(), finish, processes, precision, confusion=confusion)
         finally:
             end_workers()
         seconds = time.perf_counter() - started

@@ -165,7 +165,8 @@ def train(
         train_seconds += seconds
         row = {"lr": learning_rate(run.recipe, step - 1, steps), "train_loss": losses / steps_per_epoch}
         processes.equal_buffers(network)
-        found = task.evaluate(network, data.evaluation.batches(), finish, processes, precision)
+        outcomes = data.evaluation.outcomes()
+        found = task.evaluate(network, data.evaluation.batches(), finish, processes, precision, outcomes)
         row |= {name: found[name] for name in task.results}
         if average:
             processes.equal_buffers(average.module)
@@ -187,6 +188,7 @@ def train(
         save_weights(network, run.directory / "weights.pt")
         if average:
             save_weights(average.module, run.directory / "weights_ema.pt")
+    record.images(outcomes and outcomes.to_json(processes))
     record.finish(
         "done",
         train_seconds=train_seconds,

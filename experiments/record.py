@@ -179,6 +179,11 @@ class Record:
             **facts,
         )
 
+    def images(self, correct: Row | None) -> None:
+        """Which images of the last evaluation the network gets right, where that is known."""
+        if correct is not None:
+            self._write("correct.json", json.dumps(correct) + "\n")
+
     def finish(self, status: str, reason: str | None = None, **facts: Any) -> None:
         self.update(status=status, reason=reason, finished=_now(), **facts)
         if self._lock:

@@ -111,6 +111,19 @@ def write_run(
     return run
 
 
+def write_correct(run: Path, right: Iterable[bool], unread: Iterable[int] = (), images: str = "folder a") -> None:
+    """Of a run's record, which images it gets right: correct.json and what summary.json says of them."""
+    right, unread = [*right], [*unread]
+    count = len(right) - len(unread)
+    bits = "".join("1" if one else "0" for one in right).ljust(-(-len(right) // 8) * 8, "0")
+    text = "".join(f"{int(bits[place : place + 8], 2):02x}" for place in range(0, len(bits), 8))
+    correct = {"images": images, "count": len(right), "unread": unread, "correct": text}
+    (run / "correct.json").write_text(json.dumps(correct))
+    summary = json.loads((run / "summary.json").read_text())
+    top1 = {"top1": 100 * bits.count("1") / count, "evaluation_images": count}
+    (run / "summary.json").write_text(json.dumps(summary | top1))
+
+
 def write_study(folder: Path, rungs: Iterable[str] = NANO, seeds: Iterable[int] = (0, 1, 2), **changes: Any) -> Path:
     """Write a record for every rung and seed, and return the folder."""
     for rung in rungs:

@@ -150,6 +150,29 @@ def test_evaluation_counts_every_image_once(size: int, modern: Run) -> None:
         assert result["top1"] == pytest.approx(100 * len(range(0, size, 3)) / size)
 
 
+def test_outcomes_are_in_the_order_of_the_images(modern: Run) -> None:
+    """Of held-out images, whose numbers have gaps; by a network that knows which it should get right."""
+    right = np.random.default_rng(0).random(600) < 0.7
+    pixels = np.zeros((600, 28, 28), np.uint8)
+    pixels[np.arange(600), 10, np.where(right, 0, 1)] = 255
+    images, held_out = ArrayImages(pixels, np.zeros(600, np.int64)), np.flatnonzero(np.arange(600) % 7)
+    evaluation = Evaluation(images, held_out, evaluation_transform(32, "bicubic"), ALONE, 0)
+
+    class Marked(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images[:, 0, 12, 2:12]  # 28 pixels centred in 32
+
+    outcomes = evaluation.outcomes()
+    evaluate(Marked(), evaluation.batches(), Finish(modern.recipe, 0, CPU), ALONE, outcomes=outcomes)
+    found = outcomes.to_json(ALONE)
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(found["correct"]), np.uint8), count=found["count"])
+    np.testing.assert_array_equal(bits, right[held_out])
+    assert found["unread"] == []
+    other = Evaluation(images, held_out[1:], evaluation_transform(32, "bicubic"), ALONE, 0).outcomes()
+    other.add([1, 2], torch.tensor([True, False]))
+    assert other.to_json(ALONE)["images"] != found["images"]  # which images they are of
+
+
 def epoch(run: Run, number: int = 0, processes: Processes = ALONE) -> list[Batch]:
     return list(Loader(run, processes).epoch(number))
 

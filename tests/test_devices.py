@@ -171,6 +171,8 @@ def test_broken_images_are_passed_over_and_counted(command: Callable, photos: Pa
         assert (summary["train_images"], summary["evaluation_images"], summary["broken_images"]) == (40, 9, 2)
     one, two = weights_of(here / "one"), weights_of(here / "two")
     assert all(torch.equal(one[name], two[name]) for name in one)
+    correct = json.loads(next(here.glob("one/*/correct.json")).read_text())
+    assert (correct["count"], correct["unread"]) == (10, [6])  # after the five of class a and one of class b
     log = next(here.glob("one/*/log.txt")).read_text()
     assert log.count("03.jpg") == 2
 

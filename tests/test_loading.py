@@ -70,12 +70,14 @@ def test_every_reader_trains_with_any_number_of_loader_workers(
     reader: str, contained: dict[str, Path], command: Callable, here: Path
 ) -> None:
     """The numbers do not depend on the container, nor, unless it is a stream, on the workers."""
-    losses = {}
+    losses, correct = {}, set()
     for workers in (0, 1, 2):
         trained = command(*on(reader, contained[reader], workers), f"runs={workers}")
         assert trained.code == 0, trained.out
         losses[workers] = val_loss(here / f"{workers}")
+        correct |= {path.read_text() for path in here.glob(f"{workers}/*/correct.json")}
         assert_over(here / f"{workers}")
+    assert len(correct) == (reader not in ("wds", "hfids"))  # which of a stream's images are which is not known
     if reader not in ("wds", "hfids"):
         assert command(*on("folder", contained["folder"], 0), "runs=folder").code == 0
         assert {*losses.values()} == {val_loss(here / "folder")}

@@ -64,12 +64,13 @@ def as_srun() -> Callable[[int], dict[str, str]]:
     }
 
 
-def results(runs: Path) -> tuple[dict, dict, dict, list]:
+def results(runs: Path) -> tuple[dict, dict, dict, list, str]:
     [directory] = runs.glob("*/")
     weights, average = (torch.load(directory / f"weights{end}.pt", weights_only=True) for end in ("", "_ema"))
     rows = [json.loads(line) for line in (directory / "epochs.jsonl").read_text().splitlines()]
     summary = json.loads((directory / "summary.json").read_text())
-    return summary, weights, average, [[row[name] for name in METRICS] for row in rows]
+    correct = (directory / "correct.json").read_text()
+    return summary, weights, average, [[row[name] for name in METRICS] for row in rows], correct
 
 
 def assert_close(one: tuple, other: tuple) -> None:
@@ -78,6 +79,7 @@ def assert_close(one: tuple, other: tuple) -> None:
             torch.testing.assert_close(other[index][name], tensor, rtol=0, atol=1e-6, msg=name)
     assert [x for row in other[3] for x in row] == pytest.approx([x for row in one[3] for x in row], abs=1e-5)
     assert one[0]["identity"] == other[0]["identity"]
+    assert one[4] == other[4]
 
 
 def test_two_processes_train_what_one_does(

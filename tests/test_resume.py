@@ -60,7 +60,8 @@ def undisturbed(run: Run) -> tuple[dict[str, torch.Tensor], list[dict[str, float
 def results(run: Run) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
     rows = [json.loads(line) for line in (run.directory / "epochs.jsonl").read_text().splitlines()]
     weights = torch.load(run.directory / "weights.pt", weights_only=True)
-    return weights, [{name: row[name] for name in METRICS} for row in rows]
+    correct = json.loads((run.directory / "correct.json").read_text())
+    return weights, [*({name: row[name] for name in METRICS} for row in rows), correct]
 
 
 def stop_after(steps: int) -> Callable[[], bool]:

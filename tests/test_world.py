@@ -123,7 +123,7 @@ def test_training_goes_on_from_whatever_could_be_written(
         failed.add(broken.name)
     assert code == 0
     assert is_done(run)
-    assert {"lock", "log.txt", "config.json", "summary.json", "epochs.jsonl", "weights.pt"} <= failed
+    assert {"lock", "log.txt", "config.json", "summary.json", "epochs.jsonl", "correct.json", "weights.pt"} <= failed
     assert {"checkpoints", "step-00000002.pt"} & failed
 
 
