@@ -28,9 +28,7 @@ CHANGES = ("change", "low", "high", "p", "p_holm", "detectable", "error", "metho
 
 
 def ladder_table(
-    comparison: Comparison,
-    reference: str | Iterable[str] | None = None,
-    correct: Mapping[str, Correct] | None = None,
+    comparison: Comparison, reference: str | Iterable[str] | None = None, correct: Mapping[str, Correct] | None = None
 ) -> pd.DataFrame:
     """One row per rung, in the road's order, measured or not.
 
@@ -40,10 +38,10 @@ def ladder_table(
     `diverged`, those that did not, and `left_out` runs, diverged or not done; `mean`, `std` (n - 1) of the main metric,
     `mean_low`, `mean_high` (its 95 % interval); `macs`, `params`, ... (`network_table`); `change` (points) with its
     95 % interval `low`, `high`, `p`, `p_holm`, `detectable`, `error`, `method` (`compare`), and `verdict`, which says
-    what is lacking where there is no change; `survivors`, whether some run of either side diverged, so that the change
-    is that of those that trained; and by `correct`, which is `Runs.correct`, what can be said of the change for other
-    images of the same kind (`image_noise`): `images`, `image_error`, `other_low`, `other_high`, `other_p`,
-    `other_p_holm`, `other_verdict`.
+    what is lacking where there is no change; and `survivors`, whether some run of either side diverged, so that the
+    change is that of those that trained. With `Runs.correct`, also what can be said of the change for other images of
+    the same kind: `images`, `image_error`, `other_low`, `other_high`, `other_p`, `other_p_holm`, `other_verdict`
+    (`image_noise`).
 
     `attrs` has words for captions (`caption`); `reference`, in words what was asked for, or ""; and `ends`, the road's
     last adopted rung against its first (`contrast`, as a dict), None unless both are measured.
@@ -143,8 +141,8 @@ def published_ladder(regime: str = "resnet50") -> pd.DataFrame:
     table = _published(road)
     table[COUNTS] = 0
     table["survivors"] = False
-    measured = [name for name in MEASURED + CHANGES + IMAGES if name not in table]
-    table = table.reindex(columns=[*table.columns, *measured])
+    more = [name for name in MEASURED + CHANGES + IMAGES if name not in table]
+    table = table.reindex(columns=[*table.columns, *more])
     table.attrs = {
         "title": f"{regime} on ImageNet-1K, as published",
         "scale": f"{regime} on ImageNet-1K, 224 px: the paper's own numbers",

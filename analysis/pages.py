@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +14,6 @@ from markupsafe import Markup
 
 from analysis import provenance, style
 from analysis.comparison import Comparison
-from analysis.correct import Correct
 from analysis.effects import effect_table
 from analysis.ladder import default_reference, ladder_table
 from analysis.measures import measure
@@ -57,7 +55,7 @@ def write_report(runs: Runs, comparisons: list[Comparison], out: Path, reference
     Raises:
         RecordsError: if the reference is measured in none of them.
     """
-    ladders = _ladders(comparisons[:TOLD], reference, runs.correct)
+    ladders = _ladders(comparisons[:TOLD], runs, reference)
     out.mkdir(parents=True, exist_ok=True)
     sections = [_section(number, *one, runs) for number, one in enumerate(zip(comparisons, ladders, strict=False), 1)]
     rest = contexts_sheet(_summaries(comparisons[TOLD:])) if len(comparisons) > TOLD else None
@@ -119,19 +117,17 @@ def environment() -> Environment:
     return found
 
 
-def _ladders(
-    comparisons: list[Comparison], reference: str | None, correct: Mapping[str, Correct]
-) -> list[pd.DataFrame]:
+def _ladders(comparisons: list[Comparison], runs: Runs, reference: str | None) -> list[pd.DataFrame]:
     """Each one's, from the reference if it has that, else from the parents, or what stands in for them."""
     ladders, problems = [], []
     for comparison in comparisons:
         try:
-            ladders.append(ladder_table(comparison, reference, correct))
+            ladders.append(ladder_table(comparison, reference, runs.correct))
         except ValueError as error:
             problems.append(str(error))
-            ladders.append(ladder_table(comparison, correct=correct))
+            ladders.append(ladder_table(comparison, correct=runs.correct))
         if not ladders[-1].attrs["reference"]:
-            ladders[-1] = ladder_table(comparison, default_reference(ladders[-1]), correct)
+            ladders[-1] = ladder_table(comparison, default_reference(ladders[-1]), runs.correct)
     if problems and len(problems) == len(comparisons):
         raise RecordsError(problems[0])
     return ladders

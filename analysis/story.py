@@ -61,8 +61,8 @@ def tell(
     `ladder`: its `ladder_table`; `effects`: its `effect_table`; `epochs`: `Runs.epochs`, for learning curves.
     """
     besides = _besides(comparison, effects)
-    parts = [_ladder(comparison, ladder)] if is_walked(ladder, besides=bool(besides)) else []
-    parts += [*_images(ladder), *besides]
+    walked = [_ladder(comparison, ladder)] if is_walked(ladder, besides=bool(besides)) else []
+    parts = [*walked, *_images(ladder), *besides]
     if paper_table(ladder)["change"].notna().any():
         parts.append(_paper(ladder))
     parts += [*_steps(comparison, effects), *_sections(comparison), *_costs(comparison, ladder)]
