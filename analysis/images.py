@@ -52,7 +52,7 @@ def image_noise(
         *(found[name].to_numpy(float) for name in ("error", "freedom")),
         *table[["image_error", "images"]].to_numpy().T,
     ]
-    margin = _margin(1 - CONFIDENCE, *noise)
+    margin = reach(1 - CONFIDENCE, *noise)
     table["other_low"], table["other_high"] = found["value"] - margin, found["value"] + margin
     table["other_p"] = _chance(np.abs(found["value"].to_numpy(float)), *noise)
     known = table["other_p"].notna()
@@ -62,12 +62,15 @@ def image_noise(
     return table
 
 
-def _margin(
+def reach(
     level: float | np.ndarray, error: np.ndarray, freedom: np.ndarray, image_error: np.ndarray, images: np.ndarray
 ) -> np.ndarray:
-    """How far an interval reaches to each side at this level. The reaches of seeds and of images alone add up by their
-    squares: unlike Welch and Satterthwaite's, such an interval is never narrower than that of the seeds, whose variance
-    is known worse than that of the images."""
+    """How far an interval for other images reaches to each side at this level (0.05 for 95 %), of the standard errors
+    of seeds and of images.
+
+    The reaches of the two alone add up by their squares: unlike Welch and Satterthwaite's, such an interval is never
+    narrower than that of the seeds, whose variance is known worse than that of the images.
+    """
     quantile = 1 - np.asarray(level) / 2
     return np.hypot(stats.t.ppf(quantile, freedom) * error, stats.t.ppf(quantile, images - 1) * image_error)
 
@@ -77,9 +80,9 @@ def _chance(distance: np.ndarray, *noise: np.ndarray) -> np.ndarray:
     low, high = np.zeros(len(distance)), np.ones(len(distance))
     for _ in range(50):
         middle = (low + high) / 2
-        beyond = _margin(middle, *noise) > distance
+        beyond = reach(middle, *noise) > distance
         low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
-    return np.where(np.isnan(_margin(0.5, *noise)), np.nan, high)
+    return np.where(np.isnan(reach(0.5, *noise)), np.nan, high)
 
 
 def image_error(answers: Sequence[np.ndarray], weights: Sequence[float], paired: bool) -> float:
