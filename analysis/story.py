@@ -75,15 +75,20 @@ def is_walked(ladder: pd.DataFrame, *, besides: bool) -> bool:
 
 
 def headline(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> str:
+    """The `findings` as a text."""
+    return " ".join(findings(ladder, effects))
+
+
+def findings(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> list[str]:
     """What was found, in a few sentences; never more than the seeds can show: the road's last rung against its first,
     which steps made a difference, which runs diverged. With an `effect_table`, also of the steps that are on no rung.
     """
-    ends, besides = ends_sentence(ladder), "" if effects is None else besides_sentence(effects)
+    ends, besides = ends_sentence(ladder), [] if effects is None else _of_besides(effects)
     changes = ladder[ladder["change"].notna()]
     pairs = {frozenset(pair) for pair in zip(changes["rung"], changes["reference"], strict=True)}
     said = ends and pairs <= {frozenset(_sides(ladder.attrs["ends"]))}
-    road = "" if said or (besides and changes.empty) else _of_road(ladder)
-    return " ".join(filter(None, (ends, road, besides, _diverged(ladder))))
+    road = [] if said or (besides and changes.empty) else _of_road(ladder)
+    return [*filter(None, (ends, *road, *besides, _diverged(ladder)))]
 
 
 def ends_sentence(ladder: pd.DataFrame) -> str:
@@ -113,15 +118,15 @@ def _amount(number: str, ladder: pd.DataFrame) -> str:
     return f"{number} {measure(ladder.attrs.get('metric', 'top1')).unit}".strip()
 
 
-def besides_sentence(effects: pd.DataFrame) -> str:
-    """What steps bring that are on no rung, or were added to other rungs; "" if there are none."""
+def _of_besides(effects: pd.DataFrame) -> list[str]:
+    """What steps bring that are on no rung, or were added to other rungs."""
     found = []
     for kind, where in {"besides": "On no rung of the road", "elsewhere": "On other rungs than their own"}.items():
         rows = effects[effects["kind"] == kind].to_dict("records")
         rows.sort(key=lambda row: (row["verdict"] not in ("up", "down"), -abs(row["effect"])))
         more = f"; and {len(rows) - BESIDES} more" if len(rows) > BESIDES else ""
         found += [f"{where}: {'; '.join(map(_added, rows[:BESIDES]))}{more}."] if rows else []
-    return " ".join(found)
+    return found
 
 
 def _added(row: dict) -> str:
@@ -131,14 +136,14 @@ def _added(row: dict) -> str:
     return f"{row['step']}, added to {row['on']}, {signed(row['effect'])}{ends}, {verdict}"
 
 
-def _of_road(ladder: pd.DataFrame) -> str:
+def _of_road(ladder: pd.DataFrame) -> list[str]:
     """What is shown of the ladder's changes, and what its seeds cannot show."""
     changes = ladder[ladder["change"].notna()]
     if changes.empty:
-        return "No step has finished runs on both sides yet, so nothing can be said of any."
+        return ["No step has finished runs on both sides yet, so nothing can be said of any."]
     tested = changes[changes["p"].notna()]
     if tested.empty:
-        return f"{_of_one_seed(changes['verdict'])}no change can be told from noise: more seeds are needed."
+        return [f"{_of_one_seed(changes['verdict'])}no change can be told from noise: more seeds are needed."]
     start = ladder.attrs.get("reference")
     what, does = ("rung", f"differ from “{start}”") if start else ("step", "make a difference")
     is_shown = tested["verdict"].isin(("up", "down"))
@@ -169,7 +174,7 @@ def _of_road(ladder: pd.DataFrame) -> str:
     if unknown := len(changes) - len(tested):
         more = f"one more {what}" if unknown == 1 else f"{unknown} more {what}s"
         sentences.append(f"{_of_one_seed(changes['verdict'][changes['p'].isna()])}{more} cannot be judged.")
-    return " ".join(sentences)
+    return sentences
 
 
 def _of_one_seed(verdicts: Iterable[str]) -> str:
