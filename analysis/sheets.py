@@ -75,9 +75,8 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
     metric, printed = measure(table.attrs["metric"]), bool(table["published_top1"].notna().any())
     columns = [
         *(Column("step", True), Column("seeds", group=HERE), Column(metric.head, group=HERE)),
-        *(Column("95 % interval", group=HERE), Column("change", group=HERE), Column("95 % interval", group=HERE)),
-        *(Column("p (Holm)", group=HERE), Column("detectable", group=HERE), Column("verdict", True, HERE)),
-        *(Column(f"MACs ({prefix})", group=HERE), Column("images/s", group=HERE)),
+        *(Column("change", group=HERE), Column("95 % interval", group=HERE), Column("p (Holm)", group=HERE)),
+        *(Column("detectable", group=HERE), Column("verdict", True, HERE), Column(f"MACs ({prefix})", group=HERE)),
         *([Column("top-1 (%)", group=PUBLISHED), Column("change", group=PUBLISHED)] if printed else []),
     ]
     rows = []
@@ -90,14 +89,12 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
                 Cell(row.title + ("" if row.adopted else " (not adopted)"), row.Index),
                 Cell(seeds, row.n),
                 _number(row.mean, percent(row.mean, row.std)),
-                _number(row.mean_low, _range(row.mean_low, row.mean_high)),
                 _number(row.change, signed(row.change), mark),
                 _number(row.low, interval(row.low, row.high)),
                 _number(row.p_holm, chance(row.p_holm)),
                 _number(row.detectable, percent(row.detectable)),
                 Cell(in_words(row.verdict, row.survivors), row.verdict, mark),
                 _number(row.macs, scaled(row.macs, unit)),
-                _number(row.images_per_second, whole(row.images_per_second)),
             ]
         )
         if printed:
@@ -109,7 +106,7 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
     note = (
         f"± is a standard deviation over seeds (n − 1). Changes are from {start}, in {metric.unit or metric.name}; "
         "intervals are each one’s own, at 95 %. The verdict is that of p, corrected for the number of changes (Holm); "
-        f"{DETECTABLE} images/s is the median training throughput."
+        f"{DETECTABLE}"
     )
     return _without_empty(Sheet("ladder", columns, rows, table, note))
 
@@ -330,7 +327,3 @@ def _without_empty(sheet: Sheet) -> Sheet:
     kept = [place for place in range(len(sheet.columns)) if any(row[place].text != NOTHING for row in sheet.rows)]
     rows = [[row[place] for place in kept] for row in sheet.rows]
     return sheet._replace(columns=[sheet.columns[place] for place in kept], rows=rows)
-
-
-def _range(low: float, high: float) -> str:
-    return NOTHING if pd.isna(low) else f"{low:.2f} to {high:.2f}"
