@@ -51,8 +51,8 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
     if walked := is_walked(ladder, besides=besides):
         console.print(table)
     console.print(Text(headline(ladder, effects)))
-    if printed and ladder["change"].notna().any():
-        console.print(Text(agreement_sentence(ladder)))
+    if sentence := agreement_sentence(ladder):
+        console.print(Text(sentence))
     if not walked:
         return
     unit = f", in {metric.unit}" if metric.unit else ""
