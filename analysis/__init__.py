@@ -27,6 +27,7 @@ EXPORTS = {
     "published_ladder": "ladder",
     "paper_table": "paper",
     "agreement": "paper",
+    "agreement_table": "paper",
     "agreement_sentence": "story",
     "headline": "story",
     "effect_table": "effects",

@@ -116,8 +116,8 @@ def test_a_road_with_few_published_numbers_is_compared_where_it_has_them():
             "Of the paper’s 16 changes, 5 are shown here. 2 go the paper’s way (inverting dimensions and separate d.s. "
             "conv); 1 goes the opposite way (enhanced training recipe: +2.69 there, −1.75 here); 2 are losses where "
             'the paper finds no clear change ("patchify" stem: +0.15 there, −3.41 here; fewer norms: +0.14 there, '
-            "−2.71 here). The other 11 are not shown, so they neither confirm nor contradict the paper. The sign is the "
-            "same in 9 of the 12 changes that are clear there, shown or not; chance alone gives as many or more in 1",
+            "−2.71 here). The other 11 are not shown, so they neither confirm nor contradict the paper. The sign is "
+            "the same in 9 of the 12 changes that are clear there, shown or not; chance alone gives as many or more in",
         ),
         (
             found_here(rest="one seed"),
