@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from statistics import median
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from analysis.context import Context, canonical
 from analysis.estimates import compare
+from analysis.noise import Scores
 from analysis.records import Runs
+from roadmap.bounds import did_you_mean
 from roadmap.conf import OURS
 from roadmap.roads import Road
 
@@ -22,8 +25,14 @@ CONTEXT = (
     *("series", "model", "steps", "network", "rung"),
 )
 """Columns of `Runs.runs` that say what a run trained, and how."""
+ACCURACIES = ("top1", "top5", "ema_top1", "ema_top5")
+"""Shares of the evaluation images, in percent."""
+COUNTED = ("macs", "params", "activations")
+"""Of a network, whatever was trained; all else is measured."""
 COSTS = ("macs", "params", "activations", "images_per_second", "train_seconds", "peak_memory_mb")
 """Of a run, in its record; of a network, the median over its runs."""
+NAMED = 20
+"""Networks that a mistake lists, rungs first."""
 
 
 @dataclass(frozen=True)
@@ -92,18 +101,66 @@ class Comparison:
         """A column of the runs of a set of steps, by seed; empty if none is finished."""
         return self.scores(column).get(frozenset(steps), pd.Series(dtype=float))
 
-    def scores(self, column: str | None = None) -> dict[Steps | str, pd.Series]:
+    def key(self, network: str | Iterable[str]) -> Steps | str:
+        """A network's key in `scores`, of a rung's name, its own (`runs["network"]`), or its steps.
+
+        Raises:
+            ValueError: if there is none, or none of its runs is finished.
+        """
+        scores = self.scores()
+        steps = {rung.name: frozenset(rung.steps) for rung in self.road.rungs}
+        known = {name if isinstance(name, str) else self.road.name_of(name): name for name in scores}
+        key = (steps | known).get(network, network) if isinstance(network, str) else frozenset(network)
+        if key not in scores:
+            name = network if isinstance(network, str) else self.road.name_of(network)
+            names = [*known][:NAMED] + [f"and {len(known) - NAMED} more"] * (len(known) > NAMED)
+            raise ValueError(f"no finished run of {name!r}{did_you_mean(name, known)} (measured: {', '.join(names)})")
+        return key
+
+    def name(self, key: Steps | str) -> str:
+        """What the network of a key of `scores` is called."""
+        return key if isinstance(key, str) else self.road.name_of(key)
+
+    @cached_property
+    def diverged(self) -> Counter[Steps | str]:
+        """How many runs of each network diverged, by its key in `scores`."""
+        return Counter(_keys(self.runs[self.runs["left_out"] == "diverged"]))
+
+    def scores(self, column: str | None = None) -> Scores:
         """A column of the runs that count, by seed, of every network that has some: `compare` takes them. The main
         metric's unless another is named.
 
         The key of a network is its set of steps; of one that has none, its name.
         """
+        column = column or self.metric
+        images = self.counted["evaluation_images"].min()
+        return Scores(
+            self._by_network("score" if column == self.metric else column),
+            least=100 / images if column in ACCURACIES and images > 0 else 0.0,
+            counted=column in COUNTED,
+            rungs=(frozenset(rung.steps) for rung in self.road.rungs),
+            collapsed=() if column in COSTS else self.collapsed,
+        )
+
+    @cached_property
+    def collapsed(self) -> dict[Steps | str, float]:
+        """The networks that hardly trained, and their mean: nearer to chance than to the median of all networks."""
+        means = {key: values.mean() for key, values in self._by_network("score").items()}
+        if self.metric not in ACCURACIES or not means:
+            return {}
+        chance = 100 / (self.context.data.get("num_classes") or 1000)
+        half = (chance + median(means.values())) / 2
+        return {key: mean for key, mean in means.items() if mean < half}
+
+    def _by_network(self, column: str) -> dict[Steps | str, pd.Series]:
         counted = self.counted
-        keys = counted["set"].where(counted["set"].notna(), counted["network"])
-        column = "score" if column in (None, self.metric) else column
         values = counted.set_index("seed")[column].astype(float)
-        found = {key: group.dropna() for key, group in values.groupby(keys.to_numpy(), sort=False)}
+        found = {key: group.dropna() for key, group in values.groupby(_keys(counted).to_numpy(), sort=False)}
         return {key: group for key, group in found.items() if len(group)}
+
+
+def _keys(runs: pd.DataFrame) -> pd.Series:
+    return runs["set"].where(runs["set"].notna(), runs["network"])
 
 
 def comparisons(runs: Runs) -> list[Comparison]:
@@ -244,9 +301,10 @@ def _numbered(found: list[Comparison]) -> list[Comparison]:
 def network_table(comparison: Comparison) -> pd.DataFrame:
     """One row per network: what it reached, and what it costs.
 
-    `network`, `rung` (None if it is none), `set`; `n` seeds, `left_out` runs; `mean`, `std` (n - 1) of the main metric,
-    `mean_low`, `mean_high` (its 95 % interval); and medians over its runs: `macs`, `params`, `activations`,
-    `images_per_second`, `train_seconds`, `peak_memory_mb`, `device_hours`.
+    `network`, `rung` (None if it is none), `set`; `n` seeds that trained, `diverged`, those that did not; `left_out`
+    runs, diverged or not done; `mean`, `std` (n - 1) of the main metric, `mean_low`, `mean_high` (its 95 % interval);
+    and medians over its runs: `macs`, `params`, `activations`, `images_per_second`, `train_seconds`, `peak_memory_mb`,
+    `device_hours`.
     """
     rows, keys = [], []
     for name, runs in comparison.runs.groupby("network", sort=False):
@@ -260,6 +318,7 @@ def network_table(comparison: Comparison) -> pd.DataFrame:
                 "rung": runs["rung"].iloc[0],
                 "set": steps,
                 "n": len(counted),
+                "diverged": int((runs["left_out"] == "diverged").sum()),
                 "left_out": int(runs["left_out"].isin(UNDONE).sum()),
                 "mean": scores.mean(),
                 "std": scores.std(ddof=1),

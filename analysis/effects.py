@@ -13,11 +13,10 @@ from analysis.estimates import compare
 from analysis.ladder import caption, entitled
 from analysis.measures import measure
 from analysis.shapley import has_sections, is_union, shapley_from_orders
-from roadmap.roads import Road
 
 COLUMNS = (
     *("step", "title", "section", "kind", "on", "n", "with", "without"),
-    *("effect", "low", "high", "p", "p_holm", "detectable", "verdict"),
+    *("effect", "low", "high", "p", "p_holm", "detectable", "verdict", "survivors"),
 )
 
 
@@ -45,8 +44,9 @@ def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFra
     has fewer, or the orders; `with` and `without`, the means of the two; `effect`, their difference, in units of
     `value`, the main metric or any numeric column of a run; its 95 % interval `low`, `high`, `p`, `p_holm`,
     `detectable` and `verdict` (`conclude`; a kind is a family of hypotheses), "not measured" where a side has no
-    finished run. Kinds of which nothing is measured but what other studies happen to train are absent: the ladder's
-    last rungs leave one out, its second adds one in, and so does one of the sections.
+    finished run; and `survivors`, whether some run of either side diverged, so that the effect is that of those that
+    trained (not told of "shapley"). Kinds of which nothing is measured but what other studies happen to train are
+    absent: the ladder's last rungs leave one out, its second adds one in, and so does one of the sections.
 
     `attrs` has words for captions, `value` and `unit`.
     """
@@ -72,12 +72,13 @@ def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFra
         if kind in ("leave_one_out", "add_one_in"):
             measured = {steps for steps in measured if steps not in ladder and not is_union(steps, sections)}
         if measured:
-            found.append(_contrasts(road, scores, pairs).assign(kind=kind))
+            found.append(_contrasts(comparison, scores, pairs).assign(kind=kind))
     orders = shapley_from_orders(comparison, value)
     if len(orders):
         found.append(orders.rename(columns={"value": "effect", "orders": "n"}).assign(kind="shapley"))
     table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(COLUMNS))
     table = entitled(table, comparison).reindex(columns=list(COLUMNS))
+    table["survivors"] = table["survivors"].eq(True)
     value = value or comparison.metric
     table.attrs = caption(comparison) | {"value": value, "unit": measure(value).unit}
     return table
@@ -115,10 +116,10 @@ def _elsewhere(comparison: Comparison, scores: Mapping[Steps | str, pd.Series]) 
     return [pair for pair in measured if comparison.differ_alone(pair.having, pair.lacking)]
 
 
-def _contrasts(road: Road, scores: Mapping[Steps | str, pd.Series], pairs: Iterable[Pair]) -> pd.DataFrame:
+def _contrasts(comparison: Comparison, scores: Mapping[Steps | str, pd.Series], pairs: Iterable[Pair]) -> pd.DataFrame:
     """One row per pair: the network with the step minus the one without it. Of a road's side branches, which are tested
     as all are, there is no row."""
-    pairs = list(pairs)
+    road, pairs = comparison.road, list(pairs)
     table = compare(scores, [{pair.having: 1.0, pair.lacking: -1.0} for pair in pairs])
     table = table.rename(columns={"value": "effect"})
     table["step"] = [pair.step for pair in pairs]
@@ -128,5 +129,7 @@ def _contrasts(road: Road, scores: Mapping[Steps | str, pd.Series], pairs: Itera
         table[column] = [scores.get(pair[side], nothing).mean() for pair in pairs]
     table["n"] = [min(len(scores.get(steps, ())) for steps in pair[1:]) for pair in pairs]
     table["verdict"] = table["verdict"].replace("", "not measured")
+    table["survivors"] = [any(comparison.diverged[steps] for steps in pair[1:]) for pair in pairs]
+    table["survivors"] &= table["effect"].notna()
     branches = {frozenset(rung.steps) for rung in road.rungs if not rung.adopted}
     return table[[pair.having not in branches for pair in pairs]]

@@ -1,10 +1,7 @@
 """How sure weighted sums of networks' means are. docs/analysis.md has the reasons and the simulations.
 
 All that is reported of a comparison is such a sum: a rung's accuracy (weight 1), what a step changed (1 and -1), a
-Shapley value (64 weights). Three seeds tell little of one network's noise, and the other networks say something about
-it, so each variance is drawn towards that of all. It is drawn by a fixed weight: how much variances differ cannot be
-learned from three seeds, and where it is learned all the same (Smyth, 2004), a noisy network gets changes "shown" that
-are none, in one study of eight.
+Shapley value (64 weights). `analysis.noise` says how far a network's runs scatter.
 """
 
 from __future__ import annotations
@@ -18,18 +15,15 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-Scores = Mapping[Hashable, pd.Series]
-"""Of every network of a comparison, the values of its runs, indexed by seed."""
+from analysis.noise import FEWEST, Noise, Scores, matrix, noise
+
 Weights = Mapping[Hashable, float]
 """The weights of networks' means in a sum."""
 
 CONFIDENCE = 0.95
 POWER = 0.8
 """The chance to show a change that `detectable` stands for."""
-PRIOR = 2.0
-"""Degrees of freedom that the variance of all networks counts for, beside a network's own."""
-FEWEST = 4
-"""Networks with replicates, from which they say something about each other's noise."""
+ONE_SEED, NO_NOISE = "one seed", "noise unknown"
 
 
 class Estimate(NamedTuple):
@@ -43,16 +37,8 @@ class Estimate(NamedTuple):
     method: str = ""
     """"t" for a single mean, "paired t" for a contrast of networks that have the same seeds, else "Welch t"; ""
     where there is no error."""
-
-
-class Noise(NamedTuple):
-    """How far the values of a network's seeds scatter, one entry per network."""
-
-    variance: np.ndarray
-    freedom: np.ndarray
-    """Degrees of freedom of `variance`; 0 where it is not known."""
-    total: float
-    """Of all variances together: no sum has more."""
+    lacking: str = ""
+    """Why there is no error: "one seed"; "noise unknown", where measured values agree by coincidence."""
 
 
 def compare(
@@ -66,21 +52,26 @@ def conclude(estimates: Sequence[Estimate], confidence: float = CONFIDENCE) -> p
     """What can be said of estimates that are one family of hypotheses.
 
     Returns:
-        A row an estimate: `value`; `low`, `high`, its confidence interval; `p`, of the hypothesis that it is 0, and
-        `p_holm`, corrected for the number of them; `detectable`, the smallest value that would be shown (p < 0.05)
-        with probability 0.8; `error`, `freedom`, `method` (`Estimate`); `verdict`: "up" or "down" if `p_holm` says so,
-        "not distinguishable", "one seed" where nothing is known of the noise, "" where a network has no runs.
+        A row per estimate: `value`; `low`, `high`, its confidence interval; `p`, of the hypothesis that it is 0, and
+        `p_holm`, corrected for the number of them; `detectable`, the smallest value that would be shown with
+        probability 0.8, after the correction as it stands for those that are not shown; `error`, `freedom`, `method`
+        (`Estimate`); `verdict`: "up" or "down" if `p_holm` says so, "not distinguishable", `Estimate.lacking` where
+        there is no error, "" where a network has no runs.
     """
     table = pd.DataFrame(estimates, columns=Estimate._fields)
     value, error, freedom = (table[name].to_numpy(float) for name in ("value", "error", "freedom"))
     margin = stats.t.ppf((1 + confidence) / 2, freedom) * error
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(np.abs(value) / error, freedom)
-    p = np.where(error == 0, np.where(value == 0, 1.0, 0.0), p)  # what never varies is sure
+    p = np.where(error == 0, np.where(value == 0, 1.0, 0.0), p)  # what is counted is sure
     table["low"], table["high"] = value - margin, value + margin
     table["p"], table["p_holm"] = p, adjust(pd.Series(p))
-    table["detectable"] = [detectable(*one, confidence) for one in zip(error, freedom, strict=True)]
-    table["verdict"] = [_verdict(*one, 1 - confidence) for one in zip(value, table["p_holm"], strict=True)]
+    limit = 1 - confidence
+    unshown = int((table["p_holm"] >= limit).sum())
+    level = limit / max(unshown, 1)  # what Holm asks of the next one
+    table["detectable"] = [detectable(*one, 1 - level) for one in zip(error, freedom, strict=True)]
+    verdicts = zip(value, table["p_holm"], table["lacking"], strict=True)
+    table["verdict"] = [_verdict(*one, limit) for one in verdicts]
     return table[["value", "low", "high", "p", "p_holm", "detectable", "error", "freedom", "method", "verdict"]]
 
 
@@ -88,94 +79,52 @@ def estimate(scores: Scores, sums: Sequence[Weights], borrow: bool = False) -> l
     """Each sum with its standard error.
 
     Args:
-        scores: of all networks of the comparison, also those in no sum: their noise is estimated together.
-        borrow: a network with one seed has the noise of the others, instead of an unknown one.
+        scores: of the networks of the comparison. The noise of those in the sums, and of its rungs, is estimated
+            together; what the others did does not matter.
+        borrow: a network with one seed has the noise of the others, instead of an unknown one; unless it collapsed.
     """
-    scores = {key: values for key, values in scores.items() if len(values)}
-    if not scores:
+    asked = scores.rungs.union(*sums)
+    keys = [key for key, values in scores.items() if key in asked and len(values)]
+    if not keys:
         return [Estimate() for _ in sums]
-    values = _matrix(scores.values())
-    place = {key: index for index, key in enumerate(scores)}
+    values = matrix([scores[key] for key in keys])
     few = (np.isfinite(values).sum(axis=1) > 1).sum() < FEWEST
-    alone, paired = noise(values), None if few else noise(values, paired=True)
-    return [_estimate(weights, place, values, alone, paired, borrow) for weights in sums]
+    alone, paired = (noise(values, pairs, scores.least, scores.counted) for pairs in (False, True))
+    places = {key: place for place, key in enumerate(keys)}
+    found = []
+    for weights in sums:
+        if not all(key in places for key in weights):
+            found.append(Estimate())
+            continue
+        rows = [places[key] for key in weights]
+        own, weight = values[rows], np.fromiter(weights.values(), float)
+        there = ~np.isnan(own)
+        # What a seed adds to every network leaves a contrast of networks that share their seeds.
+        pairs = bool(abs(weight.sum()) < 1e-9 and (there == there[0]).all())
+        if pairs and few:  # each contrast stands for itself: the textbook's paired t
+            of_rows = noise(own, True, scores.least, scores.counted)
+        else:
+            of_rows = (paired if pairs else alone).of(rows)
+        borrows = np.array([borrow and key not in scores.collapsed for key in weights])
+        found.append(_estimate(weight, own, of_rows, pairs, borrows | (scores.counted & (of_rows.variance == 0))))
+    return found
 
 
-def _estimate(
-    weights: Weights,
-    place: Mapping[Hashable, int],
-    values: np.ndarray,
-    alone: Noise,
-    paired: Noise | None,
-    borrow: bool,
-) -> Estimate:
-    if not all(key in place for key in weights):
-        return Estimate()
-    index = [place[key] for key in weights]
-    weight = np.fromiter(weights.values(), float)
-    own = values[index]
-    there = ~np.isnan(own)
-    counts = there.sum(axis=1)
-    means = np.nanmean(own, axis=1)
+def _estimate(weight: np.ndarray, values: np.ndarray, noise: Noise, pairs: bool, alone: np.ndarray) -> Estimate:
+    """A sum of the means of these rows. `alone`: whether a network's noise is known if it has a single seed."""
+    counts, means = np.isfinite(values).sum(axis=1), np.nanmean(values, axis=1)
     value = float(weight @ means)
     value = value if abs(value) > 1e-12 * float(np.abs(weight) @ np.abs(means)) else 0.0  # but for rounding
-    # What a seed adds to every network leaves a contrast of networks that share their seeds.
-    pairs = abs(weight.sum()) < 1e-9 and (there == there[0]).all()
-    if pairs and paired is None:  # so few networks that each contrast stands for itself: the textbook's paired t
-        found, rows = noise(own, paired=True), slice(None)
-    else:
-        found, rows = (paired if pairs else alone), index
-    variance, freedom = found.variance[rows], found.freedom[rows]
-    sure = (freedom > 0) & ((counts > 1) | borrow | (variance == 0))
-    if not sure.all():
-        return Estimate(value)
-    method = "paired t" if pairs else "t" if len(index) == 1 else "Welch t"
-    parts = weight**2 * variance / counts
+    if not ((counts > 1) | alone).all():
+        return Estimate(value, lacking=ONE_SEED)
+    if not (noise.freedom > 0).all():
+        return Estimate(value, lacking=ONE_SEED if (counts == 1).any() else NO_NOISE)
+    method = "paired t" if pairs else "t" if len(weight) == 1 else "Welch t"
+    parts = weight**2 * noise.variance / counts
     error = math.sqrt(parts.sum())
     # Welch and Satterthwaite's degrees of freedom; where nothing varies, any serve
-    satterthwaite = parts.sum() ** 2 / (parts**2 / freedom).sum() if error else math.inf
-    return Estimate(value, error, min(satterthwaite, found.total), method)
-
-
-def noise(values: np.ndarray, paired: bool = False) -> Noise:
-    """The noise of networks, moderated: a matrix of networks and seeds, NaN where there is no run.
-
-    Paired, it is what networks and seeds, added up, leave over: a seed fixes the order of the data and the
-    augmentation, so it moves all networks alike, and contrasts of networks with the same seeds are free of that.
-    """
-    there = ~np.isnan(values)
-    counts = there.sum(axis=1)
-    own = np.where(there, values - np.nanmean(values, axis=1, keepdims=True), 0.0)
-    freedom = counts - 1.0
-    if paired:
-        # Least squares for the effects of seeds, once each network's mean is taken out. `design` is each network's
-        # part of the normal matrix, so it also tells how many degrees of freedom of a network the fit takes.
-        shared = there[:, :, None] * there[:, None, :] / counts[:, None, None]
-        design = there[:, :, None] * np.eye(values.shape[1]) - shared
-        inverse = np.linalg.pinv(design.sum(axis=0), hermitian=True)
-        effects = there * (inverse @ own.sum(axis=0))
-        own = np.where(there, own - effects + effects.sum(axis=1, keepdims=True) / counts[:, None], 0.0)
-        freedom = freedom - np.einsum("nij,ji->n", design, inverse)
-        freedom = np.where(freedom > 1e-6, freedom, 0.0)
-    squares = (own**2).sum(axis=1)
-    scale = np.nanmax(np.abs(values), axis=1) ** 2
-    squares = np.where(squares > 1e-20 * scale, squares, 0.0)  # equal values, but for rounding
-    return moderate(squares, freedom)
-
-
-def moderate(squares: np.ndarray, freedom: np.ndarray) -> Noise:
-    """Variances from sums of squares, each drawn towards that of all as if that were known from `PRIOR` more squares.
-
-    With fewer than `FEWEST` to say something, or if none varies, each stands for itself.
-    """
-    replicated, total = freedom > 0, float(freedom.sum())
-    variance = np.divide(squares, freedom, out=np.full(len(squares), np.nan), where=replicated)
-    if replicated.any() and not squares[replicated].any():  # not noise that is small, but none: multiply-adds, say
-        return Noise(np.zeros(len(squares)), np.full(len(squares), total), total)
-    if replicated.sum() < FEWEST:
-        return Noise(variance, freedom, total)
-    common = squares[replicated].sum() / freedom[replicated].sum()
-    return Noise((PRIOR * common + squares) / (PRIOR + freedom), PRIOR + freedom, total)
+    satterthwaite = parts.sum() ** 2 / (parts**2 / noise.freedom).sum() if error else math.inf
+    return Estimate(value, error, min(satterthwaite, noise.total), method)
 
 
 def adjust(p: pd.Series) -> pd.Series:
@@ -213,20 +162,11 @@ def _detectable_errors(freedom: float, confidence: float, power: float) -> float
     return optimize.brentq(lacking, 0.0, most)
 
 
-def _matrix(scores: Sequence[pd.Series]) -> np.ndarray:
-    """Networks and seeds, NaN where there is no run."""
-    seeds = {seed: column for column, seed in enumerate({seed: None for values in scores for seed in values.index})}
-    matrix = np.full((len(scores), len(seeds)), np.nan)
-    for row, values in zip(matrix, scores, strict=True):
-        row[[seeds[seed] for seed in values.index]] = values
-    return matrix
-
-
-def _verdict(value: float, p_holm: float, limit: float) -> str:
+def _verdict(value: float, p_holm: float, lacking: str, limit: float) -> str:
     if math.isnan(value):
         return ""
     if math.isnan(p_holm):
-        return "one seed"
+        return lacking
     if p_holm >= limit:
         return "not distinguishable"
     return "up" if value > 0 else "down"

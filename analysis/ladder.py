@@ -1,52 +1,90 @@
-"""The ladder: what each step changed, against its parent, over seeds, with the published ladder beside it."""
+"""The ladder: what each step changed, over seeds, with the published ladder beside it."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Container, Iterable
 from typing import Any
 
 import pandas as pd
 
-from analysis.comparison import Comparison, network_table
+from analysis.comparison import Comparison, Steps, network_table
+from analysis.contrasts import contrast
 from analysis.estimates import compare
 from analysis.provenance import describe
 from roadmap.conf import OURS
-from roadmap.roads import Road, Rung
+from roadmap.roads import Road
 
 MEASURED = (
-    *("n", "left_out", "mean", "std", "mean_low", "mean_high"),
+    *("n", "diverged", "left_out", "mean", "std", "mean_low", "mean_high"),
     *("macs", "params", "activations", "images_per_second", "train_seconds", "peak_memory_mb", "device_hours"),
 )
-CHANGES = ("change", "low", "high", "p", "p_holm", "detectable", "method", "verdict")
+COUNTS = ["n", "diverged", "left_out"]
+CHANGES = ("change", "low", "high", "p", "p_holm", "detectable", "method", "verdict", "survivors")
 
 
-def ladder_table(comparison: Comparison) -> pd.DataFrame:
+def ladder_table(comparison: Comparison, reference: str | Iterable[str] | None = None) -> pd.DataFrame:
     """One row per rung, in the road's order, measured or not.
 
-    `rung`, `parent`, `title`, `section`, `adopted`; `n` seeds, `left_out` runs; `mean`, `std` (n - 1) of the main
-    metric, `mean_low`, `mean_high` (its 95 % interval); `macs`, `params`, ... (`network_table`); `change` from the
-    parent (points) with its 95 % interval `low`, `high`, `p`, `p_holm`, `detectable`, `method` (`compare`), and
-    `verdict`, which says what is lacking where there is no change; `published_top1`, `published_std`,
-    `published_change`, `published_gflops`, NaN where nothing was published.
+    `rung`, `parent`, `title`, `section`, `adopted`; `reference`, what its changes are from: the parent, or the network
+    that was asked for, by a rung's name, its own (`comparison.runs["network"]`) or its steps; `published_top1`,
+    `published_std`, `published_change`, `published_gflops`, NaN where nothing was published; `n` seeds that trained,
+    `diverged`, those that did not, and `left_out` runs, diverged or not done; `mean`, `std` (n - 1) of the main metric,
+    `mean_low`, `mean_high` (its 95 % interval); `macs`, `params`, ... (`network_table`); `change` (points) with its
+    95 % interval `low`, `high`, `p`, `p_holm`, `detectable`, `method` (`compare`), and `verdict`, which says what is
+    lacking where there is no change; and `survivors`, whether some run of either side diverged, so that the change is
+    that of those that trained.
 
-    `attrs` has words for captions (`caption`).
+    `attrs` has words for captions (`caption`); `reference`, in words what was asked for, or ""; and `ends`, the road's
+    last adopted rung against its first (`contrast`, as a dict), None unless both are measured.
+
+    Raises:
+        ValueError: if none of the reference's runs is finished.
     """
-    rungs = comparison.road.rungs
-    scores = comparison.scores()
-    steps = {rung.name: frozenset(rung.steps) for rung in rungs}
-    changes = compare(scores, [{steps[rung.name]: 1.0, steps.get(rung.parent): -1.0} for rung in rungs])
-    changes = changes.rename(columns={"value": "change"})
+    road, scores, diverged = comparison.road, comparison.scores(), comparison.diverged
+    key = None if reference is None else comparison.key(reference)
+    name = "" if key is None else comparison.name(key)
+    table = _published(road, name)
+    steps = {rung.name: frozenset(rung.steps) for rung in road.rungs}
+    others = [steps.get(rung.parent) if key is None else key for rung in road.rungs]
+    pairs = [(own, None if own == other else other) for own, other in zip(steps.values(), others, strict=True)]
+    changes = compare(scores, [{own: 1.0, other: -1.0} for own, other in pairs]).rename(columns={"value": "change"})
     changes["verdict"] = [
-        verdict or _why_no_change(rung, measured=steps[rung.name] in scores)
-        for verdict, rung in zip(changes["verdict"], rungs, strict=True)
+        verdict or _why_no_change(*pair, scores, diverged)
+        for verdict, pair in zip(changes["verdict"], pairs, strict=True)
     ]
+    some = pd.Series([diverged[own] + diverged[other] > 0 for own, other in pairs])
+    changes["survivors"] = some & changes["change"].notna()
     networks = network_table(comparison)
     networks = networks[networks["set"].notna()].set_index("set")[list(MEASURED)]
-    table = _published(comparison.road)
     table = table.join(networks.reindex(list(steps.values())).set_axis(table.index)).join(changes[list(CHANGES)])
-    table[["n", "left_out"]] = table[["n", "left_out"]].fillna(0).astype(int)
-    table.attrs = caption(comparison)
+    table[COUNTS] = table[COUNTS].fillna(0).astype(int)
+    in_words = road[name].title if name in road.names else name
+    table.attrs = caption(comparison) | {"reference": in_words, "ends": _ends(comparison)}
     return table
+
+
+def default_reference(ladder: pd.DataFrame) -> str | None:
+    """The rung that changes are from where no measured rung's parent is measured: the first of at least two. None: each
+    rung's parent."""
+    measured = ladder["rung"][ladder["n"] > 0]
+    return measured.iloc[0] if len(measured) > 1 and not ladder["parent"][measured.index].isin(measured).any() else None
+
+
+def included(ladder: pd.DataFrame) -> pd.DataFrame:
+    """The rungs that a study asked for, as far as its runs say: those with any run, finished or not. All of a ladder
+    that has no run, such as a published one."""
+    found = ladder[(ladder["n"] > 0) | (ladder["left_out"] > 0)]
+    return ladder if found.empty else found.reset_index(drop=True)
+
+
+def _ends(comparison: Comparison) -> dict[str, Any] | None:
+    first, last = (frozenset(steps) for steps in (comparison.road.rungs[0].steps, comparison.road.adopted))
+    measured = comparison.scores()
+    if first == last or first not in measured or last not in measured:
+        return None
+    return contrast(comparison, last, first).to_dict()
 
 
 def caption(comparison: Comparison) -> dict[str, Any]:
@@ -91,7 +129,8 @@ def published_ladder(regime: str = "resnet50") -> pd.DataFrame:
     """
     road = OURS.road(regime=regime)
     table = _published(road)
-    table[["n", "left_out"]] = 0
+    table[COUNTS] = 0
+    table["survivors"] = False
     table = table.reindex(columns=[*table.columns, *(name for name in MEASURED + CHANGES if name not in table)])
     table.attrs = {
         "title": f"{regime} on ImageNet-1K, as published",
@@ -100,20 +139,23 @@ def published_ladder(regime: str = "resnet50") -> pd.DataFrame:
         "dataset": "ImageNet-1K",
         "metric": "top1",
         **_of_road(road),
+        **{"reference": "", "ends": None},
     }
     return table
 
 
-def _published(road: Road) -> pd.DataFrame:
+def _published(road: Road, reference: str | None = None) -> pd.DataFrame:
     """What is known of every rung before anything is trained; NaN where nothing was published."""
     top1 = {rung.name: rung.published.top1 if rung.published else math.nan for rung in road.rungs}
+    references = {rung.name: reference or rung.parent for rung in road.rungs} | {reference: None}
     rows = [
         {
             "rung": rung.name,
             **{name: getattr(rung, name) for name in ("parent", "title", "section", "adopted")},
+            "reference": references[rung.name],
             "published_top1": top1[rung.name],
             "published_std": rung.published.std if rung.published else None,
-            "published_change": top1[rung.name] - top1[rung.parent] if rung.parent else math.nan,
+            "published_change": top1[rung.name] - top1.get(references[rung.name], math.nan),
             "published_gflops": rung.published.gflops if rung.published else None,
         }
         for rung in road.rungs
@@ -125,7 +167,9 @@ def _published(road: Road) -> pd.DataFrame:
     return table
 
 
-def _why_no_change(rung: Rung, measured: bool) -> str:
-    if not measured:
-        return "no finished run"
-    return "start" if rung.parent is None else "parent missing"
+def _why_no_change(own: Steps, other: Steps | str | None, scores: Container, diverged: Counter) -> str:
+    if own not in scores:
+        return "diverged" if diverged[own] else "no finished run"
+    if other is None:
+        return "start"
+    return "parent diverged" if diverged[other] else "parent missing"

@@ -15,9 +15,9 @@ from markupsafe import Markup
 from analysis import provenance, style
 from analysis.comparison import Comparison
 from analysis.effects import effect_table
-from analysis.ladder import ladder_table
+from analysis.ladder import default_reference, ladder_table
 from analysis.measures import measure
-from analysis.records import Runs
+from analysis.records import RecordsError, Runs
 from analysis.sheets import Sheet, contexts_sheet
 from analysis.story import Part, headline, tell
 from analysis.text import to_cell
@@ -41,16 +41,23 @@ class Section(NamedTuple):
     """Of its files: "" for the first, then "2-", "3-", ..."""
 
 
-def write_report(runs: Runs, comparisons: list[Comparison], out: Path) -> list[Section]:
+def write_report(runs: Runs, comparisons: list[Comparison], out: Path, reference: str | None = None) -> list[Section]:
     """Write `report.html`, `report.md`, a CSV and a LaTeX file a table, and the figures.
 
     Every file is written aside and renamed; one that an earlier report left and this one does not have is removed.
 
+    Args:
+        reference: the network that the ladders' changes are from, where it is measured, instead of each rung's parent.
+
     Returns:
         What was told: the first comparisons, with their tables.
+
+    Raises:
+        RecordsError: if the reference is measured in none of them.
     """
+    ladders = _ladders(comparisons[:TOLD], reference)
     out.mkdir(parents=True, exist_ok=True)
-    sections = [_section(number, one, runs) for number, one in enumerate(comparisons[:TOLD], 1)]
+    sections = [_section(number, *one, runs) for number, one in enumerate(zip(comparisons, ladders, strict=False), 1)]
     rest = contexts_sheet(_summaries(comparisons[TOLD:])) if len(comparisons) > TOLD else None
     drawings = {
         f"{section.prefix}{picture.name}": style.svg(picture.figure)
@@ -110,9 +117,25 @@ def environment() -> Environment:
     return found
 
 
-def _section(number: int, comparison: Comparison, runs: Runs) -> Section:
+def _ladders(comparisons: list[Comparison], reference: str | None) -> list[pd.DataFrame]:
+    """Each one's, from the reference if it has that, else from the parents, or what stands in for them."""
+    ladders, problems = [], []
+    for comparison in comparisons:
+        try:
+            ladders.append(ladder_table(comparison, reference))
+        except ValueError as error:
+            problems.append(str(error))
+            ladders.append(ladder_table(comparison))
+        if not ladders[-1].attrs["reference"]:
+            ladders[-1] = ladder_table(comparison, default_reference(ladders[-1]))
+    if problems and len(problems) == len(comparisons):
+        raise RecordsError(problems[0])
+    return ladders
+
+
+def _section(number: int, comparison: Comparison, ladder: pd.DataFrame, runs: Runs) -> Section:
     curves = runs.epochs if (comparison.counted["epochs"] > 1).any() else None
-    ladder, effects = ladder_table(comparison), effect_table(comparison)
+    effects = effect_table(comparison)
     parts = tell(comparison, ladder, effects, curves)
     return Section(comparison, ladder, effects, parts, "" if number == 1 else f"{number}-")
 
@@ -164,6 +187,7 @@ LATEX = {
     **{one: f"\\{one}" for one in "&%$#_{}"},
     **{"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}"},
     **{">": "\\textgreater{}", "|": "\\textbar{}", '"': "\\textquotedbl{}", "±": "$\\pm$", "−": "$-$", "–": "--"},
+    **{"†": "$\\dagger$"},
     **{"▲": "$\\uparrow$", "▼": "$\\downarrow$", "’": "'", "“": "``", "”": "''", "…": "\\dots{}", "·": "$\\cdot$"},
     **{"\N{NO-BREAK SPACE}": "~"},
 }

@@ -54,9 +54,9 @@ class Agreement(NamedTuple):
 
 
 def paper_table(ladder: pd.DataFrame) -> pd.DataFrame:
-    """One row per step whose change was published: a rung of `ladder_table` with a parent.
+    """One row per step whose change was published: a rung of `ladder_table` with a reference.
 
-    `rung`, `parent`, `title`, `section`, `adopted`; measured: `change` (points), its 95 % interval `low`, `high`,
+    `rung`, `reference`, `title`, `section`, `adopted`; measured: `change` (points), its 95 % interval `low`, `high`,
     `verdict`; published: `published_change`, its standard deviation `published_noise` (both rungs' over seeds; a
     deviation that is not printed is taken as the ladder's largest, and `noise_assumed` says so), `published_verdict`:
     "up" or "down" beyond twice that noise, else "about 0", and "" where the ladder has no deviation at all; and
@@ -64,7 +64,7 @@ def paper_table(ladder: pd.DataFrame) -> pd.DataFrame:
     """
     deviations = ladder.set_index("rung")["published_std"].astype(float)
     table = ladder[ladder["published_change"].notna()].reset_index(drop=True)
-    both = pd.DataFrame({side: deviations.reindex(table[side]).to_numpy() for side in ("rung", "parent")})
+    both = pd.DataFrame({side: deviations.reindex(table[side]).to_numpy() for side in ("rung", "reference")})
     table["noise_assumed"] = both.isna().any(axis=1) & deviations.notna().any()
     table["published_noise"] = np.hypot(*both.fillna(deviations.max()).to_numpy().T)
     published, noise = table["published_change"], table["published_noise"]
@@ -72,7 +72,7 @@ def paper_table(ladder: pd.DataFrame) -> pd.DataFrame:
     table["published_verdict"] = np.select(clear, [*VERDICTS, ""], "about 0").astype(object)
     product = table["change"].astype(float) * published
     table["same_sign"] = (product > 0).astype("boolean").where(product.notna() & (product != 0))
-    columns = ["rung", "parent", "title", "section", "adopted", "change", "low", "high", "verdict"]
+    columns = ["rung", "reference", "title", "section", "adopted", "change", "low", "high", "verdict"]
     columns += ["published_change", "published_noise", "noise_assumed", "published_verdict", "same_sign"]
     return table[columns]
 
@@ -128,11 +128,11 @@ def _chance(judged: pd.DataFrame, same: int) -> float:
     that are put in a random order, every one equally likely: as where nothing but equal noise tells them apart."""
     if judged.empty:
         return math.nan
-    names = pd.unique(judged[["rung", "parent"]].to_numpy().ravel())
-    rungs, parents = (pd.Index(names).get_indexer(judged[side]) for side in ("rung", "parent"))
+    names = pd.unique(judged[["rung", "reference"]].to_numpy().ravel())
+    rungs, references = (pd.Index(names).get_indexer(judged[side]) for side in ("rung", "reference"))
     orders = np.tile(np.arange(len(names), dtype=np.int16), (ORDERS, 1))
     ranks = np.random.default_rng(0).permuted(orders, axis=1)
-    agree = np.sign(ranks[:, rungs] - ranks[:, parents]) == np.sign(judged["published_change"].to_numpy())
+    agree = np.sign(ranks[:, rungs] - ranks[:, references]) == np.sign(judged["published_change"].to_numpy())
     return float((agree.sum(axis=1) >= same).mean())
 
 

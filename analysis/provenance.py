@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.comparison import Comparison
 from analysis.context import epochs
+from analysis.rows import disagreements
 
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
 NAMED = 20
@@ -61,7 +62,7 @@ def provenance(comparison: Comparison) -> Provenance:
 
 
 def warnings(comparison: Comparison) -> list[str]:
-    """A sentence for everything that should be equal in all finished runs and is not."""
+    """A sentence for everything that should be equal in all finished runs, or in copies of one run, and is not."""
     runs = comparison.counted
     facts = {
         "package versions": _versions(runs),
@@ -78,14 +79,15 @@ def warnings(comparison: Comparison) -> list[str]:
     dirty = sum(bool(git and git.get("dirty")) for git in runs["git"])
     if dirty:
         found.append(f"{_runs(dirty)} came from a checkout with uncommitted changes.")
-    return found
+    return found + disagreements(comparison.runs)
 
 
 def missing(comparison: Comparison) -> list[str]:
-    """What some rung was started with and these lack: a line for no finished run at all, and one for every seed."""
+    """What some rung was started with and these lack: a line for no finished run at all, and one for every seed. A
+    rung without any run was not asked for, and a run that diverged is not missing."""
     runs = comparison.runs[comparison.runs["rung"].notna() & comparison.runs["set"].notna()]
-    done = runs[runs["left_out"] == ""].groupby("rung")["seed"].agg(set)
-    rungs = [rung.name for rung in comparison.road.rungs]
+    done = runs[runs["left_out"].isin(("", "diverged"))].groupby("rung")["seed"].agg(set)
+    rungs = [rung.name for rung in comparison.road.rungs if (runs["rung"] == rung.name).any()]
     lacking = {"no finished run": [rung for rung in rungs if rung not in done]}
     for seed in sorted(runs["seed"].unique()):
         lacking[f"no finished run of seed {seed}"] = [rung for rung in rungs if rung in done and seed not in done[rung]]

@@ -15,17 +15,19 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
 
     from rich.console import Console  # here, so that --help and a mistyped option answer at once
+    from rich.text import Text
 
     from analysis.comparison import comparisons
     from analysis.pages import write_report
     from analysis.records import RecordsError, load
+    from analysis.rows import disagreements
     from analysis.tables import print_ladder
     from analysis.tracked import load_wandb
 
     try:
         runs = load_wandb(arguments.wandb) if arguments.wandb else load(arguments.runs)
         found = comparisons(runs)
-        told = write_report(runs, found, arguments.out)
+        told = write_report(runs, found, arguments.out, arguments.reference)
     except RecordsError as error:
         return _mistake(str(error))
     except OSError as error:
@@ -39,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         console.print(f"{len(found) - len(told)} more comparisons, a row each in the report.")
     if runs.left_out_note:
         console.print(f"{runs.left_out_note}.", style="yellow")
+    for sentence in disagreements(runs.runs):
+        console.print(Text(sentence, "yellow"), soft_wrap=True)
     if runs.skipped:
         console.print(f"{len(runs.skipped)} skipped; the report names them.", style="yellow")
     console.print(f"Report: {arguments.out / 'report.html'}", markup=False, soft_wrap=True)
@@ -52,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         "runs", nargs="*", metavar="RUNS", default=[], help="run directories, folders that hold some, or globs"
     )
     where.add_argument("--wandb", metavar="ENTITY/PROJECT", help="the runs of a Weights & Biases project instead")
+    parser.add_argument(
+        "--reference", metavar="NETWORK", help="what changes are from, a rung, say: instead of each step's parent"
+    )
     parser.add_argument("--out", type=Path, default=Path("reports/ladder"), help="folder to write to (%(default)s)")
     return parser
 

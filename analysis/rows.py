@@ -14,10 +14,15 @@ import orjson
 import pandas as pd
 
 from analysis.epochs import EPOCH_COLUMNS, number
+from analysis.text import listing
 from roadmap.files import printable
 from roadmap.roads import Road
 
 STATUSES = ("done", "queued", "running", "unfinished", "diverged", "failed")
+OUTCOMES = ("done", "diverged")
+"""What trained to its end, or cannot: training it once more, as it is, is a second try."""
+NAMED = 4
+"""Runs whose copies disagree that are named."""
 TEXT, INTEGER, NUMBER, MAPPING, LIST, FLAG, ROAD = "text", "integer", "number", "mapping", "list", "flag", "road"
 COLUMNS = {
     **dict.fromkeys(("path", "name", "status", "left_out", "reason", "study"), TEXT),
@@ -139,12 +144,32 @@ def left_out(runs: pd.DataFrame) -> pd.Series:
     """Why a run does not count in a mean: "copy" if a run of its series and seed is there already, else its status
     if it is not done, else "".
 
-    Of copies, a finished run is no copy, or else the one that started last, or else the first. A copy is no replicate.
+    A copy is no replicate. Of several the first that finished or diverged is no copy: whoever trains a run again until
+    it is good, or until it trains, changes nothing. If none has, it is the one that started last.
     """
-    ranked = runs.iloc[::-1].assign(done=runs["status"] == "done")
-    ranked = ranked.sort_values(["done", "started"], na_position="first", kind="stable")
-    copies = ranked.duplicated(["series", "seed"], keep="last").reindex(runs.index)
+    ended = runs["status"].isin(OUTCOMES)
+    first = runs[ended].sort_values(["finished", "started"], kind="stable")
+    last = runs[~ended].iloc[::-1].sort_values("started", na_position="first", kind="stable").iloc[::-1]
+    ranked = runs.loc[[*first.index, *last.index]]
+    copies = ranked.duplicated(["series", "seed"]).reindex(runs.index)
     return runs["status"].mask(runs["status"] == "done", "").mask(copies, "copy")
+
+
+def disagreements(runs: pd.DataFrame) -> list[str]:
+    """A sentence for each of the first few runs that were trained more than once and did not always end alike."""
+    ended = runs[runs["status"].isin(OUTCOMES)]
+    ended = ended[ended.duplicated(["series", "seed"], keep=False)]
+    ended = ended.sort_values("left_out", key=lambda why: why == "copy", kind="stable")  # first the one that counts
+    found = []
+    for _, copies in ended.groupby(["series", "seed"], sort=False):
+        values = [f"{run.score:.6g}" if run.status == "done" else run.status for run in copies.itertuples()]
+        if len({*values}) > 1:
+            paths = [printable(path) for path in copies["path"]]
+            paths[0] += ", the first to end, which counts"
+            ends = [f"{value} ({path})" for value, path in zip(values, paths, strict=True)]
+            found.append(f"{len(ends)} copies of {copies['name'].iloc[0]} disagree: {listing(ends)}.")
+    more = [f"So do copies of {len(found) - NAMED} more."] if len(found) > NAMED else []
+    return found[:NAMED] + more
 
 
 def epoch_frame(parts: Mapping[str, np.ndarray]) -> pd.DataFrame:

@@ -20,8 +20,8 @@ from roadmap.roads import MOST_ORDERS
 Players = Mapping[str, Iterable[str]]
 """Groups of steps that share none, by name."""
 
-SHAPLEY = ("section", "steps", "value", "error", "low", "high", "n")
-INTERACTION = ("one", "other", "interaction", "error", "low", "high")
+SHAPLEY = ("section", "steps", "value", "error", "low", "high", "p", "p_holm", "verdict", "n")
+INTERACTION = ("one", "other", "interaction", "error", "low", "high", "p", "p_holm", "verdict")
 ORDERS = ("step", "title", "section", "value", "error", "low", "high", "p", "p_holm", "detectable", "verdict", "orders")
 FEW = 6
 """Steps that have so few orders, 720, that random ones would repeat each other."""
@@ -33,9 +33,10 @@ def shapley_table(comparison: Comparison, value: str | None = None) -> pd.DataFr
     """One row per section of the road: its Shapley value, exact but for the noise of training.
 
     `section`, its title; `steps`, a tuple; `value`, in units of the column `value`, the main metric unless another is
-    named; its standard error and 95 % interval, `error`, `low`, `high`; `n`, the fewest seeds of a combination. The
-    values add up to what all steps gain over none. A combination with one seed has the noise of the others; without any
-    replicate, the error is NaN.
+    named; its standard error and 95 % interval, `error`, `low`, `high`; `p`, `p_holm` and `verdict` (`conclude`; the
+    sections are a family of hypotheses); `n`, the fewest seeds of a combination. The values add up to what all steps
+    gain over none. A combination with one seed has the noise of the others; one that collapsed has a noise of its own
+    that one seed does not tell, so then, and without any replicate, the error is NaN.
 
     `attrs` has words for captions, and `missing`: a line on which of the 2^n combinations have no finished run, for
     then the table is empty; "" if none.
@@ -54,8 +55,8 @@ def shapley_table(comparison: Comparison, value: str | None = None) -> pd.DataFr
 def interaction_table(comparison: Comparison, value: str | None = None) -> pd.DataFrame:
     """One row per pair of sections: how much more the two bring together than each by itself, whatever the others do.
 
-    `one`, `other`; `interaction`, the Shapley interaction index, in units of the column `value`; its standard error and
-    95 % interval, `error`, `low`, `high`. `attrs` as in `shapley_table`.
+    `one`, `other`; `interaction`, the Shapley interaction index, in units of the column `value`; `error`, `low`,
+    `high`, `p`, `p_holm`, `verdict` and `attrs` as in `shapley_table`; the pairs are a family of their own.
     """
     players = comparison.road.groups()
     scores, missing = _game(comparison, players, value)
@@ -90,7 +91,6 @@ def shapley_from_orders(comparison: Comparison, value: str | None = None, order_
     orders = list(takewhile(lambda order: all(steps in means for steps in _passed(order)), drawn))
     changes = pd.DataFrame([_changes(order, means) for order in orders], columns=list(adopted), dtype=float)
     table = conclude([_mean_of_orders(changes[step]) for step in adopted])
-    table["verdict"] = table["verdict"].replace("one seed", "one order")
     table = entitled(table.assign(step=list(adopted), orders=len(orders)), comparison)
     missing = "" if orders else f"the first order of seed {order_seed} has networks without a finished run"
     return _finish(comparison, table, ORDERS, missing)
@@ -198,5 +198,5 @@ def _changes(order: tuple[str, ...], means: Mapping[Steps, float]) -> dict[str, 
 
 def _mean_of_orders(changes: pd.Series) -> Estimate:
     if len(changes) < 2:
-        return Estimate(changes.mean())
+        return Estimate(changes.mean(), lacking="one order")
     return Estimate(changes.mean(), changes.sem(), len(changes) - 1, "t")

@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from analysis.ladder import included
 from analysis.measures import measure
 from analysis.paper import agreement_table
 from analysis.text import (
     NOTHING,
     chance,
     count,
+    in_words,
     interval,
     macs_unit,
     percent,
@@ -21,6 +23,7 @@ from analysis.text import (
     scaled,
     signed,
     step_name,
+    trained,
     whole,
 )
 
@@ -31,6 +34,9 @@ KINDS = {
     "shapley": "Shapley, random orders",
 }
 HERE, PUBLISHED = "measured here", "published"
+DETECTABLE = (
+    "“detectable” is the smallest true change that would be shown, after that correction, with probability 0.8."
+)
 SECTION_COSTS = ("macs", "images_per_second", "peak_memory_mb")
 """What a section is worth in, besides the main metric."""
 
@@ -63,7 +69,9 @@ class Sheet(NamedTuple):
 
 
 def ladder_sheet(table: pd.DataFrame) -> Sheet:
-    """`ladder_table`, with the published numbers beside the measured, if there are any."""
+    """`ladder_table`, with the published numbers beside the measured, if there are any, of the rungs that a study
+    asked for."""
+    table = included(table)
     unit, prefix = macs_unit(table["macs"])
     metric, printed = measure(table.attrs["metric"]), bool(table["published_top1"].notna().any())
     columns = [
@@ -76,7 +84,8 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
     rows = []
     for row in table.itertuples():
         mark = _mark(row.verdict)
-        seeds = f"{row.n} (+{row.left_out} left out)" if row.left_out else f"{row.n}"
+        undone = row.left_out - row.diverged
+        seeds = trained(row.n, row.diverged) + (f" (+{undone} left out)" if undone else "")
         rows.append(
             [
                 Cell(row.title + ("" if row.adopted else " (not adopted)"), row.Index),
@@ -87,7 +96,7 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
                 _number(row.low, interval(row.low, row.high)),
                 _number(row.p_holm, chance(row.p_holm)),
                 _number(row.detectable, percent(row.detectable)),
-                Cell({"up": "▲ ", "down": "▼ "}.get(row.verdict, "") + row.verdict, row.verdict, mark),
+                Cell(in_words(row.verdict, row.survivors), row.verdict, mark),
                 _number(row.macs, scaled(row.macs, unit)),
                 _number(row.images_per_second, whole(row.images_per_second)),
             ]
@@ -97,13 +106,13 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
                 _number(row.published_top1, percent(row.published_top1, row.published_std), "paper"),
                 _number(row.published_change, signed(row.published_change), "paper"),
             ]
+    start = f"“{reference}”" if (reference := table.attrs.get("reference")) else "the parent step"
     note = (
-        "± is a standard deviation over seeds (n − 1). Changes are from the parent step, in points; intervals are each "
-        "one’s own, at 95 %. The verdict is that of p, corrected for the number of steps (Holm); “detectable” is the "
-        "smallest change that these seeds would have shown four times in five, before that correction. images/s is "
-        "the median training throughput."
+        f"± is a standard deviation over seeds (n − 1). Changes are from {start}, in {metric.unit or metric.name}; "
+        "intervals are each one’s own, at 95 %. The verdict is that of p, corrected for the number of changes (Holm); "
+        f"{DETECTABLE} images/s is the median training throughput."
     )
-    return Sheet("ladder", columns, rows, table, note)
+    return _without_empty(Sheet("ladder", columns, rows, table, note))
 
 
 def agreement_sheet(table: pd.DataFrame) -> Sheet:
@@ -149,7 +158,7 @@ def paper_sheet(table: pd.DataFrame) -> Sheet:
     )
     if table["noise_assumed"].any():
         note += " * A deviation that is not printed is taken as the ladder’s largest."
-    return Sheet("paper", columns, rows, table.drop(columns="parent"), note)
+    return Sheet("paper", columns, rows, table.drop(columns="reference"), note)
 
 
 def effects_sheet(table: pd.DataFrame) -> Sheet:
@@ -169,10 +178,13 @@ def effects_sheet(table: pd.DataFrame) -> Sheet:
                 cells += [Cell(NOTHING), Cell(NOTHING)]
                 continue
             row = found.loc[step.step]
-            cells.append(_number(row["effect"], signed(row["effect"]), _mark(row["verdict"])))
+            effect = signed(row["effect"]) + (" †" if row["survivors"] else "")
+            cells.append(_number(row["effect"], effect, _mark(row["verdict"])))
             cells.append(_number(row["low"], interval(row["low"], row["high"])))
         rows.append(cells)
     note = f"{_in_unit(table)}In colour: shown, p < 0.05 after Holm’s correction within the column."
+    if table["survivors"].any():
+        note += " †: some runs of either network diverged, and this is of those that trained."
     return Sheet("effects", columns, rows, table, note)
 
 
@@ -197,15 +209,14 @@ def besides_sheet(table: pd.DataFrame, kind: str = "besides") -> Sheet:
                 _number(row["low"], interval(row["low"], row["high"])),
                 _number(row["p_holm"], chance(row["p_holm"])),
                 _number(row["detectable"], percent(row["detectable"])),
-                Cell({"up": "▲ ", "down": "▼ "}.get(row["verdict"], "") + row["verdict"], row["verdict"], mark),
+                Cell(in_words(row["verdict"], row["survivors"]), row["verdict"], mark),
             ]
         )
     note = (
         f"{_in_unit(table)}The two networks of a row differ in this step alone. The verdict is that of p, corrected "
-        "for the number of rows (Holm); “detectable” is the smallest effect that these seeds would have shown four "
-        "times in five, before that correction."
+        f"for the number of rows (Holm); {DETECTABLE}"
     )
-    return Sheet(kind, columns, rows, table, note)
+    return _without_empty(Sheet(kind, columns, rows, table, note))
 
 
 def _in_unit(table: pd.DataFrame) -> str:
@@ -224,7 +235,7 @@ def sections_sheet(tables: dict[str, pd.DataFrame]) -> Sheet:
         cells = [Cell(section.section, place), Cell(", ".join(section.steps), place)]
         for value, table in tables.items():
             row, unit = table.iloc[place], measure(value).unit
-            mark = ("up" if row["low"] > 0 else "down" if row["high"] < 0 else "") if value == metric else ""
+            mark = _mark(row["verdict"]) if value == metric else ""
             ends = [quantity(row[end], unit, signed=True) for end in ("low", "high")]
             exact = row["low"] == row["high"]
             cells.append(_number(row["value"], quantity(row["value"], unit, signed=True), mark))
@@ -236,7 +247,8 @@ def sections_sheet(tables: dict[str, pd.DataFrame]) -> Sheet:
     note = (
         f"Exact Shapley values of the road’s {len(first)} sections, from all {2 ** len(first)} combinations: the mean "
         "gain over all orders in which one could take the sections. They add up to what all steps gain over none. "
-        "Intervals are the noise of training. In colour: the interval excludes 0."
+        "Intervals are the noise of training, each one’s own. In colour: shown, p < 0.05 after Holm’s correction for "
+        f"the {len(first)} sections."
     )
     return Sheet("sections", columns, rows, frame.assign(steps=frame["steps"].map(" ".join)), note)
 
@@ -255,7 +267,7 @@ def networks_sheet(table: pd.DataFrame) -> Sheet:
         rows.append(
             [
                 Cell(row.title, row.Index),
-                Cell(str(row.n), row.n),
+                Cell(trained(row.n, row.diverged), row.n),
                 _number(row.mean, percent(row.mean, row.std)),
                 _number(row.macs, scaled(row.macs, unit)),
                 _number(row.params, count(row.params)),
@@ -300,6 +312,13 @@ def _number(value: float, text: str, mark: str = "") -> Cell:
 
 def _mark(verdict: str) -> str:
     return verdict if verdict in ("up", "down") else ""
+
+
+def _without_empty(sheet: Sheet) -> Sheet:
+    """Without the columns that have nothing in any row."""
+    kept = [place for place in range(len(sheet.columns)) if any(row[place].text != NOTHING for row in sheet.rows)]
+    rows = [[row[place] for place in kept] for row in sheet.rows]
+    return sheet._replace(columns=[sheet.columns[place] for place in kept], rows=rows)
 
 
 def _range(low: float, high: float) -> str:

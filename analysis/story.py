@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import figures, sheets
-from analysis.comparison import Comparison, Steps
+from analysis.comparison import Comparison
 from analysis.costs import FRONTS, cost_table
 from analysis.departures import departures, kernel_note
 from analysis.effects import unpaired
+from analysis.estimates import CONFIDENCE
+from analysis.measures import measure
 from analysis.paper import VERDICTS, Agreement, agreement, paper_table, published_ways
 from analysis.provenance import missing, unfinished
 from analysis.shapley import FEW, has_sections, interaction_table, measured_unions, shapley_from_orders, shapley_table
@@ -20,6 +23,10 @@ from analysis.text import interval, listing, percent, signed, step_name
 
 NAMED = 6
 """Steps that a sentence names."""
+HINTS = 3
+"""Steps that it names of those whose interval alone excludes 0."""
+POWER = "four times in five"
+"""How often what is `detectable` would be shown."""
 BESIDES = 3
 """Steps on no rung that it names: those that are shown come first."""
 
@@ -65,12 +72,41 @@ def is_walked(ladder: pd.DataFrame, *, besides: bool) -> bool:
 
 
 def headline(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> str:
-    """Which steps made a difference, in a few sentences; never more than the seeds can show. With an `effect_table`,
-    also of the steps that are on no rung."""
-    besides = "" if effects is None else besides_sentence(effects)
-    if besides and ladder["change"].isna().all():
-        return besides
-    return f"{_of_road(ladder)} {besides}".strip()
+    """What was found, in a few sentences; never more than the seeds can show: the road's last rung against its first,
+    which steps made a difference, which runs diverged. With an `effect_table`, also of the steps that are on no rung.
+    """
+    ends, besides = ends_sentence(ladder), "" if effects is None else besides_sentence(effects)
+    changes = ladder[ladder["change"].notna()]
+    said = ends and {*zip(changes["rung"], changes["reference"], strict=True)} <= {_sides(ladder.attrs["ends"])}
+    road = "" if said or (besides and changes.empty) else _of_road(ladder)
+    return " ".join(filter(None, (ends, road, besides, _diverged(ladder))))
+
+
+def ends_sentence(ladder: pd.DataFrame) -> str:
+    """The road's last adopted rung against its first, which is a claim of its own; "" unless both are measured."""
+    ends = ladder.attrs.get("ends")
+    if ends is None:
+        return ""
+    title = ladder.set_index("rung")["title"]
+    last, first = (title[rung] for rung in _sides(ends))
+    change = f"{_amount(signed(ends['change']), ladder)}{' among the runs that trained' * ends['survivors']}"
+    text = f"From the first rung, “{first}”, to the last, “{last}”: {change}"
+    if pd.isna(ends["p"]):
+        return f"{text}. {_of_one_seed([ends['verdict']])}that cannot be told from noise: more seeds are needed."
+    text += f" (95 % interval {interval(ends['low'], ends['high'])}), "
+    if ends["verdict"] in ("up", "down"):
+        return f"{text}a difference that is shown."
+    least = _amount(percent(ends["detectable"]), ladder)
+    return f"{text}not distinguishable from none: a difference of {least} would be shown {POWER}."
+
+
+def _sides(ends: dict) -> tuple[str, str]:
+    return ends["network"], ends["reference"]
+
+
+def _amount(number: str, ladder: pd.DataFrame) -> str:
+    """With its unit."""
+    return f"{number} {measure(ladder.attrs.get('metric', 'top1')).unit}".strip()
 
 
 def besides_sentence(effects: pd.DataFrame) -> str:
@@ -87,33 +123,74 @@ def besides_sentence(effects: pd.DataFrame) -> str:
 def _added(row: dict) -> str:
     ends = "" if pd.isna(row["low"]) else f" ({interval(row['low'], row['high'])})"
     verdict = "shown" if row["verdict"] in ("up", "down") else row["verdict"]
+    verdict += ", of those that trained" * row["survivors"]
     return f"{row['step']}, added to {row['on']}, {signed(row['effect'])}{ends}, {verdict}"
 
 
 def _of_road(ladder: pd.DataFrame) -> str:
-    steps = ladder[ladder["change"].notna()]
-    if steps.empty:
+    """What is shown of the ladder's changes, and what its seeds cannot show."""
+    changes = ladder[ladder["change"].notna()]
+    if changes.empty:
         return "No step has finished runs on both sides yet, so nothing can be said of any."
-    tested = steps[steps["p"].notna()]
+    tested = changes[changes["p"].notna()]
     if tested.empty:
-        return "With one seed a step, no change can be told from noise: more seeds are needed."
-    shown = tested[tested["verdict"].isin(("up", "down"))]
-    shown = shown.reindex(shown["change"].abs().sort_values(ascending=False).index)
-    least = f"{percent(tested['detectable'].median())} points"
-    if shown.empty:
-        return (
-            f"Of {len(tested)} steps none made a difference that these seeds can show: they would show "
-            f"about {least} or more."
-        )
-    words = [
-        f"{step_name(row.title)} ({signed(row.change)}, {interval(row.low, row.high)})" for row in shown.itertuples()
-    ]
-    more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
-    rest = len(tested) - len(shown)
-    text = f"Shown to make a difference, with 95 % intervals: {listing(words[:NAMED])}{more}."
-    if rest:
-        text += f" The other {rest} of {len(tested)} steps are lost in noise, which hides changes below about {least}."
-    return text
+        return f"{_of_one_seed(changes['verdict'])}no change can be told from noise: more seeds are needed."
+    start = ladder.attrs.get("reference")
+    what, does = ("rung", f"differ from “{start}”") if start else ("step", "make a difference")
+    is_shown = tested["verdict"].isin(("up", "down"))
+    shown, others = tested[is_shown], tested[~is_shown]
+    sentences = []
+    if len(shown):
+        words = [_named(row, f"{signed(row.change)}, {interval(row.low, row.high)}") for row in _largest(shown)]
+        sentences.append(f"Shown to {does}, with 95 % intervals: {_first(words, NAMED)}.")
+    if len(others):
+        if shown.empty:
+            which = (
+                f"None of the {len(others)} {what}s is" if len(others) > 1 else f"The one {what} that was tested is not"
+            )
+            which += f" shown to {does}"
+        else:
+            which = (
+                f"The other {len(others)} of {len(tested)} {what}s are" if len(others) > 1 else f"The other {what} is"
+            )
+            which += " not"
+        least = _amount(percent(others["detectable"].median()), ladder)
+        sentences.append(f"{which}: a difference of about {least} would be shown {POWER}.")
+    hints = others[(others["low"] > 0) | (others["high"] < 0)]
+    if len(hints):
+        words = [f"{step_name(row.title)} {signed(row.change)}" for row in _largest(hints)]
+        have = "One of these has" if len(hints) == 1 else f"{len(hints)} of these have"
+        chance = f"about {(1 - CONFIDENCE) * len(others):.1f} are expected by chance"
+        sentences.append(f"{have} an interval that excludes 0 ({_first(words, HINTS)}), where {chance}.")
+    if unknown := len(changes) - len(tested):
+        more = f"one more {what}" if unknown == 1 else f"{unknown} more {what}s"
+        sentences.append(f"{_of_one_seed(changes['verdict'][changes['p'].isna()])}{more} cannot be judged.")
+    return " ".join(sentences)
+
+
+def _of_one_seed(verdicts: Iterable[str]) -> str:
+    """How a sentence begins that says why these changes have no interval: seeds may agree by coincidence, too."""
+    return "With one seed, " if {*verdicts} == {"one seed"} else "With their noise unknown, "
+
+
+def _largest(rows: pd.DataFrame) -> Iterable[tuple]:
+    """The rows, that with the largest change first."""
+    return rows.reindex(rows["change"].abs().sort_values(ascending=False).index).itertuples()
+
+
+def _named(row: tuple, change: str) -> str:
+    return f"{step_name(row.title)} ({change}{', of those that trained' * row.survivors})"
+
+
+def _first(words: list[str], count: int) -> str:
+    """A listing of the first few of them, the others counted."""
+    return listing(words[:count] + [f"{len(words) - count} more"] * (len(words) > count))
+
+
+def _diverged(ladder: pd.DataFrame) -> str:
+    rows = ladder[ladder["diverged"] > 0].itertuples()
+    words = [f"{step_name(row.title)} {row.n} of {row.n + row.diverged}" for row in rows]
+    return f"Not every run trained: {_first(words, NAMED)}." if words else ""
 
 
 def agreement_sentence(ladder: pd.DataFrame) -> str:
@@ -211,7 +288,16 @@ def ranks_sentence(found: Agreement) -> str:
 def _ladder(ladder: pd.DataFrame) -> Part:
     what = f"Accuracy by step, {ladder.attrs['scale']}; the table that follows has the numbers"
     picture = Picture("ladder", figures.ladder_figure(ladder), what)
-    return Part("ladder", "Step by step", [], [picture], [sheets.ladder_sheet(ladder)])
+    return Part("ladder", "Step by step", [_changes_from(ladder)], [picture], [sheets.ladder_sheet(ladder)])
+
+
+def _changes_from(ladder: pd.DataFrame) -> str:
+    start = ladder.attrs["reference"]
+    if not start:
+        return "Changes are from each step’s parent on the road."
+    measured = ladder[ladder["n"] > 0]
+    why = "" if measured["parent"].isin(measured["rung"]).any() else ": no rung here has its parent measured beside it"
+    return f"Changes are from “{start}”{why}."
 
 
 def _paper(ladder: pd.DataFrame) -> Part:
@@ -281,24 +367,17 @@ def _sections(comparison: Comparison) -> list[Part]:
         "An interaction is what two sections bring together beyond what each brings by itself: below zero they get "
         "in each other’s way, or do the same work twice."
     )
-    failed = _collapsed(comparison, measured)
+    failed = [steps for steps in measured if steps in comparison.collapsed]
     if failed:
+        means = [f"{comparison.road.name_of(steps)}: {percent(comparison.collapsed[steps])}" for steps in failed]
+        seeds = shapley["error"].isna().all()
+        words += f" Of the {len(measured)} networks, {len(failed)} hardly trained ({listing(means)})."
         words += (
-            f" Of the {len(measured)} networks, {len(failed)} hardly trained ({listing(failed)}), with a noise of "
-            "their own that one seed does not show: values and interactions that they enter are less sure than their "
-            "intervals say."
+            " How much such a network scatters one seed does not tell, so nothing that it enters has an interval."
+            * seeds
         )
     sheet = sheets.sections_sheet({value: table for value, table in tables.items() if len(table)})
     return [Part("sections", "What each section is worth", [words], [Picture("interactions", heat, what)], [sheet])]
-
-
-def _collapsed(comparison: Comparison, sets: list[Steps]) -> list[str]:
-    """The networks of these sets whose main metric is nearer to chance than to what most of them reach."""
-    scores = comparison.scores()
-    means = {steps: scores[steps].mean() for steps in sets}
-    chance = 100 / (comparison.context.data.get("num_classes") or 1000) if comparison.metric == "top1" else 0.0
-    middle = (pd.Series(means).median() + chance) / 2
-    return [f"{comparison.road.name_of(steps)}: {percent(mean)}" for steps, mean in means.items() if mean < middle]
 
 
 def _costs(comparison: Comparison, ladder: pd.DataFrame) -> list[Part]:

@@ -8,9 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from analysis.ladder import included
 from analysis.measures import measure
 from analysis.story import agreement_sentence, headline, is_walked
-from analysis.text import chance, interval, macs_unit, percent, scaled, signed, stretches, whole
+from analysis.text import NOTHING, chance, interval, macs_unit, percent, scaled, signed, stretches, whole
 
 WIDE = 112
 """Characters that the table needs with all its columns."""
@@ -18,33 +19,39 @@ STYLES = {"up": "green", "down": "red"}
 
 
 def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame | None = None) -> None:
-    """Print a `ladder_table` so that it fits 80 characters, with more columns where there is room; with an
-    `effect_table`, also what it says of steps that are on no rung."""
+    """Print a `ladder_table` so that it fits 80 characters, with more columns where there is room: the rungs that were
+    asked for. With an `effect_table`, also what it says of steps that are on no rung."""
+    rungs = included(ladder)
     wide = console.width >= WIDE
     unit, prefix = macs_unit(ladder["macs"])
     printed = ladder["published_change"].notna().any()
     metric = measure(ladder.attrs["metric"])
-    heads = ["n", metric.head.replace("(%)", "%"), "change", "95 % interval", f"MACs {prefix}"]
+    heads = ["rung", "n", metric.head.replace("(%)", "%"), "change", "95 % interval", f"MACs {prefix}"]
     heads += ["p (Holm)", "verdict", "images/s"] if wide else []
-    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column("rung", no_wrap=True)
-    for head in heads:
-        table.add_column(head, justify="left" if head == "verdict" else "right", no_wrap=True)
-    if printed:
-        table.add_column("paper Δ" if wide else "paper", justify="right", no_wrap=True, style="dim")
-    for _, rows in stretches(ladder):
+    heads += ["paper Δ" if wide else "paper"] if printed else []
+    lines: list[tuple[list[str | Text], bool]] = []
+    for _, rows in stretches(rungs):
         for row in rows.itertuples():
             cells = [
                 Text(row.rung, "" if row.adopted else "italic"),
-                str(row.n),
+                f"{row.n} of {row.n + row.diverged}" if row.diverged else str(row.n),
                 percent(row.mean, row.std),
                 Text(signed(row.change), STYLES.get(row.verdict, "")),
                 interval(row.low, row.high),
                 scaled(row.macs, unit),
             ]
-            cells += [chance(row.p_holm), row.verdict, whole(row.images_per_second)] if wide else []
+            cells += (
+                [chance(row.p_holm), row.verdict + " †" * row.survivors, whole(row.images_per_second)] if wide else []
+            )
             cells += [signed(row.published_change)] if printed else []
-            table.add_row(*cells, end_section=row.Index == rows.index[-1])
+            lines.append((cells, row.Index == rows.index[-1]))
+    kept = [place for place in range(len(heads)) if any(str(cells[place]) != NOTHING for cells, _ in lines)]
+    table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    for head in (heads[place] for place in kept):
+        justify, style = "left" if head in ("rung", "verdict") else "right", "dim" if head.startswith("paper") else ""
+        table.add_column(head, justify=justify, no_wrap=True, style=style)
+    for cells, end in lines:
+        table.add_row(*(cells[place] for place in kept), end_section=end)
     console.print(Text(ladder.attrs["scale"], "bold"))
     console.print(Text(ladder.attrs["about"]))
     besides = effects is not None and effects["kind"].isin(("besides", "elsewhere")).any()
@@ -56,5 +63,10 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
     if not walked:
         return
     unit = f", in {metric.unit}" if metric.unit else ""
-    note = f"change: from the parent{unit}, in colour where shown; italic: not adopted"
-    console.print(Text(f"{note}; paper: ImageNet-1K" if printed else note, "dim"))
+    start = f"“{reference}”" if (reference := ladder.attrs["reference"]) else "the parent"
+    notes = [f"change: from {start}{unit}, in colour where shown"]
+    notes += ["italic: not adopted"] if not rungs["adopted"].all() else []
+    notes += ["paper: ImageNet-1K"] if printed else []
+    notes += ["n: the seeds that trained; the others diverged"] if rungs["diverged"].any() else []
+    notes += ["†: of those that trained"] if wide and rungs["survivors"].any() else []
+    console.print(Text("; ".join(notes), "dim"))

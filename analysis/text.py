@@ -99,6 +99,17 @@ def chance(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
+def trained(n: int, diverged: int) -> str:
+    """How many seeds there are: "3"; "2 of 3 trained" where one diverged."""
+    return f"{n} of {n + diverged} trained" if diverged else f"{n}"
+
+
+def in_words(verdict: str, survivors: bool) -> str:
+    """A verdict: "▲ up", "▼ down, of those that trained"."""
+    change = verdict in ("up", "down") or verdict == "not distinguishable"
+    return {"up": "▲ ", "down": "▼ "}.get(verdict, "") + verdict + (", of those that trained" * (survivors and change))
+
+
 def stretches(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The rungs of a table by section, in their order: a section that is come back to is there again."""
     section = table["section"]

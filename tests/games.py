@@ -14,8 +14,17 @@ from roadmap.roads import Road
 
 ROAD = OURS.road(regime="nano")
 RUN = {
-    **{"left_out": "", "epochs": 2, "batch_size": 64, "train_images": 10_000, "evaluated_on": "test", "processes": 1},
+    **{
+        "evaluation_images": 10_000,
+        "left_out": "",
+        "epochs": 2,
+        "batch_size": 64,
+        "train_images": 10_000,
+        "evaluated_on": "test",
+        "processes": 1,
+    },
     **dict.fromkeys(COSTS, 1.0),
+    "evaluation_images": 10_000,
 }
 
 

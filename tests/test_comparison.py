@@ -2,16 +2,19 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 from records import NANO, extended, road_of, write_run, write_study
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from studies import A, B, write_pair
 
 from analysis.comparison import comparisons, network_table
-from analysis.ladder import ladder_table, published_ladder
+from analysis.contrasts import contrast
+from analysis.ladder import default_reference, ladder_table, published_ladder
 from analysis.provenance import missing, unfinished
 from analysis.records import load
 from roadmap.conf import OURS
@@ -79,13 +82,106 @@ def test_two_rungs_are_compared_as_a_textbook_does(tmp_path):
 
 def test_missing_rungs_stay_as_empty_rows(tmp_path):
     (table,) = ladders(write_pair(tmp_path))
-    (one,) = comparisons(load(tmp_path))
-    assert missing(one)[0].startswith("no finished run: resnet, modern_recipe")
     assert len(table) == 17
     assert row(table, "resnet")["n"] == 0
     assert math.isnan(row(table, "resnet")["mean"])
     assert row(table, "modern_recipe")["verdict"] == "no finished run"
     assert row(table, "kernel_7")["verdict"] == "parent missing"
+
+
+def test_only_what_a_study_asked_for_can_be_missing(tmp_path):
+    """Nor is a run that diverged missing: that is how it ended."""
+    write_pair(tmp_path, gelu=dict.fromkeys((0, 1), 80.0))
+    write_run(tmp_path, "gelu", seed=2, status="diverged")
+    (one,) = comparisons(load(tmp_path))
+    assert missing(one) == []
+    write_run(tmp_path, "resnet", status="queued")
+    write_run(tmp_path, "gelu", seed=3, status="running")
+    (one,) = comparisons(load(tmp_path))
+    assert missing(one) == ["no finished run: resnet", "no finished run of seed 3: kernel_7, gelu"]
+
+
+# Against another reference
+
+
+def test_any_network_against_any_other_is_a_textbooks_test_of_the_two(tmp_path):
+    """By a rung's name, a network's, or steps; with the same seeds and with others."""
+    write_pair(tmp_path / "same")
+    other = {"config": {"model": "timm:atto"}}
+    for seed, top1 in B.items():
+        write_run(tmp_path / "others", None, seed=seed + 7, top1=top1, **other)
+        write_run(tmp_path / "others", "gelu", seed=seed, top1=A[seed], summary={"macs": 5_000_000})
+    (same,), (others,) = (comparisons(load(tmp_path / folder)) for folder in ("same", "others"))
+    a, b = list(A.values()), list(B.values())
+    for found, truth in (
+        (contrast(same, "gelu", STEPS["kernel_7"]), stats.ttest_rel(a, b)),
+        (contrast(same, "kernel_7", "gelu"), stats.ttest_rel(b, a)),
+        (contrast(others, "gelu", "timm:atto"), stats.ttest_ind(a, b, equal_var=False)),
+    ):
+        assert found[["p", "low", "high"]].tolist() == pytest.approx([truth.pvalue, *truth.confidence_interval(0.95)])
+        assert found["p_holm"] == found["p"], "a claim of its own"
+    found = contrast(others, "gelu", "timm:atto")
+    assert found[["network", "reference", "n", "n_reference"]].tolist() == ["gelu", "timm:atto", 3, 3]
+    assert found[["mean", "mean_reference"]].tolist() == pytest.approx([np.mean(a), np.mean(b)])
+    costs = contrast(others, "gelu", "timm:atto", "macs")
+    assert costs[["change", "low", "high"]].tolist() == [0, 0, 0]
+
+
+def test_a_network_that_is_not_there_is_refused_in_a_line_that_lists_those_that_are(tmp_path):
+    write_pair(tmp_path)
+    write_run(tmp_path, "resnet", status="running")
+    (one,) = comparisons(load(tmp_path))
+    for name, words in {
+        "gelo": "no finished run of 'gelo'; did you mean 'gelu'? (measured: kernel_7, gelu)",
+        "resnet": "no finished run of 'resnet' (measured: kernel_7, gelu)",
+        ("gelu", "grn"): "no finished run of 'resnet +gelu +grn' (measured: kernel_7, gelu)",
+    }.items():
+        for ask in (lambda: contrast(one, "gelu", name), lambda: ladder_table(one, name)):  # noqa: B023
+            with pytest.raises(ValueError, match=re.escape(words) + "$"):
+                ask()
+    with pytest.raises(ValueError, match="gelu is both"):
+        contrast(one, "gelu", STEPS["gelu"])
+
+
+@pytest.mark.parametrize("reference", ["kernel_7", "timm:atto"])
+def test_a_ladder_from_a_reference_compares_every_other_rung_with_it(tmp_path, reference):
+    write_study(tmp_path)
+    for seed in range(3):
+        write_run(tmp_path, None, seed=seed, top1=80.0 + seed / 3, config={"model": "timm:atto"})
+    (one,) = comparisons(load(tmp_path))
+    table = ladder_table(one, reference)
+    means = network_table(one).set_index("network")["mean"]
+    others = table[table["rung"] != reference]
+    assert others["change"].tolist() == pytest.approx([means[rung] - means[reference] for rung in others["rung"]])
+    assert set(others["reference"]) == {reference}
+    truth = [contrast(one, rung, reference)["p"] for rung in others["rung"]]
+    assert others["p"].tolist() == pytest.approx(truth)
+    assert others["p_holm"].tolist() == pytest.approx(multipletests(truth, method="holm")[1].tolist())
+    if reference == "kernel_7":
+        changes = table.set_index("rung")["published_change"]
+        assert changes[["resnet", "kernel_5", "gelu"]].tolist() == [-4.44, -0.22, 0.05]
+        assert pd.isna(row(table, "kernel_7")[["reference", "change", "published_change"]]).all()
+        assert table.attrs["reference"] == "kernel size 7"
+    else:
+        assert table["published_change"].isna().all()
+        assert table.attrs["reference"] == reference
+
+
+def test_where_no_parent_is_measured_changes_are_from_the_first_rung_that_is(tmp_path):
+    for rung in ("stage_ratio", "separate_downsampling"):
+        write_run(tmp_path / "apart", rung)
+    (apart,), (pair,) = ladders(tmp_path / "apart"), ladders(write_pair(tmp_path / "pair"))
+    assert default_reference(apart) == "stage_ratio"
+    assert default_reference(pair) is None
+    write_run(tmp_path / "one", "gelu")
+    assert default_reference(*ladders(tmp_path / "one")) is None
+
+
+def test_the_roads_ends_are_a_claim_of_their_own(table, study, tmp_path):
+    (one,) = comparisons(study)
+    assert table.attrs["ends"] == contrast(one, "separate_downsampling", "resnet").to_dict()
+    (other,) = ladders(write_pair(tmp_path))
+    assert other.attrs["ends"] is None
 
 
 @pytest.mark.parametrize(("regime", "last"), [("resnet50", 81.97), ("resnet200", 83.60)])
@@ -110,7 +206,28 @@ def test_only_finished_runs_count_and_their_last_epoch(tmp_path):
     (one,) = comparisons(load(tmp_path))
     assert unfinished(one.runs)[0].endswith(": running")
     assert unfinished(one.runs)[1].endswith("diverged (loss is nan at epoch 2)")
-    assert "no finished run of seed 4: kernel_7, gelu" in missing(one)
+    assert "no finished run of seed 4: kernel_7" in missing(one)
+
+
+def test_a_diverged_seed_is_an_outcome(tmp_path):
+    """It is counted, and what is said of its network, or against it, is said of those that trained."""
+    write_pair(tmp_path)
+    write_run(tmp_path, "kernel_7", seed=3, status="diverged")
+    for rung, seed in (("fewer_activations", 0), ("fewer_norms", 0), ("layer_norm", 0)):
+        write_run(tmp_path, rung, seed=seed, status="done" if rung != "fewer_norms" else "diverged")
+    write_run(tmp_path, "layer_norm", seed=1, status="failed")
+    (one,) = comparisons(load(tmp_path))
+    table = ladder_table(one)
+    assert row(table, "kernel_7")[["n", "diverged", "left_out"]].tolist() == [3, 1, 1]
+    assert row(table, "layer_norm")[["n", "diverged", "left_out"]].tolist() == [1, 0, 1]
+    assert table["rung"][table["survivors"]].tolist() == ["gelu"]
+    assert row(table, "fewer_norms")[["diverged", "verdict"]].tolist() == [1, "diverged"]
+    assert row(table, "layer_norm")["verdict"] == "parent diverged"
+    assert network_table(one).set_index("network")["diverged"].to_dict() == {
+        **{"kernel_7": 1, "gelu": 0, "fewer_activations": 0, "fewer_norms": 1, "layer_norm": 0}
+    }
+    assert contrast(one, "gelu", "kernel_7")["survivors"]
+    assert not contrast(one, "gelu", "layer_norm")["survivors"]
 
 
 def test_a_copy_of_a_run_is_no_replicate(tmp_path):

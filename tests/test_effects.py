@@ -109,6 +109,17 @@ def test_a_pair_alone_is_a_textbooks_paired_t_and_several_are_corrected_together
     assert best["p_holm"] == pytest.approx(min(3 * best["p"], 1))
 
 
+def test_effects_of_networks_with_a_diverged_run_are_of_those_that_trained():
+    every, *without = ROAD.leave_one_out()
+    played = play(additive, [every, *without])
+    left = frozenset(ROAD.adopted) - {"gelu"}
+    lost = (played.runs["set"] == left) & (played.runs["seed"] == 2)
+    played.runs["left_out"] = played.runs["left_out"].mask(lost, "diverged")
+    table = only(effect_table(played), "leave_one_out")
+    assert table.index[table["survivors"]].tolist() == ["gelu"]
+    assert table.loc["gelu", ["n", "verdict"]].tolist() == [2, "up"]
+
+
 def test_rungs_need_not_be_called_as_their_steps():
     road = Road.from_json(
         {"name": "mine", "rungs": [{"name": "start"}, {"step": "a", "name": "one"}, {"step": "b", "name": "two"}]}

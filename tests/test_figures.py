@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -46,9 +47,12 @@ def drawn(comparison, ladder, runs) -> dict[str, Figure]:
     """Every figure."""
     shapley = analysis.shapley_table(comparison)
     long, own = extended("grn", "star"), played(OWN, 3)
+    lost = own.runs["seed"].eq(2) & own.runs["rung"].isin(["wide", "narrow"])
+    diverged = replace(own, runs=own.runs.assign(left_out=own.runs["left_out"].mask(lost, "diverged")))
     return {
         "extended": figures.ladder_figure(analysis.ladder_table(played(long, 3))),
         "own": figures.ladder_figure(analysis.ladder_table(own)),
+        "diverged": figures.ladder_figure(analysis.ladder_table(diverged, "a_mixer_of_channels_and_of_pixels")),
         "own effects": figures.effects_figure(analysis.effect_table(own)),
         "besides": figures.besides_figure(analysis.effect_table(own)),
         "own interactions": figures.interactions_figure(*(table(own) for table in TABLES)),
@@ -107,7 +111,7 @@ def ends_of(figure: Figure) -> list[tuple[float, float]]:
 
 ALL = [
     *("ladder", "published", "both", "paper", "effects", "shapley", "interactions", "pareto", "throughput", "speed"),
-    *("panels", "curves", "extended", "own", "own effects", "besides", "own interactions"),
+    *("panels", "curves", "extended", "own", "own effects", "besides", "own interactions", "diverged"),
 ]
 
 
@@ -237,11 +241,17 @@ def test_published_ladders_are_drawn_as_the_papers_figure_2(drawn):
     ]
 
 
-def test_a_rung_without_runs_says_so(tmp_path):
-    (found,) = analysis.comparisons(analysis.load(write_pair(tmp_path, gelu={0: 80.0}, kernel_7={0: 79.0})))
+def test_a_rung_without_finished_runs_says_so_and_one_without_any_is_not_there(tmp_path):
+    write_pair(tmp_path, gelu={0: 80.0}, kernel_7={0: 79.0})
+    write_run(tmp_path, "fewer_activations", status="running")
+    write_run(tmp_path, "fewer_norms", status="diverged")
+    write_run(tmp_path, "gelu", seed=1, status="diverged")
+    (found,) = analysis.comparisons(analysis.load(tmp_path))
     texts = [text.get_text().strip() for text in texts_of(figures.ladder_figure(analysis.ladder_table(found)))]
-    assert texts.count("no finished run") == 15
-    assert "80.00" in texts
+    assert texts.count("no finished run") == 1
+    assert "1 of 1 diverged" in texts
+    assert "80.00, 1 of 2 trained" in texts
+    assert "BN to LN" not in texts
 
 
 # The others
@@ -282,6 +292,9 @@ def test_heat_map_prints_values_on_the_diagonal_and_interactions_below(compariso
         column, line = sorted((names.index(row.one), names.index(row.other)))
         assert cells[column, line].lstrip("+") == signed(row.interaction).lstrip("+")
     assert len(cells) == 6 + 15
+    bold = [text.get_weight() == "bold" for text in axes.texts]
+    assert bold == [*shapley["verdict"].isin(["up", "down"]), *interactions["verdict"].isin(["up", "down"])]
+    assert 0 < sum(bold) < len(bold)
 
 
 def test_heat_map_of_an_incomplete_study_says_what_is_missing(tmp_path):

@@ -11,6 +11,7 @@ from scipy import stats
 from analysis import sheets
 from analysis.estimates import estimate
 from analysis.ladder import ladder_table, published_ladder
+from analysis.noise import Scores
 from analysis.paper import agreement, agreement_table, kendall, paper_table, spearman
 from analysis.story import agreement_sentence
 from roadmap.conf import ladder
@@ -213,7 +214,9 @@ def test_rank_intervals_cover(follows, departs, noise):
     for _ in range(60):
         true = follows * published + departs * generator.normal(size=17)
         runs = true[:, None] + noise * generator.normal(size=(17, 3)) + 0.3 * generator.normal(size=3)
-        means = estimate({rung: pd.Series(one) for rung, one in enumerate(runs)}, [{rung: 1.0} for rung in range(17)])
+        means = estimate(
+            Scores({rung: pd.Series(one) for rung, one in enumerate(runs)}), [{rung: 1.0} for rung in range(17)]
+        )
         value, error, freedom = np.array([one[:3] for one in means]).T
         margin = stats.t.ppf(0.975, freedom) * error
         found = agreement(ladder.assign(mean=value, mean_low=value - margin, mean_high=value + margin))

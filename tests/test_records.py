@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from records import write_run, write_study
 import analysis
 from analysis import epochs, load
 from analysis.epochs import EPOCH_COLUMNS
-from analysis.rows import COLUMNS
+from analysis.rows import COLUMNS, disagreements
 from roadmap.roads import Road
 
 EPOCH = {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "val_loss": 1.5, "top1": 30.5, "top5": 80.0, "seconds": 9.0}
@@ -297,22 +298,60 @@ def test_what_is_left_out_says_why(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("runs", "kept", "note"),
     [
-        ([("done", "01"), ("done", "02")], 1, "1 of 2 runs is left out: 1 copy of another"),
-        ([("done", "02"), ("done", "01")], 0, "1 of 2 runs is left out: 1 copy of another"),
-        ([("done", "01"), ("done", "01")], 0, "1 of 2 runs is left out: 1 copy of another"),
-        ([("done", "01"), ("failed", "02")], 0, "1 of 2 runs is left out: 1 copy of another"),
-        ([("unfinished", "01"), ("failed", "02")], 1, "2 of 2 runs are left out: 1 failed, 1 copy of another"),
-        ([("running", None), ("done", "02"), ("done", None)], 1, "2 of 3 runs are left out: 2 copies of others"),
+        ([("done", "01", "05"), ("done", "02", "04")], 1, "1 of 2 runs is left out: 1 copy of another"),
+        ([("done", "02", "04"), ("done", "01", "04")], 1, "1 of 2 runs is left out: 1 copy of another"),
+        ([("done", "01", "04"), ("done", "01", "04")], 0, "1 of 2 runs is left out: 1 copy of another"),
+        ([("failed", "02", "02"), ("done", "01", "04")], 1, "1 of 2 runs is left out: 1 copy of another"),
+        (
+            [("done", "05", "06"), ("diverged", "01", "02")],
+            1,
+            "2 of 2 runs are left out: 1 diverged, 1 copy of another",
+        ),
+        ([("done", "01", "02"), ("diverged", "05", "06")], 0, "1 of 2 runs is left out: 1 copy of another"),
+        (
+            [("unfinished", "01", None), ("failed", "02", "03")],
+            1,
+            "2 of 2 runs are left out: 1 failed, 1 copy of another",
+        ),
+        (
+            [("running", None, None), ("done", "02", "03"), ("done", None, None)],
+            1,
+            "2 of 3 runs are left out: 2 copies of others",
+        ),
     ],
 )
-def test_copy_is_no_replicate(tmp_path: Path, runs: list[tuple[str, str | None]], kept: int, note: str) -> None:
-    """Of a series and seed, a finished run counts, else the latest."""
-    for index, (status, started) in enumerate(runs):
-        write_run(tmp_path / str(index), status=status, summary={"started": started and f"2026-01-{started}T00:00:00"})
+def test_copy_is_no_replicate(tmp_path: Path, runs: list[tuple], kept: int, note: str) -> None:
+    """Of a series and seed, the first that finished or diverged counts, else the latest: training a run again, until it
+    is good, changes nothing."""
+    for index, (status, *days) in enumerate(runs):
+        times = [day and f"2026-01-{day}T00:00:00+00:00" for day in days]
+        write_run(tmp_path / str(index), status=status, summary=dict(zip(("started", "finished"), times, strict=True)))
     found = load(tmp_path)
     assert [place for place, why in enumerate(found.runs["left_out"]) if why != "copy"] == [kept]
     assert found.left_out_note == note
     assert len(found.runs) == len(runs)
+
+
+def test_copies_that_disagree_are_named_and_equal_ones_are_not(tmp_path: Path) -> None:
+    ends = [
+        *((0, 84.01, "done"), (0, 83.12, "done"), (1, 80.0, "done"), (1, 80.0, "done"), (2, 80.0, "done")),
+        *((3, 81.5, "done"), (3, None, "diverged"), (4, 80.0, "done"), (4, None, "failed")),
+    ]
+    for index, (seed, top1, status) in enumerate(ends):
+        finished = f"2026-01-{20 - index}T00:00:00+00:00"
+        write_run(tmp_path / f"{index}", seed=seed, top1=top1, status=status, summary={"finished": finished})
+    one, other = disagreements(load(tmp_path).runs)
+    name = next((tmp_path / "0").iterdir()).name
+    assert one == (
+        f"2 copies of {name} disagree: 83.12 ({tmp_path}/1/{name}, the first to end, which counts) "
+        f"and 84.01 ({tmp_path}/0/{name})."
+    )
+    assert re.search(r"seed3\S+ disagree: diverged \(.+ counts\) and 81.5 ", other)
+    for seed in range(10, 20):
+        for index, top1 in enumerate((80.0, 81.0)):
+            write_run(tmp_path / f"{seed}-{index}", seed=seed, top1=top1)
+    *_, more = disagreements(load(tmp_path).runs)
+    assert more == "So do copies of 8 more."
 
 
 # Imports

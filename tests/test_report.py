@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import pandas as pd
 import pytest
 from records import NANO, road_of, write_run
 from rich.console import Console
+from scipy import stats
 from studies import write_everything, write_pair
 
 import analysis
@@ -28,9 +30,12 @@ from analysis.records import RecordsError, load
 from analysis.report import main
 from analysis.story import headline
 from analysis.tables import print_ladder
+from analysis.text import interval, signed
+from roadmap.conf import OURS
 
 pytestmark = pytest.mark.xdist_group("report")  # written once
 
+ROAD = OURS.road(regime="nano")
 HOSTILE = '<script>alert(1)</script></style><img src="https://evil.example/x.png">|`$\\frac$ & 100 % _x_ #1 \u202e☃'
 
 
@@ -131,17 +136,74 @@ def test_what_should_be_equal_and_is_not_is_a_warning(tmp_path, changed, words):
 
 def test_headline_names_what_is_shown_and_no_more(tmp_path, everything):
     ladder = ladder_table(only(everything))
-    shown = ladder[ladder["verdict"].isin(["up", "down"])]
+    is_shown = ladder["verdict"].isin(["up", "down"])
+    shown, others = ladder[is_shown], ladder[~is_shown][1:]
     text = headline(ladder)
     assert len(shown) > 0
+    ends = analysis.contrast(only(everything), "separate_downsampling", "resnet")
+    assert f"“separate d.s. conv (nano ConvNeXt)”: {signed(ends['change'])} points (95 % interval" in text
+    road = text[text.index("Shown to") :]
     for row in ladder.itertuples():
-        named = re.search(rf"{re.escape(row.title.split(' (')[0])} \(", text) is not None
+        named = re.search(rf"(?:, |: | and ){re.escape(row.title.split(' (')[0])} \(", road) is not None
         assert named == (row.rung in set(shown["rung"])), row.rung
-    assert f"The other {16 - len(shown)} of 16" in text
+    least = f"{others['detectable'].median():.2f}"
+    assert f"The other {16 - len(shown)} of 16 steps are not: a difference of about {least} points would" in road
     one = ladder_table(only(write_pair(tmp_path / "one", gelu={0: 99.0}, kernel_7={0: 1.0})))
     assert "more seeds are needed" in headline(one)
     none = ladder_table(only(write_pair(tmp_path / "none", gelu={}, kernel_7={0: 1.0})))
     assert "nothing can be said" in headline(none)
+
+
+def ladder_of(shown: int, hints: int = 0, others: int = 0, single: int = 0) -> pd.DataFrame:
+    """A ladder with so many changes that are shown; not shown, with an interval without 0; with it; of one seed."""
+    ladder = analysis.published_ladder().iloc[1 : 1 + shown + hints + others + single].reset_index(drop=True)
+    kinds = ["up"] * shown + ["hint"] * hints + ["none"] * others + ["one seed"] * single
+    ladder["change"] = [float(9 - place) for place in range(len(ladder))]
+    ladder["low"] = [{"none": -1.0, "one seed": math.nan}.get(kind, 0.5) for kind in kinds]
+    ladder["high"] = ladder["low"] + 12
+    ladder["p"] = [math.nan if kind == "one seed" else 0.5 for kind in kinds]
+    ladder["detectable"], ladder["verdict"] = 2.5, kinds
+    return ladder
+
+
+@pytest.mark.parametrize(
+    ("counts", "text"),
+    [
+        (
+            (0, 0, 1),
+            "The one step that was tested is not shown to make a difference: a difference of about 2.50 points",
+        ),
+        (
+            (0, 0, 2),
+            "None of the 2 steps is shown to make a difference: a difference of about 2.50 points would be shown",
+        ),
+        (
+            (1, 0, 0),
+            "Shown to make a difference, with 95 % intervals: enhanced training recipe (+9.00, +0.50 to +12.50).",
+        ),
+        (
+            (1, 0, 1),
+            "(+9.00, +0.50 to +12.50). The other step is not: a difference of about 2.50 points would be shown",
+        ),
+        ((2, 0, 2), " and stage ratio (+8.00, +0.50 to +12.50). The other 2 of 4 steps are not: a difference of about"),
+        (
+            (1, 1, 3),
+            "One of these has an interval that excludes 0 (stage ratio +8.00), where about 0.2 are expected by chance.",
+        ),
+        (
+            (0, 5, 9),
+            "5 of these have an interval that excludes 0 (enhanced training recipe +9.00, stage ratio +8.00, "
+            '"patchify" stem +7.00 and 2 more), where about 0.7 are expected by chance.',
+        ),
+        ((0, 0, 2, 1), "four times in five. With one seed, one more step cannot be judged."),
+        ((1, 0, 0, 2), "+12.50). With one seed, 2 more steps cannot be judged."),
+    ],
+)
+def test_headline_is_english_for_none_one_and_many(counts, text):
+    found = headline(ladder_of(*counts))
+    assert text in found
+    if not counts[1]:
+        assert "excludes" not in found
 
 
 # Files
@@ -251,8 +313,78 @@ def test_a_partial_study_says_what_is_missing(tmp_path, capsys):
         text = (tmp_path / "out" / name).read_text().replace("\\", "")
         assert "no finished run of seed 2: gelu" in text
         assert "failed (out of memory)" in text
-        assert "no finished run: resnet" in text
         assert "1 of 6 runs is left out: 1 failed." in text
+        assert "resnet" not in text.lower().replace("from resnet to convnext", ""), "it was not asked for"
+
+
+def test_first_rung_last_rung_and_two_seeds_are_a_report(tmp_path, capsys):
+    """No parent is measured: changes are from the first, and the first sentence says what the road did."""
+    ends = {"resnet": (79.0, 79.4), "separate_downsampling": (84.1, 84.7)}
+    for rung, values in ends.items():
+        for seed, top1 in enumerate(values):
+            write_run(tmp_path / "runs", rung, seed=seed, top1=top1)
+    truth = stats.ttest_rel(*reversed(ends.values()))
+    low, high = truth.confidence_interval(0.95)
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "report.md").read_text().replace("\\", "")
+    words = (
+        "**From the first rung, “nano ResNet, original recipe”, to the last, “separate d.s. conv (nano ConvNeXt)”: "
+        f"+5.20 points (95 % interval {interval(low, high)}), a difference that is shown.**"
+    )
+    assert words in text
+    assert "Changes are from “nano ResNet, original recipe”: no rung here has its parent measured beside it." in text
+    table = pd.read_csv(tmp_path / "out" / "ladder.csv")
+    assert table["rung"].tolist() == list(ends)
+    assert table["change"].tolist() == pytest.approx([math.nan, 5.2], nan_ok=True)
+    assert "What is missing" not in text
+    assert "change: from “nano ResNet, original recipe”" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(("seeds", "empty"), [((0,), True), ((0, 1), False)])
+def test_columns_with_nothing_in_them_are_left_out(tmp_path, capsys, seeds, empty):
+    write_pair(tmp_path / "runs", *({seed: 80.0 + seed for seed in seeds} for _ in range(2)))
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    head = next(line for line in text.splitlines() if line.startswith("| step | "))
+    assert ("95 % interval" not in capsys.readouterr().out) == empty
+    assert ("p (Holm)" not in head) == ("interval" not in head) == ("detectable" not in head) == empty
+
+
+def test_a_reference_is_any_network_that_is_measured(tmp_path, capsys):
+    write_pair(tmp_path / "runs")
+    arguments = [str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--reference"]
+    assert main([*arguments, "gelu"]) == 0
+    table = pd.read_csv(tmp_path / "out" / "ladder.csv").set_index("rung")
+    assert table.loc["kernel_7", "change"] == pytest.approx(table.loc["kernel_7", "mean"] - table.loc["gelu", "mean"])
+    assert "Changes are from “ReLU to GELU”." in (tmp_path / "out" / "report.html").read_text()
+    capsys.readouterr()
+    assert main([*arguments[:2], str(tmp_path / "none"), "--reference", "resnet"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: no finished run of 'resnet' (measured: kernel_7, gelu)"
+    assert not (tmp_path / "none").exists()
+
+
+def test_diverged_seeds_are_told_wherever_their_network_is(tmp_path, capsys):
+    """And copies of a run that disagree are, too."""
+    write_pair(tmp_path / "runs", kernel_7={0: 79.0, 1: 79.2}, gelu={0: 84.0, 1: 84.2})
+    write_run(tmp_path / "runs", "kernel_7", seed=2, status="diverged", summary={"finished": "2025-11-01T00:00:00"})
+    write_run(tmp_path / "again", "kernel_7", seed=2, top1=79.1)
+    for seed, top1 in enumerate((80.0, 80.2)):
+        write_run(tmp_path / "runs", steps=(*ROAD["kernel_7"].steps, "grn"), seed=seed, top1=top1)
+    for seed in range(2):
+        write_run(tmp_path / "runs", "fewer_activations", seed=seed, status="diverged")
+    assert main([str(tmp_path / "runs"), str(tmp_path / "again"), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "report.md").read_text().replace("\\", "")
+    assert re.search(r"ReLU to GELU \(\+5\.00, \+4\.\d\d to \+5\.\d\d, of those that trained\)\.", text)
+    assert "Not every run trained: kernel size 7 2 of 3 and fewer activations 0 of 2." in text
+    assert re.search(r"grn, added to kernel_7, \+1\.00 \(\S+ to \S+\), shown, of those that trained\.", text)
+    assert "| kernel size 7 | 2 of 3 trained |" in text
+    assert "| fewer activations | 0 of 2 trained |" in text
+    assert text.count("▲ up, of those that trained") == 2
+    printed = " ".join(capsys.readouterr().out.split())
+    for told in (text, printed):
+        assert re.search(r"2 copies of nano-kernel_7-seed2\S+ disagree: diverged \(.*which counts\) and 79.1 \(", told)
+    assert "kernel_7 2 of 3 79.10" in printed
 
 
 def test_unfinished_runs_by_the_thousand_are_counted(tmp_path):

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from games import ROAD, comparison, play
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from analysis.estimates import estimate
+from analysis.noise import Scores
 from analysis.shapley import (
     coalitions,
     interaction_table,
@@ -93,7 +95,18 @@ def test_sections_study_gives_sections_their_values():
     game = drawn_game(players=SECTIONS)
     played = play(game, SETS)
     table = shapley_table(played)
-    assert table.columns.tolist() == ["section", "steps", "value", "error", "low", "high", "n"]
+    assert table.columns.tolist() == [
+        "section",
+        "steps",
+        "value",
+        "error",
+        "low",
+        "high",
+        "p",
+        "p_holm",
+        "verdict",
+        "n",
+    ]
     weights = shapley_weights(SECTIONS)
     assert dict(zip(table["section"], table["value"], strict=True)) == pytest.approx(
         {name: value_of(one, game) for name, one in weights.items()}
@@ -101,7 +114,7 @@ def test_sections_study_gives_sections_their_values():
     assert table["steps"].tolist() == list(SECTIONS.values())
     assert (table["n"] == 3).all()
     pairs = interaction_table(played)
-    assert pairs.columns.tolist() == ["one", "other", "interaction", "error", "low", "high"]
+    assert pairs.columns.tolist() == ["one", "other", "interaction", "error", "low", "high", "p", "p_holm", "verdict"]
     assert pairs["interaction"].tolist() == pytest.approx(
         [value_of(one, game) for one in interaction_weights(SECTIONS).values()]
     )
@@ -121,10 +134,32 @@ def test_one_seed_borrows_the_noise_of_other_sets_and_of_none_has_no_error():
     assert shapley_table(play(len, SETS, noise=1, seeds=1))["error"].isna().all()
     generator = np.random.default_rng(0)
     rung, single = (
-        {steps: dict(enumerate(generator.normal(size=seeds))) for steps in sets}
+        {steps: dict(enumerate(60 + generator.normal(size=seeds))) for steps in sets}
         for sets, seeds in ((ROAD.prefixes([ROAD.adopted]), 3), (SETS, 1))
     )
     assert (shapley_table(comparison(single | rung))["error"] > 0).all()
+
+
+def test_what_a_collapsed_network_with_one_seed_enters_is_unknown_but_not_what_it_costs():
+    generator = np.random.default_rng(0)
+    fails = frozenset(SECTIONS["Macro design"])
+    values = {steps: {0: 10.0 if steps == fails else 60 + generator.normal()} for steps in map(frozenset, SETS)}
+    ladder = {steps: {seed: 60 + generator.normal() for seed in range(3)} for steps in ROAD.prefixes([ROAD.adopted])}
+    played = comparison(values | ladder)
+    assert played.collapsed == {fails: 10.0}
+    for table in (shapley_table(played), interaction_table(played)):
+        assert (table["verdict"] == "one seed").all()
+    assert (shapley_table(played, "macs")["verdict"] == "not distinguishable").all()
+    again = comparison(values | ladder | {fails: {0: 10.0, 1: 14.0, 2: 10.0}})
+    assert shapley_table(again)["error"].notna().all()
+
+
+def test_sections_and_pairs_are_families_of_hypotheses():
+    played = play(drawn_game(players=SECTIONS), SETS, noise=1.0)
+    for table, count in ((shapley_table(played), 6), (interaction_table(played), 15)):
+        assert table["p_holm"].tolist() == pytest.approx(multipletests(table["p"], method="holm")[1])
+        assert len(table) == count
+        assert table["verdict"].isin(["up", "down"]).tolist() == (table["p_holm"] < 0.05).tolist()
 
 
 @pytest.mark.parametrize(("noise", "seed_effect"), [(1.0, 0.0), (0.5, 2.0)])
@@ -140,7 +175,7 @@ def test_intervals_cover_in_95_of_100_studies(noise, seed_effect):
         scores = {
             steps: game(steps) + pd.Series(effects + noise * generator.normal(size=3)) for steps in map(frozenset, SETS)
         }
-        value, error, freedom = np.array([one[:3] for one in estimate(scores, sums, borrow=True)]).T
+        value, error, freedom = np.array([one[:3] for one in estimate(Scores(scores), sums, borrow=True)]).T
         covered.append(np.abs(value - truth) < stats.t.ppf(0.975, freedom) * error)
     assert 0.93 < np.mean(covered) < 0.98
 

@@ -82,7 +82,7 @@ def besides_figure(table: pd.DataFrame, kind: str = "besides") -> Figure:
 def shapley_figure(table: pd.DataFrame) -> Figure:
     """One row per section of `shapley_table`, or a step of `shapley_from_orders`, with its 95 % interval.
 
-    Marks are filled where the interval excludes 0.
+    Marks are filled where the value is shown (Holm-corrected p < 0.05), hollow where it is not.
     """
     names = table["title"].map(step_name) if "title" in table else table["section"]
     with style():
@@ -90,12 +90,12 @@ def shapley_figure(table: pd.DataFrame) -> Figure:
         figure = Drawing(figsize=(7.6, height))
         axes = figure.add_axes((0.27, 0.68 / height, 0.58, 0.4 * len(table) / height))
         for place, row in enumerate(table.itertuples()):
-            shown = "up" if row.low > 0 else "down" if row.high < 0 else ""
-            _draw(axes, row.value, row.low, row.high, place, shown, color=LINES[0], marker=MARKERS[0])
+            _draw(axes, row.value, row.low, row.high, place, row.verdict, color=LINES[0], marker=MARKERS[0])
             text = quantity(row.value, table.attrs.get("unit", "points"), signed=True)
             axes.text(1.02, place, text, va="center", transform=axes.get_yaxis_transform())
         _finish(axes, names.map(wrapped), table.attrs)
         heading(figure, "Shapley values: what each is worth, in any order", table.attrs.get("scale", ""))
+        _legend(figure)
         return figure
 
 

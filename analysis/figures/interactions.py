@@ -17,7 +17,7 @@ DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#b35806", "#f7f7f7"
 
 def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Figure:
     """A heat map: on the diagonal each section's value (`shapley_table`), below it what two bring together beyond what
-    each brings by itself (`interaction_table`). Bold where the 95 % interval excludes 0.
+    each brings by itself (`interaction_table`). Bold where it is shown (Holm-corrected p < 0.05).
 
     Raises:
         ValueError: if the tables are empty, with what they say is missing.
@@ -28,10 +28,10 @@ def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Fi
         )
     names = shapley["section"].tolist()
     place = {name: index for index, name in enumerate(names)}
-    cells = [(index, index, *row) for index, row in enumerate(shapley[["value", "low", "high"]].to_numpy())]
+    cells = [(index, index, *row) for index, row in enumerate(shapley[["value", "verdict"]].to_numpy())]
     for row in interactions.itertuples():
         one, other = sorted((place[row.one], place[row.other]))
-        cells.append((other, one, row.interaction, row.low, row.high))
+        cells.append((other, one, row.interaction, row.verdict))
     values = np.full((len(names), len(names)), np.nan)
     for row, column, value, *_ in cells:
         values[row, column] = value
@@ -44,8 +44,8 @@ def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Fi
         edges = np.arange(len(names) + 1) - 0.5
         image = axes.pcolormesh(edges, edges, np.ma.masked_invalid(values), cmap=DIVERGING, norm=colours)
         axes.invert_yaxis()
-        for row, column, value, low, high in cells:
-            _draw_cell(axes, row, column, value, low > 0 or high < 0, colours, unit)
+        for row, column, value, verdict in cells:
+            _draw_cell(axes, row, column, value, verdict in ("up", "down"), colours, unit)
         axes.set_xticks(range(len(names)), [wrapped(name, max(80 // len(names) - 1, 6), 3) for name in names])
         axes.set_yticks(range(len(names)), [wrapped(name, 20) for name in names])
         axes.tick_params(length=0, labelsize=9, labelcolor=PALETTE["ink"])
@@ -60,7 +60,7 @@ def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Fi
             *(
                 0.97,
                 0.945,
-                "outlined: Shapley value of a section\nbelow: interaction of two\nbold: 95 % interval excludes 0",
+                "outlined: Shapley value of a section\nbelow: interaction of two\nbold: shown (p < 0.05 after Holm)",
             ),
             ha="right",
             va="center",

@@ -9,9 +9,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from analysis.ladder import included
 from analysis.measures import measure
 from analysis.style import PALETTE, Drawing, style
-from analysis.text import macs_unit, percent, scaled, signed, stretches, wrapped
+from analysis.text import macs_unit, percent, scaled, signed, stretches, trained, wrapped
 from roadmap.roads import OWN, Reference
 
 # The layout in inches, from the left: section, rung, bars, change, MACs, the published numbers.
@@ -28,7 +29,8 @@ LONGEST = 34
 
 
 def ladder_figure(table: pd.DataFrame, background: pd.DataFrame | None = None) -> Figure:
-    """One bar per rung, the road's first at the top and its last at the bottom: measured, or of a `published_ladder`.
+    """One bar per rung, the road's first at the top and its last at the bottom: those that were asked for of a measured
+    ladder, or all of a `published_ladder`.
 
     Measured accuracies have the published ones beside them, on an axis of their own, if there are any. Hatched bars are
     the steps that were not adopted; error bars are one standard deviation over seeds; stars are networks that the road
@@ -39,6 +41,7 @@ def ladder_figure(table: pd.DataFrame, background: pd.DataFrame | None = None) -
         background: another `published_ladder`, in grey behind a published one: the paper's Figure 2 has the resnet200
             regime there.
     """
+    table = included(table)
     measured = bool((table["n"] > 0).any())
     printed = bool(table["published_top1"].notna().any())
     stars = table.attrs.get("references", ()) if printed else ()
@@ -66,7 +69,7 @@ def ladder_figure(table: pd.DataFrame, background: pd.DataFrame | None = None) -
             if not measured:
                 page.text(WIDE_MACS_X, place, f"{star.gflops:.2f}", **how)
         _draw_titles(figure, table, background, heads=measured and printed)
-        _draw_legend(figure, measured, background, stars)
+        _draw_legend(figure, table, measured, background, stars)
         return figure
 
 
@@ -111,7 +114,7 @@ def _draw_texts(
     macs = table["published_gflops"] if macs is None else macs
     for x, head in {RUNG_X: "step", change_x: "change", macs_x: f"MACs ({prefix})"}.items():
         page.text(x, -0.85, head, ha="right", fontsize=8.5, color=PALETTE["muted"])
-    ends = (table.index[0], table.index[table["adopted"]][-1])
+    ends = (table.index[0], *table.index[table["adopted"]][-1:])
     shown = zip(table.itertuples(), changes, macs, strict=True)
     for row, change, cost in shown:
         page.text(
@@ -122,7 +125,7 @@ def _draw_texts(
         )
         clear = row.verdict in ("up", "down")
         page.text(
-            *(change_x, row.Index, "" if pd.isna(row.parent) else signed(change)),
+            *(change_x, row.Index, "" if pd.isna(row.reference) else signed(change)),
             ha="right",
             va="center",
             fontweight="bold" if clear else "normal",
@@ -135,12 +138,15 @@ def _draw_measured(axes: Axes, table: pd.DataFrame) -> None:
     """Mean accuracy, its standard deviation and its value; a note where there is no run."""
     done = table[table["n"] > 0]
     spread = done["std"].fillna(0)
-    _bar_axis(axes, (done["mean"] - spread).min(), (done["mean"] + spread).max(), room=0.3)
+    room = 0.55 if (done["diverged"] > 0).any() else 0.3
+    _bar_axis(axes, (done["mean"] - spread).min(), (done["mean"] + spread).max(), room)
     for row, error in zip(done.itertuples(), spread, strict=True):
-        _bar(axes, row, row.mean, error, percent(row.mean, row.std))
+        some = f", {trained(row.n, row.diverged)}" if row.diverged else ""
+        _bar(axes, row, row.mean, error, percent(row.mean, row.std) + some)
     for row in table[table["n"] == 0].itertuples():
+        none = f"{row.diverged} of {row.diverged} diverged" if row.diverged else "no finished run"
         axes.text(
-            *(axes.get_xlim()[0], row.Index, "  no finished run"),
+            *(axes.get_xlim()[0], row.Index, f"  {none}"),
             va="center",
             fontsize=8,
             style="italic",
@@ -299,7 +305,13 @@ def _draw_titles(figure: Figure, table: pd.DataFrame, background: pd.DataFrame |
         write(PUBLISHED[0], TOP - 0.13, "published", fontweight="bold", color=PALETTE["published"])
 
 
-def _draw_legend(figure: Figure, measured: bool, background: pd.DataFrame | None, stars: tuple[Reference, ...]) -> None:
+def _draw_legend(
+    figure: Figure,
+    table: pd.DataFrame,
+    measured: bool,
+    background: pd.DataFrame | None,
+    stars: tuple[Reference, ...],
+) -> None:
     height = figure.get_figheight()
     keys = [
         Patch(facecolor=PALETTE["bar"], edgecolor=PALETTE["bar"], label="adopted"),
@@ -315,10 +327,9 @@ def _draw_legend(figure: Figure, measured: bool, background: pd.DataFrame | None
         handles=keys, loc="lower left", ncols=len(keys), fontsize=8, bbox_to_anchor=(SECTION_X / WIDTH, 0.12 / height),
         borderaxespad=0, borderpad=0, columnspacing=1.4,
     )  # fmt: skip
-    note = "error bars: ± one standard deviation over seeds"
+    reference = table.attrs.get("reference")
+    start = f"“{wrapped(reference, LONGEST, 1)}”" if reference else "the parent step"
+    note = f"error bars: ± one standard deviation over seeds; change: from {start}"
     if measured:
-        note += "     change: from the parent step; bold where shown (Holm-corrected p < 0.05)"
-        figure.text(BARS[0] / WIDTH - 0.04, 0.16 / height, note, fontsize=8, color=PALETTE["muted"])
-    else:
-        note += "; change: from the parent step"
-        figure.text(1 - 0.3 / WIDTH, 0.16 / height, note, fontsize=8, color=PALETTE["muted"], ha="right")
+        note += ", bold where shown (Holm-corrected p < 0.05)"
+    figure.text(1 - 0.3 / WIDTH, 0.16 / height, note, fontsize=8, color=PALETTE["muted"], ha="right")

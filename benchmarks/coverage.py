@@ -1,0 +1,270 @@
+"""Do the intervals cover and the verdicts hold, when noise is not what statistics would like?
+
+    python -m benchmarks.coverage                                # prints the table of docs/analysis.md
+    python -m benchmarks.coverage --write docs/analysis.md       # and puts it there
+
+Every row simulates studies whose networks are truly all alike, under one condition, and says of `analysis.estimates`:
+how many of the 95 % intervals of changes cover 0 (it should be 95 %), in the worst row of a study's table as well as on
+average; in how many studies any verdict was wrong (it should be 5 % at most); how wide an interval is; and how often
+the report warns that the noise is not what it should be. Beside it the textbook's paired t test, corrected likewise.
+The unit is the noise of a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.diagnostics import DOUBT, UNEQUAL, seeds_by_half, unequal_variances
+from analysis.estimates import CONFIDENCE, Weights, estimate
+from analysis.noise import Scores, matrix, scatter
+from analysis.text import NOTHING
+
+RUNGS = 17
+SEED_EFFECT = 0.6
+"""What a seed adds to all networks, beside the noise of a run: on Fashion-MNIST at nano scale it is about that."""
+IMAGE = 0.02
+"""One of 10,000 evaluation images, beside a noise of half a point."""
+HEAD = (
+    "| noise | coverage | worst row | any verdict wrong | half width | warned "
+    "| paired t: coverage | any wrong | half width |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+)
+BEGIN, END = "<!-- python -m benchmarks.coverage -->", "<!-- end -->"
+
+Draw = Callable[[np.random.Generator], Mapping[int, pd.Series]]
+"""The values of a study's networks, by seed."""
+
+
+class Condition(NamedTuple):
+    name: str
+    draw: Draw
+    sums: list[Weights]
+    spoilt: tuple[int, ...] = ()
+    """Sums that are not 0 in this condition, and are not counted."""
+
+
+class Result(NamedTuple):
+    coverage: float
+    worst: float
+    wrong: float
+    """The share of studies with a wrong verdict."""
+    width: float
+    """The median half width of an interval."""
+    warned: float
+    """The share of studies that `analysis.diagnostics` warns of, but for single outliers."""
+
+
+def ladder(count: int = RUNGS) -> list[Weights]:
+    return [{rung: 1.0, rung - 1: -1.0} for rung in range(1, count)]
+
+
+def leave_one_out(count: int = RUNGS) -> list[Weights]:
+    return [{0: 1.0, rung: -1.0} for rung in range(1, count)]
+
+
+def normal(scales: np.ndarray | float = 1.0, seeds: int = 3, count: int = RUNGS, **how: float) -> Draw:
+    """Networks that share their seeds, with a noise of these scales."""
+
+    def draw(generator: np.random.Generator) -> dict[int, pd.Series]:
+        return _studied(
+            np.broadcast_to(scales, count)[:, None] * generator.normal(size=(count, seeds)), generator, **how
+        )
+
+    return draw
+
+
+def log_normal(sigma: float, seeds: int = 3) -> Draw:
+    def draw(generator: np.random.Generator) -> dict[int, pd.Series]:
+        scales = np.exp(sigma * generator.normal(size=RUNGS))
+        return normal(scales, seeds)(generator)
+
+    return draw
+
+
+def heavy_tails(generator: np.random.Generator) -> dict[int, pd.Series]:
+    return _studied(generator.standard_t(3, size=(RUNGS, 3)) / np.sqrt(3), generator)
+
+
+def missing(generator: np.random.Generator) -> dict[int, pd.Series]:
+    """A fifth of the runs did not finish."""
+    found = normal()(generator)
+    return {rung: values[generator.random(len(values)) > 0.2] for rung, values in found.items()}
+
+
+def one_seed(generator: np.random.Generator) -> dict[int, pd.Series]:
+    found = normal()(generator)
+    return found | {8: found[8][:1]}
+
+
+def partly_shared(generator: np.random.Generator) -> dict[int, pd.Series]:
+    found = normal(seeds=4)(generator)
+    return {rung: values[1:] if rung % 2 else values[:3] for rung, values in found.items()}
+
+
+def other_seeds(generator: np.random.Generator) -> dict[int, pd.Series]:
+    found = normal(seeds=6)(generator)
+    return {rung: values[3:] if rung % 2 else values[:3] for rung, values in found.items()}
+
+
+def one_run_off(size: float) -> Draw:
+    def draw(generator: np.random.Generator) -> dict[int, pd.Series]:
+        found = normal()(generator)
+        found[8][0] -= size
+        return found
+
+    return draw
+
+
+def halves(effect: float) -> Draw:
+    """What a seed does to the second half of the ladder has nothing to do with what it does to the first."""
+
+    def draw(generator: np.random.Generator) -> dict[int, pd.Series]:
+        other = effect * generator.normal(size=(2, 3))
+        values = generator.normal(size=(RUNGS, 3)) + other[(np.arange(RUNGS) > RUNGS // 2).astype(int)]
+        return _studied(values, generator, seed_effect=0.0)
+
+    return draw
+
+
+def mostly_at_chance(generator: np.random.Generator) -> dict[int, pd.Series]:
+    """Of 51 networks 47 never leave chance, and say exactly the same."""
+    trained = normal(count=4)(generator)
+    return trained | {rung: pd.Series(np.zeros(3)) for rung in range(4, 51)}
+
+
+def outside(generator: np.random.Generator) -> dict[int, pd.Series]:
+    """The ladder, and four networks in the same folder that are in none of its changes."""
+    return normal(np.append(np.ones(RUNGS), np.full(4, 10.0)), count=RUNGS + 4)(generator)
+
+
+def scaled(**scales: float) -> np.ndarray:
+    found = np.ones(RUNGS)
+    for rung, scale in scales.items():
+        found[int(rung.removeprefix("r"))] = scale
+    return found
+
+
+CONDITIONS = [
+    Condition("all alike, 3 seeds", normal(), ladder()),
+    Condition("2 seeds", normal(seeds=2), ladder()),
+    Condition("5 seeds", normal(seeds=5), ladder()),
+    Condition("tails of Student's t, 3 degrees of freedom", heavy_tails, ladder()),
+    Condition("log-normal, σ = 0.5", log_normal(0.5), ladder()),
+    Condition("log-normal, σ = 1", log_normal(1.0), ladder()),
+    Condition("log-normal, σ = 1, 2 seeds", log_normal(1.0, seeds=2), ladder()),
+    Condition("one network 3 times the others’", normal(scaled(r8=3)), ladder()),
+    Condition("alternately 2 and 0.5 times", normal(np.where(np.arange(RUNGS) % 2, 0.5, 2.0)), ladder()),
+    Condition("four rungs 10 times", normal(scaled(r3=10, r7=10, r11=10, r15=10)), ladder()),
+    Condition("four networks outside the ladder 10 times", outside, ladder()),
+    Condition("one run off by 20, changes of other rungs", one_run_off(20), ladder(), spoilt=(7, 8)),
+    Condition("one run off by 60, changes of other rungs", one_run_off(60), ladder(), spoilt=(7, 8)),
+    Condition("a fifth of the runs missing", missing, ladder()),
+    Condition("one rung with a single seed", one_seed, ladder()),
+    Condition("seeds partly shared (2 of 3)", partly_shared, ladder()),
+    Condition("other seeds on each side", other_seeds, ladder()),
+    Condition("leaving one out, alike", normal(), leave_one_out()),
+    Condition("leaving one out, the whole network 3 times", normal(scaled(r0=3)), leave_one_out()),
+    Condition("leaving one out, the whole network 5 times", normal(scaled(r0=5)), leave_one_out()),
+    Condition("4 networks that trained, 47 at exact chance", mostly_at_chance, [*ladder(5), {0: 1, 2: -1}]),
+    Condition("seeds’ effects differ between halves, 0.6", halves(0.6), ladder()),
+    Condition("seeds’ effects differ between halves, 2", halves(2.0), ladder()),
+]  # fmt: skip
+
+
+def simulate(condition: Condition, studies: int, textbook: bool = False) -> Result:
+    """What becomes of so many studies; the numbers are the same whenever it is asked."""
+    generator = np.random.default_rng(0)
+    kept = np.ones(len(condition.sums), bool)
+    kept[list(condition.spoilt)] = False
+    p, widths = np.full((2, studies, len(condition.sums)), np.nan)
+    warned = 0
+    for study in range(studies):
+        scores = {network: values for network, values in condition.draw(generator).items() if len(values)}
+        if textbook:
+            p[study], widths[study] = np.transpose([_paired_t(scores, weights) for weights in condition.sums])
+            continue
+        estimates = estimate(Scores(scores, least=IMAGE), condition.sums)
+        value, error, freedom = np.transpose([one[:3] for one in estimates]).astype(float)
+        p[study] = 2 * stats.t.sf(np.abs(value / error), freedom)
+        widths[study] = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+        asked = frozenset().union(*condition.sums)
+        values = matrix([values for network, values in scores.items() if network in asked and len(values) > 1])
+        found = scatter(values, True, IMAGE)
+        warned += unequal_variances(found, IMAGE) < UNEQUAL or seeds_by_half(values[~found.outlier]) < DOUBT
+    p, widths = p[:, kept], widths[:, kept]
+    known = np.isfinite(p)
+    if not known.any():
+        return Result(*[np.nan] * 5)
+    covered, limit = np.where(known, p > 1 - CONFIDENCE, np.nan), 1 - CONFIDENCE
+    worst = min(np.nanmean(column) for column in covered.T if np.isfinite(column).any())
+    # Holm's first step: where it shows nothing, nothing is shown
+    wrong = np.where(known, p, 1.0).min(axis=1) < limit / np.maximum(known.sum(axis=1), 1)
+    return Result(np.nanmean(covered), worst, wrong.mean(), np.nanmedian(widths), warned / studies)
+
+
+def row(place: int, studies: int) -> str:
+    """The line of a condition in the table, in bold what misses the promise by more than the simulation's own noise."""
+    condition, texts = CONDITIONS[place], []
+    for textbook in (False, True):
+        found = simulate(condition, studies, textbook)
+        texts.append(_percent(found.coverage, found.coverage < 0.945))
+        if not textbook:
+            texts.append(_percent(found.worst, found.worst < 0.935))
+        texts.append(_percent(found.wrong, found.wrong > 0.05 + 2 * np.sqrt(0.05 * 0.95 / studies)))
+        texts.append(NOTHING if np.isnan(found.width) else f"{found.width:.2f}")
+        if not textbook:
+            texts.append(_percent(found.warned))
+    return f"| {condition.name} | {' | '.join(texts)} |"
+
+
+def _studied(
+    noise: np.ndarray, generator: np.random.Generator, seed_effect: float = SEED_EFFECT
+) -> dict[int, pd.Series]:
+    values = noise + seed_effect * generator.normal(size=noise.shape[1])
+    return {rung: pd.Series(one) for rung, one in enumerate(values)}
+
+
+def _paired_t(scores: Mapping[int, pd.Series], weights: Weights) -> tuple[float, float]:
+    """The p-value of a change by the seeds that both networks have, and half its interval's width."""
+    if not scores.keys() >= weights.keys():
+        return np.nan, np.nan
+    differences = sum(weight * scores[network] for network, weight in weights.items()).dropna().to_numpy()
+    freedom = len(differences) - 1
+    if freedom < 1 or not differences.any():
+        return np.nan, np.nan
+    error = differences.std(ddof=1) / np.sqrt(freedom + 1)
+    return 2 * stats.t.sf(abs(differences.mean()) / error, freedom), stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
+
+
+def _percent(share: float, missed: bool = False) -> str:
+    if np.isnan(share):
+        return NOTHING
+    text = f"{100 * share:.0f} %" if share > 0.1 else f"{100 * share:.1f} %"
+    return f"**{text}**" if missed else text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__.splitlines()[0])
+    parser.add_argument("--studies", type=int, default=2000, help="simulated per row (%(default)s)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="a page that has the table, to be replaced there")
+    arguments = parser.parse_args()
+    with ProcessPoolExecutor() as pool:
+        rows = pool.map(row, range(len(CONDITIONS)), [arguments.studies] * len(CONDITIONS))
+        table = "\n".join([HEAD, *rows])
+    print(table)
+    if arguments.write:
+        before, _, rest = arguments.write.read_text().partition(BEGIN)
+        _, _, after = rest.partition(END)
+        arguments.write.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()
