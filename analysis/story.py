@@ -12,6 +12,7 @@ from analysis import figures, sheets
 from analysis.comparison import Comparison
 from analysis.costs import FRONTS, cost_table
 from analysis.departures import departures, kernel_note
+from analysis.diagnostics import noise_concerns
 from analysis.effects import unpaired
 from analysis.estimates import CONFIDENCE
 from analysis.measures import measure
@@ -59,7 +60,7 @@ def tell(
     `ladder`: its `ladder_table`; `effects`: its `effect_table`; `epochs`: `Runs.epochs`, for learning curves.
     """
     besides = _besides(comparison, effects)
-    parts = [*([_ladder(ladder)] if is_walked(ladder, besides=bool(besides)) else []), *besides]
+    parts = [*([_ladder(comparison, ladder)] if is_walked(ladder, besides=bool(besides)) else []), *besides]
     if paper_table(ladder)["change"].notna().any():
         parts.append(_paper(ladder))
     parts += [*_steps(comparison, effects), *_sections(comparison), *_costs(comparison, ladder)]
@@ -77,7 +78,8 @@ def headline(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> str:
     """
     ends, besides = ends_sentence(ladder), "" if effects is None else besides_sentence(effects)
     changes = ladder[ladder["change"].notna()]
-    said = ends and {*zip(changes["rung"], changes["reference"], strict=True)} <= {_sides(ladder.attrs["ends"])}
+    pairs = {frozenset(pair) for pair in zip(changes["rung"], changes["reference"], strict=True)}
+    said = ends and pairs <= {frozenset(_sides(ladder.attrs["ends"]))}
     road = "" if said or (besides and changes.empty) else _of_road(ladder)
     return " ".join(filter(None, (ends, road, besides, _diverged(ladder))))
 
@@ -285,10 +287,16 @@ def ranks_sentence(found: Agreement) -> str:
     )
 
 
-def _ladder(ladder: pd.DataFrame) -> Part:
+def _ladder(comparison: Comparison, ladder: pd.DataFrame) -> Part:
     what = f"Accuracy by step, {ladder.attrs['scale']}; the table that follows has the numbers"
     picture = Picture("ladder", figures.ladder_figure(ladder), what)
-    return Part("ladder", "Step by step", [_changes_from(ladder)], [picture], [sheets.ladder_sheet(ladder)])
+    return Part(
+        "ladder",
+        "Step by step",
+        [_changes_from(ladder), *noise_concerns(comparison)],
+        [picture],
+        [sheets.ladder_sheet(ladder)],
+    )
 
 
 def _changes_from(ladder: pd.DataFrame) -> str:
@@ -370,12 +378,11 @@ def _sections(comparison: Comparison) -> list[Part]:
     failed = [steps for steps in measured if steps in comparison.collapsed]
     if failed:
         means = [f"{comparison.road.name_of(steps)}: {percent(comparison.collapsed[steps])}" for steps in failed]
-        seeds = shapley["error"].isna().all()
         words += f" Of the {len(measured)} networks, {len(failed)} hardly trained ({listing(means)})."
-        words += (
-            " How much such a network scatters one seed does not tell, so nothing that it enters has an interval."
-            * seeds
-        )
+        if shapley["error"].isna().all():
+            words += (
+                " How much such a network scatters one seed does not tell, so nothing that it enters has an interval."
+            )
     sheet = sheets.sections_sheet({value: table for value, table in tables.items() if len(table)})
     return [Part("sections", "What each section is worth", [words], [Picture("interactions", heat, what)], [sheet])]
 

@@ -242,17 +242,17 @@ def test_detectable_is_what_the_verdict_would_show_four_times_in_five():
 
 @pytest.mark.parametrize("place", range(len(coverage.CONDITIONS)), ids=[one.name for one in coverage.CONDITIONS])
 def test_docs_say_how_intervals_cover_and_verdicts_hold(place):
-    """200 studies against the table in docs/analysis.md, which is of 2,000: within three standard errors of both."""
+    """100 studies against the table in docs/analysis.md, which is of 2,000: within three standard errors."""
     condition = coverage.CONDITIONS[place]
     lines = Path(__file__).parents[1].joinpath("docs", "analysis.md").read_text().splitlines()
     [line] = [line for line in lines if line.startswith(f"| {condition.name} |")]
     cells = [cell.strip(" *%") for cell in line.split("|")[2:-1]]
-    found = coverage.simulate(condition, studies=200)
+    found = coverage.simulate(condition, studies=100)
     # Changes that share the whole network are right or wrong together, so there a study is the unit.
-    assert 100 * found.coverage == pytest.approx(float(cells[0]), abs=1 if "leaving" not in condition.name else 6)
+    assert 100 * found.coverage == pytest.approx(float(cells[0]), abs=2 if "leaving" not in condition.name else 8)
     wrong = float(cells[2]) / 100
-    assert found.wrong == pytest.approx(wrong, abs=3.3 * math.sqrt(max(wrong, 0.01) / 200))
-    assert found.width == pytest.approx(float(cells[3]), rel=0.1)
+    assert found.wrong == pytest.approx(wrong, abs=3.3 * math.sqrt(max(wrong, 0.01) / 100))
+    assert found.width == pytest.approx(float(cells[3]), rel=0.15)
 
 
 def test_conclude_is_empty_of_nothing():

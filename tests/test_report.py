@@ -338,6 +338,8 @@ def test_first_rung_last_rung_and_two_seeds_are_a_report(tmp_path, capsys):
     assert table["change"].tolist() == pytest.approx([math.nan, 5.2], nan_ok=True)
     assert "What is missing" not in text
     assert "change: from “nano ResNet, original recipe”" in " ".join(capsys.readouterr().out.split())
+    reverse = ladder_table(only(tmp_path / "runs"), "separate_downsampling")
+    assert headline(reverse) == words.strip("*"), "the same two networks are not told twice"
 
 
 @pytest.mark.parametrize(("seeds", "empty"), [((0,), True), ((0, 1), False)])
