@@ -396,7 +396,8 @@ def _costs(comparison: Comparison, ladder: pd.DataFrame) -> list[Part]:
         for cost in FRONTS
         if cost in ("macs", "images_per_second") and table[cost].notna().any()
     ]
-    if (ladder["n"] > 0).sum() > 1:
+    measured = ladder[ladder["n"] > 0]
+    if len(measured) > 1 and measured[["macs", "images_per_second"]].notna().any(axis=None):
         speed = figures.speed_figure(ladder)
         pictures.insert(0, Picture("speed", speed, "Multiply-adds and images a second in training, by rung"))
     words = (
@@ -411,10 +412,10 @@ def _curves(comparison: Comparison, epochs: pd.DataFrame | None) -> list[Part]:
     if epochs is None or not (counted["epochs"] > 1).any():  # a curve of one epoch is a point
         return []
     rungs = counted[counted["rung"].notna() & counted["set"].notna()]
-    try:
-        figure = figures.learning_curves_figure(rungs if len(rungs) else counted, epochs)
-    except ValueError:  # records without epochs
+    drawn = rungs if len(rungs) else counted
+    if not figures.has_curves(drawn, epochs):
         return []
+    figure = figures.learning_curves_figure(drawn, epochs)
     return [Part("curves", "Learning curves", [], [Picture("curves", figure, "Accuracy by epoch")])]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,10 +9,11 @@ from matplotlib.lines import Line2D
 
 from analysis.figures.labels import name_points
 from analysis.paper import VERDICTS
-from analysis.style import PALETTE, Drawing, heading, style
+from analysis.style import PALETTE, Drawing, blank, heading, style
 from analysis.text import signed, step_name, wrapped
 
 SIZE = 10.2, 6.4
+TITLE = "Does a step go the same way here?"
 
 
 def paper_figure(table: pd.DataFrame) -> Figure:
@@ -23,9 +22,11 @@ def paper_figure(table: pd.DataFrame) -> Figure:
     In the shaded quadrants the two have the same sign. Bars are the 95 % interval here, and the published noise, one
     standard deviation to each side; steps whose published change is not beyond twice that, or whose noise nobody knows,
     are pale. Squares were measured by the paper and not adopted. Numbers are in the paper's order, and named beside the
-    figure.
+    figure. Without such a step the figure says so.
     """
     shown = table[table["change"].notna()].reset_index(drop=True)
+    if shown.empty:
+        return blank(TITLE, "No change was measured here that was published.", table.attrs.get("scale", ""))
     with style():
         figure = Drawing(figsize=SIZE)
         axes = figure.add_axes((0.075, 0.11, 0.53, 0.74))
@@ -38,14 +39,14 @@ def paper_figure(table: pd.DataFrame) -> Figure:
         dataset = table.attrs.get("dataset")
         axes.set_ylabel(f"measured change{f': {dataset}' if dataset else ''} (points)")
         _draw_names(figure, shown)
-        heading(figure, "Does a step go the same way here?", table.attrs.get("scale", ""))
+        heading(figure, TITLE, table.attrs.get("scale", ""))
         return figure
 
 
 def _draw_quadrants(axes: Axes, shown: pd.DataFrame) -> None:
     ends = pd.concat([shown["change"], shown["low"], shown["high"]]).abs().max()
-    high = 1.12 * (1 if math.isnan(ends) else max(ends, 0.5))
-    wide = 1.12 * max(shown["published_change"].abs().max(), 0.5) if len(shown) else 1.0
+    high = 1.12 * max(ends, 0.5)
+    wide = 1.12 * max(shown["published_change"].abs().max(), 0.5)
     axes.set_xlim(-wide, wide)
     axes.set_ylim(-high, high)
     for side in (1, -1):
