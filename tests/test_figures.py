@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -303,9 +302,7 @@ def test_where_there_is_nothing_to_draw_the_figure_says_why(tmp_path):
     write_run(tmp_path, None, config={"model": "timm:resnet18"}, summary=counts)
     runs = analysis.load(tmp_path)
     (found,) = analysis.comparisons(runs)
-    ladder, effects, costs = (
-        table(found) for table in (analysis.ladder_table, analysis.effect_table, analysis.cost_table)
-    )
+    ladder, effects, costs = analysis.ladder_table(found), analysis.effect_table(found), analysis.cost_table(found)
     shapley, interactions = (table(found) for table in TABLES)
     expected = {
         figures.paper_figure(analysis.paper_table(ladder)): "No change was measured here that was published",
@@ -313,12 +310,10 @@ def test_where_there_is_nothing_to_draw_the_figure_says_why(tmp_path):
         figures.besides_figure(effects): "No two finished networks differ in such a step alone",
         figures.shapley_figure(shapley): "64 of 64 combinations of sections have no finished run",
         figures.interactions_figure(shapley, interactions): "64 of 64 combinations of sections have no finished run",
-        figures.pareto_figure(costs): "Of no finished run the multiply-adds an image are known",
+        figures.pareto_figure(costs): "No finished run says its multiply-adds an image",
         figures.speed_figure(ladder): "No rung has a finished run whose cost is known",
-        figures.learning_curves_figure(
-            found.counted, runs.epochs, "ema_top1"
-        ): "No epochs of these 1 runs have ema_top1",
-        figures.learning_curves_figure(found.counted[:0], runs.epochs): "No epochs of these 0 runs",
+        figures.learning_curves_figure(found.counted, runs.epochs, "ema_top1"): "No epoch of these runs has ema_top1;",
+        figures.learning_curves_figure(found.counted[:0], runs.epochs): "No epoch of these runs has anything;",
     }
     for figure, words in expected.items():
         assert words in " ".join(" ".join(text.get_text() for text in texts_of(figure)).split())
