@@ -132,7 +132,8 @@ def agreement_sheet(table: pd.DataFrame) -> Sheet:
 
 
 def paper_sheet(table: pd.DataFrame) -> Sheet:
-    """`paper_table`: published and measured changes side by side."""
+    """`paper_table`: published and measured changes side by side, those that were measured."""
+    shown = table[table["change"].notna()]
     columns = [Column("step", True), Column("published change"), Column("noise"), Column("published", True)]
     columns += [Column("change here"), Column("95 % interval"), Column("verdict here", True), Column("sign", True)]
     there = {"up": "▲ up", "down": "▼ down", "": NOTHING}
@@ -148,15 +149,15 @@ def paper_sheet(table: pd.DataFrame) -> Sheet:
             Cell({"up": "▲ ", "down": "▼ "}.get(row.verdict, "") + row.verdict, row.verdict, _mark(row.verdict)),
             Cell(NOTHING if pd.isna(row.same_sign) else words[bool(row.same_sign)], str(row.same_sign)),
         ]
-        for row in table.itertuples()
+        for row in shown.itertuples()
     ]
     note = (
         "The noise of a published change is both rungs’ standard deviations over three seeds, in quadrature; a change "
         "within twice that is about 0."
-        if table["published_noise"].notna().any()
+        if shown["published_noise"].notna().any()
         else "The paper tells no noise of these changes."
     )
-    if table["noise_assumed"].any():
+    if shown["noise_assumed"].any():
         note += " * A deviation that is not printed is taken as the ladder’s largest."
     return Sheet("paper", columns, rows, table.drop(columns="reference"), note)
 

@@ -132,6 +132,8 @@ def _added(row: dict) -> str:
 def _of_road(ladder: pd.DataFrame) -> str:
     """What is shown of the ladder's changes, and what its seeds cannot show."""
     changes = ladder[ladder["change"].notna()]
+    if changes.empty and not ladder[["n", "left_out"]].any(axis=None):
+        return "None of these networks is a rung of the road, so there is no step to judge."
     if changes.empty:
         return "No step has finished runs on both sides yet, so nothing can be said of any."
     tested = changes[changes["p"].notna()]
@@ -203,7 +205,7 @@ def agreement_sentence(ladder: pd.DataFrame) -> str:
         return ""
     told = bool(table["published_noise"].notna().any())
     sentences = [] if told else ["The paper tells no noise of this ladder, so none of its changes can be called clear."]
-    sentences.append(_shown_of_published(found))
+    sentences.append(_shown_of_published(found, ladder.attrs.get("reference")))
     rest = found.measured - found.shown
     if not found.shown:
         sentences.append("So nothing here confirms or contradicts the paper.")
@@ -224,18 +226,19 @@ def agreement_sentence(ladder: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-def _shown_of_published(found: Agreement) -> str:
+def _shown_of_published(found: Agreement, reference: str | None) -> str:
     published, measured, shown = found[:3]
+    changes = f"{published} changes{f' from “{reference}”' if reference else ''}"
     if published == 1:
         return f"The one change that the paper published is {'' if shown else 'not '}shown here."
     if measured == published:
         words = {0: "none is", 1: "1 is", measured: "both are" if measured == 2 else "all are"}
-        return f"Of the paper’s {published} changes, {words.get(shown, f'{shown} are')} shown here."
+        return f"Of the paper’s {changes}, {words.get(shown, f'{shown} are')} shown here."
     if measured == 1:
-        return f"Of the paper’s {published} changes, 1 is measured here, and {'' if shown else 'not '}shown."
+        return f"Of the paper’s {changes}, 1 is measured here, and it is {'' if shown else 'not '}shown."
     words = {0: "none of them", measured: "both" if measured == 2 else "all of them"}
     few = words.get(shown, f"{shown} of them")
-    return f"Of the paper’s {published} changes, {measured} are measured here, {few} shown."
+    return f"Of the paper’s {changes}, {measured} are measured here, {few} shown."
 
 
 def _ways(table: pd.DataFrame) -> str:

@@ -128,8 +128,8 @@ def test_a_road_with_few_published_numbers_is_compared_where_it_has_them():
         ),
         (
             found_here(rest=None, gelu=1.5),
-            "Of the paper’s 16 changes, 1 is measured here, and shown. It is a gain where the paper finds no clear "
-            "change (ReLU to GELU: +0.05 there, +1.50 here).",
+            "Of the paper’s 16 changes, 1 is measured here, and it is shown. It is a gain where the paper finds no "
+            "clear change (ReLU to GELU: +0.05 there, +1.50 here).",
         ),
         (
             found_here(rest=None, stage_ratio=1.5, depthwise_conv=-1),
