@@ -112,7 +112,7 @@ def environment() -> Environment:
         "groups": _groups,
         "findings": findings,
         "metric": lambda comparison: measure(comparison.metric).name,
-        "has_published": lambda ladder: ladder["published_top1"].notna().any(),
+        "has_published": lambda ladder: ladder["published_top1"][ladder["n"] > 0].notna().any(),
     }
     return found
 

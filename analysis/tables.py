@@ -59,8 +59,8 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
         console.print(table)
     for sentence in findings(ladder, effects):
         console.print(Text(sentence))
-    if printed and ladder["change"].notna().any():
-        console.print(Text(agreement_sentence(ladder)))
+    if sentence := agreement_sentence(ladder):
+        console.print(Text(sentence))
     if not walked:
         return
     unit = f", in {metric.unit}" if metric.unit else ""
