@@ -33,6 +33,8 @@ def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Fi
     for row, column, value, *_ in cells:
         values[row, column] = value
     unit = shapley.attrs.get("unit", "points")
+    unknown = pd.concat([shapley["error"], interactions["error"]]).isna().all()
+    judged = "no intervals: noise unknown" if unknown else "bold: shown (p < 0.05 after Holm)"
     with style():
         figure = Drawing(figsize=(8.4, 6.6))
         axes = figure.add_axes((0.21, 0.12, 0.63, 0.72))
@@ -57,7 +59,7 @@ def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Fi
             *(
                 0.97,
                 0.945,
-                "outlined: Shapley value of a section\nbelow: interaction of two\nbold: shown (p < 0.05 after Holm)",
+                "outlined: Shapley value of a section\nbelow: interaction of two\n" + judged,
             ),
             ha="right",
             va="center",
