@@ -29,6 +29,7 @@ EXPORTS = {
     "image_noise": "images",
     "paper_table": "paper",
     "agreement": "paper",
+    "agreement_table": "paper",
     "agreement_sentence": "story",
     "headline": "story",
     "effect_table": "effects",

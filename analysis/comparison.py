@@ -80,7 +80,8 @@ class Comparison:
         """The images that the accuracies are of, in words."""
         words = {"test": "the whole test set", "holdout": "a hold-out of the training images"}
         found = self.counted["evaluated_on"].dropna().unique()
-        return " and ".join(words.get(name, name) for name in found) or "nothing yet"
+        unknown = "images that no record names" if len(self.counted) else "nothing yet"
+        return " and ".join(words.get(name, name) for name in found) or unknown
 
     def differ_alone(self, one: Steps, other: Steps) -> bool:
         """Whether two networks have the same layers and code of one's own as far as both have them: a step's file may

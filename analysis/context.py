@@ -119,10 +119,9 @@ def epochs(*numbers: int) -> str:
 @cache
 def published_recipe(name: str) -> dict[str, Any]:
     """The settings of a recipe as the paper trains it; empty for a recipe that is not the paper's."""
-    try:
-        return OmegaConf.to_container(OURS.load("recipe", name).recipe, resolve=True)
-    except ValueError:
+    if name not in OURS.options("recipe"):
         return {}
+    return OmegaConf.to_container(OURS.compose("resnet50", (), recipe=name).recipe, resolve=True)
 
 
 def canonical(value: Any) -> str:

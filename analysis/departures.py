@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -14,27 +14,46 @@ from roadmap.conf import OURS, ladder, regimes
 
 IMAGENET = "ImageNet-1K: 1,281,167 training images in 1,000 classes"
 PAPER_RESOLUTION = 224
-SMALL = 32
-"""Pixels up to which images are padded and cropped, not resized (experiments/transforms.py)."""
+SMALL, WHOLE = 32, 384
+"""Pixels up to which images are padded and cropped, not resized, and from which on all of an image is evaluated, not
+its centre, unless the recipe says otherwise (experiments/transforms.py)."""
+CROP = 0.875
+"""What that centre is of the resized image's side."""
 KERNELS = (3, 5, 7, 9, 11)
 """That the paper measures."""
 OFF = (None, 0, "0", False, [], {}, "")
 """Values of a setting that is not used: the same as not naming it."""
-USED_BY = {
-    "momentum": ("optimizer", "sgd"),
-    "betas": ("optimizer", "adamw"),
-    "eps": ("optimizer", "adamw"),
-    "drops": ("schedule", "step"),
-    "drop_factor": ("schedule", "step"),
-    "min_lr": ("schedule", "cosine"),
+Settings = Mapping[str, Any]
+
+
+def _is_on(recipe: Settings, key: str) -> bool:
+    return recipe.get(key) not in OFF
+
+
+def _mixes(recipe: Settings) -> bool:
+    return _is_on(recipe, "mixup") or _is_on(recipe, "cutmix")
+
+
+def _resizes(recipe: Settings, resolution: int) -> bool:
+    return resolution > SMALL or _is_on(recipe, "rand_augment") or _is_on(recipe, "crop_pct")
+
+
+READ_IF: dict[str, Callable[[Settings, int], bool]] = {
+    "momentum": lambda recipe, _: recipe.get("optimizer") != "adamw",
+    **dict.fromkeys(("betas", "eps"), lambda recipe, _: recipe.get("optimizer") != "sgd"),
+    "decay_1d": lambda recipe, _: _is_on(recipe, "weight_decay"),
+    "layer_decay": lambda recipe, _: recipe.get("layer_decay") != 1,  # of one layer's rate to the next's: the same
+    **dict.fromkeys(("min_lr", "warmup"), lambda recipe, _: recipe.get("schedule") != "step"),
+    "drops": lambda recipe, _: recipe.get("schedule") == "step",
+    "drop_factor": lambda recipe, _: recipe.get("schedule") == "step" and _is_on(recipe, "drops"),
+    "interpolation": _resizes,
+    "crop_pct": lambda recipe, resolution: recipe.get("crop_pct") != CROP or not SMALL < resolution < WHOLE,
+    **dict.fromkeys(("erasing_mode", "erasing_count"), lambda recipe, _: _is_on(recipe, "random_erasing")),
+    **dict.fromkeys(("mixup_prob", "mixup_mode"), lambda recipe, _: _mixes(recipe)),
+    "mixup_switch_prob": lambda recipe, _: _is_on(recipe, "mixup") and _is_on(recipe, "cutmix"),
 }
-NEEDS = {
-    **dict.fromkeys(("erasing_mode", "erasing_count"), ("random_erasing",)),
-    **dict.fromkeys(("mixup_prob", "mixup_mode"), ("mixup", "cutmix")),
-    "mixup_switch_prob": ("mixup", "cutmix"),
-}
-"""Settings that nothing reads unless one of these is on."""
-"""Settings that only one optimizer or schedule reads; a record holds them all."""
+"""Whether a recipe's setting makes a difference at a resolution, as in experiments/recipe.py and
+experiments/transforms.py; one that is not listed always does. A record holds them all."""
 
 
 class Departure(NamedTuple):
@@ -62,9 +81,14 @@ def departures(comparison: Comparison) -> dict[str, list[Departure]]:
         data.append(Departure("resolution", f"{PAPER_RESOLUTION} px", f"{context.resolution} px"))
     if context.resolution <= SMALL:
         data.append(Departure("training crop", "random part, resized, flipped", "padded by 4, random crop, flipped"))
-        data.append(Departure("evaluation crop", "resized to 256 px, centre 224 px", "centre, padded"))
+        if any(recipe.get("crop_pct") is None for recipe in runs["recipe"]):
+            data.append(Departure("evaluation crop", "resized to 256 px, centre 224 px", "centre, padded"))
     return {
-        name: data + _recipe_departures(name, own) + _design_departures(comparison.road.published, own)
+        name: [
+            *data,
+            *_recipe_departures(name, own["recipe"].tolist(), context.resolution),
+            *_design_departures(comparison.road.published, own),
+        ]
         for name, own in runs.groupby("recipe_name", sort=False)
     }
 
@@ -84,17 +108,18 @@ def kernel_note(resolution: int) -> str | None:
     return f"At {resolution} px the stages' feature maps are {sides} pixels wide, so kernels above 7 differ {where}."
 
 
-def _recipe_departures(name: str, runs: pd.DataFrame) -> list[Departure]:
+def _recipe_departures(name: str, recipes: list[Settings], resolution: int) -> list[Departure]:
     paper = published_recipe(name)
     if not paper:
         return [Departure("recipe", "the paper has no such recipe", name)]
-    recipes = runs["recipe"].tolist()
     settings = dict.fromkeys(key for recipe in (paper, *recipes) for key in recipe if key != "name")
     found = []
     for key in settings:
-        here = [recipe.get(key) for recipe in recipes if _is_used(key, paper) or _is_used(key, recipe)]
-        if not all(_same(value, paper.get(key)) for value in here):
-            found.append(Departure(f"recipe.{key}", _text(paper.get(key)), _texts(here)))
+        is_read = READ_IF.get(key, lambda *_: True)
+        here = [recipe.get(key) for recipe in recipes if is_read(recipe, resolution)]
+        there = paper.get(key) if is_read(paper, PAPER_RESOLUTION) else None
+        if not all(_same(value, there) for value in here):
+            found.append(Departure(f"recipe.{key}", _text(there), _texts(here)))
     return found
 
 
@@ -113,15 +138,6 @@ def _design_departures(published: str | None, runs: pd.DataFrame) -> list[Depart
             paper, here = ([one[side] for one in pairs] for side in (0, 1))
             found.append(Departure(f"design.{key}", _texts(paper), _texts(here)))
     return found
-
-
-def _is_used(key: str, recipe: Mapping[str, Any]) -> bool:
-    if key in NEEDS and all(recipe.get(setting) in OFF for setting in NEEDS[key]):
-        return False
-    if key == "layer_decay" and recipe.get(key) == 1:  # of one layer's rate to the next's: the same
-        return False
-    reader, value = USED_BY.get(key, (None, None))
-    return recipe.get(reader) == value
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -19,7 +19,7 @@ from analysis.ladder import default_reference, ladder_table
 from analysis.measures import measure
 from analysis.records import RecordsError, Runs
 from analysis.sheets import Sheet, contexts_sheet
-from analysis.story import Part, headline, tell
+from analysis.story import Part, findings, tell
 from analysis.text import to_cell
 from roadmap.files import read_bytes, write
 
@@ -110,9 +110,9 @@ def environment() -> Environment:
         "warnings": provenance.warnings,
         "inline": lambda drawing, name, what: Markup(style.inline_svg(drawing, name, what)),
         "groups": _groups,
-        "headline": headline,
+        "findings": findings,
         "metric": lambda comparison: measure(comparison.metric).name,
-        "has_published": lambda ladder: ladder["published_top1"].notna().any(),
+        "has_published": lambda ladder: ladder["published_top1"][ladder["n"] > 0].notna().any(),
     }
     return found
 

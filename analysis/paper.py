@@ -14,23 +14,35 @@ from analysis.estimates import CONFIDENCE
 SEEDS = 3
 """Of the published standard deviations."""
 DRAWS = 2000
+"""Of accuracies, for the intervals of rank correlations."""
+ORDERS = 50_000
+"""Of rungs, for the chance that signs agree."""
 FEWEST_RUNGS = 3
 """That have an order to speak of."""
+VERDICTS = ("up", "down")
+"""Of a change that is shown."""
 
 
 class Agreement(NamedTuple):
-    """Counts of steps, of the adopted ones and the side branches together, and how alike the order of the rungs is."""
+    """Counts of changes, of the adopted steps and the side branches together, and how alike the order of rungs is."""
 
-    clear: int
-    """Published changes beyond twice their noise; the next four counts are among these."""
+    published: int
     measured: int
+    """Of the published ones; the next five counts are among these."""
+    shown: int
+    """By the verdict, in either direction."""
+    same_way: int
+    """Shown, and the paper finds the same."""
+    opposite: int
+    """Shown, and the paper finds the opposite."""
+    only_here: int
+    """Shown, where the paper finds about 0."""
+    judged: int
+    """Those whose sign is asked for: clear there or, where the paper tells no noise at all, all that are not 0."""
     same_sign: int
-    confirmed: int
-    """The same sign, and the verdict says so."""
-    contradicted: int
-    """The verdict says the opposite."""
-    unknown: int
-    """Published changes whose noise the paper does not tell."""
+    """Of `judged`, shown or not."""
+    chance: float
+    """Of so many same signs or more if every order of the rungs were equally likely. NaN where none is judged."""
     tau: float
     """Kendall's tau-b of measured and published accuracies, with its interval. NaN for fewer than three rungs."""
     tau_low: float
@@ -42,23 +54,38 @@ class Agreement(NamedTuple):
 
 
 def paper_table(ladder: pd.DataFrame) -> pd.DataFrame:
-    """One row per step whose change was published: a rung of `ladder_table` with a parent.
+    """One row per step whose change was published: a rung of `ladder_table` with a reference.
 
-    `rung`, `title`, `section`, `adopted`; measured: `change` (points), its 95 % interval `low`, `high`, `verdict`;
-    published: `published_change`, its standard deviation `published_noise` (both rungs' over seeds, NaN where one is
-    not told), `clear` (beyond twice that; NA); and `same_sign` (NA where nothing is measured, or a change is 0).
-    `attrs` are the ladder's.
+    `rung`, `reference`, `title`, `section`, `adopted`; measured: `change` (points), its 95 % interval `low`, `high`,
+    `verdict`; published: `published_change`, its standard deviation `published_noise` (both rungs' over seeds; a
+    deviation that is not printed is taken as the ladder's largest, and `noise_assumed` says so), `published_verdict`:
+    "up" or "down" beyond twice that noise, else "about 0", and "" where the ladder has no deviation at all; and
+    `same_sign` (NA where nothing is measured, or a change is 0). `attrs` are the ladder's.
     """
-    deviation = ladder.set_index("rung")["published_std"]
+    deviations = ladder.set_index("rung")["published_std"].astype(float)
     table = ladder[ladder["published_change"].notna()].reset_index(drop=True)
-    table["published_noise"] = np.hypot(table["published_std"], table["reference"].map(deviation))
-    clear = table["published_change"].abs() > 2 * table["published_noise"]
-    table["clear"] = clear.astype("boolean").where(table["published_noise"].notna())
-    product = table["change"].astype(float) * table["published_change"]
+    both = pd.DataFrame({side: deviations.reindex(table[side]).to_numpy() for side in ("rung", "reference")})
+    table["noise_assumed"] = both.isna().any(axis=1) & deviations.notna().any()
+    table["published_noise"] = np.hypot(*both.fillna(deviations.max()).to_numpy().T)
+    published, noise = table["published_change"], table["published_noise"]
+    clear = [published > 2 * noise, published < -2 * noise, noise.isna()]
+    table["published_verdict"] = np.select(clear, [*VERDICTS, ""], "about 0").astype(object)
+    product = table["change"].astype(float) * published
     table["same_sign"] = (product > 0).astype("boolean").where(product.notna() & (product != 0))
-    columns = ["rung", "title", "section", "adopted", "change", "low", "high", "verdict"]
-    columns += ["published_change", "published_noise", "clear", "same_sign"]
+    columns = ["rung", "reference", "title", "section", "adopted", "change", "low", "high", "verdict"]
+    columns += ["published_change", "published_noise", "noise_assumed", "published_verdict", "same_sign"]
     return table[columns]
+
+
+def agreement_table(table: pd.DataFrame) -> pd.DataFrame:
+    """How many measured changes of `paper_table` the paper finds "up", "down" or "about 0" (rows), and how many of
+    them are shown here to go "up" or "down", or are "not shown" (columns). Those without a published verdict are in
+    none."""
+    measured = table[table["change"].notna()]
+    here = measured["verdict"].where(measured["verdict"].isin(VERDICTS), "not shown")
+    counts = pd.crosstab(measured["published_verdict"], here)
+    counts = counts.reindex(index=[*VERDICTS, "about 0"], columns=[*VERDICTS, "not shown"], fill_value=0)
+    return counts.rename_axis(index="published", columns="here")
 
 
 def agreement(ladder: pd.DataFrame) -> Agreement:
@@ -72,17 +99,41 @@ def agreement(ladder: pd.DataFrame) -> Agreement:
     below the noise cannot show that. NaN where a rung has one seed; a published rung without a noise is taken as exact.
     """
     table = paper_table(ladder)
-    clear = table[table["clear"].fillna(False).astype(bool)]
-    says = clear["verdict"].map({"up": 1, "down": -1}).astype(float) * np.sign(clear["published_change"])
+    measured, counts = table[table["change"].notna()], agreement_table(table)
+    judged = measured[published_ways(measured).isin(VERDICTS)]
+    same = int(judged["same_sign"].sum())
     return Agreement(
-        clear=len(clear),
-        measured=int(clear["change"].notna().sum()),
-        same_sign=int(clear["same_sign"].sum()),
-        confirmed=int((says > 0).sum()),
-        contradicted=int((says < 0).sum()),
-        unknown=int(table["published_noise"].isna().sum()),
+        published=len(table),
+        measured=len(measured),
+        shown=int(measured["verdict"].isin(VERDICTS).sum()),
+        same_way=int(sum(counts.loc[one, one] for one in VERDICTS)),
+        opposite=int(counts.loc["up", "down"] + counts.loc["down", "up"]),
+        only_here=int(counts.loc["about 0", list(VERDICTS)].sum()),
+        judged=len(judged),
+        same_sign=same,
+        chance=_chance(judged, same),
         **_ranks(ladder),
     )
+
+
+def published_ways(table: pd.DataFrame) -> pd.Series:
+    """The published verdicts of `paper_table`; where the paper tells no noise, "up" and "down" by sign alone."""
+    change = table["published_change"]
+    signs = np.select([change > 0, change < 0], VERDICTS, "about 0").astype(object)
+    return table["published_verdict"].where(table["published_verdict"] != "", signs)
+
+
+def _chance(judged: pd.DataFrame, same: int) -> float:
+    """That so many signs or more agree by chance. Changes that share a rung do not vary independently, so it is rungs
+    that are put in a random order, every one equally likely: as where nothing but equal noise tells them apart."""
+    if judged.empty:
+        return math.nan
+    names = pd.unique(judged[["rung", "reference"]].to_numpy().ravel())
+    rungs, references = (pd.Index(names).get_indexer(judged[side]) for side in ("rung", "reference"))
+    orders = np.tile(np.arange(len(names), dtype=np.int16), (ORDERS, 1))
+    ranks = np.random.default_rng(0).permuted(orders, axis=1)
+    agree = np.sign(ranks[:, rungs] - ranks[:, references]) == np.sign(judged["published_change"].to_numpy())
+    return float((agree.sum(axis=1) >= same).mean())
 
 
 def kendall(one: np.ndarray, other: np.ndarray) -> np.ndarray:

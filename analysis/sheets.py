@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.ladder import included
 from analysis.measures import measure
+from analysis.paper import agreement_table
 from analysis.text import (
     NOTHING,
     chance,
@@ -75,9 +76,8 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
     metric, printed = measure(table.attrs["metric"]), bool(table["published_top1"].notna().any())
     columns = [
         *(Column("step", True), Column("seeds", group=HERE), Column(metric.head, group=HERE)),
-        *(Column("95 % interval", group=HERE), Column("change", group=HERE), Column("95 % interval", group=HERE)),
-        *(Column("p (Holm)", group=HERE), Column("detectable", group=HERE), Column("verdict", True, HERE)),
-        *(Column(f"MACs ({prefix})", group=HERE), Column("images/s", group=HERE)),
+        *(Column("change", group=HERE), Column("95 % interval", group=HERE), Column("p (Holm)", group=HERE)),
+        *(Column("detectable", group=HERE), Column("verdict", True, HERE), Column(f"MACs ({prefix})", group=HERE)),
         *([Column("top-1 (%)", group=PUBLISHED), Column("change", group=PUBLISHED)] if printed else []),
     ]
     rows = []
@@ -90,14 +90,12 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
                 Cell(row.title + ("" if row.adopted else " (not adopted)"), row.Index),
                 Cell(seeds, row.n),
                 _number(row.mean, percent(row.mean, row.std)),
-                _number(row.mean_low, _range(row.mean_low, row.mean_high)),
                 _number(row.change, signed(row.change), mark),
                 _number(row.low, interval(row.low, row.high)),
                 _number(row.p_holm, chance(row.p_holm)),
                 _number(row.detectable, percent(row.detectable)),
                 Cell(in_words(row.verdict, row.survivors), row.verdict, mark),
                 _number(row.macs, scaled(row.macs, unit)),
-                _number(row.images_per_second, whole(row.images_per_second)),
             ]
         )
         if printed:
@@ -109,7 +107,7 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
     note = (
         f"± is a standard deviation over seeds (n − 1). Changes are from {start}, in {metric.unit or metric.name}; "
         "intervals are each one’s own, at 95 %. The verdict is that of p, corrected for the number of changes (Holm); "
-        f"{DETECTABLE} images/s is the median training throughput."
+        f"{DETECTABLE}"
     )
     return _without_empty(Sheet("ladder", columns, rows, table, note))
 
@@ -149,28 +147,51 @@ def images_sheet(table: pd.DataFrame) -> Sheet:
     return Sheet("images", columns, rows, frame, note)
 
 
+def agreement_sheet(table: pd.DataFrame) -> Sheet:
+    """`agreement_table` of a `paper_table`: counts of changes, by what the paper finds and what is shown here."""
+    counts = agreement_table(table)
+    columns = [Column("published", True), *(Column(f"{here} here") for here in ("shown up", "shown down", "not shown"))]
+    names = {"up": "up (+)", "down": "down (−)", "about 0": "about 0"}
+    rows = [
+        [Cell(names[row.Index], place), *(Cell(str(count), count) for count in row[1:])]
+        for place, row in enumerate(counts.itertuples())
+    ]
+    note = (
+        "Measured changes, counted. About 0: within twice the published noise. Shown: Holm-corrected p < 0.05. What is "
+        "not shown neither confirms nor contradicts the paper."
+    )
+    return Sheet("agreement", columns, rows, counts.reset_index(), note)
+
+
 def paper_sheet(table: pd.DataFrame) -> Sheet:
-    """`paper_table`: published and measured changes side by side."""
-    columns = [Column("step", True), Column("published change"), Column("noise"), Column("clear", True)]
-    columns += [Column("change here"), Column("95 % interval"), Column("sign", True), Column("verdict here", True)]
+    """`paper_table`: published and measured changes side by side, those that were measured."""
+    shown = table[table["change"].notna()]
+    columns = [Column("step", True), Column("published change"), Column("noise"), Column("published", True)]
+    columns += [Column("change here"), Column("95 % interval"), Column("verdict here", True), Column("sign", True)]
+    there = {"up": "▲ up", "down": "▼ down", "": NOTHING}
     words = {True: "same", False: "opposite"}
     rows = [
         [
             Cell(step_name(row.title) + ("" if row.adopted else " (not adopted)"), row.Index),
             _number(row.published_change, signed(row.published_change), "paper"),
-            _number(row.published_noise, percent(row.published_noise), "paper"),
-            Cell(NOTHING if pd.isna(row.clear) else "yes" if row.clear else "no", str(row.clear)),
+            _number(row.published_noise, percent(row.published_noise) + "*" * row.noise_assumed, "paper"),
+            Cell(there.get(row.published_verdict, row.published_verdict), row.published_verdict, "paper"),
             _number(row.change, signed(row.change), _mark(row.verdict)),
             _number(row.low, interval(row.low, row.high)),
+            Cell({"up": "▲ ", "down": "▼ "}.get(row.verdict, "") + row.verdict, row.verdict, _mark(row.verdict)),
             Cell(NOTHING if pd.isna(row.same_sign) else words[bool(row.same_sign)], str(row.same_sign)),
-            Cell(row.verdict, row.verdict, _mark(row.verdict)),
         ]
-        for row in table.itertuples()
+        for row in shown.itertuples()
     ]
     note = (
-        "A published change is clear if it exceeds twice its noise: both rungs’ standard deviations over three seeds."
+        "The noise of a published change is both rungs’ standard deviations over three seeds, in quadrature; a change "
+        "within twice that is about 0."
+        if shown["published_noise"].notna().any()
+        else "The paper tells no noise of these changes."
     )
-    return Sheet("paper", columns, rows, table, note)
+    if shown["noise_assumed"].any():
+        note += " * A deviation that is not printed is taken as the ladder’s largest."
+    return Sheet("paper", columns, rows, table.drop(columns="reference"), note)
 
 
 def effects_sheet(table: pd.DataFrame) -> Sheet:
@@ -331,7 +352,3 @@ def _without_empty(sheet: Sheet) -> Sheet:
     kept = [place for place in range(len(sheet.columns)) if any(row[place].text != NOTHING for row in sheet.rows)]
     rows = [[row[place] for place in kept] for row in sheet.rows]
     return sheet._replace(columns=[sheet.columns[place] for place in kept], rows=rows)
-
-
-def _range(low: float, high: float) -> str:
-    return NOTHING if pd.isna(low) else f"{low:.2f} to {high:.2f}"

@@ -17,7 +17,7 @@ from analysis.diagnostics import noise_concerns
 from analysis.effects import unpaired
 from analysis.estimates import CONFIDENCE
 from analysis.measures import measure
-from analysis.paper import Agreement, agreement, paper_table
+from analysis.paper import VERDICTS, Agreement, agreement, paper_table, published_ways
 from analysis.provenance import missing, unfinished
 from analysis.shapley import FEW, has_sections, interaction_table, measured_unions, shapley_from_orders, shapley_table
 from analysis.sheets import KINDS, SECTION_COSTS, Sheet
@@ -75,15 +75,20 @@ def is_walked(ladder: pd.DataFrame, *, besides: bool) -> bool:
 
 
 def headline(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> str:
+    """The `findings` as a text."""
+    return " ".join(findings(ladder, effects))
+
+
+def findings(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> list[str]:
     """What was found, in a few sentences; never more than the seeds can show: the road's last rung against its first,
     which steps made a difference, which runs diverged. With an `effect_table`, also of the steps that are on no rung.
     """
-    ends, besides = ends_sentence(ladder), "" if effects is None else besides_sentence(effects)
+    ends, besides = ends_sentence(ladder), [] if effects is None else _of_besides(effects)
     changes = ladder[ladder["change"].notna()]
     pairs = {frozenset(pair) for pair in zip(changes["rung"], changes["reference"], strict=True)}
     said = ends and pairs <= {frozenset(_sides(ladder.attrs["ends"]))}
-    road = "" if said or (besides and changes.empty) else _of_road(ladder)
-    return " ".join(filter(None, (ends, road, besides, _diverged(ladder))))
+    road = [] if said or (besides and changes.empty) else _of_road(ladder)
+    return [*filter(None, (ends, *road, *besides, _diverged(ladder)))]
 
 
 def ends_sentence(ladder: pd.DataFrame) -> str:
@@ -113,15 +118,15 @@ def _amount(number: str, ladder: pd.DataFrame) -> str:
     return f"{number} {measure(ladder.attrs.get('metric', 'top1')).unit}".strip()
 
 
-def besides_sentence(effects: pd.DataFrame) -> str:
-    """What steps bring that are on no rung, or were added to other rungs; "" if there are none."""
+def _of_besides(effects: pd.DataFrame) -> list[str]:
+    """What steps bring that are on no rung, or were added to other rungs."""
     found = []
     for kind, where in {"besides": "On no rung of the road", "elsewhere": "On other rungs than their own"}.items():
         rows = effects[effects["kind"] == kind].to_dict("records")
         rows.sort(key=lambda row: (row["verdict"] not in ("up", "down"), -abs(row["effect"])))
         more = f"; and {len(rows) - BESIDES} more" if len(rows) > BESIDES else ""
         found += [f"{where}: {'; '.join(map(_added, rows[:BESIDES]))}{more}."] if rows else []
-    return " ".join(found)
+    return found
 
 
 def _added(row: dict) -> str:
@@ -131,14 +136,16 @@ def _added(row: dict) -> str:
     return f"{row['step']}, added to {row['on']}, {signed(row['effect'])}{ends}, {verdict}"
 
 
-def _of_road(ladder: pd.DataFrame) -> str:
+def _of_road(ladder: pd.DataFrame) -> list[str]:
     """What is shown of the ladder's changes, and what its seeds cannot show."""
     changes = ladder[ladder["change"].notna()]
+    if changes.empty and not ladder[["n", "left_out"]].any(axis=None):
+        return "None of these networks is a rung of the road, so there is no step to judge."
     if changes.empty:
-        return "No step has finished runs on both sides yet, so nothing can be said of any."
+        return ["No step has finished runs on both sides yet, so nothing can be said of any."]
     tested = changes[changes["p"].notna()]
     if tested.empty:
-        return f"{_of_one_seed(changes['verdict'])}no change can be told from noise: more seeds are needed."
+        return [f"{_of_one_seed(changes['verdict'])}no change can be told from noise: more seeds are needed."]
     start = ladder.attrs.get("reference")
     what, does = ("rung", f"differ from “{start}”") if start else ("step", "make a difference")
     is_shown = tested["verdict"].isin(("up", "down"))
@@ -169,7 +176,7 @@ def _of_road(ladder: pd.DataFrame) -> str:
     if unknown := len(changes) - len(tested):
         more = f"one more {what}" if unknown == 1 else f"{unknown} more {what}s"
         sentences.append(f"{_of_one_seed(changes['verdict'][changes['p'].isna()])}{more} cannot be judged.")
-    return " ".join(sentences)
+    return sentences
 
 
 def _of_one_seed(verdicts: Iterable[str]) -> str:
@@ -198,20 +205,81 @@ def _diverged(ladder: pd.DataFrame) -> str:
 
 
 def agreement_sentence(ladder: pd.DataFrame) -> str:
-    """How far the ladder goes the paper's way, in plain words; "" where nothing was published."""
-    found = agreement(ladder)
-    if ladder["published_change"].isna().all():
+    """How far the ladder goes the paper's way, in plain words: what is shown here first, agreement in sign last. ""
+    where no published change was measured."""
+    table, found = paper_table(ladder), agreement(ladder)
+    if not found.measured:
         return ""
-    if not found.clear:
-        return "The paper tells no seed noise for this ladder, so none of its changes can be called clear."
-    text = (
-        f"{found.clear} of the paper’s changes exceed twice their own noise over seeds. "
-        f"Measured here: {found.measured} of them; with the same sign: {found.same_sign}, "
-        f"of which {found.confirmed} beyond the noise here; shown to go the other way: {found.contradicted}."
-    )
-    if found.unknown:
-        text += f" Left out, for the paper tells no noise: {found.unknown}."
-    return text
+    told = bool(table["published_noise"].notna().any())
+    sentences = [] if told else ["The paper tells no noise of this ladder, so none of its changes can be called clear."]
+    sentences.append(_shown_of_published(found, ladder.attrs.get("reference")))
+    rest = found.measured - found.shown
+    if not found.shown:
+        sentences.append("So nothing here confirms or contradicts the paper.")
+    else:
+        ways = _ways(table)
+        sentences.append(f"{ways[0].upper()}{ways[1:]}." if told else f"By sign alone, {ways}.")
+    if found.shown and rest:
+        several = f"{rest} are not shown, so they neither confirm nor contradict"
+        one = "one is not shown, so it neither confirms nor contradicts"
+        sentences.append(f"The other {one if rest == 1 else several} the paper.")
+    if found.judged > 1:
+        changes = f"{_part(found.same_sign, found.judged)} changes{' that are clear there' if told else ''}"
+        often = "less than 1" if found.chance < 0.01 else f"{100 * found.chance:.0f}"
+        chance = f"; chance alone gives as many or more in {often} % of ladders"
+        chance = chance if found.chance < 0.5 else ", no more than by chance"
+        either = ", shown or not" if found.shown and rest else ""
+        sentences.append(f"The sign is the same in {changes}{either}{chance}.")
+    return " ".join(sentences)
+
+
+def _shown_of_published(found: Agreement, reference: str | None) -> str:
+    published, measured, shown = found[:3]
+    changes = f"{published} changes{f' from “{reference}”' if reference else ''}"
+    if published == 1:
+        return f"The one change that the paper published is {'' if shown else 'not '}shown here."
+    if measured == published:
+        words = {0: "none is", 1: "1 is", measured: "both are" if measured == 2 else "all are"}
+        return f"Of the paper’s {changes}, {words.get(shown, f'{shown} are')} shown here."
+    if measured == 1:
+        return f"Of the paper’s {changes}, 1 is measured here, and it is {'' if shown else 'not '}shown."
+    words = {0: "none of them", measured: "both" if measured == 2 else "all of them"}
+    few = words.get(shown, f"{shown} of them")
+    return f"Of the paper’s {changes}, {measured} are measured here, {few} shown."
+
+
+def _ways(table: pd.DataFrame) -> str:
+    """Which of the changes that are shown here go the paper's way; and which do not, with their numbers."""
+    shown = table.assign(there=published_ways(table))[table["verdict"].isin(VERDICTS)]
+    there, here = shown["there"], shown["verdict"]
+    alone = there == "about 0"
+    nothing = "where the paper finds no clear change"
+    groups = [
+        (there == here, "goes", "go", "the paper’s way"),
+        (~alone & (there != here), "goes", "go", "the opposite way"),
+        (alone & (here == "up"), "is a gain", "are gains", nothing),
+        (alone & (here == "down"), "is a loss", "are losses", nothing),
+    ]
+    clauses = []
+    for number, (rows, one, several, way) in enumerate(groups):
+        steps = [
+            step_name(row.title)
+            + (f": {signed(row.published_change)} there, {signed(row.change)} here" if number else "")
+            for row in shown[rows].itertuples()
+        ]
+        named = [*steps[:NAMED], *([f"{len(steps) - NAMED} more"] if len(steps) > NAMED else [])]
+        if steps:
+            subject = "it" if len(shown) == 1 else len(steps)
+            names = "; ".join(named) if number else listing(named)
+            clauses.append(f"{subject} {one if len(steps) == 1 else several} {way} ({names})")
+    return "; ".join(clauses)
+
+
+def _part(count: int, total: int) -> str:
+    """ "9 of the 12", "all 12", "none of the 12"."""
+    if count == total:
+        return "both" if total == 2 else f"all {total}"
+    return f"{count or 'none'} of the {total}"
 
 
 def ranks_sentence(found: Agreement) -> str:
@@ -286,7 +354,10 @@ def _paper(ladder: pd.DataFrame) -> Part:
     table = paper_table(ladder)
     words = [agreement_sentence(ladder), ranks_sentence(agreement(ladder))]
     picture = Picture("paper", figures.paper_figure(table), "Published change against measured change, a point a step")
-    return Part("paper", "Against the paper", [*filter(None, words)], [picture], [sheets.paper_sheet(table)])
+    tables = [sheets.paper_sheet(table)]
+    if table["published_noise"].notna().any():
+        tables.insert(0, sheets.agreement_sheet(table))
+    return Part("paper", "Against the paper", [*filter(None, words)], [picture], tables)
 
 
 def _besides(comparison: Comparison, effects: pd.DataFrame) -> list[Part]:
@@ -367,7 +438,8 @@ def _costs(comparison: Comparison, ladder: pd.DataFrame) -> list[Part]:
         for cost in FRONTS
         if cost in ("macs", "images_per_second") and table[cost].notna().any()
     ]
-    if (ladder["n"] > 0).sum() > 1:
+    measured = ladder[ladder["n"] > 0]
+    if len(measured) > 1 and measured[["macs", "images_per_second"]].notna().any(axis=None):
         speed = figures.speed_figure(ladder)
         pictures.insert(0, Picture("speed", speed, "Multiply-adds and images a second in training, by rung"))
     words = (
@@ -382,10 +454,10 @@ def _curves(comparison: Comparison, epochs: pd.DataFrame | None) -> list[Part]:
     if epochs is None or not (counted["epochs"] > 1).any():  # a curve of one epoch is a point
         return []
     rungs = counted[counted["rung"].notna() & counted["set"].notna()]
-    try:
-        figure = figures.learning_curves_figure(rungs if len(rungs) else counted, epochs)
-    except ValueError:  # records without epochs
+    drawn = rungs if len(rungs) else counted
+    if not figures.has_curves(drawn, epochs):
         return []
+    figure = figures.learning_curves_figure(drawn, epochs)
     return [Part("curves", "Learning curves", [], [Picture("curves", figure, "Accuracy by epoch")])]
 
 

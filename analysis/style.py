@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import textwrap
 from contextlib import AbstractContextManager
 from html import escape
 from pathlib import Path
@@ -121,6 +122,15 @@ def heading(figure: Figure, title: str, about: str = "", *, left: float = 0.25) 
     width, height = figure.get_size_inches()
     figure.text(left / width, 1 - 0.36 / height, title, fontsize=14, fontweight="bold")
     figure.text(left / width, 1 - 0.62 / height, about, color=PALETTE["muted"])
+
+
+def blank(title: str, reason: str, about: str = "") -> Figure:
+    """A small figure that says in a sentence why there is nothing to draw."""
+    with style():
+        figure = Drawing(figsize=(9.2, 1.3))
+        heading(figure, title, about)
+        figure.text(0.25 / 9.2, 0.2, "\n".join(textwrap.wrap(reason, 110, max_lines=2)))
+        return figure
 
 
 def _bytes(figure: Figure, kind: str, dpi: int) -> bytes:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from analysis.ladder import included
 from analysis.measures import measure
-from analysis.story import agreement_sentence, headline, is_walked
+from analysis.story import agreement_sentence, findings, is_walked
 from analysis.text import NOTHING, chance, interval, macs_unit, percent, scaled, signed, stretches, whole
 
 WIDE = 112
@@ -57,9 +57,10 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
     besides = effects is not None and effects["kind"].isin(("besides", "elsewhere")).any()
     if walked := is_walked(ladder, besides=besides):
         console.print(table)
-    console.print(Text(headline(ladder, effects)))
-    if printed and ladder["change"].notna().any():
-        console.print(Text(agreement_sentence(ladder)))
+    for sentence in findings(ladder, effects):
+        console.print(Text(sentence))
+    if sentence := agreement_sentence(ladder):
+        console.print(Text(sentence))
     if not walked:
         return
     unit = f", in {metric.unit}" if metric.unit else ""

@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from records import road_of, write_run, write_study
 
 import analysis
 from roadmap.conf import OURS
@@ -47,6 +48,35 @@ def test_the_outputs_in_the_repository_are_what_the_cells_compute(stored, execut
     assert (
         figures(stored) == figures(executed) == sum("_figure(" in cell.source for cell in stored.cells) - 1
     )  # one is saved
+
+
+def test_the_rest_follows_from_a_folder_of_ones_own(stored, tmp_path):
+    """Two rungs; steps of one's own; models of timm's alone; and the ladder while it trains. No cell fails or warns."""
+    write_study(tmp_path / "two", ("kernel_7", "gelu"))
+    road = road_of("mixer", "wide")
+    for number, rung in enumerate(road.rungs):
+        for seed in range(2):
+            write_run(
+                tmp_path / "own", steps=rung.steps, seed=seed, top1=60 + 3 * number + seed, regime="mini", road=road
+            )
+    for model in ("resnet18", "vit_tiny_patch16_224"):
+        write_run(tmp_path / "timm", None, config={"model": f"timm:{model}"})
+    for rung in ("resnet", "modern_recipe"):
+        write_run(tmp_path / "begun", rung, status="running")
+    cells = []
+    for folder in ("two", "own", "timm", "begun"):
+        code = [cell.source for cell in stored.cells if cell.cell_type == "code"]
+        (place,) = [place for place, source in enumerate(code) if source.startswith("FOLDER = ")]
+        code[place] = f"FOLDER = {str(tmp_path / folder)!r}\n" + code[place].partition("\n")[2]
+        cells += map(nbformat.v4.new_code_cell, code)
+    notebook = nbformat.v4.new_notebook(cells=cells)  # one after the other: a kernel takes seconds to start
+    NotebookClient(notebook, timeout=300).execute()
+    said = texts(notebook)
+    outputs = [one for cell in notebook.cells for one in cell.outputs]
+    assert not [one.text for one in outputs if one.get("name") == "stderr"]
+    assert figures(notebook) == 4 * figures(stored)
+    for words in ("6 runs, 18 epochs", "mixer", "timm:vit_tiny_patch16_224", "2 running"):
+        assert any(words in text for text in said), words
 
 
 def test_no_output_is_a_warning_or_names_a_machine(stored):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from records import NANO, road_of, write_run
+from records import NANO, road_of, write_run, write_study
 from rich.console import Console
 from scipy import stats
 from studies import write_everything, write_pair
@@ -28,7 +28,7 @@ from analysis.pages import TOLD
 from analysis.provenance import warnings
 from analysis.records import RecordsError, load
 from analysis.report import main
-from analysis.story import agreement_sentence, headline
+from analysis.story import headline
 from analysis.tables import print_ladder
 from analysis.text import interval, signed
 from roadmap.conf import OURS
@@ -206,15 +206,6 @@ def test_headline_is_english_for_none_one_and_many(counts, text):
         assert "excludes" not in found
 
 
-def test_agreement_is_told_with_what_it_does_not_know(everything):
-    ladder = ladder_table(only(everything))
-    found = analysis.agreement(ladder)
-    text = agreement_sentence(ladder)
-    for count in (found.clear, found.same_sign, found.confirmed, found.contradicted, found.unknown):
-        assert re.search(rf"\b{count}\b", text)
-    assert found.unknown == 1  # the paper tells no noise of its first rung
-
-
 # Files
 
 
@@ -245,7 +236,8 @@ def test_a_study_that_has_everything_is_told_in_full(out):
         "pareto-macs",
         "speed",
     }
-    tables = {"departures-modern", "departures-original", "effects", "ladder", "networks", "paper", "sections"}
+    tables = {"agreement", "departures-modern", "departures-original", "effects", "ladder", "networks", "paper"}
+    tables |= {"sections"}
     expected = {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
     expected |= {f"{name}.{kind}" for name in tables for kind in ("csv", "tex")}
     assert {name for name in os.listdir(out) if not name.startswith(".")} == expected | {"report.html", "report.md"}
@@ -513,3 +505,28 @@ def test_on_another_road_only_the_papers_rungs_depart_from_the_paper(foreign, tm
     settings = [one.setting for one in departures(only(tmp_path))["modern"]]
     assert "recipe.mixup" in settings
     assert "recipe.decay_1d" not in settings
+
+
+def test_models_that_are_no_rungs_are_reported_without_the_road(tmp_path, capsys):
+    for model, top1 in {"resnet18": 70.0, "vit_tiny_patch16_224": 72.0}.items():
+        write_run(tmp_path / "runs", None, top1=top1, config={"model": f"timm:{model}"})
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    assert "None of these networks is a rung of the road" in capsys.readouterr().out
+    text = (tmp_path / "out" / "report.md").read_text().replace("\\", "")
+    assert "timm:vit_tiny_patch16_224 | 1 | 72.00" in text
+    for absent in ("Published numbers", "Step by step", "Against the paper", "Departures"):
+        assert absent not in text
+
+
+@pytest.mark.parametrize("rungs", [("kernel_7", "gelu"), tuple(NANO)])
+@pytest.mark.parametrize("lacking", [(), ("macs", "params", "images_per_second", "train_seconds", "evaluated_on")])
+def test_table_11_and_what_records_lack_stop_no_report(tmp_path, rungs, lacking, capsys):
+    """Where the paper prints no deviation, and where a record has no counts."""
+    write_study(tmp_path / "runs", rungs, regime="resnet200", summary=dict.fromkeys(lacking))
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "The paper tells no noise of this ladder" in printed
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "The paper tells no noise of these changes." in text
+    assert "nan" not in text.lower().replace("nano", "")
+    assert ("images that no record names" in text) == bool(lacking)

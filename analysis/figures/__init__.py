@@ -4,7 +4,7 @@ Captions come from the frame's `attrs`, as far as they are there. No pyplot, no 
 """
 
 from analysis.figures.costs import COSTS, pareto_figure, speed_figure
-from analysis.figures.curves import learning_curves_figure
+from analysis.figures.curves import has_curves, learning_curves_figure
 from analysis.figures.effects import besides_figure, effects_figure, shapley_figure
 from analysis.figures.interactions import interactions_figure
 from analysis.figures.ladder import ladder_figure
@@ -14,6 +14,7 @@ __all__ = [
     "COSTS",
     "besides_figure",
     "effects_figure",
+    "has_curves",
     "interactions_figure",
     "ladder_figure",
     "learning_curves_figure",

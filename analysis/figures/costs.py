@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from analysis.costs import FRONTS
 from analysis.figures.labels import name_points
 from analysis.measures import measure
-from analysis.style import PALETTE, Drawing, heading, style
-from analysis.text import NOTHING, macs_unit, scaled, step_name, wrapped
+from analysis.style import PALETTE, Drawing, blank, heading, style
+from analysis.text import macs_unit, scaled, step_name, whole, wrapped
 
 COSTS = {
     "macs": "multiply-adds an image",
@@ -21,12 +21,14 @@ COSTS = {
     "device_hours": "training time (device-hours a run)",
 }
 ROW = 0.3
+PARETO, SPEED = "What accuracy costs", "Counted and real cost"
 
 
 def pareto_figure(table: pd.DataFrame, cost: str = "macs") -> Figure:
     """Accuracy against a cost, a point a network of `cost_table`; the line joins those that no other one beats.
 
     Rungs of the ladder are filled, hollow if not adopted; other networks are grey. Networks on the front are named.
+    Where the cost of none is known, the figure says so.
 
     Raises:
         ValueError: if there is no front of this cost.
@@ -35,6 +37,8 @@ def pareto_figure(table: pd.DataFrame, cost: str = "macs") -> Figure:
         raise ValueError(f"no front of {cost!r}; there are {', '.join(FRONTS)}")
     smaller = FRONTS[cost]
     shown = table[table[cost].notna()]
+    if shown.empty:
+        return blank(PARETO, f"No finished run says its {COSTS[cost]}.", table.attrs.get("scale", ""))
     rungs = shown[shown["adopted"].notna()]
     near = (rungs if len(rungs) > 1 else shown)["mean"]
     floor = near.min() - (near.max() - near.min() + 1)
@@ -91,7 +95,7 @@ def pareto_figure(table: pd.DataFrame, cost: str = "macs") -> Figure:
         if others.empty:
             del keys[2]
         figure.legend(handles=keys, loc="upper right", ncols=len(keys), fontsize=8, bbox_to_anchor=(0.975, 0.9))
-        heading(figure, "What accuracy costs", table.attrs.get("scale", ""))
+        heading(figure, PARETO, table.attrs.get("scale", ""))
         return figure
 
 
@@ -99,29 +103,31 @@ def speed_figure(table: pd.DataFrame) -> Figure:
     """Counted and measured cost by rung of a `ladder_table`: multiply-adds, and images a second in training.
 
     The paper's steps keep the former level; the latter is what one waits for. Bars are relative to the first rung that
-    was measured, which the dotted lines are at; numbers are absolute.
+    is known, which the dotted lines are at; numbers are absolute. Where there is none, the figure says so.
     """
     shown = table[table["n"] > 0].reset_index(drop=True)
-    unit, prefix = macs_unit(shown["macs"]) if len(shown) else (1e6, "M")
+    if shown[["macs", "images_per_second"]].isna().all(axis=None):
+        return blank(SPEED, "No rung has a finished run whose cost is known.", table.attrs.get("scale", ""))
+    unit, prefix = macs_unit(shown["macs"])
     with style():
-        height = 1.25 + ROW * max(len(shown), 1) + 0.65
+        height = 1.25 + ROW * len(shown) + 0.65
         figure = Drawing(figsize=(9.2, height))
         columns = {
             "macs": (f"multiply-adds ({prefix})", "behind", unit, 2),
             "images_per_second": ("images/s", "bar", 1, 0),
         }
         for (column, (title, colour, scale, digits)), left in zip(columns.items(), (0.235, 0.64), strict=True):
-            axes = figure.add_axes((left, 0.5 / height, 0.275, ROW * max(len(shown), 1) / height))
+            axes = figure.add_axes((left, 0.5 / height, 0.275, ROW * len(shown) / height))
             _draw_costs(axes, shown, column, PALETTE[colour], scale, digits)
             axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold", pad=6)
             axes.set_yticks(
                 range(len(shown)), shown["title"].map(step_name).map(wrapped) if column == "macs" else [""] * len(shown)
             )
             axes.tick_params(axis="y", length=0, labelcolor=PALETTE["ink"])
-        heading(figure, "Counted and real cost", table.attrs.get("scale", ""))
-        first = shown["title"].iloc[0] if len(shown) else NOTHING
+        heading(figure, SPEED, table.attrs.get("scale", ""))
+        note = "bars: relative to the first rung whose cost is known (dotted); images/s: median training throughput"
         figure.text(
-            *(0.97, 0.12 / height, f"bars: relative to {first} (dotted); images/s: median training throughput"),
+            *(0.97, 0.12 / height, note),
             ha="right",
             fontsize=8,
             color=PALETTE["muted"],
@@ -131,12 +137,10 @@ def speed_figure(table: pd.DataFrame) -> Figure:
 
 def _draw_costs(axes: Axes, shown: pd.DataFrame, column: str, colour: str, unit: float, digits: int) -> None:
     values = shown[column].astype(float)
-    known = values.dropna()
-    start = known.iloc[0] if len(known) else 1.0
-    relative = values / start
+    relative = values / next(iter(values.dropna()), 1.0)
     axes.barh(range(len(shown)), relative, height=0.66, color=colour)
-    for place, (length, value) in enumerate(zip(relative, values, strict=True)):
-        text = scaled(value, unit) if digits else f"{value:,.0f}"
+    for place, (length, value) in enumerate(zip(relative.fillna(0), values, strict=True)):
+        text = scaled(value, unit) if digits else whole(value)
         axes.annotate(
             *(text, (length, place)), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8,
             bbox={"fc": PALETTE["paper"], "ec": "none", "pad": 0.8},

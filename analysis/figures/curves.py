@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.measures import measure
-from analysis.style import LINES, MARKERS, PALETTE, Drawing, heading, style
+from analysis.style import LINES, MARKERS, PALETTE, Drawing, blank, heading, style
 from analysis.text import wrapped
 from roadmap.roads import OWN, Road
 
@@ -21,6 +21,7 @@ FEW = 6
 """Networks that a single panel can tell apart."""
 MARKED = 12
 """Epochs up to which each is marked."""
+TITLE = "Learning curves"
 
 
 def learning_curves_figure(runs: pd.DataFrame, epochs: pd.DataFrame, metric: str | None = None) -> Figure:
@@ -32,19 +33,17 @@ def learning_curves_figure(runs: pd.DataFrame, epochs: pd.DataFrame, metric: str
     Args:
         runs: those to draw, of one comparison: `Comparison.counted`.
         epochs: `Runs.epochs`.
-        metric: a column of `epochs`; the runs' main one unless another is named.
-
-    Raises:
-        ValueError: if the runs have no epochs with this measure.
+        metric: a column of `epochs`; the runs' main one unless another is named. Where no epoch has it, the figure
+            says so.
     """
+    if not has_curves(runs, epochs, metric):
+        named = metric or ", ".join(runs["metric"].unique()) or "anything"
+        known = ", ".join(epochs.columns.drop(["path", "epoch"]))
+        return blank(TITLE, f"No epoch of these runs has {named}; one may have {known}.")
     metric = metric or runs["metric"].iloc[0]
-    if metric not in epochs:
-        raise ValueError(f"epochs have no {metric!r}; they have {', '.join(epochs.columns.drop(['path', 'epoch']))}")
     curves = _curves(runs, epochs, metric)
     names = runs["network"].drop_duplicates()
     names = names[names.isin(curves.index.unique("network"))].tolist()
-    if not names:
-        raise ValueError(f"no epochs of these {len(runs)} runs have {metric!r}")
     with style():
         figure = _few(curves, names) if len(names) <= FEW else _panels(curves, runs["road"].iloc[0])
         for axes in figure.axes:
@@ -54,8 +53,14 @@ def learning_curves_figure(runs: pd.DataFrame, epochs: pd.DataFrame, metric: str
                 axes.set_xlabel("epoch")
             if axes.get_subplotspec().is_first_col():
                 axes.set_ylabel(measure(metric).axis)
-        heading(figure, "Learning curves", "mean over seeds; band: one standard deviation")
+        heading(figure, TITLE, "mean over seeds; band: one standard deviation")
         return figure
+
+
+def has_curves(runs: pd.DataFrame, epochs: pd.DataFrame, metric: str | None = None) -> bool:
+    """Whether some epoch of these runs has the metric."""
+    metric = metric or next(iter(runs["metric"]), None)
+    return metric in epochs and bool(epochs.loc[epochs["path"].isin(runs["path"]), metric].notna().any())
 
 
 def _curves(runs: pd.DataFrame, epochs: pd.DataFrame, metric: str) -> pd.DataFrame:

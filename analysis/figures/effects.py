@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.measures import measure
-from analysis.style import LINES, MARKERS, PALETTE, Drawing, heading, style
+from analysis.style import LINES, MARKERS, PALETTE, Drawing, blank, heading, style
 from analysis.text import quantity, step_name, wrapped
 
 KINDS = {
@@ -27,6 +27,9 @@ def effects_figure(table: pd.DataFrame) -> Figure:
     Marks are filled where the effect is shown (Holm-corrected p < 0.05), hollow where it is not.
     """
     table = table[table["kind"].isin(KINDS)]
+    title, about = "What is each step worth?", table.attrs.get("scale", "")
+    if table["effect"].isna().all():
+        return blank(title, "No two finished networks differ in a step of the road alone.", about)
     kinds = [kind for kind in KINDS if (table["kind"] == kind).any()]
     steps = table.drop_duplicates("step")[["step", "title", "section"]].reset_index(drop=True)
     place = {step: index for index, step in enumerate(steps["step"])}
@@ -51,7 +54,7 @@ def effects_figure(table: pd.DataFrame) -> Figure:
             handles=keys, loc="upper left", ncols=2, fontsize=8, bbox_to_anchor=(0.235, 1 - 0.82 / height),
             borderaxespad=0, borderpad=0, columnspacing=1.5,
         )  # fmt: skip
-        heading(figure, "What is each step worth?", table.attrs.get("scale", ""))
+        heading(figure, title, about)
         _legend(figure)
         return figure
 
@@ -63,6 +66,10 @@ def besides_figure(table: pd.DataFrame, kind: str = "besides") -> Figure:
     Marks are filled where the effect is shown (Holm-corrected p < 0.05), hollow where it is not.
     """
     rows = table[table["kind"] == kind].reset_index(drop=True)
+    steps = "the steps bring that are on no rung of the road" if kind == "besides" else "steps bring on other rungs"
+    title, about = f"What {steps}", table.attrs.get("scale", "")
+    if rows.empty:
+        return blank(title, "No two finished networks differ in such a step alone.", about)
     with style():
         height = 1.0 + ROW * len(rows) + 0.85
         figure = Drawing(figsize=(9.2, height))
@@ -73,8 +80,7 @@ def besides_figure(table: pd.DataFrame, kind: str = "besides") -> Figure:
                 _draw(axes, row.effect, row.low, row.high, row.Index, row.verdict, **look)
         names = [wrapped(f"{row.step} on {row.on}", 42) for row in rows.itertuples()]
         _finish(axes, pd.Series(names), table.attrs)
-        steps = "the steps bring that are on no rung of the road" if kind == "besides" else "steps bring on other rungs"
-        heading(figure, f"What {steps}", table.attrs.get("scale", ""))
+        heading(figure, title, about)
         _legend(figure)
         return figure
 
@@ -84,6 +90,9 @@ def shapley_figure(table: pd.DataFrame) -> Figure:
 
     Marks are filled where the value is shown (Holm-corrected p < 0.05), hollow where it is not.
     """
+    title, about = "Shapley values: what each is worth, in any order", table.attrs.get("scale", "")
+    if table.empty:
+        return blank(title, f"{table.attrs['missing']}.", about)
     names = table["title"].map(step_name) if "title" in table else table["section"]
     with style():
         height = 1.0 + 0.4 * len(table) + 0.75
@@ -94,7 +103,7 @@ def shapley_figure(table: pd.DataFrame) -> Figure:
             text = quantity(row.value, table.attrs.get("unit", "points"), signed=True)
             axes.text(1.02, place, text, va="center", transform=axes.get_yaxis_transform())
         _finish(axes, names.map(wrapped), table.attrs)
-        heading(figure, "Shapley values: what each is worth, in any order", table.attrs.get("scale", ""))
+        heading(figure, title, about)
         _legend(figure)
         return figure
 

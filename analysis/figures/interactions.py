@@ -8,7 +8,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.style import PALETTE, Drawing, heading, style
+from analysis.style import PALETTE, Drawing, blank, heading, style
 from analysis.text import quantity, wrapped
 
 DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#b35806", "#f7f7f7", "#2166ac"])
@@ -18,14 +18,11 @@ DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#b35806", "#f7f7f7"
 def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Figure:
     """A heat map: on the diagonal each section's value (`shapley_table`), below it what two bring together beyond what
     each brings by itself (`interaction_table`). Bold where it is shown (Holm-corrected p < 0.05).
-
-    Raises:
-        ValueError: if the tables are empty, with what they say is missing.
+    Where the tables are empty, the figure says what is missing.
     """
+    title, about = "What sections are worth, and together", shapley.attrs.get("scale", "")
     if shapley.empty or interactions.empty:
-        raise ValueError(
-            shapley.attrs.get("missing") or "no Shapley values to draw: the sections study is not complete"
-        )
+        return blank(title, f"{shapley.attrs.get('missing') or 'the road has a single section'}.", about)
     names = shapley["section"].tolist()
     place = {name: index for index, name in enumerate(names)}
     cells = [(index, index, *row) for index, row in enumerate(shapley[["value", "verdict"]].to_numpy())]
@@ -36,6 +33,8 @@ def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Fi
     for row, column, value, *_ in cells:
         values[row, column] = value
     unit = shapley.attrs.get("unit", "points")
+    unknown = pd.concat([shapley["error"], interactions["error"]]).isna().all()
+    judged = "no intervals: noise unknown" if unknown else "bold: shown (p < 0.05 after Holm)"
     with style():
         figure = Drawing(figsize=(8.4, 6.6))
         axes = figure.add_axes((0.21, 0.12, 0.63, 0.72))
@@ -55,12 +54,12 @@ def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Fi
         bar.outline.set_visible(False)
         bar.solids.set_rasterized(False)
         bar.set_label(unit)
-        heading(figure, "What sections are worth, and together", shapley.attrs.get("scale", ""))
+        heading(figure, title, about)
         figure.text(
             *(
                 0.97,
                 0.945,
-                "outlined: Shapley value of a section\nbelow: interaction of two\nbold: shown (p < 0.05 after Holm)",
+                "outlined: Shapley value of a section\nbelow: interaction of two\n" + judged,
             ),
             ha="right",
             va="center",

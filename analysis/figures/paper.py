@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import math
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures.labels import name_points
-from analysis.style import PALETTE, Drawing, heading, style
+from analysis.paper import VERDICTS
+from analysis.style import PALETTE, Drawing, blank, heading, style
 from analysis.text import signed, step_name, wrapped
 
 SIZE = 10.2, 6.4
+TITLE = "Does a step go the same way here?"
 
 
 def paper_figure(table: pd.DataFrame) -> Figure:
     """A point a step of `paper_table`: what the paper published (across) and what was measured here (up).
 
     In the shaded quadrants the two have the same sign. Bars are the 95 % interval here, and the published noise, one
-    standard deviation to each side; steps whose published change does not exceed twice that are pale. Squares were
-    measured by the paper and not adopted. Numbers are in the paper's order, and named beside the figure.
+    standard deviation to each side; steps whose published change is not beyond twice that, or whose noise nobody knows,
+    are pale. Squares were measured by the paper and not adopted. Numbers are in the paper's order, and named beside the
+    figure. Without such a step the figure says so.
     """
     shown = table[table["change"].notna()].reset_index(drop=True)
+    if shown.empty:
+        return blank(TITLE, "No change was measured here that was published.", table.attrs.get("scale", ""))
     with style():
         figure = Drawing(figsize=SIZE)
         axes = figure.add_axes((0.075, 0.11, 0.53, 0.74))
@@ -36,14 +39,14 @@ def paper_figure(table: pd.DataFrame) -> Figure:
         dataset = table.attrs.get("dataset")
         axes.set_ylabel(f"measured change{f': {dataset}' if dataset else ''} (points)")
         _draw_names(figure, shown)
-        heading(figure, "Does a step go the same way here?", table.attrs.get("scale", ""))
+        heading(figure, TITLE, table.attrs.get("scale", ""))
         return figure
 
 
 def _draw_quadrants(axes: Axes, shown: pd.DataFrame) -> None:
     ends = pd.concat([shown["change"], shown["low"], shown["high"]]).abs().max()
-    high = 1.12 * (1 if math.isnan(ends) else max(ends, 0.5))
-    wide = 1.12 * max(shown["published_change"].abs().max(), 0.5) if len(shown) else 1.0
+    high = 1.12 * max(ends, 0.5)
+    wide = 1.12 * max(shown["published_change"].abs().max(), 0.5)
     axes.set_xlim(-wide, wide)
     axes.set_ylim(-high, high)
     for side in (1, -1):
@@ -58,7 +61,7 @@ def _draw_quadrants(axes: Axes, shown: pd.DataFrame) -> None:
 
 
 def _draw_step(axes: Axes, row: tuple) -> None:
-    clear = not pd.isna(row.clear) and bool(row.clear)
+    clear = row.published_verdict in VERDICTS
     colour = PALETTE["bar" if clear else "side"]
     if not pd.isna(row.low):
         axes.plot([row.published_change] * 2, [row.low, row.high], color=colour, lw=1, zorder=2)
@@ -84,7 +87,7 @@ def _draw_names(figure: Figure, shown: pd.DataFrame) -> None:
         figure.text(x, top, head, ha="right", fontsize=8, color=PALETTE["muted"])
     for row in shown.itertuples():
         y = top - row_height * (row.Index + 1)
-        shown_here = row.verdict in ("up", "down")
+        shown_here = row.verdict in VERDICTS
         figure.text(left, y, f"{row.Index + 1}", ha="right", fontsize=8, color=PALETTE["muted"])
         figure.text(
             left + 0.012,
@@ -94,18 +97,22 @@ def _draw_names(figure: Figure, shown: pd.DataFrame) -> None:
             style="normal" if row.adopted else "italic",
         )
         figure.text(left + 0.255, y, signed(row.published_change), ha="right", fontsize=8.5)
+        figure.text(left + 0.256, y, "*" * row.noise_assumed, fontsize=8.5)
         weight = "bold" if shown_here else "normal"
         figure.text(left + 0.335, y, signed(row.change), ha="right", fontsize=8.5, fontweight=weight)
-    keys = [
-        Line2D(
-            [], [], marker="o", ls="", ms=6.5, color=PALETTE["bar"], label="published change is clear (2 × its noise)"
-        ),
-        Line2D([], [], marker="o", ls="", ms=6.5, color=PALETTE["side"], label="not clear, or noise not published"),
-        Line2D(
-            [], [], marker="s", ls="", ms=6.5, color=PALETTE["paper"], mec=PALETTE["bar"], label="measured, not adopted"
-        ),
-    ]
-    figure.legend(
-        handles=keys, loc="lower left", bbox_to_anchor=(left - 0.02, 0.055), fontsize=8, borderpad=0, borderaxespad=0
-    )
+    told = shown["published_noise"].notna().any()
+    looks = {
+        "published change beyond 2 × its noise": {"marker": "o", "color": PALETTE["bar"]},
+        "about 0 there: within 2 × its noise" if told else "noise not published": {
+            "marker": "o",
+            "color": PALETTE["side"],
+        },
+        "measured, not adopted": {"marker": "s", "color": PALETTE["paper"], "mec": PALETTE["bar"]},
+    }
+    keys = [Line2D([], [], ls="", ms=6.5, label=label, **look) for label, look in looks.items()]
+    corner = (left - 0.02, 0.055)
+    figure.legend(handles=keys, loc="lower left", bbox_to_anchor=corner, fontsize=8, borderpad=0, borderaxespad=0)
     figure.text(left - 0.012, 0.02, "bold: shown here (Holm-corrected p < 0.05)", fontsize=8, color=PALETTE["muted"])
+    if shown["noise_assumed"].any():
+        note = "* noise not printed, taken as the ladder’s largest"
+        figure.text(left - 0.012, 0.168, note, fontsize=8, color=PALETTE["muted"])
