@@ -16,6 +16,7 @@ from analysis.estimates import compare
 from analysis.images import COLUMNS as IMAGES
 from analysis.images import image_noise
 from analysis.provenance import describe
+from analysis.rows import TOP1
 from roadmap.conf import OURS
 from roadmap.roads import Road
 
@@ -53,6 +54,8 @@ def ladder_table(
     key = None if reference is None else comparison.key(reference)
     name = "" if key is None else comparison.name(key)
     table = _published(road, name)
+    if comparison.metric != TOP1:  # the paper's accuracies say nothing of another metric
+        table[["published_top1", "published_std", "published_change"]] = math.nan
     steps = {rung.name: frozenset(rung.steps) for rung in road.rungs}
     others = [steps.get(rung.parent) if key is None else key for rung in road.rungs]
     pairs = [(own, None if own == other else other) for own, other in zip(steps.values(), others, strict=True)]

@@ -486,5 +486,6 @@ def test_runs_of_another_metric_are_another_comparison_of_that_metric(tmp_path):
         )
     classified, detected = comparisons(load(tmp_path))
     assert (classified.metric, detected.metric) == ("top1", "box_ap")
+    assert ladder_table(detected)["published_top1"].isna().all(), "the paper's ladder is of top-1"
     assert row(ladder_table(detected), "gelu")[["mean", "std"]].tolist() == [41.0, 1.0]
     assert detected.scores("top1")[frozenset(STEPS["gelu"])].tolist() == [90.0] * 3
