@@ -59,6 +59,7 @@ def drawn(comparison, ladder, runs) -> dict[str, Figure]:
         "published": figures.ladder_figure(analysis.published_ladder("resnet200")),
         "both": figures.ladder_figure(analysis.published_ladder(), analysis.published_ladder("resnet200")),
         "paper": figures.paper_figure(analysis.paper_table(ladder)),
+        "long paper": figures.paper_figure(analysis.paper_table(analysis.ladder_table(played(LONG, 3)))),
         "effects": figures.effects_figure(analysis.effect_table(comparison)),
         "shapley": figures.shapley_figure(shapley),
         "interactions": figures.interactions_figure(shapley, analysis.interaction_table(comparison)),
@@ -80,6 +81,19 @@ OWN = Road.from_json(
             {"step": "a_mixer_of_channels_and_of_pixels", "section": "2.10"},
             {"step": "wide", "section": "a section without a number or a title"},
             {"step": "narrow", "section": "A", "adopted": False},
+        ],
+    }
+)
+LONG = Road.from_json(
+    {
+        "name": "long",
+        "published": "resnet50",
+        "rungs": [
+            {"name": "start", "published": {"top1": 40, "gflops": 4}},
+            *(
+                {"step": f"step_{place}", "published": {"top1": 40 + place**2 / 12, "gflops": 4, "std": 0.1}}
+                for place in range(1, 28)
+            ),
         ],
     }
 )
@@ -109,7 +123,19 @@ def ends_of(figure: Figure) -> list[tuple[float, float]]:
 
 
 ALL = [
-    *("ladder", "published", "both", "paper", "effects", "shapley", "interactions", "pareto", "throughput", "speed"),
+    *(
+        "ladder",
+        "published",
+        "both",
+        "paper",
+        "long paper",
+        "effects",
+        "shapley",
+        "interactions",
+        "pareto",
+        "throughput",
+        "speed",
+    ),
     *("panels", "curves", "extended", "own", "own effects", "besides", "own interactions", "diverged"),
 ]
 

@@ -12,7 +12,10 @@ from analysis.paper import VERDICTS
 from analysis.style import PALETTE, Drawing, blank, heading, style
 from analysis.text import signed, step_name, wrapped
 
-SIZE = 10.2, 6.4
+# The layout in inches: names stand in rows beside the axes, and where there are many the figure is higher.
+WIDTH, HEIGHT, TOP, ROW, BOTTOM = 10.2, 6.4, 0.96, 0.23, 0.7
+KEYS = 1.3
+"""Below the names, the legend."""
 TITLE = "Does a step go the same way here?"
 
 
@@ -28,8 +31,9 @@ def paper_figure(table: pd.DataFrame) -> Figure:
     if shown.empty:
         return blank(TITLE, "No change was measured here that was published.", table.attrs.get("scale", ""))
     with style():
-        figure = Drawing(figsize=SIZE)
-        axes = figure.add_axes((0.075, 0.11, 0.53, 0.74))
+        height = max(HEIGHT, TOP + ROW * (len(shown) + 1) + KEYS)
+        figure = Drawing(figsize=(WIDTH, height))
+        axes = figure.add_axes((0.075, BOTTOM / height, 0.53, 1 - (TOP + BOTTOM) / height))
         _draw_quadrants(axes, shown)
         for row in shown.itertuples():
             _draw_step(axes, row)
@@ -81,12 +85,12 @@ def _draw_step(axes: Axes, row: tuple) -> None:
 
 def _draw_names(figure: Figure, shown: pd.DataFrame) -> None:
     """The legend: number, step, published and measured change; and what the marks mean."""
-    left, top, row_height = 0.645, 0.845, 0.036
+    left, height = 0.645, figure.get_figheight()
     columns = {left + 0.255: "published", left + 0.335: "here"}
     for x, head in columns.items():
-        figure.text(x, top, head, ha="right", fontsize=8, color=PALETTE["muted"])
+        figure.text(x, 1 - (TOP + 0.03) / height, head, ha="right", fontsize=8, color=PALETTE["muted"])
     for row in shown.itertuples():
-        y = top - row_height * (row.Index + 1)
+        y = 1 - (TOP + 0.03 + ROW * (row.Index + 1)) / height
         shown_here = row.verdict in VERDICTS
         figure.text(left, y, f"{row.Index + 1}", ha="right", fontsize=8, color=PALETTE["muted"])
         figure.text(
@@ -110,9 +114,10 @@ def _draw_names(figure: Figure, shown: pd.DataFrame) -> None:
         "measured, not adopted": {"marker": "s", "color": PALETTE["paper"], "mec": PALETTE["bar"]},
     }
     keys = [Line2D([], [], ls="", ms=6.5, label=label, **look) for label, look in looks.items()]
-    corner = (left - 0.02, 0.055)
+    corner = (left - 0.02, 0.35 / height)
     figure.legend(handles=keys, loc="lower left", bbox_to_anchor=corner, fontsize=8, borderpad=0, borderaxespad=0)
-    figure.text(left - 0.012, 0.02, "bold: shown here (Holm-corrected p < 0.05)", fontsize=8, color=PALETTE["muted"])
+    notes = {0.13: "bold: shown here (Holm-corrected p < 0.05)"}
     if shown["noise_assumed"].any():
-        note = "* noise not printed, taken as the ladder’s largest"
-        figure.text(left - 0.012, 0.168, note, fontsize=8, color=PALETTE["muted"])
+        notes[1.05] = "* noise not printed, taken as the ladder’s largest"
+    for y, note in notes.items():
+        figure.text(left - 0.012, y / height, note, fontsize=8, color=PALETTE["muted"])
