@@ -140,7 +140,7 @@ def _of_road(ladder: pd.DataFrame) -> list[str]:
     """What is shown of the ladder's changes, and what its seeds cannot show."""
     changes = ladder[ladder["change"].notna()]
     if changes.empty and not ladder[["n", "left_out"]].any(axis=None):
-        return "None of these networks is a rung of the road, so there is no step to judge."
+        return ["None of these networks is a rung of the road, so there is no step to judge."]
     if changes.empty:
         return ["No step has finished runs on both sides yet, so nothing can be said of any."]
     tested = changes[changes["p"].notna()]

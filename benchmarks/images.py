@@ -52,7 +52,7 @@ CONDITIONS = [
     Condition("2 seeds", seeds=2),
     Condition("10 seeds", seeds=10),
     Condition("other seeds on each side", other_seeds=True),
-    Condition("what a seed does to an image, it does to all networks by four fifths", shared=0.8),
+    Condition("four fifths of what a seed does to an image are the same for all networks", shared=0.8),
     Condition("runs that hardly differ", luck=0.01, rest=0.3),
     Condition("images that are equally hard for all networks", taste=0.02, rest=0.9),
 ]
