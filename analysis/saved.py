@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,8 @@ def write(runs: pd.DataFrame, epochs: pd.DataFrame, correct: Mapping[str, Correc
         ]
         with replacing(f"{folder}/{CORRECT_CSV}", newline="", **_ENCODING) as file:
             csv.writer(file, lineterminator="\n").writerows([("path", *FIELDS), *cells])
+    else:  # what an earlier study left there is not this one's
+        Path(folder, CORRECT_CSV).unlink(missing_ok=True)
 
 
 def read(folder: str, skip: Skip) -> tuple[list[dict[str, Any]], Callable]:

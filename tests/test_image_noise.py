@@ -183,3 +183,6 @@ def test_saved_runs_keep_it(study: Path, tmp_path: Path) -> None:
     assert [*again.correct.values()] == [*runs.correct.values()]
     assert len(again.correct) == 6
     pd.testing.assert_series_equal(gelu(tmp_path / "kept"), gelu(study))
+    runs.correct.clear()
+    runs.save(tmp_path / "kept")
+    assert not analysis.load(tmp_path / "kept").correct, "an earlier study's"
