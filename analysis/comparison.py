@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from statistics import median
@@ -15,6 +16,7 @@ from analysis.context import Context, canonical
 from analysis.estimates import compare
 from analysis.noise import Scores
 from analysis.records import Runs
+from analysis.text import shortlist
 from roadmap.bounds import did_you_mean
 from roadmap.conf import OURS
 from roadmap.roads import Road
@@ -108,14 +110,16 @@ class Comparison:
         Raises:
             ValueError: if there is none, or none of its runs is finished.
         """
+        if isinstance(network, Mapping):
+            raise ValueError("a network is a name or a set of steps, and no mapping")
         scores = self.scores()
         steps = {rung.name: frozenset(rung.steps) for rung in self.road.rungs}
         known = {name if isinstance(name, str) else self.road.name_of(name): name for name in scores}
         key = (steps | known).get(network, network) if isinstance(network, str) else frozenset(network)
         if key not in scores:
             name = network if isinstance(network, str) else self.road.name_of(network)
-            names = [*known][:NAMED] + [f"and {len(known) - NAMED} more"] * (len(known) > NAMED)
-            raise ValueError(f"no finished run of {name!r}{did_you_mean(name, known)} (measured: {', '.join(names)})")
+            names = shortlist([*known], NAMED, ", ".join)
+            raise ValueError(f"no finished run of {name!r}{did_you_mean(name, known)} (measured: {names})")
         return key
 
     def name(self, key: Steps | str) -> str:
@@ -132,8 +136,16 @@ class Comparison:
         metric's unless another is named.
 
         The key of a network is its set of steps; of one that has none, its name.
+
+        Raises:
+            ValueError: if runs have no such number.
         """
         column = column or self.metric
+        numbers = [*self.runs.select_dtypes("number").columns]
+        if column not in (*numbers, self.metric):
+            raise ValueError(
+                f"runs have no number {column!r}{did_you_mean(column, numbers)} (numbers: {', '.join(numbers)})"
+            )
         images = self.counted["evaluation_images"].min()
         return Scores(
             self._by_network("score" if column == self.metric else column),
@@ -145,13 +157,16 @@ class Comparison:
 
     @cached_property
     def collapsed(self) -> dict[Steps | str, float]:
-        """The networks that hardly trained, and their mean: nearer to chance than to the median of all networks."""
+        """The networks that hardly trained, and their mean: no better than chance, by three standard deviations of so
+        many images; or nearer to chance than to the median of all networks."""
         means = {key: values.mean() for key, values in self._by_network("score").items()}
         if self.metric not in ACCURACIES or not means:
             return {}
         chance = 100 / (self.context.data.get("num_classes") or 1000)
-        half = (chance + median(means.values())) / 2
-        return {key: mean for key, mean in means.items() if mean < half}
+        images = self.counted["evaluation_images"].min()
+        luck = 3 * math.sqrt(chance * (100 - chance) / images) if images > 0 else 0.0
+        limit = max(chance + luck, (chance + median(means.values())) / 2)
+        return {key: mean for key, mean in means.items() if mean < limit}
 
     def _by_network(self, column: str) -> dict[Steps | str, pd.Series]:
         counted = self.counted

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
 from analysis.comparison import Comparison
+from analysis.correct import Correct
 from analysis.estimates import compare
+from analysis.images import image_noise
+from analysis.rows import TOP1
 
 
 def contrast(
-    comparison: Comparison, a: str | Iterable[str], b: str | Iterable[str], value: str | None = None
+    comparison: Comparison,
+    a: str | Iterable[str],
+    b: str | Iterable[str],
+    value: str | None = None,
+    *,
+    correct: Mapping[str, Correct] | None = None,
 ) -> pd.Series:
     """What the network `a` has more than the network `b`: a claim of its own, so nothing is corrected.
 
@@ -21,10 +29,12 @@ def contrast(
     `network`, `reference`, the names of the two; `n`, `n_reference` seeds that trained; `mean`, `mean_reference`;
     `change`, their difference, in units of `value`; its 95 % interval `low`, `high`, `p`, `p_holm` (equal to it),
     `detectable`, `error`, `freedom`, `method`, `verdict` (`compare`); and `survivors`, whether some run of either
-    diverged, so that the change is that of those that trained.
+    diverged, so that the change is that of those that trained. With `Runs.correct`, also `images`, `image_error`,
+    `other_low`, `other_high`, `other_p`, `other_p_holm`, `other_verdict`, of other images of the same kind
+    (`image_noise`).
 
     Raises:
-        ValueError: if there is no such network, none of its runs is finished, or the two are one.
+        ValueError: if there is no such network, none of its runs is finished, the two are one, or no run has the value.
     """
     first, second = comparison.key(a), comparison.key(b)
     if first == second:
@@ -35,5 +45,10 @@ def contrast(
         **{"network": comparison.name(first), "reference": comparison.name(second)},
         **{"n": len(one), "n_reference": len(other), "mean": one.mean(), "mean_reference": other.mean()},
     }
-    (row,) = compare(scores, [{first: 1.0, second: -1.0}]).rename(columns={"value": "change"}).to_dict("records")
+    sums = [{first: 1.0, second: -1.0}]
+    of_seeds = compare(scores, sums)
+    table = of_seeds.rename(columns={"value": "change"})
+    if correct and value in (None, TOP1):
+        table = table.join(image_noise(comparison, correct, sums, of_seeds))
+    (row,) = table.to_dict("records")
     return pd.Series(sides | row | {"survivors": any(comparison.diverged[key] for key in (first, second))})

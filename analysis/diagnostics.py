@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import stats
@@ -10,38 +11,57 @@ from scipy import stats
 from analysis.comparison import Comparison
 from analysis.measures import measure
 from analysis.noise import FEWEST, Scatter, matrix, scatter
-from analysis.text import chance, listing
+from analysis.text import equals, shortlist
 
 DOUBT = 0.01
-"""The chance below which the report speaks of halves that differ."""
+"""The chance below which an outlier, of all networks together, or a difference of halves is spoken of."""
 UNEQUAL = 0.05
-"""And of variances: since the largest is left out, it does so in one sound study of a hundred."""
+"""The chance below which unequal variances are: as the largest is left out, in one sound study of sixty."""
 NAMED = 4
-"""Networks that a sentence names."""
+"""The most networks that a sentence names."""
 
 
 def noise_concerns(comparison: Comparison) -> list[str]:
-    """Sentences on what the seeds of the road's rungs do that the statistics do not expect; empty if nothing."""
+    """Sentences on what seeds do that the statistics do not expect: to the networks of a comparison, one by one, and to
+    the road's rungs together. Empty if nothing."""
     scores, road = comparison.scores(), comparison.road
-    rungs = [steps for steps in (frozenset(rung.steps) for rung in road.rungs) if len(scores.get(steps, ())) > 1]
-    if len(rungs) < FEWEST:
+    replicated = [key for key, values in scores.items() if len(values) > 1]
+    rungs = [steps for steps in (frozenset(rung.steps) for rung in road.rungs) if steps in replicated]
+    keys = [*rungs, *(key for key in replicated if key not in rungs)]
+    if len(keys) < FEWEST:
         return []
-    values = matrix([scores[steps] for steps in rungs])
-    found = scatter(values, paired=True, least=scores.least)
-    names = [road.name_of(steps) for steps in rungs]
-    lines = [
-        _on_outliers(names, found, measure(comparison.metric).unit),
-        _on_variances(unequal_variances(found, scores.least)),
-        _on_halves(seeds_by_half(values[~found.outlier])),
-    ]
+    values, collapsed = matrix([scores[key] for key in keys]), np.array([key in scores.collapsed for key in keys])
+    names, unit = [*map(comparison.name, keys)], measure(comparison.metric).unit
+    return concerns(values, len(rungs), names, scores.least, unit, collapsed)
+
+
+def concerns(
+    values: np.ndarray,
+    rungs: int,
+    names: Sequence[str] | None = None,
+    least: float = 0.0,
+    unit: str = "points",
+    collapsed: np.ndarray | None = None,
+) -> list[str]:
+    """`noise_concerns` of a `matrix` of values whose first rows are the rungs, in the road's order."""
+    everyone = scatter(values, True, least, collapsed)
+    if not np.median(everyone.squares):
+        return [
+            "Most networks have the same result with every seed. Does the seed reach the runs? Nothing has an interval."
+        ]
+    lines = [_on_outliers(names or [*map(str, range(len(values)))], everyone, unit)]
+    if rungs:
+        road = scatter(values[:rungs], True, least, everyone.aside[:rungs])
+        lines.append(_on_variances(unequal_variances(road, least)))
+        lines.append(_on_halves(seeds_by_half(values[:rungs][~road.outlier])))
     return [line for line in lines if line]
 
 
-def unequal_variances(found: Scatter, least: float = 0.0) -> float:
+def unequal_variances(scattered: Scatter, least: float = 0.0) -> float:
     """The p-value of Bartlett's test that networks have the same noise, all but the one that has the most: a single
     collapse is no sign that others differ. NaN for too few."""
-    known = found.freedom > 0
-    squares, freedom = found.squares[known], found.freedom[known]
+    known = (scattered.freedom > 0) & ~scattered.aside
+    squares, freedom = scattered.squares[known], scattered.freedom[known]
     if len(freedom) <= FEWEST:
         return math.nan
     used = np.argsort(squares / freedom)[:-1]
@@ -74,20 +94,18 @@ def _left(deviations: np.ndarray) -> float:
     return float(((deviations - deviations.mean(axis=0)) ** 2).sum())
 
 
-def _on_outliers(names: list[str], found: Scatter, unit: str) -> str:
-    if not found.outlier.any():
+def _on_outliers(names: Sequence[str], scattered: Scatter, unit: str) -> str:
+    places = np.flatnonzero((scattered.larger < DOUBT / len(names)) & ~scattered.aside)
+    if not len(places):
         return ""
-    with np.errstate(invalid="ignore"):
-        spread = np.sqrt(found.squares / found.freedom)
-    others = math.sqrt(found.squares[~found.outlier].sum() / found.freedom[~found.outlier].sum())
-    places = np.flatnonzero(found.outlier)
-    words = [f"{names[place]} ({spread[place]:.2f})" for place in places[:NAMED]]
-    more = [f"{len(places) - NAMED} more"] if len(places) > NAMED else []
+    squares, freedom = scattered.squares, np.maximum(scattered.freedom, 1)
+    others = math.sqrt(squares[~scattered.outlier].sum() / scattered.freedom[~scattered.outlier].sum())
+    words = [f"{names[place]} ({math.sqrt(squares[place] / freedom[place]):.2f})" for place in places]
     one, unit = len(places) == 1, f" {unit}" if unit else ""
     return (
-        f"{listing(words + more)} {'varies' if one else 'vary'} far more between seeds than the other rungs "
-        f"({others:.2f}{unit}): the intervals of changes from and to {'it' if one else 'them'} rest on "
-        f"{'its' if one else 'their'} own seeds alone. By chance one network in a hundred does that."
+        f"{shortlist(words, NAMED)} {'varies' if one else 'vary'} far more between seeds than other networks do "
+        f"({others:.2f}{unit}), so changes from and to {'it' if one else 'them'} are judged by "
+        f"{'its' if one else 'their'} own seeds alone."
     )
 
 
@@ -95,9 +113,9 @@ def _on_variances(p: float) -> str:
     if not p < UNEQUAL:
         return ""
     return (
-        f"The rungs’ noise differs more than chance would have it (Bartlett’s test, p {_is(p)}). So few seeds do not "
-        "tell which rungs are the noisy ones, so verdicts on them are wrong more often than in one study of twenty, "
-        "and their intervals too narrow: more seeds would help."
+        f"The rungs’ noise differs more than chance would have it (Bartlett’s test, p {equals(p)}). So few seeds do "
+        "not tell which rungs are the noisy ones, so verdicts on them are wrong more often than in one study of "
+        "twenty, and their intervals too narrow: more seeds would help."
     )
 
 
@@ -105,11 +123,6 @@ def _on_halves(p: float) -> str:
     if not p < DOUBT:
         return ""
     return (
-        f"A seed does not do the same to the first half of the road as to the second (F test, p {_is(p)}), so a change "
-        "from rungs of one half to rungs of the other is less sure than its interval says."
+        f"A seed does not do the same to the first half of the road as to the second (F test, p {equals(p)}), so a "
+        "change from rungs of one half to rungs of the other is less sure than its interval says."
     )
-
-
-def _is(p: float) -> str:
-    text = chance(p)
-    return text if text.startswith("<") else f"= {text}"

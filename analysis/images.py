@@ -17,6 +17,7 @@ from scipy import stats
 from analysis.comparison import Comparison
 from analysis.correct import Correct
 from analysis.estimates import CONFIDENCE, Weights, adjust, compare
+from analysis.measures import VERDICTS
 from analysis.rows import TOP1
 
 COLUMNS = ("images", "image_error", "other_low", "other_high", "other_p", "other_p_holm", "other_verdict")
@@ -57,7 +58,7 @@ def image_noise(
     table["other_p"] = _chance(np.abs(found["value"].to_numpy(float)), *noise)
     known = table["other_p"].notna()
     table["other_p_holm"] = adjust(table["other_p"].fillna(found["p"])).where(known)  # the same number of hypotheses
-    lost = found["verdict"].isin(("up", "down")) & (table["other_p_holm"] >= 1 - CONFIDENCE)
+    lost = found["verdict"].isin(VERDICTS) & (table["other_p_holm"] >= 1 - CONFIDENCE)
     table["other_verdict"] = found["verdict"].mask(lost, "not distinguishable").where(known, "")
     return table
 

@@ -25,11 +25,15 @@ MEASURED = (
     *("macs", "params", "activations", "images_per_second", "train_seconds", "peak_memory_mb", "device_hours"),
 )
 COUNTS = ["n", "diverged", "left_out"]
+FLAGS = ["survivors", "collapsed"]
 CHANGES = ("change", "low", "high", "p", "p_holm", "detectable", "error", "method", "verdict", "survivors")
 
 
 def ladder_table(
-    comparison: Comparison, reference: str | Iterable[str] | None = None, correct: Mapping[str, Correct] | None = None
+    comparison: Comparison,
+    reference: str | Iterable[str] | None = None,
+    *,
+    correct: Mapping[str, Correct] | None = None,
 ) -> pd.DataFrame:
     """One row per rung, in the road's order, measured or not.
 
@@ -39,10 +43,10 @@ def ladder_table(
     `diverged`, those that did not, and `left_out` runs, diverged or not done; `mean`, `std` (n - 1) of the main metric,
     `mean_low`, `mean_high` (its 95 % interval); `macs`, `params`, ... (`network_table`); `change` (points) with its
     95 % interval `low`, `high`, `p`, `p_holm`, `detectable`, `error`, `method` (`compare`), and `verdict`, which says
-    what is lacking where there is no change; and `survivors`, whether some run of either side diverged, so that the
-    change is that of those that trained. With `Runs.correct`, also what can be said of the change for other images of
-    the same kind: `images`, `image_error`, `other_low`, `other_high`, `other_p`, `other_p_holm`, `other_verdict`
-    (`image_noise`).
+    what is lacking where there is no change; `survivors`, whether some run of either side diverged, so that the change
+    is that of those that trained; and `collapsed`, whether the rung hardly trained (`Comparison.collapsed`). With
+    `Runs.correct`, also what can be said of the change for other images of the same kind: `images`, `image_error`,
+    `other_low`, `other_high`, `other_p`, `other_p_holm`, `other_verdict` (`image_noise`).
 
     `attrs` has words for captions (`caption`); `reference`, in words what was asked for, or ""; and `ends`, the road's
     last adopted rung against its first (`contrast`, as a dict), None unless both are measured.
@@ -73,8 +77,9 @@ def ladder_table(
     table = table.join(networks.reindex(list(steps.values())).set_axis(table.index)).join(changes[list(CHANGES)])
     table = table.join(image_noise(comparison, correct or {}, sums, of_seeds))
     table[COUNTS] = table[COUNTS].fillna(0).astype(int)
+    table["collapsed"] = [own in comparison.collapsed for own in steps.values()]
     in_words = road[name].title if name in road.names else name
-    table.attrs = caption(comparison) | {"reference": in_words, "ends": _ends(comparison)}
+    table.attrs = caption(comparison) | {"reference": in_words, "ends": _ends(comparison, correct)}
     return table
 
 
@@ -92,12 +97,12 @@ def included(ladder: pd.DataFrame) -> pd.DataFrame:
     return ladder if found.empty else found.reset_index(drop=True)
 
 
-def _ends(comparison: Comparison) -> dict[str, Any] | None:
+def _ends(comparison: Comparison, correct: Mapping[str, Correct] | None) -> dict[str, Any] | None:
     first, last = (frozenset(steps) for steps in (comparison.road.rungs[0].steps, comparison.road.adopted))
     measured = comparison.scores()
     if first == last or first not in measured or last not in measured:
         return None
-    return contrast(comparison, last, first).to_dict()
+    return contrast(comparison, last, first, correct=correct).to_dict()
 
 
 def caption(comparison: Comparison) -> dict[str, Any]:
@@ -143,7 +148,7 @@ def published_ladder(regime: str = "resnet50") -> pd.DataFrame:
     road = OURS.road(regime=regime)
     table = _published(road)
     table[COUNTS] = 0
-    table["survivors"] = False
+    table[FLAGS] = False
     more = [name for name in MEASURED + CHANGES + IMAGES if name not in table]
     table = table.reindex(columns=[*table.columns, *more])
     table.attrs = {
@@ -161,7 +166,7 @@ def published_ladder(regime: str = "resnet50") -> pd.DataFrame:
 def _published(road: Road, reference: str | None = None) -> pd.DataFrame:
     """What is known of every rung before anything is trained; NaN where nothing was published."""
     top1 = {rung.name: rung.published.top1 if rung.published else math.nan for rung in road.rungs}
-    references = {rung.name: reference or rung.parent for rung in road.rungs} | {reference: None}
+    references = {rung.name: (reference or rung.parent) if rung.name != reference else None for rung in road.rungs}
     rows = [
         {
             "rung": rung.name,

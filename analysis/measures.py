@@ -29,6 +29,8 @@ class Measure(NamedTuple):
 
 
 POINTS = "points"
+VERDICTS = ("up", "down")
+"""Of what is shown; all other verdicts say why it is not."""
 MEASURES = {
     "top1": Measure("top-1 accuracy", POINTS, "top-1"),
     "top5": Measure("top-5 accuracy", POINTS, "top-5"),

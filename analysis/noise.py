@@ -25,7 +25,7 @@ OUTLIER = 0.01
 FEWEST = 4
 """Networks with replicates, from which they say something about each other's noise."""
 ROUNDS = 20
-"""Of deciding which networks are outliers; they settle in two or three."""
+"""The most rounds of deciding which networks are outliers; two or three suffice."""
 
 
 class Scores(dict[Hashable, pd.Series]):
@@ -45,7 +45,8 @@ class Scores(dict[Hashable, pd.Series]):
             least: the smallest standard deviation that a value can have: an accuracy's is one image.
             counted: the values are counted, not measured (multiply-adds), so that equal ones are exact.
             rungs: networks whose noise is always used, besides those that are asked about.
-            collapsed: networks that did not train. One of them with a single seed is not given the others' noise.
+            collapsed: networks that did not train. They neither say how far others scatter, nor are they given the
+                others' noise.
         """
         super().__init__(values)
         self.least, self.counted = least, counted
@@ -75,94 +76,108 @@ class Scatter(NamedTuple):
 
     squares: np.ndarray
     freedom: np.ndarray
-    outlier: np.ndarray
-    """Whether that is more than chance allows."""
+    larger: np.ndarray
+    """The chance of a variance as large or larger, beside the median of all; 1 where too few say something."""
+    aside: np.ndarray
+    """Whether a network is not to be compared with the others: it collapsed."""
+
+    @property
+    def outlier(self) -> np.ndarray:
+        """The networks that stand on their own seeds alone."""
+        return (self.larger < OUTLIER) | self.aside
 
 
 def matrix(scores: Sequence[pd.Series]) -> np.ndarray:
     """The values of networks, a row each, a column per seed; NaN where there is no run."""
     seeds = {seed: column for column, seed in enumerate({seed: None for values in scores for seed in values.index})}
-    found = np.full((len(scores), len(seeds)), np.nan)
-    for row, values in zip(found, scores, strict=True):
+    table = np.full((len(scores), len(seeds)), np.nan)
+    for row, values in zip(table, scores, strict=True):
         row[[seeds[seed] for seed in values.index]] = values
-    return found
+    return table
 
 
-def noise(values: np.ndarray, paired: bool = False, least: float = 0.0, counted: bool = False) -> Noise:
-    """The noise of networks, from a `matrix` of their values; `least` and `counted` are those of `Scores`.
+def noise(
+    values: np.ndarray,
+    paired: bool = False,
+    least: float = 0.0,
+    counted: bool = False,
+    aside: np.ndarray | None = None,
+) -> Noise:
+    """The noise of networks, from a `matrix` of their values; `least` and `counted` are those of `Scores`, and `aside`
+    says which networks collapsed.
 
     Paired, it is what networks and seeds, added up, leave over: a seed fixes the order of the data and the
     augmentation, so it moves all networks alike, and contrasts of networks with the same seeds are free of that.
     """
-    return moderate(scatter(values, paired, least), least, counted)
+    return moderate(scatter(values, paired, least, aside), least, counted)
 
 
-def scatter(values: np.ndarray, paired: bool = False, least: float = 0.0) -> Scatter:
-    """What networks leave over of their values, or, paired, networks and seeds; outliers are those that chance would
-    not make among the others."""
+def scatter(values: np.ndarray, paired: bool = False, least: float = 0.0, aside: np.ndarray | None = None) -> Scatter:
+    """What networks leave over of their values, or, paired, networks and seeds that are fitted to those networks which
+    are no outliers."""
     there = ~np.isnan(values)
+    counts = there.sum(axis=1)
+    aside = np.zeros(len(values), bool) if aside is None else aside
     deviations = np.where(there, values - np.nanmean(values, axis=1, keepdims=True), 0.0)
-    outlier = np.zeros(len(values), bool)
-    if (there.sum(axis=1) > 1).sum() >= FEWEST:
-        outlier = _outliers(deviations, there, paired, least)
-    squares, freedom = _left_over(deviations, there, outlier, paired)
-    rounding = 1e-20 * np.nanmax(np.abs(values), axis=1) ** 2
-    return Scatter(np.where(squares > rounding, squares, 0.0), freedom, outlier)
+    deviations[np.abs(deviations) <= 1e-10 * np.nanmax(np.abs(values), axis=1, keepdims=True)] = 0.0  # rounding
+    # The first guess at the effects of seeds is a median: one run that is far off would move a mean.
+    replicated = there & (counts[:, None] > 1) & ~aside[:, None]
+    guess = np.ma.median(np.ma.masked_array(deviations, ~replicated), axis=0).filled(0.0) if paired else 0.0
+    larger = _larger(_about(guess, deviations, there), counts - 1.0, aside, least)
+    for _ in range(ROUNDS):
+        outlier = larger < OUTLIER
+        squares, freedom = _left_over(deviations, there, outlier | aside, paired)
+        larger = _larger(squares, freedom, aside, least)
+        if ((larger < OUTLIER) == outlier).all():
+            break
+    return Scatter(squares, freedom, larger, aside)
 
 
-def moderate(found: Scatter, least: float = 0.0, counted: bool = False) -> Noise:
+def moderate(left: Scatter, least: float = 0.0, counted: bool = False) -> Noise:
     """Variances from sums of squares, each drawn towards the common one as if that were known from `PRIOR` more.
 
     It is drawn less the less likely chance alone makes a variance as large as its own, and an outlier's not at all.
     With fewer than `FEWEST` to say something, each stands for itself.
     """
-    squares, freedom, outlier = found
+    freedom, outlier = left.freedom, left.outlier
     known = freedom > 0
     total = float(freedom[~outlier].sum())
-    if counted and not squares.any():
-        return Noise(np.zeros(len(squares)), np.full(len(squares), total), total, outlier, 0.0)
-    squares = np.maximum(squares, least**2 * freedom)
+    if counted and not left.squares.any():
+        return Noise(np.zeros(len(freedom)), np.full(len(freedom), total), total, outlier, 0.0)
+    squares = np.maximum(left.squares, least**2 * freedom)
     variance = np.divide(squares, freedom, out=np.full(len(squares), np.nan), where=known)
-    common = 0.0
-    if known.sum() >= FEWEST:
-        most = freedom[known] * _limits(squares[known], freedom[known])
-        common = np.minimum(squares[known], most).sum() / freedom.sum()
+    common, pooled = 0.0, known & ~left.aside
+    if pooled.sum() >= FEWEST:
+        if not np.median(left.squares[pooled]):  # most do not vary at all: their seeds are none
+            return Noise(variance, np.zeros(len(freedom)), total, outlier, np.nan)
+        own, of_pooled = squares[pooled], freedom[pooled]
+        limits = _scale(own, of_pooled) * stats.f.isf(OUTLIER, of_pooled, of_pooled.sum())
+        common = np.minimum(own, limits * of_pooled).sum() / of_pooled.sum()
     if not common:  # each stands for itself; and measured values that agree are a coincidence, not certainty
         return Noise(variance, np.where(variance > 0, freedom, 0.0), total, outlier, np.nan)
-    larger = np.ones(len(squares))  # the chance of a variance larger than a network's own
+    larger = np.ones(len(squares))
     larger[known] = stats.f.sf(variance[known] / common, freedom[known], total)
     prior = PRIOR * np.where(outlier, 0.0, np.minimum(larger / DOUBTFUL, 1.0))
     freedom = prior + freedom
-    return Noise((prior * common + squares) / freedom, freedom, total, outlier, common)
+    drawn = np.divide(prior * common + squares, freedom, out=np.full(len(squares), np.nan), where=freedom > 0)
+    return Noise(drawn, freedom, total, outlier, common)
 
 
-def _outliers(deviations: np.ndarray, there: np.ndarray, paired: bool, least: float) -> np.ndarray:
-    """The networks that scatter more than chance allows, beside the median of all and about seeds' effects that are
-    fitted without them."""
-
-    def beyond(squares: np.ndarray, freedom: np.ndarray) -> np.ndarray:
-        found = np.zeros(len(squares), bool)
-        known = freedom > 0
-        squares = np.maximum(squares[known], least**2 * freedom[known])
-        found[known] = squares > freedom[known] * _limits(squares, freedom[known])
-        return found
-
-    # The first guess at the effects of seeds is a median: one run that is far off would move a mean.
-    replicated = there & (there.sum(axis=1, keepdims=True) > 1)
-    guess = np.ma.median(np.ma.masked_array(deviations, ~replicated), axis=0).filled(0.0) if paired else 0.0
-    outlier = beyond(_about(guess, deviations, there), there.sum(axis=1) - 1.0)
-    for _ in range(ROUNDS):
-        found = beyond(*_left_over(deviations, there, outlier, paired))
-        if (found == outlier).all():
-            break
-        outlier = found
-    return outlier
+def _larger(squares: np.ndarray, freedom: np.ndarray, aside: np.ndarray, least: float) -> np.ndarray:
+    """The chance of variances as large or larger, beside the median of all, which half of them cannot move."""
+    chances, known = np.ones(len(squares)), (freedom > 0) & ~aside
+    if known.sum() < FEWEST:
+        return chances
+    squares, freedom = np.maximum(squares, least**2 * freedom)[known], freedom[known]
+    with np.errstate(divide="ignore", invalid="ignore"):  # most may have no noise
+        ratio = squares / freedom / _scale(squares, freedom)
+    chances[known] = np.nan_to_num(stats.f.sf(ratio, freedom, freedom.sum()), nan=1.0)
+    return chances
 
 
-def _limits(squares: np.ndarray, freedom: np.ndarray) -> np.ndarray:
-    """The variances beyond which networks are outliers, from the median of all, which half of them cannot move."""
-    scale = np.median(squares / stats.chi2.median(freedom))
-    return scale * stats.f.isf(OUTLIER, freedom, freedom.sum())
+def _scale(squares: np.ndarray, freedom: np.ndarray) -> float:
+    """The variance that most networks have."""
+    return float(np.median(squares / stats.chi2.median(freedom)))
 
 
 def _left_over(

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from analysis import provenance, style
 from analysis.comparison import Comparison
+from analysis.diagnostics import noise_concerns
 from analysis.effects import effect_table
 from analysis.ladder import default_reference, ladder_table
 from analysis.measures import measure
@@ -107,7 +108,7 @@ def environment() -> Environment:
     found.globals |= {
         "describe": provenance.describe,
         "provenance": provenance.provenance,
-        "warnings": provenance.warnings,
+        "warnings": lambda comparison: [*noise_concerns(comparison), *provenance.warnings(comparison)],
         "inline": lambda drawing, name, what: Markup(style.inline_svg(drawing, name, what)),
         "groups": _groups,
         "findings": findings,
@@ -122,12 +123,12 @@ def _ladders(comparisons: list[Comparison], runs: Runs, reference: str | None) -
     ladders, problems = [], []
     for comparison in comparisons:
         try:
-            ladders.append(ladder_table(comparison, reference, runs.correct))
+            ladders.append(ladder_table(comparison, reference, correct=runs.correct))
         except ValueError as error:
             problems.append(str(error))
             ladders.append(ladder_table(comparison, correct=runs.correct))
-        if not ladders[-1].attrs["reference"]:
-            ladders[-1] = ladder_table(comparison, default_reference(ladders[-1]), runs.correct)
+        if not ladders[-1].attrs["reference"] and (start := default_reference(ladders[-1])):
+            ladders[-1] = ladder_table(comparison, start, correct=runs.correct)
     if problems and len(problems) == len(comparisons):
         raise RecordsError(problems[0])
     return ladders

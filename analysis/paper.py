@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.estimates import CONFIDENCE
+from analysis.measures import VERDICTS
 
 SEEDS = 3
 """Of the published standard deviations."""
@@ -19,8 +20,6 @@ ORDERS = 50_000
 """Of rungs, for the chance that signs agree."""
 FEWEST_RUNGS = 3
 """That have an order to speak of."""
-VERDICTS = ("up", "down")
-"""Of a change that is shown."""
 
 
 class Agreement(NamedTuple):
@@ -57,13 +56,19 @@ def paper_table(ladder: pd.DataFrame) -> pd.DataFrame:
     """One row per step whose change was published: a rung of `ladder_table` with a reference.
 
     `rung`, `reference`, `title`, `section`, `adopted`; measured: `change` (points), its 95 % interval `low`, `high`,
-    `verdict`; published: `published_change`, its standard deviation `published_noise` (both rungs' over seeds; a
+    `verdict`, `survivors` (NaN, and "hardly trained", where either network collapsed: that goes nobody's way);
+    published: `published_change`, its standard deviation `published_noise` (both rungs' over seeds; a
     deviation that is not printed is taken as the ladder's largest, and `noise_assumed` says so), `published_verdict`:
     "up" or "down" beyond twice that noise, else "about 0", and "" where the ladder has no deviation at all; and
     `same_sign` (NA where nothing is measured, or a change is 0). `attrs` are the ladder's.
     """
     deviations = ladder.set_index("rung")["published_std"].astype(float)
     table = ladder[ladder["published_change"].notna()].reset_index(drop=True)
+    collapsed = ladder["rung"][ladder["collapsed"]]
+    failed = table["change"].notna() & table[["rung", "reference"]].isin(collapsed.tolist()).any(axis=1)
+    measured = ["change", "low", "high"]
+    table[measured] = table[measured].astype(float).mask(failed)
+    table["verdict"] = table["verdict"].astype(object).mask(failed, "hardly trained")
     both = pd.DataFrame({side: deviations.reindex(table[side]).to_numpy() for side in ("rung", "reference")})
     table["noise_assumed"] = both.isna().any(axis=1) & deviations.notna().any()
     table["published_noise"] = np.hypot(*both.fillna(deviations.max()).to_numpy().T)
@@ -72,7 +77,7 @@ def paper_table(ladder: pd.DataFrame) -> pd.DataFrame:
     table["published_verdict"] = np.select(clear, [*VERDICTS, ""], "about 0").astype(object)
     product = table["change"].astype(float) * published
     table["same_sign"] = (product > 0).astype("boolean").where(product.notna() & (product != 0))
-    columns = ["rung", "reference", "title", "section", "adopted", "change", "low", "high", "verdict"]
+    columns = ["rung", "reference", "title", "section", "adopted", "change", "low", "high", "verdict", "survivors"]
     columns += ["published_change", "published_noise", "noise_assumed", "published_verdict", "same_sign"]
     return table[columns]
 
@@ -100,7 +105,7 @@ def agreement(ladder: pd.DataFrame) -> Agreement:
     """
     table = paper_table(ladder)
     measured, counts = table[table["change"].notna()], agreement_table(table)
-    judged = measured[published_ways(measured).isin(VERDICTS)]
+    judged = measured[published_ways(measured).isin(VERDICTS) & measured["same_sign"].notna()]
     same = int(judged["same_sign"].sum())
     return Agreement(
         published=len(table),

@@ -40,10 +40,16 @@ def describe(comparison: Comparison) -> str:
         f"{epochs(*sorted(runs['epochs'].unique()))}, batch {_listed(runs['batch_size'])}" if len(runs) else None,
         f"{context.resolution} px",
         f"{'seed' if runs['seed'].nunique() == 1 else 'seeds'} {_listed(runs['seed'])}" if len(runs) else None,
-        f"last epoch, on {comparison.evaluated_on}" if len(runs) else "no finished run",
+        f"last epoch, on {comparison.evaluated_on}{_count(runs)}" if len(runs) else "no finished run",
         context.changes or None,
     ]
     return " · ".join(filter(None, facts))
+
+
+def _count(runs: pd.DataFrame) -> str:
+    """Of the evaluation images, if that is known and the same for all."""
+    counts = runs["evaluation_images"].dropna().unique()
+    return f" ({counts[0]:,.0f} images)" if len(counts) == 1 else ""
 
 
 def provenance(comparison: Comparison) -> Provenance:

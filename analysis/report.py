@@ -18,6 +18,7 @@ def main(argv: list[str] | None = None) -> int:
     from rich.text import Text
 
     from analysis.comparison import comparisons
+    from analysis.diagnostics import noise_concerns
     from analysis.pages import write_report
     from analysis.records import RecordsError, load
     from analysis.rows import disagreements
@@ -36,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
     for section in told:
         if len(section.comparison.counted):
             print_ladder(section.ladder, console, section.effects)
+            for sentence in noise_concerns(section.comparison):
+                console.print(Text(sentence, "yellow"))
             console.print()
     if len(found) > len(told):
         console.print(f"{len(found) - len(told)} more comparisons, a row each in the report.")

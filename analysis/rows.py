@@ -14,12 +14,12 @@ import orjson
 import pandas as pd
 
 from analysis.epochs import EPOCH_COLUMNS, number
-from analysis.text import listing
+from analysis.text import listing, shortlist
 from roadmap.files import printable
 from roadmap.roads import Road
 
 STATUSES = ("done", "queued", "running", "unfinished", "diverged", "failed")
-OUTCOMES = ("done", "diverged")
+ENDED = ("done", "diverged")
 """What trained to its end, or cannot: training it once more, as it is, is a second try."""
 NAMED = 4
 """Runs whose copies disagree that are named."""
@@ -32,7 +32,7 @@ COLUMNS = {
     **dict.fromkeys(("precision", "task", "metric"), TEXT),
     "score": NUMBER,
     **dict.fromkeys(("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss"), NUMBER),
-    **dict.fromkeys(("top1_best", "epoch_best", "epochs_done"), NUMBER),
+    **dict.fromkeys(("top1_best", "epoch_best", "epochs_done", "diverged_before"), NUMBER),
     "evaluated_on": TEXT,
     **dict.fromkeys(("train_images", "evaluation_images", "broken_images"), NUMBER),
     **dict.fromkeys(("macs", "params", "activations"), NUMBER),
@@ -142,22 +142,23 @@ def run_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def left_out(runs: pd.DataFrame) -> pd.Series:
     """Why a run does not count in a mean: "copy" if a run of its series and seed is there already, else its status
-    if it is not done, else "".
+    if it is not done, "diverged" if it is, but had diverged before, else "".
 
     A copy is no replicate. Of several the first that finished or diverged is no copy: whoever trains a run again until
     it is good, or until it trains, changes nothing. If none has, it is the one that started last.
     """
-    ended = runs["status"].isin(OUTCOMES)
+    ended = runs["status"].isin(ENDED)
     first = runs[ended].sort_values(["finished", "started"], kind="stable")
     last = runs[~ended].iloc[::-1].sort_values("started", na_position="first", kind="stable").iloc[::-1]
     ranked = runs.loc[[*first.index, *last.index]]
     copies = ranked.duplicated(["series", "seed"]).reindex(runs.index)
-    return runs["status"].mask(runs["status"] == "done", "").mask(copies, "copy")
+    again = (runs["status"] == "done") & (runs["diverged_before"] > 0)
+    return runs["status"].mask(runs["status"] == "done", "").mask(again, "diverged").mask(copies, "copy")
 
 
 def disagreements(runs: pd.DataFrame) -> list[str]:
-    """A sentence for each of the first few runs that were trained more than once and did not always end alike."""
-    ended = runs[runs["status"].isin(OUTCOMES)]
+    """Sentences on the runs that were trained more than once and did not always end alike, the first few by name."""
+    ended = runs[runs["status"].isin(ENDED)]
     ended = ended[ended.duplicated(["series", "seed"], keep=False)]
     ended = ended.sort_values("left_out", key=lambda why: why == "copy", kind="stable")  # first the one that counts
     found = []
@@ -169,7 +170,9 @@ def disagreements(runs: pd.DataFrame) -> list[str]:
             ends = [f"{value} ({path})" for value, path in zip(values, paths, strict=True)]
             found.append(f"{len(ends)} copies of {copies['name'].iloc[0]} disagree: {listing(ends)}.")
     more = [f"So do copies of {len(found) - NAMED} more."] if len(found) > NAMED else []
-    return found[:NAMED] + more
+    again = runs[(runs["left_out"] == "diverged") & (runs["status"] == "done")]["name"].tolist()
+    words = f"{shortlist(again, NAMED)} trained when tried again after diverging: the first outcome counts."
+    return found[:NAMED] + more + [words] * bool(again)
 
 
 def epoch_frame(parts: Mapping[str, np.ndarray]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from analysis.ladder import included
-from analysis.measures import measure
+from analysis.measures import VERDICTS, measure
 from analysis.paper import agreement_table
 from analysis.text import (
     NOTHING,
@@ -35,7 +35,7 @@ KINDS = {
 }
 HERE, PUBLISHED = "measured here", "published"
 DETECTABLE = (
-    "“detectable” is the smallest true change that would be shown, after that correction, with probability 0.8."
+    "“detectable” is the smallest true change that would be shown about four times in five, after that correction."
 )
 SECTION_COSTS = ("macs", "images_per_second", "peak_memory_mb")
 """What a section is worth in, besides the main metric."""
@@ -103,11 +103,12 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
                 _number(row.published_top1, percent(row.published_top1, row.published_std), "paper"),
                 _number(row.published_change, signed(row.published_change), "paper"),
             ]
+    others = "" if table["image_error"].notna().any() else " on these images, not of other images"
     start = f"“{reference}”" if (reference := table.attrs.get("reference")) else "the parent step"
     note = (
         f"± is a standard deviation over seeds (n − 1). Changes are from {start}, in {metric.unit or metric.name}; "
-        "intervals are each one’s own, at 95 %. The verdict is that of p, corrected for the number of changes (Holm); "
-        f"{DETECTABLE}"
+        f"intervals are each one’s own, at 95 %, of other seeds{others}. The verdict is that of p, corrected for the "
+        f"number of changes (Holm); {DETECTABLE}"
     )
     return _without_empty(Sheet("ladder", columns, rows, table, note))
 
@@ -344,7 +345,7 @@ def _number(value: float, text: str, mark: str = "") -> Cell:
 
 
 def _mark(verdict: str) -> str:
-    return verdict if verdict in ("up", "down") else ""
+    return verdict if verdict in VERDICTS else ""
 
 
 def _without_empty(sheet: Sheet) -> Sheet:

@@ -13,7 +13,6 @@ from analysis import figures, sheets
 from analysis.comparison import Comparison
 from analysis.costs import FRONTS, cost_table
 from analysis.departures import departures, kernel_note
-from analysis.diagnostics import noise_concerns
 from analysis.effects import unpaired
 from analysis.estimates import CONFIDENCE
 from analysis.measures import measure
@@ -21,13 +20,13 @@ from analysis.paper import VERDICTS, Agreement, agreement, paper_table, publishe
 from analysis.provenance import missing, unfinished
 from analysis.shapley import FEW, has_sections, interaction_table, measured_unions, shapley_from_orders, shapley_table
 from analysis.sheets import KINDS, SECTION_COSTS, Sheet
-from analysis.text import interval, listing, percent, signed, step_name, whole
+from analysis.text import equals, interval, listing, percent, shortlist, signed, step_name, whole
 
 NAMED = 6
 """Steps that a sentence names."""
 HINTS = 3
 """Steps that it names of those whose interval alone excludes 0."""
-POWER = "four times in five"
+POWER = "about four times in five"
 """How often what is `detectable` would be shown."""
 BESIDES = 3
 """Steps on no rung that it names: those that are shown come first."""
@@ -61,7 +60,7 @@ def tell(
     `ladder`: its `ladder_table`; `effects`: its `effect_table`; `epochs`: `Runs.epochs`, for learning curves.
     """
     besides = _besides(comparison, effects)
-    walked = [_ladder(comparison, ladder)] if is_walked(ladder, besides=bool(besides)) else []
+    walked = [_ladder(ladder)] if is_walked(ladder, besides=bool(besides)) else []
     parts = [*walked, *_images(ladder), *besides]
     if paper_table(ladder)["change"].notna().any():
         parts.append(_paper(ladder))
@@ -88,7 +87,7 @@ def findings(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> list[
     pairs = {frozenset(pair) for pair in zip(changes["rung"], changes["reference"], strict=True)}
     said = ends and pairs <= {frozenset(_sides(ladder.attrs["ends"]))}
     road = [] if said or (besides and changes.empty) else _of_road(ladder)
-    return [*filter(None, (ends, *road, *besides, _diverged(ladder)))]
+    return [*filter(None, (ends, *road, *besides, _collapsed(ladder), _diverged(ladder), _provisional(ladder)))]
 
 
 def ends_sentence(ladder: pd.DataFrame) -> str:
@@ -103,10 +102,22 @@ def ends_sentence(ladder: pd.DataFrame) -> str:
     if pd.isna(ends["p"]):
         return f"{text}. {_of_one_seed([ends['verdict']])}that cannot be told from noise: more seeds are needed."
     text += f" (95 % interval {interval(ends['low'], ends['high'])}), "
-    if ends["verdict"] in ("up", "down"):
-        return f"{text}a difference that is shown."
-    least = _amount(percent(ends["detectable"]), ladder)
-    return f"{text}not distinguishable from none: a difference of {least} would be shown {POWER}."
+    if ends["verdict"] in VERDICTS:
+        text += f"shown to differ (p {equals(ends['p'])}, one claim, not corrected)"
+        if ends.get("other_verdict") == ends["verdict"]:
+            return f"{text}, and for other images too ({interval(ends['other_low'], ends['other_high'])})."
+        return f"{text}{', but not for other images' * bool(ends.get('other_verdict'))}."
+    return f"{text}not distinguishable from none{_least([ends['detectable']], ladder)}."
+
+
+def _least(detectable: Iterable[float], ladder: pd.DataFrame) -> str:
+    """What these seeds would show, if enough is known of their noise to say."""
+    known = pd.Series(detectable).dropna()
+    if known.empty:
+        return ""
+    size, ends = _amount(percent(known.median()), ladder), [percent(known.min()), percent(known.max())]
+    spread = f" ({ends[0]} to {ends[1]}, by step)" if ends[0] != ends[1] else ""
+    return f": a true difference of {size}{spread} would be shown {POWER}"
 
 
 def _sides(ends: dict) -> tuple[str, str]:
@@ -123,7 +134,7 @@ def _of_besides(effects: pd.DataFrame) -> list[str]:
     found = []
     for kind, where in {"besides": "On no rung of the road", "elsewhere": "On other rungs than their own"}.items():
         rows = effects[effects["kind"] == kind].to_dict("records")
-        rows.sort(key=lambda row: (row["verdict"] not in ("up", "down"), -abs(row["effect"])))
+        rows.sort(key=lambda row: (row["verdict"] not in VERDICTS, -abs(row["effect"])))
         more = f"; and {len(rows) - BESIDES} more" if len(rows) > BESIDES else ""
         found += [f"{where}: {'; '.join(map(_added, rows[:BESIDES]))}{more}."] if rows else []
     return found
@@ -131,7 +142,7 @@ def _of_besides(effects: pd.DataFrame) -> list[str]:
 
 def _added(row: dict) -> str:
     ends = "" if pd.isna(row["low"]) else f" ({interval(row['low'], row['high'])})"
-    verdict = "shown" if row["verdict"] in ("up", "down") else row["verdict"]
+    verdict = "shown" if row["verdict"] in VERDICTS else row["verdict"]
     verdict += ", of those that trained" * row["survivors"]
     return f"{row['step']}, added to {row['on']}, {signed(row['effect'])}{ends}, {verdict}"
 
@@ -142,18 +153,19 @@ def _of_road(ladder: pd.DataFrame) -> list[str]:
     if changes.empty and not ladder[["n", "left_out"]].any(axis=None):
         return ["None of these networks is a rung of the road, so there is no step to judge."]
     if changes.empty:
-        return ["No step has finished runs on both sides yet, so nothing can be said of any."]
+        gone = " or will have: some diverged" * bool(ladder["diverged"].any())
+        return [f"No step has finished runs on both sides{gone or ' yet'}, so nothing can be said of any."]
     tested = changes[changes["p"].notna()]
     if tested.empty:
         return [f"{_of_one_seed(changes['verdict'])}no change can be told from noise: more seeds are needed."]
     start = ladder.attrs.get("reference")
     what, does = ("rung", f"differ from “{start}”") if start else ("step", "make a difference")
-    is_shown = tested["verdict"].isin(("up", "down"))
+    is_shown = tested["verdict"].isin(VERDICTS)
     shown, others = tested[is_shown], tested[~is_shown]
     sentences = []
     if len(shown):
         words = [_named(row, f"{signed(row.change)}, {interval(row.low, row.high)}") for row in _largest(shown)]
-        sentences.append(f"Shown to {does}, with 95 % intervals: {_first(words, NAMED)}.")
+        sentences.append(f"Shown to {does}, with 95 % intervals: {shortlist(words, NAMED)}.")
     if len(others):
         if shown.empty:
             which = (
@@ -165,14 +177,13 @@ def _of_road(ladder: pd.DataFrame) -> list[str]:
                 f"The other {len(others)} of {len(tested)} {what}s are" if len(others) > 1 else f"The other {what} is"
             )
             which += " not"
-        least = _amount(percent(others["detectable"].median()), ladder)
-        sentences.append(f"{which}: a difference of about {least} would be shown {POWER}.")
+        sentences.append(f"{which}{_least(others['detectable'], ladder)}.")
     hints = others[(others["low"] > 0) | (others["high"] < 0)]
     if len(hints):
         words = [f"{step_name(row.title)} {signed(row.change)}" for row in _largest(hints)]
         have = "One of these has" if len(hints) == 1 else f"{len(hints)} of these have"
-        chance = f"about {(1 - CONFIDENCE) * len(others):.1f} are expected by chance"
-        sentences.append(f"{have} an interval that excludes 0 ({_first(words, HINTS)}), where {chance}.")
+        chance = f"at most about {(1 - CONFIDENCE) * len(others):.1f} are expected by chance"
+        sentences.append(f"{have} an interval that excludes 0 ({shortlist(words, HINTS)}), where {chance}.")
     if unknown := len(changes) - len(tested):
         more = f"one more {what}" if unknown == 1 else f"{unknown} more {what}s"
         sentences.append(f"{_of_one_seed(changes['verdict'][changes['p'].isna()])}{more} cannot be judged.")
@@ -193,15 +204,24 @@ def _named(row: tuple, change: str) -> str:
     return f"{step_name(row.title)} ({change}{', of those that trained' * row.survivors})"
 
 
-def _first(words: list[str], count: int) -> str:
-    """A listing of the first few of them, the others counted."""
-    return listing(words[:count] + [f"{len(words) - count} more"] * (len(words) > count))
+def _collapsed(ladder: pd.DataFrame) -> str:
+    rows = ladder[ladder["collapsed"]].itertuples()
+    words = [f"{step_name(row.title)} ({percent(row.mean)})" for row in rows]
+    return f"Hardly trained, so changes from and to it say little: {shortlist(words, NAMED)}." if words else ""
+
+
+def _provisional(ladder: pd.DataFrame) -> str:
+    count = int(((ladder["n"] == 0) & (ladder["left_out"] > ladder["diverged"])).sum())
+    if not count:
+        return ""
+    rungs = f"{count} rungs have" if count > 1 else "one rung has"
+    return f"Provisional: {rungs} no finished run yet, and with more changes the correction for their number grows."
 
 
 def _diverged(ladder: pd.DataFrame) -> str:
     rows = ladder[ladder["diverged"] > 0].itertuples()
-    words = [f"{step_name(row.title)} {row.n} of {row.n + row.diverged}" for row in rows]
-    return f"Not every run trained: {_first(words, NAMED)}." if words else ""
+    words = [f"{row.n} of {row.n + row.diverged} of {step_name(row.title)}" for row in rows]
+    return f"Not every seed trained: {shortlist(words, NAMED)}." if words else ""
 
 
 def agreement_sentence(ladder: pd.DataFrame) -> str:
@@ -217,7 +237,7 @@ def agreement_sentence(ladder: pd.DataFrame) -> str:
     if not found.shown:
         sentences.append("So nothing here confirms or contradicts the paper.")
     else:
-        ways = _ways(table)
+        ways = _ways(table, ladder.attrs.get("reference"))
         sentences.append(f"{ways[0].upper()}{ways[1:]}." if told else f"By sign alone, {ways}.")
     if found.shown and rest:
         several = f"{rest} are not shown, so they neither confirm nor contradict"
@@ -227,7 +247,7 @@ def agreement_sentence(ladder: pd.DataFrame) -> str:
         changes = f"{_part(found.same_sign, found.judged)} changes{' that are clear there' if told else ''}"
         often = "less than 1" if found.chance < 0.01 else f"{100 * found.chance:.0f}"
         chance = f"; chance alone gives as many or more in {often} % of ladders"
-        chance = chance if found.chance < 0.5 else ", no more than by chance"
+        chance = chance if found.chance < 0.5 else ", which chance alone would often give"
         either = ", shown or not" if found.shown and rest else ""
         sentences.append(f"The sign is the same in {changes}{either}{chance}.")
     return " ".join(sentences)
@@ -235,7 +255,7 @@ def agreement_sentence(ladder: pd.DataFrame) -> str:
 
 def _shown_of_published(found: Agreement, reference: str | None) -> str:
     published, measured, shown = found[:3]
-    changes = f"{published} changes{f' from “{reference}”' if reference else ''}"
+    changes = f"{published} {f'differences from “{reference}”' if reference else 'changes'}"
     if published == 1:
         return f"The one change that the paper published is {'' if shown else 'not '}shown here."
     if measured == published:
@@ -248,7 +268,7 @@ def _shown_of_published(found: Agreement, reference: str | None) -> str:
     return f"Of the paper’s {changes}, {measured} are measured here, {few} shown."
 
 
-def _ways(table: pd.DataFrame) -> str:
+def _ways(table: pd.DataFrame, reference: str | None) -> str:
     """Which of the changes that are shown here go the paper's way; and which do not, with their numbers."""
     shown = table.assign(there=published_ways(table))[table["verdict"].isin(VERDICTS)]
     there, here = shown["there"], shown["verdict"]
@@ -263,14 +283,14 @@ def _ways(table: pd.DataFrame) -> str:
     clauses = []
     for number, (rows, one, several, way) in enumerate(groups):
         steps = [
-            step_name(row.title)
+            (f"{row.title} against {reference}" if reference else step_name(row.title))
+            + ", of those that trained" * row.survivors
             + (f": {signed(row.published_change)} there, {signed(row.change)} here" if number else "")
             for row in shown[rows].itertuples()
         ]
-        named = [*steps[:NAMED], *([f"{len(steps) - NAMED} more"] if len(steps) > NAMED else [])]
         if steps:
             subject = "it" if len(shown) == 1 else len(steps)
-            names = "; ".join(named) if number else listing(named)
+            names = shortlist(steps, NAMED, "; ".join) if number else shortlist(steps, NAMED)
             clauses.append(f"{subject} {one if len(steps) == 1 else several} {way} ({names})")
     return "; ".join(clauses)
 
@@ -297,13 +317,13 @@ def ranks_sentence(found: Agreement) -> str:
     )
 
 
-def _ladder(comparison: Comparison, ladder: pd.DataFrame) -> Part:
+def _ladder(ladder: pd.DataFrame) -> Part:
     what = f"Accuracy by step, {ladder.attrs['scale']}; the table that follows has the numbers"
     picture = Picture("ladder", figures.ladder_figure(ladder), what)
     return Part(
         "ladder",
         "Step by step",
-        [_changes_from(ladder), *noise_concerns(comparison)],
+        [_changes_from(ladder)],
         [picture],
         [sheets.ladder_sheet(ladder)],
     )
@@ -335,19 +355,20 @@ def images_sentence(ladder: pd.DataFrame) -> str:
     margin = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * of_images
     text = (
         f"The intervals above are the noise of seeds, on these {whole(images)} images. A claim about other images of "
-        f"the same kind is less sure: beside the standard error of seeds ({percent(of_seeds)} points, the median of "
-        f"the changes) stands one of images ({percent(of_images)}), which more seeds do not remove. However many are "
-        f"trained, its interval reaches at least {percent(margin)} points to each side."
+        f"the same kind is less sure: beside the standard error of seeds (median over the changes: {percent(of_seeds)} "
+        f"points) stands one of images (median: {percent(of_images)}), which more seeds do not remove. However many "
+        f"are trained, an interval for other images reaches about {percent(margin)} points to each side."
     )
-    shown = steps[steps["verdict"].isin(("up", "down"))]
+    shown = steps[steps["verdict"].isin(VERDICTS)]
     if shown.empty:
         return text
     lost = [step_name(row.title) for row in shown.itertuples() if row.other_verdict != row.verdict]
     if len(shown) == 1:
         return f"{text} The change that is shown on these images would {'not ' * len(lost)}be shown for others."
-    kept = f"{len(shown) - len(lost)} would be shown for others"
-    text += f" Of the {len(shown)} changes that are shown on these images, {kept}"
-    return f"{text}; not: {listing(lost)}." if lost else f"{text}."
+    if not lost:
+        return f"{text} All {len(shown)} changes that are shown on these images would be shown for others."
+    kept = f"{len(shown) - len(lost)} of the {len(shown)} changes that are shown on these images"
+    return f"{text} {kept} would be shown for others; not: {listing(lost)}."
 
 
 def _paper(ladder: pd.DataFrame) -> Part:

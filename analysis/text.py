@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pandas as pd
+
+from analysis.measures import VERDICTS
 
 NOTHING = "–"
 MINUS = "−"
@@ -106,8 +108,14 @@ def trained(n: int, diverged: int) -> str:
 
 def in_words(verdict: str, survivors: bool) -> str:
     """A verdict: "▲ up", "▼ down, of those that trained"."""
-    change = verdict in ("up", "down") or verdict == "not distinguishable"
+    change = verdict in VERDICTS or verdict == "not distinguishable"
     return {"up": "▲ ", "down": "▼ "}.get(verdict, "") + verdict + (", of those that trained" * (survivors and change))
+
+
+def equals(p: float) -> str:
+    """A p-value after "p": "= 0.03", "< 0.001"."""
+    text = chance(p)
+    return text if text.startswith("<") else f"= {text}"
 
 
 def stretches(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -119,3 +127,8 @@ def stretches(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 def listing(words: list[str]) -> str:
     """ "a", "a and b", "a, b and c"."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def shortlist(words: list[str], count: int, join: Callable[[list[str]], str] = listing) -> str:
+    """The first so many of these, and how many more there are: "a, b and 3 more"."""
+    return join(words[:count] + [f"{len(words) - count} more"] * (len(words) > count))

@@ -13,18 +13,19 @@ The unit is the noise of a run.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.diagnostics import DOUBT, UNEQUAL, seeds_by_half, unequal_variances
+from analysis.diagnostics import concerns
 from analysis.estimates import CONFIDENCE, Weights, estimate
-from analysis.noise import Scores, matrix, scatter
+from analysis.noise import Scores, matrix
 from analysis.text import NOTHING
 
 RUNGS = 17
@@ -37,7 +38,6 @@ HEAD = (
     "| paired t: coverage | any wrong | half width |\n"
     "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
-BEGIN, END = "<!-- python -m benchmarks.coverage -->", "<!-- end -->"
 
 Draw = Callable[[np.random.Generator], Mapping[int, pd.Series]]
 """The values of a study's networks, by seed."""
@@ -49,6 +49,8 @@ class Condition(NamedTuple):
     sums: list[Weights]
     spoilt: tuple[int, ...] = ()
     """Sums that are not 0 in this condition, and are not counted."""
+    collapsed: range = range(0)
+    """Networks that did not train."""
 
 
 class Result(NamedTuple):
@@ -59,7 +61,7 @@ class Result(NamedTuple):
     width: float
     """The median half width of an interval."""
     warned: float
-    """The share of studies that `analysis.diagnostics` warns of, but for single outliers."""
+    """The share of studies whose noise the report warns of."""
 
 
 def ladder(count: int = RUNGS) -> list[Weights]:
@@ -140,16 +142,9 @@ def mostly_at_chance(generator: np.random.Generator) -> dict[int, pd.Series]:
     return trained | {rung: pd.Series(np.zeros(3)) for rung in range(4, 51)}
 
 
-def outside(generator: np.random.Generator) -> dict[int, pd.Series]:
-    """The ladder, and four networks in the same folder that are in none of its changes."""
-    return normal(np.append(np.ones(RUNGS), np.full(4, 10.0)), count=RUNGS + 4)(generator)
-
-
-def scaled(**scales: float) -> np.ndarray:
-    found = np.ones(RUNGS)
-    for rung, scale in scales.items():
-        found[int(rung.removeprefix("r"))] = scale
-    return found
+def scaled(scales: Mapping[int, float], count: int = RUNGS) -> np.ndarray:
+    """1, but for these networks."""
+    return np.array([scales.get(network, 1.0) for network in range(count)])
 
 
 CONDITIONS = [
@@ -160,10 +155,14 @@ CONDITIONS = [
     Condition("log-normal, σ = 0.5", log_normal(0.5), ladder()),
     Condition("log-normal, σ = 1", log_normal(1.0), ladder()),
     Condition("log-normal, σ = 1, 2 seeds", log_normal(1.0, seeds=2), ladder()),
-    Condition("one network 3 times the others’", normal(scaled(r8=3)), ladder()),
+    Condition("one network 3 times the others’", normal(scaled({8: 3})), ladder()),
     Condition("alternately 2 and 0.5 times", normal(np.where(np.arange(RUNGS) % 2, 0.5, 2.0)), ladder()),
-    Condition("four rungs 10 times", normal(scaled(r3=10, r7=10, r11=10, r15=10)), ladder()),
-    Condition("four networks outside the ladder 10 times", outside, ladder()),
+    Condition("four rungs 10 times", normal(scaled(dict.fromkeys((3, 7, 11, 15), 10))), ladder()),
+    Condition(
+        "four networks beside the ladder 10 times",
+        normal(scaled(dict.fromkeys(range(17, 21), 10), 21), count=21),
+        [*ladder(), *({network: 1.0, network - 9: -1.0} for network in range(17, 21))],
+    ),
     Condition("one run off by 20, changes of other rungs", one_run_off(20), ladder(), spoilt=(7, 8)),
     Condition("one run off by 60, changes of other rungs", one_run_off(60), ladder(), spoilt=(7, 8)),
     Condition("a fifth of the runs missing", missing, ladder()),
@@ -171,16 +170,21 @@ CONDITIONS = [
     Condition("seeds partly shared (2 of 3)", partly_shared, ladder()),
     Condition("other seeds on each side", other_seeds, ladder()),
     Condition("leaving one out, alike", normal(), leave_one_out()),
-    Condition("leaving one out, the whole network 3 times", normal(scaled(r0=3)), leave_one_out()),
-    Condition("leaving one out, the whole network 5 times", normal(scaled(r0=5)), leave_one_out()),
-    Condition("4 networks that trained, 47 at exact chance", mostly_at_chance, [*ladder(5), {0: 1, 2: -1}]),
+    Condition("leaving one out, the whole network 3 times", normal(scaled({0: 3})), leave_one_out()),
+    Condition("leaving one out, the whole network 5 times", normal(scaled({0: 5})), leave_one_out()),
+    Condition(
+        "4 networks that trained, 47 at exact chance",
+        mostly_at_chance,
+        [*ladder(5), {0: 1, 2: -1}, *({0: 1.0, network: -1.0} for network in range(5, 51))],
+        collapsed=range(4, 51),
+    ),
     Condition("seeds’ effects differ between halves, 0.6", halves(0.6), ladder()),
     Condition("seeds’ effects differ between halves, 2", halves(2.0), ladder()),
 ]  # fmt: skip
 
 
 def simulate(condition: Condition, studies: int, textbook: bool = False) -> Result:
-    """What becomes of so many studies; the numbers are the same whenever it is asked."""
+    """Simulate so many studies; the same ones in every call."""
     generator = np.random.default_rng(0)
     kept = np.ones(len(condition.sums), bool)
     kept[list(condition.spoilt)] = False
@@ -191,14 +195,15 @@ def simulate(condition: Condition, studies: int, textbook: bool = False) -> Resu
         if textbook:
             p[study], widths[study] = np.transpose([_paired_t(scores, weights) for weights in condition.sums])
             continue
-        estimates = estimate(Scores(scores, least=IMAGE), condition.sums)
+        estimates = estimate(Scores(scores, least=IMAGE, collapsed=condition.collapsed), condition.sums)
         value, error, freedom = np.transpose([one[:3] for one in estimates]).astype(float)
         p[study] = 2 * stats.t.sf(np.abs(value / error), freedom)
         widths[study] = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
         asked = frozenset().union(*condition.sums)
-        values = matrix([values for network, values in scores.items() if network in asked and len(values) > 1])
-        found = scatter(values, True, IMAGE)
-        warned += unequal_variances(found, IMAGE) < UNEQUAL or seeds_by_half(values[~found.outlier]) < DOUBT
+        replicated = [network for network, values in scores.items() if network in asked and len(values) > 1]
+        collapsed = np.isin(replicated, condition.collapsed)
+        values = matrix([scores[network] for network in replicated])
+        warned += bool(concerns(values, len(values), least=IMAGE, collapsed=collapsed))
     p, widths = p[:, kept], widths[:, kept]
     known = np.isfinite(p)
     if not known.any():
@@ -251,20 +256,21 @@ def _percent(share: float, missed: bool = False) -> str:
     return f"**{text}**" if missed else text
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__.splitlines()[0])
-    parser.add_argument("--studies", type=int, default=2000, help="simulated per row (%(default)s)")
+def tabulate(module: str, head: str, row: Callable[[Any, int], str], conditions: Iterable[Any], studies: int) -> None:
+    """The command that makes a table of simulations, a row per condition: prints it, and puts it into a page."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}")
+    parser.add_argument("--studies", type=int, default=studies, help="simulated per row (%(default)s)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="a page that has the table, to be replaced there")
     arguments = parser.parse_args()
     with ProcessPoolExecutor() as pool:
-        rows = pool.map(row, range(len(CONDITIONS)), [arguments.studies] * len(CONDITIONS))
-        table = "\n".join([HEAD, *rows])
+        table = "\n".join([head, *pool.map(partial(row, studies=arguments.studies), conditions)])
     print(table)
     if arguments.write:
-        before, _, rest = arguments.write.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        arguments.write.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
+        begin, end = f"<!-- python -m {module} -->", "<!-- end -->"
+        before, _, rest = arguments.write.read_text().partition(begin)
+        _, _, after = rest.partition(end)
+        arguments.write.write_text(f"{before}{begin}\n{table}\n{end}{after}")
 
 
 if __name__ == "__main__":
-    main()
+    tabulate("benchmarks.coverage", HEAD, row, range(len(CONDITIONS)), studies=2000)

@@ -9,9 +9,6 @@ truly alike: right in as many of all images there might be. So a change is truly
 
 from __future__ import annotations
 
-import argparse
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,13 +17,13 @@ import pandas as pd
 from analysis.estimates import CONFIDENCE, compare
 from analysis.images import image_error, reach
 from analysis.noise import Scores
+from benchmarks.coverage import tabulate
 
 NETWORKS = 6
 EASE, DIFFICULTY = 1.0, 1.5
 """A network is right about an image where the sum of EASE and of what is drawn is above 0. DIFFICULTY, like all that
 follows, is a standard deviation: of an image's own part, for all networks."""
 HEAD = "| condition | of seeds alone | for other images | error of seeds | of images |\n| --- | --- | --- | --- | --- |"
-BEGIN, END = "<!-- python -m benchmarks.images -->", "<!-- end -->"
 
 
 class Condition(NamedTuple):
@@ -90,19 +87,5 @@ def row(condition: Condition, studies: int) -> str:
     return f"| {condition.name} | {shares} | {table['error'].median():.2f} | {table['of_images'].median():.2f} |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.images", description=__doc__.splitlines()[0])
-    parser.add_argument("--studies", type=int, default=500, help="simulated per row (%(default)s)")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="a page that has the table, to be replaced there")
-    arguments = parser.parse_args()
-    with ProcessPoolExecutor() as pool:
-        table = "\n".join([HEAD, *pool.map(row, CONDITIONS, [arguments.studies] * len(CONDITIONS))])
-    print(table)
-    if arguments.write:
-        before, _, rest = arguments.write.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        arguments.write.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
-
-
 if __name__ == "__main__":
-    main()
+    tabulate("benchmarks.images", HEAD, row, CONDITIONS, studies=500)

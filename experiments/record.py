@@ -73,7 +73,7 @@ def mark(run: Run, status: str, reason: str | None = None, **facts: Any) -> None
     """Say of a run that is not being trained what becomes of it; what its record knows already is kept."""
     run.directory.mkdir(parents=True, exist_ok=True)
     before = {name: value for name, value in _own_summary(run).items() if value is not None}
-    summary = _begun(run) | before | {"status": status, "reason": reason} | facts
+    summary = _begun(run) | before | {"status": status, "reason": reason, **_divergences(before)} | facts
     write(run.directory / "config.json", _pretty(run.to_json()))
     write(run.directory / "summary.json", _pretty(summary))
 
@@ -101,6 +101,11 @@ def _begun(run: Run) -> Row:
     }
 
 
+def _divergences(before: Row) -> Row:
+    """How often the run diverged before: that it is tried again, and may train, does not undo it."""
+    return {"diverged_before": (before.get("diverged_before") or 0) + (before.get("status") == "diverged")}
+
+
 class DoneError(RuntimeError):
     """Another process has trained this run since it was looked at."""
 
@@ -124,6 +129,7 @@ class Record:
         self.summary: Row = _begun(run) | {
             "job": _job(before.get("job")),
             "wandb": before.get("wandb"),
+            **_divergences(before),
             "started": _now(),
             "finished": None,
             "host": platform.node(),

@@ -22,7 +22,7 @@ def test_variances_are_compared_by_bartletts_test_without_the_largest():
     ]
     squares = np.array([one.var() * len(one) for one in samples])
     freedom = np.array([len(one) - 1.0 for one in samples])
-    found = unequal_variances(Scatter(squares, freedom, np.zeros(5, bool)))
+    found = unequal_variances(Scatter(squares, freedom, np.ones(5), np.zeros(5, bool)))
     assert found == pytest.approx(stats.bartlett(*samples[:4]).pvalue)
 
 
@@ -49,7 +49,7 @@ def test_concerns_name_what_is_odd_and_nothing_else():
     collapsed[5, 1] = 10.0
     [line] = noise_concerns(ladder(collapsed))
     assert line.startswith("increase_width (")
-    assert "varies far more between seeds than the other rungs (0." in line
+    assert "varies far more between seeds than other networks do (0." in line
     uneven = 60 + (values - 60) * np.where(np.arange(17) % 3, 0.1, 6)[:, None]
     assert any("Bartlett" in line for line in noise_concerns(ladder(uneven)))
     halved = values.copy()

@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 from records import road_of, write_run, write_study
 
 import analysis
+from analysis.text import signed
 from roadmap.conf import OURS
 
 NOTEBOOK = Path(analysis.__file__).with_name("ladder.ipynb")
@@ -103,3 +104,5 @@ def test_the_readme_says_what_the_study_found():
     ladder = analysis.ladder_table(analysis.comparisons(analysis.load(STUDY))[0])
     assert analysis.headline(ladder) in readme
     assert analysis.agreement_sentence(ladder) in readme
+    found = analysis.agreement(ladder)
+    assert f"{signed(found.tau)} ({signed(found.tau_low)} to {signed(found.tau_high)})" in readme

@@ -30,7 +30,7 @@ from analysis.records import RecordsError, load
 from analysis.report import main
 from analysis.story import headline
 from analysis.tables import print_ladder
-from analysis.text import interval, signed
+from analysis.text import equals, interval, signed
 from roadmap.conf import OURS
 
 pytestmark = pytest.mark.xdist_group("report")  # written once
@@ -147,7 +147,7 @@ def test_headline_names_what_is_shown_and_no_more(tmp_path, everything):
         named = re.search(rf"(?:, |: | and ){re.escape(row.title.split(' (')[0])} \(", road) is not None
         assert named == (row.rung in set(shown["rung"])), row.rung
     least = f"{others['detectable'].median():.2f}"
-    assert f"The other {16 - len(shown)} of 16 steps are not: a difference of about {least} points would" in road
+    assert f"The other {16 - len(shown)} of 16 steps are not: a true difference of {least} points (" in road
     one = ladder_table(only(write_pair(tmp_path / "one", gelu={0: 99.0}, kernel_7={0: 1.0})))
     assert "more seeds are needed" in headline(one)
     none = ladder_table(only(write_pair(tmp_path / "none", gelu={}, kernel_7={0: 1.0})))
@@ -171,11 +171,11 @@ def ladder_of(shown: int, hints: int = 0, others: int = 0, single: int = 0) -> p
     [
         (
             (0, 0, 1),
-            "The one step that was tested is not shown to make a difference: a difference of about 2.50 points",
+            "The one step that was tested is not shown to make a difference: a true difference of 2.50 points",
         ),
         (
             (0, 0, 2),
-            "None of the 2 steps is shown to make a difference: a difference of about 2.50 points would be shown",
+            "None of the 2 steps is shown to make a difference: a true difference of 2.50 points would be shown",
         ),
         (
             (1, 0, 0),
@@ -183,17 +183,20 @@ def ladder_of(shown: int, hints: int = 0, others: int = 0, single: int = 0) -> p
         ),
         (
             (1, 0, 1),
-            "(+9.00, +0.50 to +12.50). The other step is not: a difference of about 2.50 points would be shown",
+            "(+9.00, +0.50 to +12.50). The other step is not: a true difference of 2.50 points would be shown",
         ),
-        ((2, 0, 2), " and stage ratio (+8.00, +0.50 to +12.50). The other 2 of 4 steps are not: a difference of about"),
+        (
+            (2, 0, 2),
+            " and stage ratio (+8.00, +0.50 to +12.50). The other 2 of 4 steps are not: a true difference of 2.50",
+        ),
         (
             (1, 1, 3),
-            "One of these has an interval that excludes 0 (stage ratio +8.00), where about 0.2 are expected by chance.",
+            "One of these has an interval that excludes 0 (stage ratio +8.00), where at most about 0.2 are expected by",
         ),
         (
             (0, 5, 9),
             "5 of these have an interval that excludes 0 (enhanced training recipe +9.00, stage ratio +8.00, "
-            '"patchify" stem +7.00 and 2 more), where about 0.7 are expected by chance.',
+            '"patchify" stem +7.00 and 2 more), where at most about 0.7 are expected by chance.',
         ),
         ((0, 0, 2, 1), "four times in five. With one seed, one more step cannot be judged."),
         ((1, 0, 0, 2), "+12.50). With one seed, 2 more steps cannot be judged."),
@@ -329,7 +332,8 @@ def test_first_rung_last_rung_and_two_seeds_are_a_report(tmp_path, capsys):
     text = (tmp_path / "out" / "report.md").read_text().replace("\\", "")
     words = (
         "**From the first rung, “nano ResNet, original recipe”, to the last, “separate d.s. conv (nano ConvNeXt)”: "
-        f"+5.20 points (95 % interval {interval(low, high)}), a difference that is shown.**"
+        f"+5.20 points (95 % interval {interval(low, high)}), shown to differ (p {equals(truth.pvalue)}, one claim, "
+        "not corrected).**"
     )
     assert words in text
     assert "Changes are from “nano ResNet, original recipe”: no rung here has its parent measured beside it." in text
@@ -349,7 +353,8 @@ def test_columns_with_nothing_in_them_are_left_out(tmp_path, capsys, seeds, empt
     text = (tmp_path / "out" / "report.md").read_text()
     head = next(line for line in text.splitlines() if line.startswith("| step | "))
     assert ("95 % interval" not in capsys.readouterr().out) == empty
-    assert ("p (Holm)" not in head) == ("interval" not in head) == ("detectable" not in head) == empty
+    assert ("p (Holm)" not in head) == ("interval" not in head) == empty
+    assert "detectable" not in head, "of two seeds"
 
 
 def test_a_reference_is_any_network_that_is_measured(tmp_path, capsys):
@@ -378,7 +383,7 @@ def test_diverged_seeds_are_told_wherever_their_network_is(tmp_path, capsys):
     assert main([str(tmp_path / "runs"), str(tmp_path / "again"), "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.md").read_text().replace("\\", "")
     assert re.search(r"ReLU to GELU \(\+5\.00, \+4\.\d\d to \+5\.\d\d, of those that trained\)\.", text)
-    assert "Not every run trained: kernel size 7 2 of 3 and fewer activations 0 of 2." in text
+    assert "Not every seed trained: 2 of 3 of kernel size 7 and 0 of 2 of fewer activations." in text
     assert re.search(r"grn, added to kernel_7, \+1\.00 \(\S+ to \S+\), shown, of those that trained\.", text)
     assert "| kernel size 7 | 2 of 3 trained |" in text
     assert "| fewer activations | 0 of 2 trained |" in text

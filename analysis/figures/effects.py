@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.measures import measure
+from analysis.measures import VERDICTS, measure
 from analysis.style import LINES, MARKERS, PALETTE, Drawing, blank, heading, style
 from analysis.text import quantity, step_name, wrapped
 
@@ -116,7 +116,7 @@ def _legend(figure: Figure) -> None:
 def _draw(axes, value, low, high, place, verdict, *, color: str, marker: str) -> None:
     if not pd.isna(low):
         axes.plot([low, high], [place, place], color=color, lw=1.3, solid_capstyle="butt", zorder=2)
-    face = color if verdict in ("up", "down") else PALETTE["paper"]
+    face = color if verdict in VERDICTS else PALETTE["paper"]
     axes.plot(value, place, marker, ms=6, color=color, mfc=face, mew=1.3, zorder=3)
 
 

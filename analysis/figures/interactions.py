@@ -8,6 +8,7 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from analysis.measures import VERDICTS
 from analysis.style import PALETTE, Drawing, blank, heading, style
 from analysis.text import quantity, wrapped
 
@@ -44,7 +45,7 @@ def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Fi
         image = axes.pcolormesh(edges, edges, np.ma.masked_invalid(values), cmap=DIVERGING, norm=colours)
         axes.invert_yaxis()
         for row, column, value, verdict in cells:
-            _draw_cell(axes, row, column, value, verdict in ("up", "down"), colours, unit)
+            _draw_cell(axes, row, column, value, verdict in VERDICTS, colours, unit)
         axes.set_xticks(range(len(names)), [wrapped(name, max(80 // len(names) - 1, 6), 3) for name in names])
         axes.set_yticks(range(len(names)), [wrapped(name, 20) for name in names])
         axes.tick_params(length=0, labelsize=9, labelcolor=PALETTE["ink"])

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from analysis.ladder import included
-from analysis.measures import measure
+from analysis.measures import VERDICTS, measure
 from analysis.style import PALETTE, Drawing, style
 from analysis.text import macs_unit, percent, scaled, signed, stretches, trained, wrapped
 from roadmap.roads import OWN, Reference
@@ -123,7 +123,7 @@ def _draw_texts(
             va="center",
             fontweight="bold" if row.Index in ends else "normal",
         )
-        clear = row.verdict in ("up", "down")
+        clear = row.verdict in VERDICTS
         page.text(
             *(change_x, row.Index, "" if pd.isna(row.reference) else signed(change)),
             ha="right",
