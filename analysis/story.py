@@ -164,7 +164,7 @@ def _of_road(ladder: pd.DataFrame) -> list[str]:
     shown, others = tested[is_shown], tested[~is_shown]
     sentences = []
     if len(shown):
-        words = [_named(row, f"{signed(row.change)}, {interval(row.low, row.high)}") for row in _largest(shown)]
+        words = [_named(row, f"{signed(row.change)}, {interval(row.low, row.high)}", start) for row in _largest(shown)]
         sentences.append(f"Shown to {does}, with 95 % intervals: {shortlist(words, NAMED)}.")
     if len(others):
         if shown.empty:
@@ -180,7 +180,7 @@ def _of_road(ladder: pd.DataFrame) -> list[str]:
         sentences.append(f"{which}{_least(others['detectable'], ladder)}.")
     hints = others[(others["low"] > 0) | (others["high"] < 0)]
     if len(hints):
-        words = [f"{step_name(row.title)} {signed(row.change)}" for row in _largest(hints)]
+        words = [f"{row.rung if start else step_name(row.title)} {signed(row.change)}" for row in _largest(hints)]
         have = "One of these has" if len(hints) == 1 else f"{len(hints)} of these have"
         chance = f"at most about {(1 - CONFIDENCE) * len(others):.1f} are expected by chance"
         sentences.append(f"{have} an interval that excludes 0 ({shortlist(words, HINTS)}), where {chance}.")
@@ -200,8 +200,9 @@ def _largest(rows: pd.DataFrame) -> Iterable[tuple]:
     return rows.reindex(rows["change"].abs().sort_values(ascending=False).index).itertuples()
 
 
-def _named(row: tuple, change: str) -> str:
-    return f"{step_name(row.title)} ({change}{', of those that trained' * row.survivors})"
+def _named(row: tuple, change: str, reference: str | None) -> str:
+    """A change and what makes it: the step, or, against a reference, the whole rung."""
+    return f"{row.rung if reference else step_name(row.title)} ({change}{', of those that trained' * row.survivors})"
 
 
 def _collapsed(ladder: pd.DataFrame) -> str:
@@ -283,7 +284,7 @@ def _ways(table: pd.DataFrame, reference: str | None) -> str:
     clauses = []
     for number, (rows, one, several, way) in enumerate(groups):
         steps = [
-            (f"{row.title} against {reference}" if reference else step_name(row.title))
+            (f"{row.rung} against {reference}" if reference else step_name(row.title))
             + ", of those that trained" * row.survivors
             + (f": {signed(row.published_change)} there, {signed(row.change)} here" if number else "")
             for row in shown[rows].itertuples()
