@@ -162,7 +162,8 @@ class Comparison:
         means = {key: values.mean() for key, values in self._by_network("score").items()}
         if self.metric not in ACCURACIES or not means:
             return {}
-        chance = 100 / (self.context.data.get("num_classes") or 1000)
+        classes = self.context.data.get("num_classes") or self.counted["classes"].max()
+        chance = 100 / classes if classes > 0 else 0.0  # of old records of folders it is not known
         images = self.counted["evaluation_images"].min()
         luck = 3 * math.sqrt(chance * (100 - chance) / images) if images > 0 else 0.0
         limit = max(chance + luck, (chance + median(means.values())) / 2)

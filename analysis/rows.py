@@ -34,7 +34,7 @@ COLUMNS = {
     **dict.fromkeys(("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss"), NUMBER),
     **dict.fromkeys(("top1_best", "epoch_best", "epochs_done", "diverged_before"), NUMBER),
     "evaluated_on": TEXT,
-    **dict.fromkeys(("train_images", "evaluation_images", "broken_images"), NUMBER),
+    **dict.fromkeys(("train_images", "evaluation_images", "broken_images", "classes"), NUMBER),
     **dict.fromkeys(("macs", "params", "activations"), NUMBER),
     **dict.fromkeys(("images_per_second", "seconds_per_epoch", "train_seconds", "wall_seconds"), NUMBER),
     "peak_memory_mb": NUMBER,
@@ -62,6 +62,7 @@ LARGEST = 1e18
 POSITIVE = ("macs", "params", "activations", "images_per_second", "seconds_per_epoch", "train_seconds", "wall_seconds")
 """No network and no run has none of these."""
 WHOLE = ("threads", "processes", "accumulation", "device_batch", "train_images", "evaluation_images", "broken_images")
+WHOLE += ("classes", "diverged_before")
 """Counts."""
 _INSIDE: dict[str, dict[str, tuple[type, ...]]] = {
     "recipe": {"name": (str,), "epochs": (int,), "batch_size": (int,), "lr": (int, float)},

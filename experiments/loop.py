@@ -84,6 +84,7 @@ def train(
         evaluated_on=data.evaluated_on,
         train_images=data.training_images,
         evaluation_images=len(data.evaluation),
+        classes=data.num_classes,
         device=device_name(device),
         processes=processes.world,
         accumulation=run.split.accumulation,

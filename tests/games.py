@@ -14,23 +14,15 @@ from roadmap.roads import Road
 
 ROAD = OURS.road(regime="nano")
 RUN = {
-    **{
-        "evaluation_images": 10_000,
-        "left_out": "",
-        "epochs": 2,
-        "batch_size": 64,
-        "train_images": 10_000,
-        "evaluated_on": "test",
-        "processes": 1,
-    },
+    **{"left_out": "", "epochs": 2, "batch_size": 64, "evaluated_on": "test", "processes": 1},
+    **{"train_images": 10_000, "evaluation_images": 10_000, "classes": 10},
     **dict.fromkeys(COSTS, 1.0),
-    "evaluation_images": 10_000,
 }
 
 
 def comparison(values: Mapping[Iterable[str], Mapping[int, float]], road: Road = ROAD) -> Comparison:
     """The comparison of sets of steps with these accuracies, by seed."""
-    context = Context("nano", {"name": "fashion_mnist"}, 32, "float32", {}, 2, 64, "top1", road)
+    context = Context("nano", {"name": "fashion_mnist", "num_classes": None}, 32, "float32", {}, 2, 64, "top1", road)
     names = {frozenset(rung.steps): rung.name for rung in road.rungs}
     rows = []
     for steps, by_seed in values.items():

@@ -17,6 +17,7 @@ from analysis.contrasts import contrast
 from analysis.ladder import default_reference, ladder_table, published_ladder
 from analysis.provenance import missing, unfinished
 from analysis.records import load
+from analysis.rows import disagreements
 from roadmap.conf import OURS
 from roadmap.roads import Road
 
@@ -141,6 +142,10 @@ def test_a_network_that_is_not_there_is_refused_in_a_line_that_lists_those_that_
                 ask()
     with pytest.raises(ValueError, match="gelu is both"):
         contrast(one, "gelu", STEPS["gelu"])
+    with pytest.raises(ValueError, match="runs have no number 'topp1'; did you mean 'top1'"):
+        contrast(one, "gelu", "kernel_7", "topp1")
+    with pytest.raises(ValueError, match="no mapping"):
+        ladder_table(one, {})
 
 
 @pytest.mark.parametrize("reference", ["kernel_7", "timm:atto"])
@@ -228,6 +233,11 @@ def test_a_diverged_seed_is_an_outcome(tmp_path):
     }
     assert contrast(one, "gelu", "kernel_7")["survivors"]
     assert not contrast(one, "gelu", "layer_norm")["survivors"]
+    write_run(tmp_path / "again", "fewer_norms", seed=1, summary={"diverged_before": 1})
+    again = load([tmp_path, tmp_path / "again"])
+    assert row(ladder_table(comparisons(again)[0]), "fewer_norms")[["n", "diverged"]].tolist() == [0, 2]
+    [line] = disagreements(again.runs)
+    assert "trained when tried again after diverging: the first outcome counts" in line
 
 
 def test_a_copy_of_a_run_is_no_replicate(tmp_path):

@@ -5,14 +5,18 @@ import pytest
 from games import ROAD, comparison
 from scipy import stats
 
+from analysis.contrasts import contrast
 from analysis.diagnostics import noise_concerns, seeds_by_half, unequal_variances
+from analysis.ladder import ladder_table
 from analysis.noise import Scatter
+from analysis.paper import agreement, paper_table
+from analysis.story import findings
 
 RUNGS = [rung.steps for rung in ROAD.rungs]
 
 
 def ladder(values):
-    return comparison({steps: dict(enumerate(one)) for steps, one in zip(RUNGS, values, strict=True)})
+    return comparison({steps: dict(enumerate(one)) for steps, one in zip(RUNGS, values, strict=False)})
 
 
 def test_variances_are_compared_by_bartletts_test_without_the_largest():
@@ -57,3 +61,36 @@ def test_concerns_name_what_is_odd_and_nothing_else():
     [line] = noise_concerns(ladder(halved))
     assert "F test, p < 0.001" in line
     assert noise_concerns(ladder(values[:, :1])) == []
+
+
+def test_a_collapsed_network_is_named_and_goes_nobodys_way():
+    """Three seeds at exact chance: nothing that the steps from and to it change is held against the paper."""
+    values = 60 + 0.5 * np.random.default_rng(2).normal(size=(17, 3))
+    values[12] = 10.0
+    played = ladder(values)
+    table = ladder_table(played)
+    assert table["rung"][table["collapsed"]].tolist() == ["gelu"]
+    assert table["verdict"][12:14].tolist() == ["down", "up"]
+    assert "Hardly trained, so changes from and to it say little: ReLU to GELU (10.00)." in findings(table)
+    published = paper_table(table).set_index("rung")
+    assert published.loc[["gelu", "fewer_activations"], "verdict"].tolist() == ["hardly trained"] * 2
+    assert agreement(table).measured == 14
+    assert noise_concerns(played) == []
+
+
+def test_where_most_networks_never_vary_the_seed_is_doubted_and_nothing_has_an_interval():
+    values = 60 + np.arange(17.0)[:, None] * np.ones(3)
+    played = ladder(values)
+    assert noise_concerns(played)[0].startswith("Most networks have the same result with every seed.")
+    assert set(ladder_table(played)["verdict"][1:]) == {"noise unknown"}
+
+
+def test_most_of_a_folder_at_chance_hides_nothing_of_the_rest():
+    """Thirteen of seventeen rungs: the four others say what the noise is, among themselves."""
+    generator = np.random.default_rng(0)
+    values = np.full((17, 3), 10.0)
+    values[:4] = 60 + 0.5 * generator.normal(size=(4, 3))
+    played = ladder(values)
+    assert len(played.collapsed) == 13
+    alone = ladder(values[:4])
+    assert contrast(played, RUNGS[1], RUNGS[0])["error"] == pytest.approx(contrast(alone, RUNGS[1], RUNGS[0])["error"])

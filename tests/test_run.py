@@ -258,6 +258,8 @@ def test_diverged_run_says_so(command: Callable, tiny: tuple[str, ...], here: Pa
     assert re.fullmatch(r"the loss is (nan|inf) at step \d+ of 20 \(learning rate 1e\+12\)", summary["reason"])
     assert summary["reason"] in out
     assert not (directory / "weights.pt").exists()
+    command(*tiny, "recipe.lr=1e12")
+    assert [summary["diverged_before"], read(directory)[2]["diverged_before"]] == [0, 1], "once, when tried again"
 
 
 def test_failed_run_keeps_its_epochs_and_its_traceback(
