@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis.context import Context, canonical
 from analysis.estimates import compare
-from analysis.noise import Scores
+from analysis.noise import FEWEST, Scores
 from analysis.records import Runs
 from analysis.text import shortlist
 from roadmap.bounds import did_you_mean
@@ -151,9 +151,19 @@ class Comparison:
             self._by_network("score" if column == self.metric else column),
             least=100 / images if column in ACCURACIES and images > 0 else 0.0,
             counted=column in COUNTED,
-            rungs=(frozenset(rung.steps) for rung in self.road.rungs),
+            pooled=self._pooled,
             collapsed=() if column in COSTS else self.collapsed,
         )
+
+    @cached_property
+    def _pooled(self) -> set[Steps]:
+        """The networks whose noise is always used, so that all tables of a report judge alike: the rungs; and where few
+        of them have replicates, those that differ from another measured network in one step."""
+        rungs = {frozenset(rung.steps) for rung in self.road.rungs}
+        seeds = {key: len(values) for key, values in self._by_network("score").items() if not isinstance(key, str)}
+        if sum(seeds.get(steps, 0) > 1 for steps in rungs) >= FEWEST:
+            return rungs
+        return rungs.union(*({steps, steps - {step}} for steps in seeds for step in steps if steps - {step} in seeds))
 
     @cached_property
     def collapsed(self) -> dict[Steps | str, float]:

@@ -25,14 +25,25 @@ def noise_concerns(comparison: Comparison) -> list[str]:
     """Sentences on what seeds do that the statistics do not expect: to the networks of a comparison, one by one, and to
     the road's rungs together. Empty if nothing."""
     scores, road = comparison.scores(), comparison.road
+    beside = _on_collapsed(comparison)
     replicated = [key for key, values in scores.items() if len(values) > 1]
     rungs = [steps for steps in (frozenset(rung.steps) for rung in road.rungs) if steps in replicated]
     keys = [*rungs, *(key for key in replicated if key not in rungs)]
     if len(keys) < FEWEST:
-        return []
+        return beside
     values, collapsed = matrix([scores[key] for key in keys]), np.array([key in scores.collapsed for key in keys])
     names, unit = [*map(comparison.name, keys)], measure(comparison.metric).unit
-    return concerns(values, len(rungs), names, scores.least, unit, collapsed)
+    return concerns(values, len(rungs), names, scores.least, unit, collapsed) + beside
+
+
+def _on_collapsed(comparison: Comparison) -> list[str]:
+    """On networks that are no rungs: the findings speak of those that are."""
+    rungs = {frozenset(rung.steps) for rung in comparison.road.rungs}
+    means = [mean for key, mean in comparison.collapsed.items() if key not in rungs]
+    if not means:
+        return []
+    one, reach = len(means) == 1, " to ".join(dict.fromkeys(f"{end:.2f} %" for end in (min(means), max(means))))
+    return [f"{len(means)} {'network' if one else 'networks'} beside the rungs hardly trained ({reach})."]
 
 
 def concerns(

@@ -84,11 +84,11 @@ def estimate(scores: Scores, sums: Sequence[Weights], borrow: bool = False) -> l
     """Each sum with its standard error.
 
     Args:
-        scores: of the networks of the comparison. The noise of those in the sums, and of its rungs, is estimated
-            together; what the others did does not matter.
+        scores: of the networks of the comparison. The noise of those in the sums, and of the pooled ones, is
+            estimated together; what the others did does not matter.
         borrow: a network with one seed has the noise of the others, instead of an unknown one; unless it collapsed.
     """
-    asked = scores.rungs.union(*sums)
+    asked = scores.pooled.union(*sums)
     keys = [key for key, values in scores.items() if key in asked and len(values)]
     if not keys:
         return [Estimate() for _ in sums]

@@ -94,7 +94,12 @@ def included(ladder: pd.DataFrame) -> pd.DataFrame:
     """The rungs that a study asked for, as far as its runs say: those with any run, finished or not. All of a ladder
     that has no run, such as a published one."""
     found = ladder[(ladder["n"] > 0) | (ladder["left_out"] > 0)]
-    return ladder if found.empty else found.reset_index(drop=True)
+    return ladder if found.empty else named(found.reset_index(drop=True))
+
+
+def named(ladder: pd.DataFrame) -> pd.DataFrame:
+    """With `title` as what a change is called: the step, or, from one reference for all, the rung as a whole."""
+    return ladder.assign(title=ladder["rung"]) if ladder.attrs.get("reference") else ladder
 
 
 def _ends(comparison: Comparison, correct: Mapping[str, Correct] | None) -> dict[str, Any] | None:

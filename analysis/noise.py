@@ -36,7 +36,7 @@ class Scores(dict[Hashable, pd.Series]):
         values: Mapping[Hashable, pd.Series],
         least: float = 0.0,
         counted: bool = False,
-        rungs: Iterable[Hashable] = (),
+        pooled: Iterable[Hashable] = (),
         collapsed: Iterable[Hashable] = (),
     ) -> None:
         """
@@ -44,13 +44,13 @@ class Scores(dict[Hashable, pd.Series]):
             values: by network.
             least: the smallest standard deviation that a value can have: an accuracy's is one image.
             counted: the values are counted, not measured (multiply-adds), so that equal ones are exact.
-            rungs: networks whose noise is always used, besides those that are asked about.
+            pooled: networks whose noise is always used, besides those that are asked about.
             collapsed: networks that did not train. They neither say how far others scatter, nor are they given the
                 others' noise.
         """
         super().__init__(values)
         self.least, self.counted = least, counted
-        self.rungs, self.collapsed = frozenset(rungs), frozenset(collapsed)
+        self.pooled, self.collapsed = frozenset(pooled), frozenset(collapsed)
 
 
 class Noise(NamedTuple):

@@ -129,6 +129,7 @@ def _ladders(comparisons: list[Comparison], runs: Runs, reference: str | None) -
             ladders.append(ladder_table(comparison, correct=runs.correct))
         if not ladders[-1].attrs["reference"] and (start := default_reference(ladders[-1])):
             ladders[-1] = ladder_table(comparison, start, correct=runs.correct)
+            ladders[-1].attrs["by_default"] = True
     if problems and len(problems) == len(comparisons):
         raise RecordsError(problems[0])
     return ladders

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.estimates import CONFIDENCE
+from analysis.ladder import named
 from analysis.measures import VERDICTS
 
 SEEDS = 3
@@ -63,7 +64,7 @@ def paper_table(ladder: pd.DataFrame) -> pd.DataFrame:
     `same_sign` (NA where nothing is measured, or a change is 0). `attrs` are the ladder's.
     """
     deviations = ladder.set_index("rung")["published_std"].astype(float)
-    table = ladder[ladder["published_change"].notna()].reset_index(drop=True)
+    table = named(ladder[ladder["published_change"].notna()].reset_index(drop=True))
     collapsed = ladder["rung"][ladder["collapsed"]]
     failed = table["change"].notna() & table[["rung", "reference"]].isin(collapsed.tolist()).any(axis=1)
     measured = ["change", "low", "high"]

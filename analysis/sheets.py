@@ -34,9 +34,7 @@ KINDS = {
     "shapley": "Shapley, random orders",
 }
 HERE, PUBLISHED = "measured here", "published"
-DETECTABLE = (
-    "“detectable” is the smallest true change that would be shown about four times in five, after that correction."
-)
+DETECTABLE = "“detectable” is the smallest true change that would be shown about four times in five"
 SECTION_COSTS = ("macs", "images_per_second", "peak_memory_mb")
 """What a section is worth in, besides the main metric."""
 
@@ -103,12 +101,14 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
                 _number(row.published_top1, percent(row.published_top1, row.published_std), "paper"),
                 _number(row.published_change, signed(row.published_change), "paper"),
             ]
+    detectable = f"; {DETECTABLE}" if table["detectable"].notna().any() else ""
     others = "" if table["image_error"].notna().any() else " on these images, not of other images"
     start = f"“{reference}”" if (reference := table.attrs.get("reference")) else "the parent step"
     note = (
         f"± is a standard deviation over seeds (n − 1). Changes are from {start}, in {metric.unit or metric.name}; "
-        f"intervals are each one’s own, at 95 %, of other seeds{others}. The verdict is that of p, corrected for the "
-        f"number of changes (Holm); {DETECTABLE}"
+        f"95 % intervals, not corrected, say where they would be with other seeds{others}. Seeds are paired where "
+        "both networks have the same, and the noise is estimated from all rungs together. A change is shown if its p, "
+        f"corrected for the number of changes (Holm), is below 0.05{detectable}."
     )
     return _without_empty(Sheet("ladder", columns, rows, table, note))
 
@@ -141,9 +141,9 @@ def images_sheet(table: pd.DataFrame) -> Sheet:
     frame = known[["rung", "images", "change", "error", "image_error", "low", "high", "verdict"]]
     frame = frame.join(known[["other_low", "other_high", "other_p_holm", "other_verdict"]])
     note = (
-        "Errors are standard errors of the change, in points. That of images is what differs between images whichever "
-        "seed is trained, so more seeds do not remove it. An interval for other images reaches as far as the intervals "
-        "of seeds and of images alone, added up by their squares."
+        "Errors are standard errors of the change, in points; 0.00 of images is an estimate that is cut at 0. The "
+        "error of images is the part that is the same for every seed, so more seeds do not reduce it. The reach of an "
+        "interval for other images is the root of the sum of the squares of those for seeds and images alone."
     )
     return Sheet("images", columns, rows, frame, note)
 
@@ -188,7 +188,7 @@ def paper_sheet(table: pd.DataFrame) -> Sheet:
         "The noise of a published change is both rungs’ standard deviations over three seeds, in quadrature; a change "
         "within twice that is about 0."
         if shown["published_noise"].notna().any()
-        else "The paper tells no noise of these changes."
+        else "The paper gives no standard deviations for these changes."
     )
     if shown["noise_assumed"].any():
         note += " * A deviation that is not printed is taken as the ladder’s largest."
@@ -248,7 +248,7 @@ def besides_sheet(table: pd.DataFrame, kind: str = "besides") -> Sheet:
         )
     note = (
         f"{_in_unit(table)}The two networks of a row differ in this step alone. The verdict is that of p, corrected "
-        f"for the number of rows (Holm); {DETECTABLE}"
+        f"for the number of rows (Holm); {DETECTABLE}."
     )
     return _without_empty(Sheet(kind, columns, rows, table, note))
 
@@ -294,7 +294,7 @@ def networks_sheet(table: pd.DataFrame) -> Sheet:
     metric = measure(table.attrs["metric"])
     columns = [Column("network", True), Column("seeds"), Column(metric.head), Column(f"MACs ({prefix})")]
     columns += [Column("params"), Column("images/s"), Column("device-hours"), Column("peak MB")]
-    columns.append(Column(f"none better in both {metric.short or metric.name} and", True))
+    columns.append(Column(f"Pareto-optimal in {metric.short or metric.name} and", True))
     rows = []
     for row in table.itertuples():
         front = [name for cost, name in fronts.items() if getattr(row, f"front_{cost}")]

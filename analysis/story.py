@@ -15,6 +15,7 @@ from analysis.costs import FRONTS, cost_table
 from analysis.departures import departures, kernel_note
 from analysis.effects import unpaired
 from analysis.estimates import CONFIDENCE
+from analysis.ladder import included
 from analysis.measures import measure
 from analysis.paper import VERDICTS, Agreement, agreement, paper_table, published_ways
 from analysis.provenance import missing, unfinished
@@ -87,6 +88,8 @@ def findings(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> list[
     pairs = {frozenset(pair) for pair in zip(changes["rung"], changes["reference"], strict=True)}
     said = ends and pairs <= {frozenset(_sides(ladder.attrs["ends"]))}
     road = [] if said or (besides and changes.empty) else _of_road(ladder)
+    if besides and ladder.attrs.get("by_default"):  # the rungs are there to be added to
+        road, besides = besides, road
     return [*filter(None, (ends, *road, *besides, _collapsed(ladder), _diverged(ladder), _provisional(ladder)))]
 
 
@@ -103,21 +106,23 @@ def ends_sentence(ladder: pd.DataFrame) -> str:
         return f"{text}. {_of_one_seed([ends['verdict']])}that cannot be told from noise: more seeds are needed."
     text += f" (95 % interval {interval(ends['low'], ends['high'])}), "
     if ends["verdict"] in VERDICTS:
-        text += f"shown to differ (p {equals(ends['p'])}, one claim, not corrected)"
+        text += f"shown to differ (p {equals(ends['p'])}; a single test, not corrected)"
         if ends.get("other_verdict") == ends["verdict"]:
             return f"{text}, and for other images too ({interval(ends['other_low'], ends['other_high'])})."
         return f"{text}{', but not for other images' * bool(ends.get('other_verdict'))}."
-    return f"{text}not distinguishable from none{_least([ends['detectable']], ladder)}."
+    return f"{text}not distinguishable from zero{_least([ends['detectable']], ladder)}."
 
 
 def _least(detectable: Iterable[float], ladder: pd.DataFrame) -> str:
     """What these seeds would show, if enough is known of their noise to say."""
     known = pd.Series(detectable).dropna()
     if known.empty:
-        return ""
+        return ": so few seeds show very large differences only"
     size, ends = _amount(percent(known.median()), ladder), [percent(known.min()), percent(known.max())]
-    spread = f" ({ends[0]} to {ends[1]}, by step)" if ends[0] != ends[1] else ""
-    return f": a true difference of {size}{spread} would be shown {POWER}"
+    spread = f" (median; {ends[0]} to {ends[1]})" if ends[0] != ends[1] else ""
+    unknown = len(pd.Series(detectable)) - len(known)
+    but = f", but for {'one' if unknown == 1 else unknown} of them the noise is too uncertain to say" * bool(unknown)
+    return f": a true difference of {size}{spread} would be shown {POWER}{but}"
 
 
 def _sides(ends: dict) -> tuple[str, str]:
@@ -132,7 +137,10 @@ def _amount(number: str, ladder: pd.DataFrame) -> str:
 def _of_besides(effects: pd.DataFrame) -> list[str]:
     """What steps bring that are on no rung, or were added to other rungs."""
     found = []
-    for kind, where in {"besides": "On no rung of the road", "elsewhere": "On other rungs than their own"}.items():
+    for kind, where in {
+        "besides": "Added steps, on no rung of the road",
+        "elsewhere": "On other rungs than their own",
+    }.items():
         rows = effects[effects["kind"] == kind].to_dict("records")
         rows.sort(key=lambda row: (row["verdict"] not in VERDICTS, -abs(row["effect"])))
         more = f"; and {len(rows) - BESIDES} more" if len(rows) > BESIDES else ""
@@ -176,14 +184,16 @@ def _of_road(ladder: pd.DataFrame) -> list[str]:
             which = (
                 f"The other {len(others)} of {len(tested)} {what}s are" if len(others) > 1 else f"The other {what} is"
             )
-            which += " not"
+            which += (
+                " not shown to, which does not mean that they have no effect" if len(others) > 1 else " not shown to"
+            )
         sentences.append(f"{which}{_least(others['detectable'], ladder)}.")
     hints = others[(others["low"] > 0) | (others["high"] < 0)]
     if len(hints):
         words = [f"{row.rung if start else step_name(row.title)} {signed(row.change)}" for row in _largest(hints)]
         have = "One of these has" if len(hints) == 1 else f"{len(hints)} of these have"
-        chance = f"at most about {(1 - CONFIDENCE) * len(others):.1f} are expected by chance"
-        sentences.append(f"{have} an interval that excludes 0 ({shortlist(words, HINTS)}), where {chance}.")
+        chance = f"chance alone gives at most about {(1 - CONFIDENCE) * len(others):.1f}"
+        sentences.append(f"{have} an uncorrected interval that excludes 0 ({shortlist(words, HINTS)}); {chance}.")
     if unknown := len(changes) - len(tested):
         more = f"one more {what}" if unknown == 1 else f"{unknown} more {what}s"
         sentences.append(f"{_of_one_seed(changes['verdict'][changes['p'].isna()])}{more} cannot be judged.")
@@ -232,7 +242,9 @@ def agreement_sentence(ladder: pd.DataFrame) -> str:
     if not found.measured:
         return ""
     told = bool(table["published_noise"].notna().any())
-    sentences = [] if told else ["The paper tells no noise of this ladder, so none of its changes can be called clear."]
+    sentences = []
+    if not told:
+        sentences = ["The paper gives no standard deviations for this ladder, so none of its changes is clear."]
     sentences.append(_shown_of_published(found, ladder.attrs.get("reference")))
     rest = found.measured - found.shown
     if not found.shown:
@@ -247,7 +259,7 @@ def agreement_sentence(ladder: pd.DataFrame) -> str:
     if found.judged > 1:
         changes = f"{_part(found.same_sign, found.judged)} changes{' that are clear there' if told else ''}"
         often = "less than 1" if found.chance < 0.01 else f"{100 * found.chance:.0f}"
-        chance = f"; chance alone gives as many or more in {often} % of ladders"
+        chance = f"; if the order of the rungs were random, {often} % of ladders would agree in as many or more"
         chance = chance if found.chance < 0.5 else ", which chance alone would often give"
         either = ", shown or not" if found.shown and rest else ""
         sentences.append(f"The sign is the same in {changes}{either}{chance}.")
@@ -333,10 +345,14 @@ def _ladder(ladder: pd.DataFrame) -> Part:
 def _changes_from(ladder: pd.DataFrame) -> str:
     start = ladder.attrs["reference"]
     if not start:
-        return "Changes are from each step’s parent on the road."
-    measured = ladder[ladder["n"] > 0]
-    why = "" if measured["parent"].isin(measured["rung"]).any() else ": no rung here has its parent measured beside it"
-    return f"Changes are from “{start}”{why}."
+        return f"Changes are from each step’s parent on the road.{_included(ladder)}"
+    why = ", as no rung here has its parent measured beside it" * bool(ladder.attrs.get("by_default"))
+    return f"Differences are from “{start}”{why}.{_included(ladder)}"
+
+
+def _included(ladder: pd.DataFrame) -> str:
+    count = len(included(ladder))
+    return f" {count} of the road’s {len(ladder)} rungs have runs." if count < len(ladder) else ""
 
 
 def _images(ladder: pd.DataFrame) -> list[Part]:
@@ -356,20 +372,22 @@ def images_sentence(ladder: pd.DataFrame) -> str:
     margin = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * of_images
     text = (
         f"The intervals above are the noise of seeds, on these {whole(images)} images. A claim about other images of "
-        f"the same kind is less sure: beside the standard error of seeds (median over the changes: {percent(of_seeds)} "
-        f"points) stands one of images (median: {percent(of_images)}), which more seeds do not remove. However many "
-        f"are trained, an interval for other images reaches about {percent(margin)} points to each side."
+        f"the same kind is less sure: besides the noise of seeds (standard error, median over the changes: "
+        f"{percent(of_seeds)} points) there is that of the choice of images (median: {percent(of_images)}), which more "
+        f"seeds do not reduce: even with any number of them, intervals would reach about {percent(margin)} points to "
+        "each side."
     )
     shown = steps[steps["verdict"].isin(VERDICTS)]
     if shown.empty:
         return text
     lost = [step_name(row.title) for row in shown.itertuples() if row.other_verdict != row.verdict]
     if len(shown) == 1:
-        return f"{text} The change that is shown on these images would {'not ' * len(lost)}be shown for others."
+        still = "no longer" if lost else "still"
+        return f"{text} The change that is shown is {still} shown with the noise of images counted."
     if not lost:
-        return f"{text} All {len(shown)} changes that are shown on these images would be shown for others."
-    kept = f"{len(shown) - len(lost)} of the {len(shown)} changes that are shown on these images"
-    return f"{text} {kept} would be shown for others; not: {listing(lost)}."
+        return f"{text} All {len(shown)} changes that are shown are still shown with the noise of images counted."
+    kept = f"{len(shown) - len(lost)} of the {len(shown)} changes that are shown"
+    return f"{text} {kept} are still shown with the noise of images counted; not: {listing(lost)}."
 
 
 def _paper(ladder: pd.DataFrame) -> Part:

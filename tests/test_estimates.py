@@ -88,7 +88,7 @@ def test_one_network_that_does_not_vary_among_others_that_do_is_not_taken_as_exa
     """Two seeds that agree by chance, to the hundredth of a percent, prove nothing."""
     generator = np.random.default_rng(0)
     scores = {name: pd.Series(80 + generator.normal(size=2)) for name in "bcdef"} | {"a": pd.Series([80.0, 80.0])}
-    mean, change = compare(Scores(scores, rungs=scores), [{"a": 1.0}, CHANGE])[["low", "high"]].values.tolist()
+    mean, change = compare(Scores(scores, pooled=scores), [{"a": 1.0}, CHANGE])[["low", "high"]].values.tolist()
     assert mean[1] - mean[0] > 0.5
     assert change[1] - change[0] > 0.5
 
@@ -191,7 +191,7 @@ def test_the_ladders_rungs_say_what_the_noise_is_of_a_pair_beside_it():
     """Two networks that differ in a step of one's own have too few seeds to know their noise by themselves."""
     scores = ladder_of() | {"a": A, "b": B}
     alone = compare(Scores(scores), [CHANGE]).iloc[0]
-    together = compare(Scores(scores, rungs=range(12)), [CHANGE]).iloc[0]
+    together = compare(Scores(scores, pooled=range(12)), [CHANGE]).iloc[0]
     assert alone["freedom"] == pytest.approx(2)
     assert together["freedom"] > 4
 
@@ -199,9 +199,9 @@ def test_the_ladders_rungs_say_what_the_noise_is_of_a_pair_beside_it():
 def test_one_seed_borrows_the_noise_of_others_unless_the_network_collapsed():
     scores = ladder_of() | {"lone": pd.Series({0: 80.0})}
     change = [{"lone": 1.0, 3: -1.0}]
-    assert compare(Scores(scores, rungs=scores), change)["verdict"].tolist() == ["one seed"]
-    assert compare(Scores(scores, rungs=scores), change, borrow=True)["error"].notna().all()
-    assert compare(Scores(scores, rungs=scores, collapsed=["lone"]), change, borrow=True)["verdict"].tolist() == [
+    assert compare(Scores(scores, pooled=scores), change)["verdict"].tolist() == ["one seed"]
+    assert compare(Scores(scores, pooled=scores), change, borrow=True)["error"].notna().all()
+    assert compare(Scores(scores, pooled=scores, collapsed=["lone"]), change, borrow=True)["verdict"].tolist() == [
         "one seed"
     ]
 

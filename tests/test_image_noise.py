@@ -127,8 +127,8 @@ def test_ladder_and_report_say_what_the_images_add(study: Path, tmp_path: Path) 
     assert main([str(study), "--out", str(tmp_path / "report")]) == 0
     text = (tmp_path / "report" / "report.md").read_text()
     assert "### On other images" in text
-    assert f"stands one of images (median: {found['image_error']:.2f}), which more seeds do not remove" in text
-    assert "would be shown for others" in text
+    assert f"that of the choice of images (median: {found['image_error']:.2f}), which more seeds do not reduce" in text
+    assert "is still shown with the noise of images counted" in text
     kept = pd.read_csv(tmp_path / "report" / "ladder.csv").set_index("rung").loc["gelu"]
     assert kept["image_error"] == pytest.approx(found["image_error"])
 

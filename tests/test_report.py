@@ -146,8 +146,9 @@ def test_headline_names_what_is_shown_and_no_more(tmp_path, everything):
     for row in ladder.itertuples():
         named = re.search(rf"(?:, |: | and ){re.escape(row.title.split(' (')[0])} \(", road) is not None
         assert named == (row.rung in set(shown["rung"])), row.rung
-    least = f"{others['detectable'].median():.2f}"
-    assert f"The other {16 - len(shown)} of 16 steps are not: a true difference of {least} points (" in road
+    least = f"a true difference of {others['detectable'].median():.2f} points (median; "
+    assert f"The other {16 - len(shown)} of 16 steps are not shown to, " in road
+    assert least in road
     one = ladder_table(only(write_pair(tmp_path / "one", gelu={0: 99.0}, kernel_7={0: 1.0})))
     assert "more seeds are needed" in headline(one)
     none = ladder_table(only(write_pair(tmp_path / "none", gelu={}, kernel_7={0: 1.0})))
@@ -183,20 +184,20 @@ def ladder_of(shown: int, hints: int = 0, others: int = 0, single: int = 0) -> p
         ),
         (
             (1, 0, 1),
-            "(+9.00, +0.50 to +12.50). The other step is not: a true difference of 2.50 points would be shown",
+            "(+9.00, +0.50 to +12.50). The other step is not shown to: a true difference of 2.50 points would be shown",
         ),
         (
             (2, 0, 2),
-            " and stage ratio (+8.00, +0.50 to +12.50). The other 2 of 4 steps are not: a true difference of 2.50",
+            " and stage ratio (+8.00, +0.50 to +12.50). The other 2 of 4 steps are not shown to, which does",
         ),
         (
             (1, 1, 3),
-            "One of these has an interval that excludes 0 (stage ratio +8.00), where at most about 0.2 are expected by",
+            "One of these has an uncorrected interval that excludes 0 (stage ratio +8.00); chance alone gives at most",
         ),
         (
             (0, 5, 9),
-            "5 of these have an interval that excludes 0 (enhanced training recipe +9.00, stage ratio +8.00, "
-            '"patchify" stem +7.00 and 2 more), where at most about 0.7 are expected by chance.',
+            "5 of these have an uncorrected interval that excludes 0 (enhanced training recipe +9.00, stage ratio "
+            '+8.00, "patchify" stem +7.00 and 2 more); chance alone gives at most about 0.7.',
         ),
         ((0, 0, 2, 1), "four times in five. With one seed, one more step cannot be judged."),
         ((1, 0, 0, 2), "+12.50). With one seed, 2 more steps cannot be judged."),
@@ -332,11 +333,14 @@ def test_first_rung_last_rung_and_two_seeds_are_a_report(tmp_path, capsys):
     text = (tmp_path / "out" / "report.md").read_text().replace("\\", "")
     words = (
         "**From the first rung, “nano ResNet, original recipe”, to the last, “separate d.s. conv (nano ConvNeXt)”: "
-        f"+5.20 points (95 % interval {interval(low, high)}), shown to differ (p {equals(truth.pvalue)}, one claim, "
-        "not corrected).**"
+        f"+5.20 points (95 % interval {interval(low, high)}), shown to differ (p {equals(truth.pvalue)}; a single "
+        "test, not corrected).**"
     )
     assert words in text
-    assert "Changes are from “nano ResNet, original recipe”: no rung here has its parent measured beside it." in text
+    assert (
+        "Differences are from “nano ResNet, original recipe”, as no rung here has its parent measured beside it."
+        in text
+    )
     table = pd.read_csv(tmp_path / "out" / "ladder.csv")
     assert table["rung"].tolist() == list(ends)
     assert table["change"].tolist() == pytest.approx([math.nan, 5.2], nan_ok=True)
@@ -363,7 +367,7 @@ def test_a_reference_is_any_network_that_is_measured(tmp_path, capsys):
     assert main([*arguments, "gelu"]) == 0
     table = pd.read_csv(tmp_path / "out" / "ladder.csv").set_index("rung")
     assert table.loc["kernel_7", "change"] == pytest.approx(table.loc["kernel_7", "mean"] - table.loc["gelu", "mean"])
-    assert "Changes are from “ReLU to GELU”." in (tmp_path / "out" / "report.html").read_text()
+    assert "Differences are from “ReLU to GELU”." in (tmp_path / "out" / "report.html").read_text()
     capsys.readouterr()
     assert main([*arguments[:2], str(tmp_path / "none"), "--reference", "resnet"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
@@ -492,7 +496,7 @@ def test_a_folder_of_somebody_elses_is_reported_in_full(foreign, tmp_path, capsy
         assert f"### {words}\n" in text
     for absent in ("paper", "Departures", "ConvNeXt", "published"):
         assert absent not in text + printed
-    assert "On no rung of the road: grn, added to" in printed
+    assert "Added steps, on no rung of the road: grn, added to" in printed
     assert "Of star nothing can be said yet" in text
     table = pd.read_csv(tmp_path / "besides.csv")
     assert table[["step", "on"]].to_numpy().tolist() == [["grn", "overlap"], ["grn", "wide"]]
@@ -530,8 +534,8 @@ def test_table_11_and_what_records_lack_stop_no_report(tmp_path, rungs, lacking,
     write_study(tmp_path / "runs", rungs, regime="resnet200", summary=dict.fromkeys(lacking))
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "The paper tells no noise of this ladder" in printed
+    assert "The paper gives no standard deviations for this ladder" in printed
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "The paper tells no noise of these changes." in text
+    assert "The paper gives no standard deviations for these changes." in text
     assert "nan" not in text.lower().replace("nano", "")
     assert ("images that no record names" in text) == bool(lacking)

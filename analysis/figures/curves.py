@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import cycle
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -60,16 +61,18 @@ def learning_curves_figure(runs: pd.DataFrame, epochs: pd.DataFrame, metric: str
 def has_curves(runs: pd.DataFrame, epochs: pd.DataFrame, metric: str | None = None) -> bool:
     """Whether some epoch of these runs has the metric."""
     metric = metric or next(iter(runs["metric"]), None)
-    return metric in epochs and bool(epochs.loc[epochs["path"].isin(runs["path"]), metric].notna().any())
+    if metric not in epochs:
+        return False
+    return not {*epochs.loc[epochs[metric].notna(), "path"].unique()}.isdisjoint(runs["path"])
 
 
 def _curves(runs: pd.DataFrame, epochs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Mean and standard deviation by network and epoch."""
-    networks = pd.Series(runs["network"].to_numpy(), index=runs["path"].to_numpy())
-    epochs = epochs[epochs["path"].isin(networks.index)]
+    networks = dict(zip(runs["path"], runs["network"], strict=True))  # a path may be no text that pandas takes
+    paths = epochs["path"].astype("category").cat
     named = pd.DataFrame(
         {
-            "network": epochs["path"].astype("category").map(networks).astype(str),
+            "network": np.array([networks.get(path) for path in paths.categories], object)[paths.codes],
             "epoch": epochs["epoch"],
             "value": epochs[metric],
         }

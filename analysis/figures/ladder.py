@@ -296,7 +296,9 @@ def _draw_titles(figure: Figure, table: pd.DataFrame, background: pd.DataFrame |
         figure.text(x / WIDTH, 1 - from_top / height, text, **how)
 
     road = wrapped(table.attrs.get("road", "The road"), 60, 1)
-    write(SECTION_X, 0.42, f"{road}, one step at a time", fontsize=16, fontweight="bold")
+    start = table.attrs.get("reference")
+    what = wrapped(f"rungs against {start}", 40, 1) if start else "one step at a time"
+    write(SECTION_X, 0.42, f"{road}, {what}", fontsize=16, fontweight="bold")
     about = [one.attrs.get("about", "") for one in (table, background) if one is not None]
     write(SECTION_X, 0.72, table.attrs.get("scale", ""), fontsize=10.5)
     write(SECTION_X, 0.95, "; behind: ".join(about), color=PALETTE["muted"])
