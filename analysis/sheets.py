@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from analysis.ladder import included
+from analysis.ladder import included, named
 from analysis.measures import VERDICTS, measure
 from analysis.paper import agreement_table
 from analysis.text import (
@@ -115,7 +115,7 @@ def ladder_sheet(table: pd.DataFrame) -> Sheet:
 
 def images_sheet(table: pd.DataFrame) -> Sheet:
     """Of `ladder_table` what other images of the same kind would change, where that is known."""
-    known = table[table["image_error"].notna()].reset_index(drop=True)
+    known = named(table[table["image_error"].notna()].reset_index(drop=True))
     these, others = "other seeds, these images", "other seeds, other images"
     columns = [Column("step", True), Column("change"), Column("error of seeds"), Column("error of images")]
     columns += [Column("95 % interval", group=these), Column("verdict", True, these)]

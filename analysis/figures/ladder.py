@@ -296,8 +296,8 @@ def _draw_titles(figure: Figure, table: pd.DataFrame, background: pd.DataFrame |
         figure.text(x / WIDTH, 1 - from_top / height, text, **how)
 
     road = wrapped(table.attrs.get("road", "The road"), 60, 1)
-    start = table.attrs.get("reference")
-    what = wrapped(f"rungs against {start}", 40, 1) if start else "one step at a time"
+    start = table["reference"].dropna() if table.attrs.get("reference") else ()
+    what = wrapped(f"rungs against {start.iloc[0]}", 40, 1) if len(start) else "one step at a time"
     write(SECTION_X, 0.42, f"{road}, {what}", fontsize=16, fontweight="bold")
     about = [one.attrs.get("about", "") for one in (table, background) if one is not None]
     write(SECTION_X, 0.72, table.attrs.get("scale", ""), fontsize=10.5)

@@ -43,7 +43,8 @@ def paper_figure(table: pd.DataFrame) -> Figure:
         dataset = table.attrs.get("dataset")
         axes.set_ylabel(f"measured change{f': {dataset}' if dataset else ''} (points)")
         _draw_names(figure, shown)
-        heading(figure, TITLE, table.attrs.get("scale", ""))
+        title = "Does a rung differ the same way here?" if table.attrs.get("reference") else TITLE
+        heading(figure, title, table.attrs.get("scale", ""))
         return figure
 
 
