@@ -56,11 +56,10 @@ def conclude(estimates: Sequence[Estimate], confidence: float = CONFIDENCE) -> p
 
     Returns:
         A row per estimate: `value`; `low`, `high`, its confidence interval; `p`, of the hypothesis that it is 0, and
-        `p_holm`, corrected for the number of them; `detectable`, the smallest value that would be shown
-        about four times in five, after the correction as it stands for those that are not shown, NaN where the noise is
-        known too badly to say; `error`, `freedom`, `method`
-        (`Estimate`); `verdict`: "up" or "down" if `p_holm` says so, "not distinguishable", `Estimate.lacking` where
-        there is no error, "" where a network has no runs.
+        `p_holm`, corrected for the number of them; `detectable`, the smallest value that would be shown about four
+        times in five, after the correction as it stands for those that are not shown, NaN where the noise is known too
+        badly to say; `error`, `freedom`, `method` (`Estimate`); `verdict`: "up" or "down" if `p_holm` says so, "not
+        distinguishable", `Estimate.lacking` where there is no error, "" where a network has no runs.
     """
     table = pd.DataFrame(estimates, columns=Estimate._fields)
     value, error, freedom = (table[name].to_numpy(float) for name in ("value", "error", "freedom"))

@@ -141,7 +141,7 @@ def moderate(left: Scatter, least: float = 0.0, counted: bool = False) -> Noise:
     """
     freedom, outlier = left.freedom, left.outlier
     known = freedom > 0
-    total = float(freedom[~outlier].sum())
+    total = float(freedom[~outlier].sum() or freedom.sum())
     if counted and not left.squares.any():
         return Noise(np.zeros(len(freedom)), np.full(len(freedom), total), total, outlier, 0.0)
     squares = np.maximum(left.squares, least**2 * freedom)

@@ -460,10 +460,10 @@ def _sections(comparison: Comparison) -> list[Part]:
     failed = [steps for steps in measured if steps in comparison.collapsed]
     if failed:
         means = [f"{comparison.road.name_of(steps)}: {percent(comparison.collapsed[steps])}" for steps in failed]
-        words += f" Of the {len(measured)} networks, {len(failed)} hardly trained ({listing(means)})."
+        words += f" Of the {len(measured)} networks, {len(failed)} hardly trained ({shortlist(means, NAMED)})."
         if shapley["error"].isna().all():
             words += (
-                " How much such a network scatters one seed does not tell, so nothing that it enters has an interval."
+                " One seed does not tell how much such a network scatters, so nothing computed from it has an interval."
             )
     sheet = sheets.sections_sheet({value: table for value, table in tables.items() if len(table)})
     return [Part("sections", "What each section is worth", [words], [Picture("interactions", heat, what)], [sheet])]

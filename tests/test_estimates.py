@@ -206,6 +206,13 @@ def test_one_seed_borrows_the_noise_of_others_unless_the_network_collapsed():
     ]
 
 
+def test_networks_that_all_collapsed_still_have_their_own_noise():
+    scores = Scores({"a": A, "b": pd.Series({7: 79.0, 8: 80.2})}, collapsed=["a", "b"])
+    found = compare(scores, [CHANGE, {"a": 1.0}])
+    truth = stats.ttest_ind(A, scores["b"], equal_var=False), stats.ttest_1samp(A, 0)
+    assert found["p"].tolist() == pytest.approx([one.pvalue for one in truth])
+
+
 # Corrections and power
 
 
