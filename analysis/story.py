@@ -16,8 +16,8 @@ from analysis.departures import departures, kernel_note
 from analysis.effects import unpaired
 from analysis.estimates import CONFIDENCE
 from analysis.ladder import included
-from analysis.measures import measure
-from analysis.paper import VERDICTS, Agreement, agreement, paper_table, published_ways
+from analysis.measures import VERDICTS, measure
+from analysis.paper import Agreement, agreement, paper_table, published_ways
 from analysis.provenance import missing, unfinished
 from analysis.shapley import FEW, has_sections, interaction_table, measured_unions, shapley_from_orders, shapley_table
 from analysis.sheets import KINDS, SECTION_COSTS, Sheet

@@ -295,7 +295,7 @@ def test_tensorboard_has_each_epoch_of_a_killed_run_once(
     pytest.importorskip("tensorboard")
     overrides = (*tiny, "recipe.epochs=12", "logger=tensorboard", "logger.every=1")
     process = fork(*overrides)
-    wait_for(lambda: [*here.glob("runs/*/epochs.jsonl")] and [*here.glob("runs/*/checkpoints/*")])
+    wait_for(lambda: [*here.glob("runs/*/epochs.jsonl")] and [*here.glob("runs/*/checkpoints/step-*.pt")])
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert command(*overrides).code == 0
