@@ -21,7 +21,7 @@ def contrast(
     *,
     correct: Mapping[str, Correct] | None = None,
 ) -> pd.Series:
-    """What the network `a` has more than the network `b`: a claim of its own, so nothing is corrected.
+    """By how much the network `a` exceeds the network `b`: a single test, so nothing is corrected.
 
     `a` and `b`: a rung's name, a network's (`comparison.runs["network"]`), or a set of steps. `value`: the main metric,
     or any numeric column of a run.

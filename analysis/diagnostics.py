@@ -56,16 +56,26 @@ def concerns(
 ) -> list[str]:
     """`noise_concerns` of a `matrix` of values whose first rows are the rungs, in the road's order."""
     everyone = scatter(values, True, least, collapsed)
-    if not np.median(everyone.squares):
+    if everyone.is_still:
         return [
             "Most networks have the same result with every seed. Does the seed reach the runs? Nothing has an interval."
         ]
-    lines = [_on_outliers(names or [*map(str, range(len(values)))], everyone, unit)]
-    if rungs:
-        road = scatter(values[:rungs], True, least, everyone.aside[:rungs])
-        lines.append(_on_variances(unequal_variances(road, least)))
-        lines.append(_on_halves(seeds_by_half(values[:rungs][~road.outlier])))
-    return [line for line in lines if line]
+    lines = _on_outliers(names or [*map(str, range(len(values)))], everyone, unit)
+    if not rungs:
+        return lines
+    road = scatter(values[:rungs], True, least, everyone.aside[:rungs])
+    if (p := unequal_variances(road, least)) < UNEQUAL:
+        lines.append(
+            f"The rungs’ noise differs more than chance would have it (Bartlett’s test, p {equals(p)}). So few seeds "
+            "do not tell which rungs are the noisy ones, so verdicts on them are wrong more often than in one study of "
+            "twenty, and their intervals too narrow: more seeds would help."
+        )
+    if (p := seeds_by_half(values[:rungs][~road.outlier])) < DOUBT:
+        lines.append(
+            f"A seed does not do the same to the first half of the road as to the second (F test, p {equals(p)}), so a "
+            "change from rungs of one half to rungs of the other is less sure than its interval says."
+        )
+    return lines
 
 
 def unequal_variances(scattered: Scatter, least: float = 0.0) -> float:
@@ -105,35 +115,16 @@ def _left(deviations: np.ndarray) -> float:
     return float(((deviations - deviations.mean(axis=0)) ** 2).sum())
 
 
-def _on_outliers(names: Sequence[str], scattered: Scatter, unit: str) -> str:
+def _on_outliers(names: Sequence[str], scattered: Scatter, unit: str) -> list[str]:
     places = np.flatnonzero((scattered.larger < DOUBT / len(names)) & ~scattered.aside)
     if not len(places):
-        return ""
+        return []
     squares, freedom = scattered.squares, np.maximum(scattered.freedom, 1)
     others = math.sqrt(squares[~scattered.outlier].sum() / scattered.freedom[~scattered.outlier].sum())
     words = [f"{names[place]} ({math.sqrt(squares[place] / freedom[place]):.2f})" for place in places]
     one, unit = len(places) == 1, f" {unit}" if unit else ""
-    return (
+    return [
         f"{shortlist(words, NAMED)} {'varies' if one else 'vary'} far more between seeds than other networks do "
         f"({others:.2f}{unit}), so changes from and to {'it' if one else 'them'} are judged by "
         f"{'its' if one else 'their'} own seeds alone."
-    )
-
-
-def _on_variances(p: float) -> str:
-    if not p < UNEQUAL:
-        return ""
-    return (
-        f"The rungs’ noise differs more than chance would have it (Bartlett’s test, p {equals(p)}). So few seeds do "
-        "not tell which rungs are the noisy ones, so verdicts on them are wrong more often than in one study of "
-        "twenty, and their intervals too narrow: more seeds would help."
-    )
-
-
-def _on_halves(p: float) -> str:
-    if not p < DOUBT:
-        return ""
-    return (
-        f"A seed does not do the same to the first half of the road as to the second (F test, p {equals(p)}), so a "
-        "change from rungs of one half to rungs of the other is less sure than its interval says."
-    )
+    ]

@@ -86,6 +86,16 @@ class Scatter(NamedTuple):
         """The networks that stand on their own seeds alone."""
         return (self.larger < OUTLIER) | self.aside
 
+    @property
+    def pooled(self) -> np.ndarray:
+        """The networks that say something about each other's noise, if there are enough of them."""
+        return (self.freedom > 0) & ~self.aside
+
+    @property
+    def is_still(self) -> bool:
+        """Whether most of these do not vary at all: their seeds are none."""
+        return bool(self.pooled.sum() >= FEWEST and not np.median(self.squares[self.pooled]))
+
 
 def matrix(scores: Sequence[pd.Series]) -> np.ndarray:
     """The values of networks, a row each, a column per seed; NaN where there is no run."""
@@ -146,10 +156,10 @@ def moderate(left: Scatter, least: float = 0.0, counted: bool = False) -> Noise:
         return Noise(np.zeros(len(freedom)), np.full(len(freedom), total), total, outlier, 0.0)
     squares = np.maximum(left.squares, least**2 * freedom)
     variance = np.divide(squares, freedom, out=np.full(len(squares), np.nan), where=known)
-    common, pooled = 0.0, known & ~left.aside
+    if left.is_still:
+        return Noise(variance, np.zeros(len(freedom)), total, outlier, np.nan)
+    common, pooled = 0.0, left.pooled
     if pooled.sum() >= FEWEST:
-        if not np.median(left.squares[pooled]):  # most do not vary at all: their seeds are none
-            return Noise(variance, np.zeros(len(freedom)), total, outlier, np.nan)
         own, of_pooled = squares[pooled], freedom[pooled]
         limits = _scale(own, of_pooled) * stats.f.isf(OUTLIER, of_pooled, of_pooled.sum())
         common = np.minimum(own, limits * of_pooled).sum() / of_pooled.sum()

@@ -92,5 +92,6 @@ def test_most_of_a_folder_at_chance_hides_nothing_of_the_rest():
     values[:4] = 60 + 0.5 * generator.normal(size=(4, 3))
     played = ladder(values)
     assert len(played.collapsed) == 13
+    assert noise_concerns(played) == [], "that they hardly trained is among the findings"
     alone = ladder(values[:4])
     assert contrast(played, RUNGS[1], RUNGS[0])["error"] == pytest.approx(contrast(alone, RUNGS[1], RUNGS[0])["error"])
