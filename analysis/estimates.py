@@ -21,9 +21,9 @@ Weights = Mapping[Hashable, float]
 """The weights of networks' means in a sum."""
 
 CONFIDENCE = 0.95
-POWER = 0.9
+POWER = 0.95
 """The chance to show a change that `detectable` stands for, if the noise and its degrees of freedom were what they are
-taken to be. In simulated ladders of two to ten seeds it is 0.7 to 0.85: about four in five (docs/analysis.md)."""
+taken to be. In simulated ladders it is 0.70 with two seeds, 0.78 with three, and more with more (docs/analysis.md)."""
 FEWEST_DEGREES = 3
 """Of freedom: with fewer, the noise is known too badly to say what would be detected."""
 ONE_SEED, NO_NOISE = "one seed", "noise unknown"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from statistics import NormalDist
 from typing import NamedTuple
@@ -115,12 +116,13 @@ def ends_sentence(ladder: pd.DataFrame) -> str:
 
 def _least(detectable: Iterable[float], ladder: pd.DataFrame) -> str:
     """What these seeds would show, if enough is known of their noise to say."""
-    known = pd.Series(detectable).dropna()
-    if known.empty:
+    every = pd.Series(detectable)
+    known, middle = every.dropna(), every.fillna(math.inf).median()  # the noisiest are those of which it is not said
+    if math.isinf(middle):
         return ": so few seeds show very large differences only"
-    size, ends = _amount(percent(known.median()), ladder), [percent(known.min()), percent(known.max())]
+    size, ends = _amount(percent(middle), ladder), [percent(known.min()), percent(known.max())]
     spread = f" (median; {ends[0]} to {ends[1]})" if ends[0] != ends[1] else ""
-    unknown = len(pd.Series(detectable)) - len(known)
+    unknown = len(every) - len(known)
     but = f", but for {'one' if unknown == 1 else unknown} of them the noise is too uncertain to say" * bool(unknown)
     return f": a true difference of {size}{spread} would be shown {POWER}{but}"
 
