@@ -102,12 +102,12 @@ def ours(folder: str, batch_size: int) -> Epoch:
     images, _ = load_images(Data(name="photos", reader="folder", path=folder, train="", val=""))
     dataset = Collection(images, np.arange(len(images.labels)), training_transform(RECIPE, RESOLUTION), seed=0)
     device = torch.device("cpu")
-    reader, finish = Reader(dataset, Processes(device), workers=0), Finish(RECIPE, 0, device)
+    reader, finish = Reader(dataset, Processes(device), workers=0), Finish(device)
     number = itertools.count()
 
     def epoch() -> Iterator[torch.Tensor]:
         for batch in reader.read(next(number), torch.arange(len(dataset)).split(batch_size)):
-            yield finish(batch.images, batch.samples)
+            yield finish(batch.images, batch.erased)
 
     return epoch
 

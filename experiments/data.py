@@ -12,7 +12,6 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,15 +19,17 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
+from experiments.batch import Batch, Failure, Sample
 from experiments.errors import DataError, SettingsError
 from experiments.images import ArrayImages, BrokenImageError, Images, Stream, load_images
+from experiments.in_memory import Cache, CentreCrops, InMemory, Whole, room_for, training_crops, why_not
 from experiments.machine import cores
 from experiments.outcomes import Outcomes
 from experiments.partition import partition
 from experiments.processes import Processes
 from experiments.randomness import Purpose, derive, permutation, preserved, seed_cpu
 from experiments.run import Run
-from experiments.transforms import Transform, evaluation_transform, stack, training_transform
+from experiments.transforms import CentreCrop, Erasing, Transform, evaluation_transform, stack, training_transform
 
 KEEP = 256 * 2**20
 """Bytes of evaluation images up to which they are transformed once and kept."""
@@ -38,39 +39,22 @@ START = "fork" if sys.platform == "linux" else None
 nothing, whatever started the run itself; elsewhere they are sent all they need."""
 NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 
-Sample = tuple[int, int]
-"""(epoch, index of the image in its collection)."""
-
-
-class Failure(NamedTuple):
-    """What went wrong in a loader worker: torch would send the exception, but lose its message on the way."""
-
-    reason: str
-    """One line."""
-    trace: str
-
-
-class Batch(NamedTuple):
-    images: Tensor
-    """(N, 3, H, W), uint8."""
-    labels: Tensor
-    """(N,), int64."""
-    samples: list[Sample]
-    """Which these are."""
-    broken: list[str] = []  # noqa: RUF012 - a NamedTuple's default, never changed
-    """Images that could not be read, and why. In training another takes the place of each; in evaluation none does."""
-    failure: Failure | None = None
-    """Why there is no batch."""
-
 
 class Collection(Dataset):
     """Some of a collection's images, transformed. What is random about a sample depends on (seed, epoch, sample)."""
 
     def __init__(
-        self, images: Images, indices: np.ndarray, transform: Transform, seed: int, *, replace_broken: bool = False
+        self,
+        images: Images,
+        indices: np.ndarray,
+        transform: Transform,
+        seed: int,
+        erasing: Erasing | None = None,
+        *,
+        replace_broken: bool = False,
     ) -> None:
         self.images, self.indices, self.transform, self.seed = images, indices, transform, seed
-        self.replace_broken = replace_broken
+        self.erasing, self.replace_broken = erasing, replace_broken
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -88,7 +72,8 @@ class Collection(Dataset):
                     pixels.append(_transformed(image, self.transform, self.seed, sample, self.images.name(index)))
                     labels.append(self.images.labels[index])
                     samples.append(sample)
-            return _batch(pixels, labels, samples, broken)
+            batch = _batch(pixels, labels, samples, broken)
+            return batch._replace(erased=self.erasing(samples)) if self.erasing else batch
         except _caught() as error:
             return _failed(error)
 
@@ -202,10 +187,12 @@ class Reader:
     """
 
     def __init__(
-        self, part: Collection | Streamed, processes: Processes, workers: int, broken: set[str] | None = None
+        self, part: Collection | InMemory | Streamed, processes: Processes, workers: int, broken: set[str] | None = None
     ) -> None:
         self.part, self.broken = part, broken
         self.requests = None if isinstance(part, Streamed) else Requests()
+        if isinstance(part, InMemory):  # which may be on a GPU, where nothing is to be loaded
+            return
         self.loader = DataLoader(
             part,
             batch_size=None,  # the part makes them
@@ -243,6 +230,9 @@ class Reader:
                 yield batch
 
     def _fetched(self) -> Iterator[Batch]:
+        if isinstance(self.part, InMemory):
+            yield from map(self.part.__getitem__, self.requests)
+            return
         batches = iter(self.loader)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises in the middle of whatever goes on
         while True:
@@ -295,6 +285,30 @@ def end_workers() -> None:
         worker.join()
 
 
+def in_memory(images: ArrayImages, indices: np.ndarray) -> Cache:
+    pixels = torch.from_numpy(images.pixels)
+    pixels = pixels if len(indices) == len(pixels) else pixels[indices]
+    return Cache(images, indices, pixels if pixels.ndim == 4 else pixels[..., None], {})
+
+
+def read_into_memory(
+    images: Images, indices: np.ndarray, processes: Processes, workers: int, broken: set[str] | None
+) -> Cache:
+    """Some of a collection's images, read by loader workers. `broken`: as of `Reader`.
+
+    Raises:
+        DataError: if they are not of one size, or too many; or for one that can't be read and may not be passed over.
+    """
+    whole = Whole(images, indices)
+    pixels, is_read = room_for(len(indices), whole.size), np.zeros(len(indices), bool)
+    reader = Reader(Collection(images, indices, whole, 0), processes, workers, broken)
+    for batch in reader.read(0, torch.arange(len(indices)).split(EVALUATED_AT_ONCE)):
+        positions = np.searchsorted(indices, [index for _, index in batch.samples])
+        pixels[positions] = batch.images.permute(0, 2, 3, 1)
+        is_read[positions] = True
+    return Cache(images, indices, pixels, {int(one): why_not(images, indices[one]) for one in np.flatnonzero(~is_read)})
+
+
 class Evaluation:
     """Images to evaluate on: a stream, or those of a collection at `indices` (all if None)."""
 
@@ -309,13 +323,16 @@ class Evaluation:
     ) -> None:
         self.processes, self.streamed = processes, not hasattr(images, "labels")
         if self.streamed:
-            self.images, part = (
-                images.length,
-                Streamed(images, transform, 0, EVALUATED_AT_ONCE, processes, shuffle=False),
-            )
+            self.images = images.length
+            part = Streamed(images, transform, 0, EVALUATED_AT_ONCE, processes, shuffle=False)
         else:
             indices = np.arange(len(images.labels)) if indices is None else indices
-            self.images, part = len(indices), Collection(images, indices, transform, 0)
+            self.images = len(indices)
+            if isinstance(images, ArrayImages) and isinstance(transform, CentreCrop) and not workers:
+                cache = in_memory(images, indices)
+                part = InMemory(cache, CentreCrops(cache.pixels, transform.size))
+            else:
+                part = Collection(images, indices, transform, 0)
         self.part = part
         self.reader: Reader | None = Reader(part, processes, workers, broken)
         self._kept: list[Batch] = []
@@ -363,22 +380,20 @@ class Loader:
         self.streamed = not hasattr(train, "labels")
         self.broken: set[str] = set()
         """The images that could not be read so far, and why."""
+        self.erasing = Erasing(run.recipe, run.resolution, run.seed) if run.recipe.random_erasing else None
         skip = run.data.broken == "skip"
         reading = (
             processes,
             loader_workers(run.workers, in_memory=isinstance(train, ArrayImages)),
             self.broken if skip else None,
         )
-        transform = training_transform(run.recipe, run.resolution)
         prepare = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
         self.evaluated_on = "holdout" if run.data.holdout else "test"
         if self.streamed:
-            part = Streamed(train, transform, run.seed, run.split.micro_batch_size, processes, shuffle=True)
-            self.training_images, held_out = train.length, None
+            self.training_images, held_out, part = train.length, None, self._streamed(train)
         else:
             chosen, held_out = partition(train, run.data)
-            part = Collection(train, chosen, transform, run.seed, replace_broken=skip)
-            self.training_images = len(chosen)
+            self.training_images, part = len(chosen), self._collected(train, chosen, *reading)
         self.training = Reader(part, *reading)
         evaluated = (train, held_out) if run.data.holdout else (test, None)
         self.evaluation = Evaluation(*evaluated, prepare, *reading)
@@ -388,6 +403,24 @@ class Loader:
                 f"recipe.batch_size={run.recipe.batch_size} is more than the {self.training_images} training images; "
                 "take a smaller batch or more data"
             )
+
+    def _streamed(self, stream: Stream) -> Streamed:
+        run = self.run
+        transform = training_transform(run.recipe, run.resolution)
+        return Streamed(stream, transform, run.seed, run.split.micro_batch_size, self.processes, shuffle=True)
+
+    def _collected(
+        self, images: Images, chosen: np.ndarray, processes: Processes, workers: int, broken: set[str] | None
+    ) -> Collection | InMemory:
+        run = self.run
+        if run.data.cache:
+            images = read_into_memory(images, chosen, processes, workers, broken)
+        if run.crops_together:
+            cache = images if run.data.cache else in_memory(images, chosen)
+            pixels = cache.pixels.to(processes.device) if run.data.cache == "device" else cache.pixels
+            return InMemory(cache, training_crops(pixels, run.recipe, run.resolution, run.seed), self.erasing)
+        transform, skip = training_transform(run.recipe, run.resolution), broken is not None
+        return Collection(images, chosen, transform, run.seed, self.erasing, replace_broken=skip)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """This process's batches of training epoch `epoch` from step `first` on, as many a step as it accumulates, in
@@ -410,7 +443,8 @@ class Loader:
             images = torch.cat([images, batch.images]) if len(images) else batch.images
             labels, samples = torch.cat([labels, batch.labels]), samples + batch.samples
             while left and len(images) >= size:
-                yield (full := Batch(images[:size], labels[:size], samples[:size]))
+                full = Batch(images[:size], labels[:size], samples[:size])
+                yield (full := full._replace(erased=self.erasing and self.erasing(full.samples)))
                 images, labels, samples, left = images[size:], labels[size:], samples[size:], left - 1
         for _ in range(left if self.broken and full else 0):
             yield full

@@ -1,53 +1,63 @@
-"""How good a network is on a set of images, each counted once."""
+"""How good networks are on a set of images, each counted once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.data import Batch
+from experiments.batch import Batch
 from experiments.outcomes import Outcomes
+from experiments.prefetch import ready
 from experiments.processes import Processes
+from experiments.transforms import Finish
 
 
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module,
+    networks: Sequence[nn.Module],
     batches: Iterable[Batch],
-    finish: Callable[[Tensor], Tensor],
+    finish: Finish,
     processes: Processes,
     precision: Callable[[], AbstractContextManager] = nullcontext,
     outcomes: Outcomes | None = None,
     confusion: Tensor | None = None,
-) -> dict[str, float]:
-    """val_loss, top1 and top5 (percent) over all images of all processes' batches, and how many `images` those are.
+) -> list[dict[str, float]]:
+    """Of each network val_loss, top1 and top5 (percent) over all images of all processes' batches, and how many
+    `images` those are. In one pass over them, at whose end alone the device is waited for.
 
-    For each image of this process, `outcomes` gets whether its top-1 is right, and `confusion`, (classes, classes), 1
-    added at [label, prediction].
+    For each image of this process, of the first network `outcomes` gets whether its top-1 is right, and `confusion`,
+    (classes, classes) on the device, 1 added at [label, prediction].
     """
-    network.eval()
-    images_seen, loss, top1, top5 = 0, 0.0, 0, 0
-    for images, labels, samples, *_ in batches:
-        with precision():
-            logits = network(finish(images))
-        logits, labels = logits.float(), labels.to(logits.device)
-        ranked = logits.topk(min(5, logits.shape[1])).indices
-        right = ranked == labels[:, None]
+    for network in networks:
+        network.eval()
+    images_seen, sums = 0, []
+    for images, labels, samples in ready(batches, finish):
         images_seen += len(labels)
-        loss += F.cross_entropy(logits, labels, reduction="sum").item()
-        top1 += right[:, 0].sum().item()
-        top5 += right.sum().item()
-        if outcomes is not None:
-            outcomes.add((index for _, index in samples), right[:, 0])
-        if confusion is not None:
-            ones = torch.ones(len(labels), dtype=confusion.dtype)
-            confusion.index_put_((labels.cpu(), ranked[:, 0].cpu()), ones, accumulate=True)
-    images_seen, loss, top1, top5 = processes.sum(images_seen, loss, top1, top5)
+        for network in networks:
+            with precision():
+                logits = network(images)
+            logits = logits.float()
+            ranked = logits.topk(min(5, logits.shape[1])).indices
+            right = ranked == labels[:, None]
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            sums.append(torch.stack([loss, right[:, 0].float().sum(), right.float().sum()]))
+            if network is not networks[0]:
+                continue
+            if outcomes is not None:
+                outcomes.add((index for _, index in samples), right[:, 0])
+            if confusion is not None:
+                ones = torch.ones_like(labels, dtype=confusion.dtype)
+                confusion.index_put_((labels, ranked[:, 0]), ones, accumulate=True)
+    sums = torch.stack(sums).cpu().double().view(-1, len(networks), 3).sum(0) if sums else torch.zeros(len(networks), 3)
+    images_seen, *sums = processes.sum(images_seen, *sums.flatten().tolist())
     if not images_seen:
         raise ValueError("there are no images to evaluate")
-    found = {"val_loss": loss / images_seen, "top1": 100 * top1 / images_seen, "top5": 100 * top5 / images_seen}
-    return found | {"images": int(images_seen)}
+    found = []
+    for loss, top1, top5 in zip(sums[::3], sums[1::3], sums[2::3], strict=True):
+        row = {"val_loss": loss / images_seen, "top1": 100 * top1 / images_seen, "top5": 100 * top5 / images_seen}
+        found.append(row | {"images": int(images_seen)})
+    return found

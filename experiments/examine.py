@@ -22,7 +22,7 @@ from experiments.images import ArrayImages, Images, Stream, load_images
 from experiments.initial import Init
 from experiments.partition import partition
 from experiments.processes import Processes, joined
-from experiments.settings import Data, Recipe
+from experiments.settings import Data
 from experiments.subject import Preparation, find_subject
 from experiments.transforms import Finish, evaluation_transform
 from roadmap.designs import Design
@@ -50,19 +50,19 @@ def examine(init: Init, data: Data, config: DictConfig, design: Design | None) -
         passed_over = broken if data.broken == "skip" else None
         evaluation = Evaluation(images, indices, transform, processes, workers, passed_over)
         network = subject.network.to(processes.device, memory_format=torch.channels_last)
-        finish = Finish(Recipe(), 0, processes.device, preparation.mean, preparation.std)
+        finish = Finish(processes.device, preparation.mean, preparation.std)
 
         def precision() -> object:
             return autocast(config.precision, processes.device)
 
-        confusion = torch.zeros(classes, classes, dtype=torch.int64)
+        confusion = torch.zeros(classes, classes, dtype=torch.int64, device=processes.device)
         started = time.perf_counter()
         try:
-            found = evaluate(network, evaluation.batches(), finish, processes, precision, confusion=confusion)
+            [found] = evaluate([network], evaluation.batches(), finish, processes, precision, confusion=confusion)
         finally:
             end_workers()
         seconds = time.perf_counter() - started
-        confusion = processes.total(confusion)
+        confusion = processes.total(confusion.cpu())
         return {
             "weights": init.source,
             "digest": init.digest,

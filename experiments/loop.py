@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -15,7 +15,9 @@ from experiments.checkpoint import Checkpoints
 from experiments.data import Loader
 from experiments.devices import autocast, device_name, forget_activations, peak_memory_mb, set_precision
 from experiments.errors import SettingsError
+from experiments.looks import Looks
 from experiments.models import cost_of, make_network, save_weights, start_from
+from experiments.prefetch import ready
 from experiments.processes import Processes
 from experiments.randomness import Purpose, derive, seed_all
 from experiments.recipe import learning_rate, make_average, make_optimizer, set_learning_rate
@@ -54,15 +56,15 @@ def train(
 
     Raises:
         SettingsError: if the run is impossible with these data, this network or this device.
-        DivergedError: at the first loss that is not finite.
-        StoppedError: at the first step after `asked_to_stop`, of any process.
+        DivergedError: at the first look after a loss that is not finite.
+        StoppedError: at the first look after `asked_to_stop`, of any process.
     """
     started = time.perf_counter()
     device = processes.device
     set_precision(run.precision, device)
     precision = partial(autocast, run.precision, device)
     data = Loader(run, processes)
-    finish = Finish(run.recipe, run.seed, device)
+    finish = Finish(device)
     seed_all(derive(Purpose.WEIGHTS, run.seed))
     network = make_network(run, data.num_classes)
     if run.init:
@@ -123,22 +125,21 @@ def train(
     for epoch in range(len(record.epochs), run.recipe.epochs):
         epoch_started = time.perf_counter() - seconds
         network.train()
-        batches = data.epoch(epoch, first=step - epoch * steps_per_epoch)
-        while step < (epoch + 1) * steps_per_epoch:
-            lr = learning_rate(run.recipe, step, steps)
-            set_learning_rate(optimizer, lr)
+        last = (epoch + 1) * steps_per_epoch
+        batches = ready(data.epoch(epoch, first=step - epoch * steps_per_epoch), finish)
+        looks, unseen = Looks(processes), []  # losses since the last look, on the device
+        while step < last:
+            set_learning_rate(optimizer, learning_rate(run.recipe, step, steps))
             optimizer.zero_grad()
-            loss = 0.0
             for part in range(run.split.accumulation):
-                images, labels, samples, *_ = next(batches)
-                images, labels = finish(images, samples), labels.to(device, non_blocking=True)
+                images, labels, _ = next(batches)
                 own = step * run.split.passes + part * processes.world + processes.rank
                 seed_all(derive(Purpose.STEP, run.seed, own))
                 with processes.averaging(parallel, when=part == run.split.accumulation - 1):
                     with precision():
-                        part_loss = objective(forward, images, labels) / run.split.accumulation
-                    scaler.scale(part_loss).backward()
-                loss += part_loss.item()
+                        loss = objective(forward, images, labels) / run.split.accumulation
+                    scaler.scale(loss).backward()
+                unseen.append(loss.detach())
             if run.recipe.clip_grad:
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(network.parameters(), run.recipe.clip_grad)
@@ -146,40 +147,41 @@ def train(
             scaler.update()
             if average:
                 average.update(network)
-
-            loss, stop, due = processes.agree(loss, asked_to_stop(), checkpoints.due())
-            if not math.isfinite(loss):
-                raise DivergedError(f"the loss is {loss} at step {step} of {steps} (learning rate {lr:.3g})")
-            losses += loss
             step += 1
-            seconds = time.perf_counter() - epoch_started
-            progress.step(epoch + 1, step - epoch * steps_per_epoch, steps_per_epoch, loss)
-            if stop:
-                if not data.streamed:
+
+            if looks.due() or step == last:
+                look = looks.look(unseen, stop=asked_to_stop(), save=checkpoints.due())
+                for loss in finite(look.losses, run, step, steps):
+                    losses += loss
+                unseen = []
+                seconds = time.perf_counter() - epoch_started
+                progress.step(epoch + 1, step - epoch * steps_per_epoch, steps_per_epoch, loss)
+                if look.stop:
+                    if not data.streamed:
+                        save()
+                    processes.sum(0)  # nobody leaves before the first has written
+                    whence = f"the beginning of epoch {epoch + 1}: its data are a stream" if data.streamed else "there"
+                    raise StoppedError(f"stopped after step {step} of {steps}; the same command goes on from {whence}")
+                if look.save and not data.streamed:
                     save()
-                processes.agree(0.0)  # nobody leaves before the first has written
-                whence = f"the beginning of epoch {epoch + 1}: its data are a stream" if data.streamed else "there"
-                raise StoppedError(f"stopped after step {step} of {steps}; the same command goes on from {whence}")
-            if due and not data.streamed:
-                save()
 
         train_seconds += seconds
         row = {"lr": learning_rate(run.recipe, step - 1, steps), "train_loss": losses / steps_per_epoch}
         processes.equal_buffers(network)
-        outcomes = data.evaluation.outcomes()
-        found = task.evaluate(network, data.evaluation.batches(), finish, processes, precision, outcomes)
-        row |= {name: found[name] for name in task.results}
+        networks = {"": network}
         if average:
             processes.equal_buffers(average.module)
-            of_average = task.evaluate(average.module, data.evaluation.batches(), finish, processes, precision)
-            row |= {f"ema_{name}": of_average[name] for name in task.results}
+            networks["ema_"] = average.module
+        outcomes = data.evaluation.outcomes()
+        found = task.evaluate([*networks.values()], data.evaluation.batches(), finish, processes, precision, outcomes)
+        row |= {prefix + name: of[name] for prefix, of in zip(networks, found, strict=True) for name in task.results}
         row["images_per_second"] = steps_per_epoch * run.recipe.batch_size / seconds
         row["seconds"] = time.perf_counter() - epoch_started
         data.broken.update(processes.union(data.broken))
         for name in sorted(data.broken - told):
             progress.say(f"passed over: {name}")
         told |= data.broken
-        record.epoch(row, evaluation_images=found["images"], broken_images=len(data.broken))
+        record.epoch(row, evaluation_images=found[0]["images"], broken_images=len(data.broken))
         progress.epoch(record.epochs[-1])
         losses, seconds = 0.0, 0.0
         if epoch + 1 < run.recipe.epochs:
@@ -197,3 +199,18 @@ def train(
         peak_memory_mb=peak_memory_mb(device),
     )
     checkpoints.clear()
+
+
+def finite(losses: Sequence[float], run: Run, step: int, steps: int) -> list[float]:
+    """The losses of the steps before `step`, of those of all their passes.
+
+    Raises:
+        DivergedError: if one is not finite.
+    """
+    passes = run.split.accumulation
+    of_steps = [sum(losses[first : first + passes]) for first in range(0, len(losses), passes)]
+    for number, loss in enumerate(of_steps, step - len(of_steps)):
+        if not math.isfinite(loss):
+            lr = learning_rate(run.recipe, number, steps)
+            raise DivergedError(f"the loss is {loss} at step {number} of {steps} (learning rate {lr:.3g})")
+    return of_steps

@@ -37,13 +37,6 @@ class Processes:
         """Gradients are averaged after the last of a step's backward passes, and only then."""
         return nullcontext() if when or self.world == 1 else parallel.no_sync()
 
-    def agree(self, loss: float, *wishes: bool) -> tuple[float | bool, ...]:
-        """The mean loss, and each wish, granted if any process has it: so that all do the same after the same step."""
-        if self.world == 1:
-            return loss, *wishes
-        loss, *wishes = self.sum(loss / self.world, *wishes)
-        return loss, *(wish > 0 for wish in wishes)
-
     def sum(self, *values: float) -> list[float]:
         """Sums over the processes, in float64."""
         if self.world == 1:

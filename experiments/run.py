@@ -21,7 +21,7 @@ from experiments.initial import Init, find_init
 from experiments.logger import check_logger
 from experiments.machine import has_gpus
 from experiments.requested import Requested, requested
-from experiments.settings import IN_MEMORY, STREAMS, Data, Recipe
+from experiments.settings import IN_MEMORY, SMALL, STREAMS, Data, Recipe
 from experiments.sources import code_of
 from experiments.split import Split, split_batch, world_size
 from experiments.task import CLASSIFICATION, Classification
@@ -67,6 +67,12 @@ class Run:
     def task(self) -> Classification:
         """What the network is trained for."""
         return CLASSIFICATION
+
+    @property
+    def crops_together(self) -> bool:
+        """Whether training images are cropped a batch at a time; RandAugment takes them one by one."""
+        in_memory = self.data.reader in IN_MEMORY and self.resolution <= SMALL and not self.workers
+        return not self.recipe.rand_augment and (in_memory or self.data.cache is not None)
 
     @property
     def identity(self) -> str:
@@ -148,6 +154,8 @@ class Run:
             decisive["design"] = {"drop_path": self.design.drop_path}
         if self.init:
             decisive["init"] = self.init.digest or self.init.source
+        if self.crops_together and self.resolution > SMALL:  # which rounds otherwise than one by one
+            decisive["data"]["crops_together"] = True
         return decisive | self._together()
 
     def _together(self) -> dict[str, int]:

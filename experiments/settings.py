@@ -26,6 +26,9 @@ IN_MEMORY = ("sample", "torchvision")
 STREAMS = ("wds", "hfids")
 """Those of READERS whose images come in an order of their own, once an epoch."""
 
+SMALL = 32
+"""Pixels up to which images are padded and cropped, not resized: the authors' code draws the line here too."""
+
 UNSTATED = "?"
 """For data.path where experiments.plan goes without."""
 
@@ -122,6 +125,9 @@ class Data:
     """The part of the training images to evaluate on instead of the test images, class-balanced."""
     version: str | None = setting(None, NAME)
     """Which of several datasets of one name. Of one that is called after its folder, a digest of what lies there."""
+    cache: str | None = setting(None, OneOf(("memory", "device")))
+    """Where the training images, small ones of one size, are kept once they have been read; null: each is read from its
+    file whenever it is needed."""
     broken: str = setting("stop", OneOf(("stop", "skip")))
     """What to do about an image that can't be read: stop, or skip."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,14 +19,15 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision import transforms
 
+from experiments.batch import Erased, Sample
 from experiments.errors import DataError
-from experiments.randomness import Purpose, derive, preserved, seed_all, seed_cpu
-from experiments.settings import Recipe
+from experiments.randomness import Purpose, derive, preserved, seed_cpu
+from experiments.settings import SMALL, Recipe
 from experiments.shears import SHEARS
 
 Transform = Callable[[Image.Image], Tensor]
-SMALL = 32
-"""Pixels up to which images are padded and cropped, not resized: the authors' code draws the line here too."""
+PADDING = 4
+"""Pixels, on each side."""
 
 
 def training_transform(recipe: Recipe, resolution: int) -> Transform:
@@ -44,7 +46,7 @@ def training_transform(recipe: Recipe, resolution: int) -> Transform:
     )
     small = resolution <= SMALL
     transform.transforms[0] = (
-        PaddedCrop(resolution, padding=4) if small else ResizedCrop(resolution, interpolation=recipe.interpolation)
+        PaddedCrop(resolution) if small else ResizedCrop(resolution, interpolation=recipe.interpolation)
     )
     for op in [op for step in transform.transforms if isinstance(step, RandAugment) for op in step.ops]:
         if op.name.startswith("Posterize"):
@@ -62,7 +64,7 @@ def evaluation_transform(resolution: int, interpolation: str, crop_pct: float | 
     as in the paper: 0.875 (256 for 224) below 384 px, and from there on the whole image is resized to a square.
     """
     if resolution <= SMALL and crop_pct is None:
-        return transforms.Compose([transforms.CenterCrop(resolution), transforms.PILToTensor()])
+        return CentreCrop(resolution)
     whole = resolution >= 384 and crop_pct is None
     return create_transform(
         resolution,
@@ -85,48 +87,77 @@ class ResizedCrop(RandomResizedCropAndInterpolation):
         return interpolate(crop, self.size, mode=self.interpolation.value, antialias=True)[0]
 
 
+class CentreCrop(transforms.Compose):
+    """Of images that are not resized; smaller ones get a black border."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__([transforms.CenterCrop(size), transforms.PILToTensor()])
+        self.size = size
+
+
 class PaddedCrop:
     """torchvision's RandomCrop with black padding, ten times as fast on small images: Pillow pads as it crops."""
 
-    def __init__(self, size: int, padding: int) -> None:
-        self.size, self.padding = size, padding
+    def __init__(self, size: int) -> None:
+        self.size = size
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        if min(image.size) + 2 * self.padding < self.size:
-            raise DataError(
-                f"at resolution={self.size} images are padded by {self.padding} px and cropped, not resized: they need "
-                f"{self.size - 2 * self.padding} px a side"
-            )
-        left, top = (random.randint(0, side + 2 * self.padding - self.size) - self.padding for side in image.size)
+        if min(image.size) + 2 * PADDING < self.size:
+            raise DataError(too_small(self.size))
+        left, top = (random.randint(0, side + 2 * PADDING - self.size) - PADDING for side in image.size)
         return image.crop((left, top, left + self.size, top + self.size))
 
 
+def too_small(size: int) -> str:
+    return (
+        f"at resolution={size} images are padded by {PADDING} px and cropped, not resized: they need "
+        f"{size - 2 * PADDING} px a side"
+    )
+
+
+class Erasing:
+    """timm's random erasing, keyed by sample: what it replaces in a batch is drawn where images are made ready."""
+
+    def __init__(self, recipe: Recipe, resolution: int, seed: int) -> None:
+        self.seed = seed
+        self.erase = RandomErasing(
+            recipe.random_erasing, mode=recipe.erasing_mode, max_count=recipe.erasing_count, device="cpu"
+        )
+        self.canvas = torch.full((3, resolution, resolution), math.nan)
+
+    def __call__(self, samples: Sequence[Sample]) -> Erased:
+        positions, values = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, 3)]
+        with preserved():
+            for number, sample in enumerate(samples):
+                seed_cpu(derive(Purpose.ERASING, self.seed, *sample))
+                self.erase(self.canvas)
+                pixels = self.canvas.flatten(1).T
+                places = pixels[:, 0].isnan().logical_not().nonzero()[:, 0]
+                if len(places):
+                    positions.append(places + number * len(pixels))
+                    values.append(pixels[places])
+                    self.canvas.fill_(math.nan)
+        return Erased(torch.cat(positions), torch.cat(values))
+
+
 class Finish:
-    """What is done to a batch on the device: normalisation, and in training random erasing, keyed by sample."""
+    """What is done to a batch on the device: normalisation, and in training random erasing."""
 
     def __init__(
         self,
-        recipe: Recipe,
-        seed: int,
         device: torch.device,
         mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
         std: Sequence[float] = IMAGENET_DEFAULT_STD,
     ) -> None:
-        self.seed, self.device = seed, device
+        self.device = device
         self.mean, self.std = (torch.tensor(one, device=device).mul(255) for one in (mean, std))
-        self.erase = RandomErasing(
-            recipe.random_erasing, mode=recipe.erasing_mode, max_count=recipe.erasing_count, device=str(device)
-        )
 
-    def __call__(self, images: Tensor, samples: list[tuple[int, int]] | None = None) -> Tensor:
-        """(N, 3, H, W) uint8 to float32, channels-last. `samples` are the (epoch, sample) pairs if it is training."""
+    def __call__(self, images: Tensor, erased: Erased | None = None) -> Tensor:
+        """(N, 3, H, W) uint8 to float32, channels-last."""
         images = self._normalise(images.to(self.device, non_blocking=True))
-        if samples is not None and self.erase.probability:
-            seed = seed_cpu if self.device.type == "cpu" else seed_all  # its pixels are drawn on the device
-            with preserved():
-                for image, (epoch, sample) in zip(images, samples, strict=True):
-                    seed(derive(Purpose.ERASING, self.seed, epoch, sample))
-                    self.erase(image)
+        if erased is not None:
+            positions, values = (part.to(self.device, non_blocking=True) for part in erased)
+            images.permute(0, 2, 3, 1).view(-1, 3).index_copy_(0, positions, values)
         return images
 
     def _normalise(self, images: Tensor) -> Tensor:

@@ -130,6 +130,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop looks after every step: a test can count them."""
+    monkeypatch.setattr("experiments.looks.APART", 0)
+
+
+@pytest.fixture
 def call(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """A command line's `main` in this process, in an empty working directory."""
     for name in ("HYDRA_FULL_ERROR", "THP_MEM_ALLOC_ENABLE"):  # main sets them; here that is undone after the test

@@ -146,7 +146,7 @@ def test_evaluation_counts_every_image_once(size: int, modern: Run) -> None:
     for _ in range(2):  # the second time from memory
         seen = [sample for batch in loader.evaluation.batches() for _, sample in batch.samples]
         assert seen == list(range(size))
-        result = evaluate(Marked(), loader.evaluation.batches(), Finish(modern.recipe, 0, CPU), ALONE)
+        [result] = evaluate([Marked()], loader.evaluation.batches(), Finish(CPU), ALONE)
         assert result["top1"] == pytest.approx(100 * len(range(0, size, 3)) / size)
 
 
@@ -163,7 +163,7 @@ def test_outcomes_are_in_the_order_of_the_images(modern: Run) -> None:
             return images[:, 0, 12, 2:12]  # 28 pixels centred in 32
 
     outcomes = evaluation.outcomes()
-    evaluate(Marked(), evaluation.batches(), Finish(modern.recipe, 0, CPU), ALONE, outcomes=outcomes)
+    evaluate([Marked()], evaluation.batches(), Finish(CPU), ALONE, outcomes=outcomes)
     found = outcomes.to_json(ALONE)
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(found["correct"]), np.uint8), count=found["count"])
     np.testing.assert_array_equal(bits, right[held_out])
@@ -211,8 +211,8 @@ def test_drawing_batches_leaves_the_global_generators_alone(modern: Run) -> None
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
     before = state()
-    images, _, samples, *_ = epoch(modern)[0]
-    Finish(modern.recipe, 0, CPU)(images, samples)
+    batch = epoch(modern)[0]
+    Finish(CPU)(batch.images, batch.erased)
     assert state() == before
 
 
@@ -231,7 +231,7 @@ def test_images_are_what_was_stored(modern: Run, sample: dict[str, np.ndarray]) 
     """In evaluation: grey as RGB, 28 pixels centred in 32, normalised as ImageNet is."""
     loader = Loader(modern, ALONE)
     images, labels, samples, *_ = next(loader.evaluation.batches())
-    finished = Finish(modern.recipe, 0, CPU)(images)
+    finished = Finish(CPU)(images)
     index = samples[3][1]
     framed = np.pad(sample["train_images"][index], 2).astype(np.float32) / 255
     for channel in range(3):

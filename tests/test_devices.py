@@ -237,6 +237,7 @@ def test_stopped_stream_goes_on_at_its_epoch_and_says_so(
 # Signals.
 
 
+@pytest.mark.usefixtures("every_step")
 def test_handler_that_was_there_before_has_its_turn_once_the_run_is_saved(
     run_of: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +265,7 @@ def test_handler_that_was_there_before_has_its_turn_once_the_run_is_saved(
 # Checkpoints that are kept.
 
 
+@pytest.mark.usefixtures("every_step")
 def test_all_checkpoints_are_kept_if_so_asked(command: Callable, tiny: tuple[str, ...], here: Path) -> None:
     assert command(*tiny, "keep=all", "checkpoint_minutes=0").code == 0
     names = sorted(path.name for path in here.glob("runs/*/checkpoints/*"))

@@ -173,6 +173,7 @@ def test_wrong_label_ends_the_run_in_a_line_that_names_it(
     assert_over(here / "runs")
 
 
+@pytest.mark.usefixtures("every_step")
 def test_run_that_was_stopped_within_an_epoch_goes_on_with_the_same_form_of_its_data_alone(
     contained: dict[str, Path], run_of: Callable, here: Path
 ) -> None:

@@ -89,7 +89,7 @@ def reference(run: Run) -> tuple[list[float], dict[str, Tensor], dict[str, Tenso
     optimizer = torch.optim.AdamW(groups, BASE, betas=(0.9, 0.999), eps=1e-8, foreach=False)
     mixup = timm.data.Mixup(0.8, 1.0, prob=1.0, switch_prob=0.5, mode="batch", label_smoothing=0.1, num_classes=10)
     criterion = SoftTargetCrossEntropy()
-    finish = Finish(run.recipe, run.seed, torch.device("cpu"))
+    finish = Finish(torch.device("cpu"))
     data = Loader(run, ALONE)
     batches = (batch for epoch in range(2) for batch in data.epoch(epoch))
     average = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -106,7 +106,7 @@ def reference(run: Run) -> tuple[list[float], dict[str, Tensor], dict[str, Tenso
         total = 0.0
         for part in range(PASSES):
             batch = next(batches)
-            images = finish(batch.images, batch.samples)
+            images = finish(batch.images, batch.erased)
             seed_all(derive(Purpose.STEP, run.seed, t * PASSES + part))
             images, targets = mixup(images, batch.labels)
             loss = criterion(network(images), targets) / PASSES
@@ -119,6 +119,7 @@ def reference(run: Run) -> tuple[list[float], dict[str, Tensor], dict[str, Tenso
     return losses, network.state_dict(), average
 
 
+@pytest.mark.usefixtures("every_step")
 def test_twenty_steps_are_the_references(run: Run) -> None:
     """With mixup, cutmix, erasing, stochastic depth, accumulation, warm-up, layer-wise decay and a moving average."""
     told = Losses()

@@ -18,6 +18,7 @@ from experiments.record import Record
 from experiments.run import Run
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("every_step")  # but not when the run that is left alone is trained
 
 METRICS = ("epoch", "lr", "train_loss", "val_loss", "top1", "top5")
 STEPS = 20

@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from experiments.data import Batch, Collection, Reader, loader_workers
+from experiments.batch import Batch
+from experiments.data import Collection, Reader, in_memory, loader_workers
 from experiments.devices import autocast, device_name, forget_activations, set_precision
 from experiments.evaluation import evaluate
 from experiments.images import ArrayImages
+from experiments.in_memory import InMemory, training_crops
 from experiments.models import make_network
+from experiments.prefetch import ready
 from experiments.processes import Processes
 from experiments.recipe import Objective, make_average, make_optimizer
 from experiments.recorded import BrokenRecordError, config_of, count, summary_of
@@ -153,15 +156,15 @@ def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
         forget_activations(network)
     network.to(device, memory_format=torch.channels_last).train()
     optimizer, average = make_optimizer(run.recipe, network), make_average(run.recipe, network)
-    objective, finish = Objective(run.recipe, classes), Finish(run.recipe, run.seed, device)
+    objective, finish = Objective(run.recipe, classes), Finish(device)
     loads = loader_workers(run.workers, in_memory=run.data.reader in IN_MEMORY) == 0
-    batches = _batches(run, at_once, classes, processes, loads)
+    batches = ready(_batches(run, at_once, classes, processes, loads), finish)
 
     def train() -> None:
         optimizer.zero_grad()
-        images, labels, samples, *_ = next(batches)
+        images, labels, _ = next(batches)
         with precision():
-            loss = objective(network, finish(images, samples), labels.to(device))
+            loss = objective(network, images, labels)
         loss.backward()
         loss.item()  # which waits for the device
 
@@ -179,15 +182,19 @@ def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
     prepare = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
     batch = Collection(noise, np.arange(at_once), prepare, 0)[[(0, one) for one in range(at_once)]]
     prepared = time.perf_counter() - began
-    evaluated = _median(lambda: evaluate(network, [batch], finish, processes, precision), 0.2 * seconds)
+    evaluated = _median(lambda: evaluate([network], [batch], finish, processes, precision), 0.2 * seconds)
     training = trained / at_once + updated / (run.split.micro_batch_size * run.split.accumulation)
     return Pace(macs, training, evaluated / at_once, prepared / at_once if loads else 0, "measured")
 
 
 def _batches(run: Run, at_once: int, classes: int, processes: Processes, loads: bool) -> Iterator[Batch]:
     """Batches without end: transformed one by one if the run's process `loads` them itself, else always the same."""
-    transform = training_transform(run.recipe, run.resolution)
-    images = Collection(_noise(at_once, classes), np.arange(at_once), transform, run.seed)
+    images, indices = _noise(at_once, classes), np.arange(at_once)
+    if run.crops_together:
+        cache = in_memory(images, indices)
+        images = InMemory(cache, training_crops(cache.pixels, run.recipe, run.resolution, run.seed))
+    else:
+        images = Collection(images, indices, training_transform(run.recipe, run.resolution), run.seed)
     batches = Reader(images, processes, 0).read(0, cycle([torch.arange(at_once)]))
     return batches if loads else cycle([next(batches)])
 

@@ -1,0 +1,237 @@
+"""Images of one size that are held in memory, cropped and flipped a batch at a time.
+
+Images in files are transformed one by one, by loader workers (data.py). For small ones in memory that takes longer than
+a small network does, and a GPU waits for it. Nothing here looks at a value on the device.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.transforms import RandomResizedCropAndInterpolation
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+from torchvision.transforms.functional import center_crop, pil_to_tensor, to_pil_image
+
+from experiments.batch import Batch, Sample
+from experiments.errors import DataError
+from experiments.images import BrokenImageError, Images
+from experiments.randomness import Purpose, derive
+from experiments.settings import SMALL, Recipe
+from experiments.transforms import PADDING, Erasing, too_small
+
+Crops = Callable[[Sequence[Sample], Tensor], Tensor]
+"""From N samples and their positions (N,) among the images in memory to (N, 3, H, W), uint8."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Some of a collection's images, each read once."""
+
+    images: Images
+    indices: np.ndarray
+    """(N,), ascending: which of the collection these are."""
+    pixels: Tensor
+    """(N, H, W, C), uint8."""
+    broken: dict[int, BrokenImageError]
+    """{position: why it can't be read}"""
+
+    def __getattr__(self, name: str) -> Any:  # labels, classes, names, keys, fingerprint: the collection's
+        return getattr(self.images, name)
+
+    def image(self, index: int) -> Image.Image:
+        position = int(np.searchsorted(self.indices, index))
+        if position in self.broken:
+            raise self.broken[position]
+        return to_pil_image(self.pixels[position].permute(2, 0, 1))
+
+    def replaced(self) -> Tensor:
+        """(N,): of each position, the next whose image can be read."""
+        positions = np.arange(len(self.indices))
+        readable = np.setdiff1d(positions, [*self.broken])
+        if not len(readable):
+            raise next(iter(self.broken.values()))
+        return torch.from_numpy(readable[np.searchsorted(readable, positions) % len(readable)])
+
+
+class Whole:
+    """A transform that leaves images as they are: (3, H, W). They are all as large as the first that can be read."""
+
+    def __init__(self, images: Images, indices: np.ndarray) -> None:
+        why = BrokenImageError("", "")
+        for index in indices:
+            try:
+                self.size = images.image(int(index)).size
+                return
+            except BrokenImageError as error:
+                why = error
+        raise DataError(str(why))
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        if image.size != self.size:
+            raise DataError(
+                f"data.cache keeps images of one size, here {self.size[0]} x {self.size[1]} px; leave it out"
+            )
+        return pil_to_tensor(image)
+
+
+def room_for(count: int, size: tuple[int, int]) -> Tensor:
+    """(N, H, W, 3), uint8, to be filled with images of (W, H).
+
+    Raises:
+        DataError: if the memory that is free does not do.
+    """
+    gigabytes, free = count * size[0] * size[1] * 3 / 2**30, free_memory() / 2**30
+    if gigabytes > free:
+        raise DataError(f"data.cache takes {gigabytes:.1f} GB, and {free:.1f} GB of memory are free; leave it out")
+    return torch.empty(count, size[1], size[0], 3, dtype=torch.uint8)
+
+
+def free_memory() -> float:
+    """Bytes; infinitely many where the system doesn't say."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024.0 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    return math.inf
+
+
+def why_not(images: Images, index: int) -> BrokenImageError:
+    """Why an image can't be read."""
+    try:
+        images.image(int(index))
+    except BrokenImageError as error:
+        return error
+    return BrokenImageError(images.name(int(index)), "it could not be read when the others were")
+
+
+class InMemory(Dataset):
+    """Images in memory, a batch at a time: to the pixel what `data.Collection` makes of them one by one, unless crops
+    are resized."""
+
+    def __init__(self, cache: Cache, crops: Crops, erasing: Erasing | None = None) -> None:
+        self.images, self.indices, self.crops, self.erasing = cache.images, cache.indices, crops, erasing
+        self.positions = cache.replaced()
+        self.labels = torch.from_numpy(cache.images.labels[cache.indices])[self.positions]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, keys: Sequence[tuple[int, int]]) -> Batch:
+        """A batch of (epoch, position) pairs."""
+        samples = [(epoch, int(self.indices[position])) for epoch, position in keys]
+        positions = torch.tensor([position for _, position in keys])
+        images = self.crops(samples, self.positions[positions])
+        return Batch(images, self.labels[positions], samples, erased=self.erasing and self.erasing(samples))
+
+
+def training_crops(pixels: Tensor, recipe: Recipe, resolution: int, seed: int) -> Crops:
+    """What `transforms.training_transform` does without RandAugment, where `pixels` (N, H, W, C) are."""
+    if resolution <= SMALL:
+        return PaddedCrops(pixels, resolution, seed)
+    return ResizedCrops(pixels, resolution, recipe.interpolation, seed)
+
+
+class CentreCrops:
+    """`transforms.evaluation_transform` where images are cropped and not resized."""
+
+    def __init__(self, pixels: Tensor, size: int) -> None:
+        """`pixels`: (N, H, W, C), uint8."""
+        self.pixels, self.size = pixels, size
+
+    def __call__(self, samples: Sequence[Sample], positions: Tensor) -> Tensor:
+        return center_crop(self.pixels[positions].permute(0, 3, 1, 2), [self.size, self.size]).expand(-1, 3, -1, -1)
+
+
+class PaddedCrops:
+    """`transforms.PaddedCrop` and a flip: the same draws, and the same pixels."""
+
+    def __init__(self, pixels: Tensor, size: int, seed: int) -> None:
+        """`pixels`: (N, H, W, C), uint8."""
+        _, height, width, _ = pixels.shape
+        if min(height, width) + 2 * PADDING < size:
+            raise DataError(too_small(size))
+        self.padded = F.pad(pixels, (0, 0, PADDING, PADDING, PADDING, PADDING))
+        self.size, self.seed = size, seed
+        self.most = [side + 2 * PADDING - size for side in (width, height)]
+        self.random, self.generator = random.Random(), torch.Generator()
+
+    def __call__(self, samples: Sequence[Sample], positions: Tensor) -> Tensor:
+        corners, flips = [], torch.empty(len(samples))
+        for number, sample in enumerate(samples):
+            key = derive(Purpose.SAMPLE, self.seed, *sample)
+            self.random.seed(key)
+            corners.append([self.random.randint(0, most) for most in self.most])
+            torch.rand(1, generator=self.generator.manual_seed(key), out=flips[number : number + 1])
+        left, top = torch.tensor(corners).T[..., None]
+        across = torch.arange(self.size)
+        columns = torch.where(flips[:, None] < 0.5, left + across.flip(0), left + across)
+        rows = top + across
+        places = (positions[:, None, None], rows[:, :, None], columns[:, None, :])
+        crops = self.padded[tuple(place.to(self.padded.device, non_blocking=True) for place in places)]
+        return crops.permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
+
+
+class ResizedCrops:
+    """`transforms.ResizedCrop` and a flip, by two products of matrices: the same draws; a pixel in some hundreds is
+    1 of 255 apart, for nothing is rounded between the two directions."""
+
+    def __init__(self, pixels: Tensor, size: int, interpolation: str, seed: int) -> None:
+        """`pixels`: (N, H, W, C), uint8."""
+        self.pixels, self.size, self.seed = pixels.permute(0, 3, 1, 2), size, seed
+        self.kernel = {"bilinear": triangle, "bicubic": cubic}[interpolation]
+        self.transform = RandomResizedCropAndInterpolation(size)
+        self.whole = torch.empty(1, *pixels.shape[1:3], device="meta")  # whose size is all that counts
+        self.generator = torch.Generator()
+
+    def __call__(self, samples: Sequence[Sample], positions: Tensor) -> Tensor:
+        boxes, flips = [], torch.empty(len(samples))
+        before = random.getstate()
+        for number, sample in enumerate(samples):
+            key = derive(Purpose.SAMPLE, self.seed, *sample)
+            random.seed(key)  # timm draws from the global generator
+            boxes.append(self.transform.get_params(self.whole, self.transform.scale, self.transform.ratio))
+            torch.rand(1, generator=self.generator.manual_seed(key), out=flips[number : number + 1])
+        random.setstate(before)
+        top, left, height, width = torch.tensor(boxes, dtype=torch.float32).T
+        down = resampling(top, height, self.pixels.shape[2], self.size, self.kernel)
+        across = resampling(left, width, self.pixels.shape[3], self.size, self.kernel)
+        across = torch.where(flips[:, None, None] < 0.5, across.flip(1), across)
+        device = self.pixels.device
+        down, across = (matrix.to(device, non_blocking=True)[:, None] for matrix in (down, across))
+        pixels = self.pixels[positions.to(device, non_blocking=True)].float()
+        resized = down @ (pixels @ across.mT)
+        return resized.round_().clamp_(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
+
+
+def resampling(start: Tensor, length: Tensor, size: int, out: int, kernel: Callable[[Tensor], Tensor]) -> Tensor:
+    """(N, out, size): the weights of `size` pixels in a line in each of the `out` that the `length` (N,) of them from
+    `start` (N,) on are resized to, antialiased as Pillow does."""
+    start, length = start[:, None, None], length[:, None, None]
+    scale = length / out
+    centres = start + (torch.arange(out)[:, None] + 0.5) * scale
+    pixels = torch.arange(size) + 0.5
+    weights = kernel((pixels - centres) / scale.clamp(min=1))
+    weights = weights * ((pixels > start) & (pixels < start + length))
+    return weights / weights.sum(2, keepdim=True)
+
+
+def triangle(x: Tensor) -> Tensor:
+    return (1 - x.abs()).clamp(min=0)
+
+
+def cubic(x: Tensor, a: float = -0.5) -> Tensor:
+    """Keys's kernel, with Pillow's `a`."""
+    x = x.abs()
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0))
