@@ -30,8 +30,8 @@ class Classification:
 
         return Objective(recipe, num_classes)
 
-    def evaluate(self, *arguments: Any) -> dict[str, float]:
-        """The results, and on how many `images`: see `experiments.evaluation.evaluate`."""
+    def evaluate(self, *arguments: Any) -> list[dict[str, float]]:
+        """Of each network the results, and on how many `images`: see `experiments.evaluation.evaluate`."""
         from experiments.evaluation import evaluate
 
         return evaluate(*arguments)

@@ -185,7 +185,7 @@ def test_result_is_the_last_epochs_not_the_bests(
     command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     falling = iter([{"top1": 50.0, "top5": 90.0, "val_loss": 1.0}, {"top1": 40.0, "top5": 80.0, "val_loss": 2.0}])
-    monkeypatch.setattr("experiments.evaluation.evaluate", lambda *_: next(falling) | {"images": 200})
+    monkeypatch.setattr("experiments.evaluation.evaluate", lambda *_: [next(falling) | {"images": 200}])
     assert command(*tiny).code == 0
     [directory] = here.glob("runs/*")
     summary = read(directory)[2]
@@ -201,8 +201,8 @@ class Detection(Classification):
     def __init__(self, found: list[float]) -> None:
         self.found = iter(found)
 
-    def evaluate(self, *_: object) -> dict[str, float]:
-        return {"box_ap": (ap := next(self.found)), "box_ap50": ap + 20, "images": 200}
+    def evaluate(self, *_: object) -> list[dict[str, float]]:
+        return [{"box_ap": (ap := next(self.found)), "box_ap50": ap + 20, "images": 200}]
 
     def describe(self, results: dict[str, float]) -> str:
         return f"box AP {results['box_ap']:.1f}"
@@ -265,11 +265,11 @@ def test_diverged_run_says_so(command: Callable, tiny: tuple[str, ...], here: Pa
 def test_failed_run_keeps_its_epochs_and_its_traceback(
     command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail_in_the_second_epoch(*_: object, calls: list = []) -> dict[str, float]:  # noqa: B006
+    def fail_in_the_second_epoch(*_: object, calls: list = []) -> list[dict]:  # noqa: B006
         calls.append(1)
         if len(calls) == 2:
             raise RuntimeError("out of luck\nand of more lines")
-        return {"top1": 50.0, "top5": 90.0, "val_loss": 1.0, "images": 200}
+        return [{"top1": 50.0, "top5": 90.0, "val_loss": 1.0, "images": 200}]
 
     monkeypatch.setattr("experiments.evaluation.evaluate", fail_in_the_second_epoch)
     assert command(*tiny).code == 1
