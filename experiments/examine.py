@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.data import EVALUATED_AT_ONCE, Evaluation, end_workers, loader_workers
-from experiments.devices import autocast, device_name, pick_device, set_precision
+from experiments.devices import autocast, device_name, keep_memory, pick_device, set_precision
 from experiments.errors import SettingsError
 from experiments.evaluation import evaluate
 from experiments.images import ArrayImages, Images, Stream, load_images
@@ -33,6 +33,7 @@ WORST = 5
 
 def examine(init: Init, data: Data, config: DictConfig, design: Design | None) -> dict[str, Any]:
     """What `--help` of `experiments.evaluate` says, as JSON can hold it."""
+    keep_memory()
     if config.threads:
         torch.set_num_threads(config.threads)
     set_precision(config.precision, pick_device(config.device))

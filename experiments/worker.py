@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from experiments.data import end_workers, waited
-from experiments.devices import pick_device
+from experiments.devices import keep_memory, pick_device
 from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, DataError, SettingsError, is_first
 from experiments.logger import LoggerThread
 from experiments.loop import DivergedError, StoppedError, train
@@ -89,6 +89,7 @@ def train_in_child(run: Run) -> None:
 
 def train_recorded(run: Run, console: Console | None = None) -> int:
     """Train a run and record how it ended, whatever happens to it. Returns the exit code."""
+    keep_memory()
     if run.threads:
         torch.set_num_threads(run.threads)
     stop = StopFlag()

@@ -17,7 +17,7 @@ import torch
 
 from experiments.batch import Batch
 from experiments.data import Collection, Reader, in_memory, loader_workers
-from experiments.devices import autocast, device_name, forget_activations, set_precision
+from experiments.devices import autocast, device_name, forget_activations, keep_memory, set_precision
 from experiments.evaluation import evaluate
 from experiments.images import ArrayImages
 from experiments.in_memory import InMemory, training_crops
@@ -148,6 +148,7 @@ def measured(samples: Sequence[Sample], device: torch.device, seconds: float) ->
 
 def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
     """Time real passes, updates and evaluations of the run's network on noise, for about so many seconds."""
+    keep_memory()
     run, macs, classes, at_once = sample
     set_precision(run.precision, device)
     precision, processes = partial(autocast, run.precision, device), Processes(device)
