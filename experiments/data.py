@@ -21,13 +21,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from experiments.errors import DataError, SettingsError
-from experiments.images import ArrayImages, BrokenImageError, Images, Stream, load_images
+from experiments.images import ArrayImages, BrokenImageError, Images, Jpeg, Stream, load_images, undecoded
 from experiments.machine import cores
 from experiments.outcomes import Outcomes
 from experiments.partition import partition
 from experiments.processes import Processes
 from experiments.randomness import Purpose, derive, permutation, preserved, seed_cpu
 from experiments.run import Run
+from experiments.settings import SMALL
 from experiments.transforms import Transform, evaluation_transform, stack, training_transform
 
 KEEP = 256 * 2**20
@@ -82,22 +83,24 @@ class Collection(Dataset):
             with preserved():
                 for epoch, position in keys:
                     sample = epoch, int(self.indices[position])
-                    image, index = self._readable(position, broken)
+                    image, index = self._readable(position, sample, broken)
                     if image is None:
                         continue
-                    pixels.append(_transformed(image, self.transform, self.seed, sample, self.images.name(index)))
+                    pixels.append(image)
                     labels.append(self.images.labels[index])
                     samples.append(sample)
             return _batch(pixels, labels, samples, broken)
         except _caught() as error:
             return _failed(error)
 
-    def _readable(self, position: int, broken: list[str]) -> tuple:
-        """The image at a position and its index; of a broken one the next that can be read, if it is to be replaced."""
+    def _readable(self, position: int, sample: Sample, broken: list[str]) -> tuple:
+        """The image at a position, transformed, and its index; of a broken one the next that can be read, if it is to
+        be replaced."""
         for offset in range(len(self) if self.replace_broken else 1):
             index = int(self.indices[(position + offset) % len(self)])
             try:
-                return self.images.image(index), index
+                image = self.images.image(index)
+                return _transformed(image, self.transform, self.seed, sample, self.images.name(index)), index
             except BrokenImageError as error:
                 broken.append(str(error))
         return None, None
@@ -137,19 +140,20 @@ class Streamed(IterableDataset):
         while batch := self._next(images, counted):
             yield batch
 
-    def _next(self, images: Iterator[tuple[Image.Image, int]], counted: Iterator[Sample]) -> Batch | None:
+    def _next(self, images: Iterator[tuple[Image.Image | Jpeg, int]], counted: Iterator[Sample]) -> Batch | None:
         """The next batch; None after the last."""
         pixels, labels, samples, broken = [], [], [], []
         with preserved():
             for sample in itertools.islice(counted, self.size):
                 try:
                     image, label = next(images)
+                    name = f"number {sample[1]} of a stream"
+                    pixels.append(_transformed(image, self.transform, self.seed, sample, name))
                 except StopIteration:
                     break
                 except BrokenImageError as error:  # the next() after it goes on
                     broken.append(str(error))
                     continue
-                pixels.append(_transformed(image, self.transform, self.seed, sample, f"number {sample[1]} of a stream"))
                 labels.append(label)
                 samples.append(sample)
         return _batch(pixels, labels, samples, broken) if pixels or broken else None
@@ -160,13 +164,15 @@ def _caught() -> type[BaseException]:
     return BaseException if get_worker_info() else Exception
 
 
-def _transformed(image: Image.Image, transform: Transform, seed: int, sample: Sample, name: str) -> Tensor:
+def _transformed(image: Image.Image | Jpeg, transform: Transform, seed: int, sample: Sample, name: str) -> Tensor:
     seed_cpu(derive(Purpose.SAMPLE, seed, *sample))
     try:
         return transform(image)
+    except BrokenImageError:  # of a JPEG, which is decoded there
+        raise
     except _caught() as error:
-        size = f"{image.width} x {image.height} px"
-        raise DataError(f"cannot transform the image {name}, {size}: {_reason(error)}") from error
+        width, height = image.size
+        raise DataError(f"cannot transform the image {name}, {width} x {height} px: {_reason(error)}") from error
 
 
 def _batch(pixels: list[Tensor], labels: list[int], samples: list[Sample], broken: list[str]) -> Batch:
@@ -369,15 +375,16 @@ class Loader:
             loader_workers(run.workers, in_memory=isinstance(train, ArrayImages)),
             self.broken if skip else None,
         )
-        transform = training_transform(run.recipe, run.resolution)
+        transform = training_transform(run.recipe, run.resolution, run.data.reduced_decoding)
+        images = undecoded(train) if run.resolution > SMALL else train
         prepare = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
         self.evaluated_on = "holdout" if run.data.holdout else "test"
         if self.streamed:
-            part = Streamed(train, transform, run.seed, run.split.micro_batch_size, processes, shuffle=True)
+            part = Streamed(images, transform, run.seed, run.split.micro_batch_size, processes, shuffle=True)
             self.training_images, held_out = train.length, None
         else:
             chosen, held_out = partition(train, run.data)
-            part = Collection(train, chosen, transform, run.seed, replace_broken=skip)
+            part = Collection(images, chosen, transform, run.seed, replace_broken=skip)
             self.training_images = len(chosen)
         self.training = Reader(part, *reading)
         evaluated = (train, held_out) if run.data.holdout else (test, None)
