@@ -28,7 +28,6 @@ from experiments.partition import partition
 from experiments.processes import Processes
 from experiments.randomness import Purpose, derive, permutation, preserved, seed_cpu
 from experiments.run import Run
-from experiments.settings import SMALL
 from experiments.transforms import Transform, evaluation_transform, stack, training_transform
 
 KEEP = 256 * 2**20
@@ -375,8 +374,8 @@ class Loader:
             loader_workers(run.workers, in_memory=isinstance(train, ArrayImages)),
             self.broken if skip else None,
         )
-        transform = training_transform(run.recipe, run.resolution, run.data.reduced_decoding)
-        images = undecoded(train) if run.resolution > SMALL else train
+        transform = training_transform(run.recipe, run.resolution)
+        images = undecoded(train) if run.data.reduced_decoding else train
         prepare = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
         self.evaluated_on = "holdout" if run.data.holdout else "test"
         if self.streamed:

@@ -42,7 +42,7 @@ class Images(Protocol):
     with images of the same fingerprint alone."""
 
     def image(self, index: int) -> Image.Image | Jpeg:
-        """In RGB, whole; or a JPEG still to be decoded, of what `undecoded` gives.
+        """In RGB, whole; of what `undecoded` gives, a `Jpeg`, if it is one.
 
         Raises:
             BrokenImageError: if it can't be read to its end.
@@ -128,7 +128,7 @@ REDUCTIONS = (8, 4, 2, 1)
 
 @dataclass(frozen=True)
 class Jpeg:
-    """A JPEG in grey or colour, not decoded yet: how it is can depend on its size."""
+    """A JPEG that is not decoded yet: how it is may depend on its size."""
 
     encoded: bytes
     header: Image.Image
@@ -178,7 +178,7 @@ def _decoded(file: IO[bytes], name: str, lazy: bool) -> Image.Image | Jpeg:
         raise ValueError("an empty file")
     file.seek(0)
     with Image.open(file) as image:
-        if lazy and isinstance(image, JpegImageFile) and image.mode in ("L", "RGB"):
+        if lazy and isinstance(image, JpegImageFile):
             file.seek(0)
             return Jpeg(file.read(), image, name)
         return _in_rgb(image)
@@ -245,7 +245,7 @@ def load_images(data: Data) -> tuple[Images, Images] | tuple[Stream, Stream]:
 
 
 def undecoded(images: Images | Stream) -> Images | Stream:
-    """The same images; but JPEGs, which a transform may decode faster than Pillow, come as `Jpeg`."""
+    """The same images; but JPEGs from files come as `Jpeg`, for a transform to say at which scale they are decoded."""
     return images if isinstance(images, ArrayImages) else replace(images, lazy=True)
 
 

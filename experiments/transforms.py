@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -18,7 +17,6 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision import transforms
-from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms.functional import pil_to_tensor
 
 from experiments.errors import DataError
@@ -30,7 +28,7 @@ from experiments.shears import SHEARS
 Transform = Callable[[Image.Image | Jpeg], Tensor]
 
 
-def training_transform(recipe: Recipe, resolution: int, reduced_decoding: bool = False) -> Transform:
+def training_transform(recipe: Recipe, resolution: int) -> Transform:
     """Random crop, flip, RandAugment: to (3, resolution, resolution), uint8. The rest is `Finish`'s.
 
     timm's transform: every draw is timm's, in timm's order. Two things are done faster: torch resizes the crop, into a
@@ -46,7 +44,7 @@ def training_transform(recipe: Recipe, resolution: int, reduced_decoding: bool =
     )
     small = resolution <= SMALL
     transform.transforms[0] = (
-        PaddedCrop(resolution, padding=4) if small else ResizedCrop(resolution, recipe.interpolation, reduced_decoding)
+        PaddedCrop(resolution, padding=4) if small else ResizedCrop(resolution, interpolation=recipe.interpolation)
     )
     for op in [op for step in transform.transforms if isinstance(step, RandAugment) for op in step.ops]:
         if op.name.startswith("Posterize"):
@@ -80,34 +78,23 @@ class ResizedCrop(RandomResizedCropAndInterpolation):
     when the recipe was written (today it takes some shapes the other way round). One value in 200 is 1 of 255 apart,
     one in a million 2.
 
-    With `reduced_decoding`, a `Jpeg` is decoded at the smallest scale at which the crop is no smaller than what it is
-    resized to. The crop's edges then lie between pixels, so Pillow resizes it, which admits that."""
-
-    def __init__(self, size: int, interpolation: str, reduced_decoding: bool = False) -> None:
-        super().__init__(size, interpolation=interpolation)
-        self.reductions = REDUCTIONS if reduced_decoding else (1,)
+    A `Jpeg` is decoded at the smallest scale at which the crop is no smaller than what it is resized to. The crop's
+    edges then lie between pixels, so Pillow resizes it, which admits that."""
 
     def __call__(self, image: Image.Image | Jpeg) -> Tensor:
         header = image.header if isinstance(image, Jpeg) else image
         top, left, height, width = self.get_params(header, self.scale, self.ratio)
-        spare = max(1, min(height / self.size[0], width / self.size[1]))
-        reduction = next(one for one in self.reductions if one <= spare)
-        if isinstance(image, Jpeg) and reduction > 1:
-            box = [edge / reduction for edge in (left, top, left + width, top + height)]
-            resample = Image.Resampling[self.interpolation.name]
-            return pil_to_tensor(image.decode(reduction).resize(self.size[::-1], resample, box))
-        crop = _pixels(image)[None, :, top : top + height, left : left + width]
-        crop = crop.contiguous(memory_format=torch.channels_last)  # as torch resizes it fastest, and so is the result
+        box = left, top, left + width, top + height
+        if isinstance(image, Jpeg):
+            spare = max(1, min(height / self.size[0], width / self.size[1]))
+            reduction = next(one for one in REDUCTIONS if one <= spare)
+            image = image.decode(reduction)
+            if reduction > 1:
+                resample = Image.Resampling[self.interpolation.name]
+                return pil_to_tensor(image.resize(self.size[::-1], resample, [edge / reduction for edge in box]))
+        crop = torch.from_numpy(np.array(image.crop(box)))
+        crop = crop[None].permute(0, 3, 1, 2)  # in this order torch sees that it is channels-last, and so is the result
         return interpolate(crop, self.size, mode=self.interpolation.value, antialias=True)[0]
-
-
-def _pixels(image: Image.Image | Jpeg) -> Tensor:
-    """(3, H, W), uint8, channels-last. Of a JPEG from torchvision: the pixels are Pillow's, the copies fewer."""
-    if isinstance(image, Jpeg):
-        with suppress(RuntimeError):  # Pillow may read it all the same, or says what is wrong
-            return decode_jpeg(torch.frombuffer(bytearray(image.encoded), dtype=torch.uint8), ImageReadMode.RGB)
-        image = image.decode()
-    return pil_to_tensor(image)
 
 
 class PaddedCrop:
