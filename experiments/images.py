@@ -126,26 +126,19 @@ REDUCTIONS = (8, 4, 2, 1)
 """To what parts of its size the JPEG decoder can reduce an image, leaving out most of its work."""
 
 
-@dataclass(frozen=True)
 class Jpeg:
-    """A JPEG that is not decoded yet: how it is may depend on its size."""
+    """A JPEG of which only the header has been read: how it is decoded may depend on its size."""
 
-    encoded: bytes
-    header: Image.Image
-    """Without pixels."""
-    name: str
+    def __init__(self, header: JpegImageFile, name: str) -> None:
+        self.header, self.size, self.name = header, header.size, name
 
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.header.size
-
-    def decode(self, reduction: int = 1) -> Image.Image:
-        """In RGB, at 1/`reduction` of its size, rounded up: one of REDUCTIONS.
+    def decode(self, reduction: int) -> Image.Image:
+        """In RGB, at 1/`reduction` of its size, rounded up: one of REDUCTIONS. Once only.
 
         Raises:
             BrokenImageError: as of the function `decode`.
         """
-        with _broken_named(self.name), Image.open(io.BytesIO(self.encoded)) as image:
+        with _broken_named(self.name), self.header as image:
             image.draft(None, tuple(side // reduction for side in self.size))
             return _in_rgb(image)
 
@@ -177,10 +170,10 @@ def _decoded(file: IO[bytes], name: str, lazy: bool) -> Image.Image | Jpeg:
     if not file.seek(0, os.SEEK_END):
         raise ValueError("an empty file")
     file.seek(0)
-    with Image.open(file) as image:
-        if lazy and isinstance(image, JpegImageFile):
-            file.seek(0)
-            return Jpeg(file.read(), image, name)
+    image = Image.open(io.BytesIO(file.read()) if lazy else file)  # the caller's may be closed by then
+    if lazy and isinstance(image, JpegImageFile):
+        return Jpeg(image, name)
+    with image:
         return _in_rgb(image)
 
 
