@@ -77,6 +77,8 @@ def departures(comparison: Comparison) -> dict[str, list[Departure]]:
         data.append(
             Departure("data.holdout", "none", f"evaluated on {context.data['holdout']:.0%} of the training images")
         )
+    if context.data.get("reduced_decoding"):
+        data.append(Departure("data.reduced_decoding", "off", "training JPEGs are decoded at a reduced scale"))
     if context.resolution != PAPER_RESOLUTION:
         data.append(Departure("resolution", f"{PAPER_RESOLUTION} px", f"{context.resolution} px"))
     if context.resolution <= SMALL:

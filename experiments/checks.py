@@ -14,7 +14,17 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import SettingsError, unknown_key
-from experiments.settings import READERS, STREAMS, Config, Data, EvaluationConfig, Recipe, fraction_of_run
+from experiments.settings import (
+    IN_MEMORY,
+    READERS,
+    SMALL,
+    STREAMS,
+    Config,
+    Data,
+    EvaluationConfig,
+    Recipe,
+    fraction_of_run,
+)
 from experiments.timm_names import check_timm_name
 from roadmap.bounds import bounds_of
 from roadmap.conf import Conf
@@ -109,7 +119,7 @@ def check_run(config: DictConfig, conf: Conf) -> None:
     if config.compile and config.gradient_checkpointing:
         raise SettingsError("compile=true can't trace gradient_checkpointing=true; take one of them")
     _check_recipe(OmegaConf.to_object(config.recipe))
-    _check_data(config.data)
+    _check_data(config.data, config.resolution)
 
 
 def check_evaluation(config: DictConfig) -> None:
@@ -164,6 +174,11 @@ def check_path(data: DictConfig | Data) -> None:
         raise SettingsError("data.path is not set: say where the data are, like data.path=/data/imagenet")
 
 
-def _check_data(data: DictConfig) -> None:
+def _check_data(data: DictConfig, resolution: int) -> None:
     if data.reader in STREAMS and (data.subset != 1 or data.holdout):
         raise SettingsError(f"data.reader={data.reader} streams: data.subset and data.holdout need another reader")
+    if data.reduced_decoding and (data.reader in IN_MEMORY or resolution <= SMALL):
+        why = f"reader={data.reader}" if data.reader in IN_MEMORY else f"resolution={resolution}"
+        raise SettingsError(
+            f"data.reduced_decoding=true is for JPEG files at more than {SMALL} px; with {why} it would change nothing"
+        )

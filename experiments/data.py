@@ -21,15 +21,15 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_
 
 from experiments.batch import Batch, Failure, Sample
 from experiments.errors import DataError, SettingsError
-from experiments.images import ArrayImages, BrokenImageError, Images, Stream, load_images
+from experiments.images import ArrayImages, BrokenImageError, Images, Jpeg, Stream, load_images, undecoded
 from experiments.in_memory import Cache, CentreCrops, InMemory, Whole, room_for, training_crops, why_not
 from experiments.machine import cores
 from experiments.outcomes import Outcomes
 from experiments.partition import partition
 from experiments.processes import Processes
-from experiments.randomness import Purpose, derive, permutation, preserved, seed_cpu
+from experiments.randomness import Purpose, derive, permutation, preserved
 from experiments.run import Run
-from experiments.transforms import CentreCrop, Erasing, Transform, evaluation_transform, stack, training_transform
+from experiments.transforms import CentreCrop, Erasing, TrainingTransform, Transform, evaluation_transform, stack
 
 KEEP = 256 * 2**20
 """Bytes of evaluation images up to which they are transformed once and kept."""
@@ -41,14 +41,15 @@ NO_IMAGES = torch.empty(0, 3, 1, 1, dtype=torch.uint8)
 
 
 class Collection(Dataset):
-    """Some of a collection's images, transformed. What is random about a sample depends on (seed, epoch, sample)."""
+    """Some of a collection's images, transformed. What is random about a sample depends on (seed, epoch, sample);
+    without a seed, for evaluation, nothing is."""
 
     def __init__(
         self,
         images: Images,
         indices: np.ndarray,
         transform: Transform,
-        seed: int,
+        seed: int | None = None,
         erasing: Erasing | None = None,
         *,
         replace_broken: bool = False,
@@ -66,10 +67,10 @@ class Collection(Dataset):
             with preserved():
                 for epoch, position in keys:
                     sample = epoch, int(self.indices[position])
-                    image, index = self._readable(position, broken)
+                    image, index = self._readable(position, sample, broken)
                     if image is None:
                         continue
-                    pixels.append(_transformed(image, self.transform, self.seed, sample, self.images.name(index)))
+                    pixels.append(image)
                     labels.append(self.images.labels[index])
                     samples.append(sample)
             batch = _batch(pixels, labels, samples, broken)
@@ -77,12 +78,14 @@ class Collection(Dataset):
         except _caught() as error:
             return _failed(error)
 
-    def _readable(self, position: int, broken: list[str]) -> tuple:
-        """The image at a position and its index; of a broken one the next that can be read, if it is to be replaced."""
+    def _readable(self, position: int, sample: Sample, broken: list[str]) -> tuple:
+        """The image at a position, transformed, and its index; of a broken one the next that can be read, if it is to
+        be replaced."""
         for offset in range(len(self) if self.replace_broken else 1):
             index = int(self.indices[(position + offset) % len(self)])
             try:
-                return self.images.image(index), index
+                image = self.images.image(index)
+                return _transformed(image, self.transform, self.seed, sample, self.images.name(index)), index
             except BrokenImageError as error:
                 broken.append(str(error))
         return None, None
@@ -92,10 +95,8 @@ class Streamed(IterableDataset):
     """This process's part of a stream, transformed, in batches of `size`, but for each loader worker's last. Its
     samples are counted by each loader worker for itself."""
 
-    def __init__(
-        self, stream: Stream, transform: Transform, seed: int, size: int, processes: Processes, *, shuffle: bool
-    ) -> None:
-        self.stream, self.transform, self.seed, self.size, self.shuffle = stream, transform, seed, size, shuffle
+    def __init__(self, stream: Stream, transform: Transform, seed: int | None, size: int, processes: Processes) -> None:
+        self.stream, self.transform, self.seed, self.size = stream, transform, seed, size
         self.rank, self.world = processes.rank, processes.world
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         """The next epoch: loader workers, which live longer than one, look at it when they begin."""
@@ -116,25 +117,26 @@ class Streamed(IterableDataset):
         worker, workers = (loader.id, loader.num_workers) if loader else (0, 1)
         part = {"rank": self.rank, "world": self.world, "worker": worker, "workers": workers}
         epoch, first, shares = int(self.epoch), self.rank * workers + worker, self.world * workers
-        order = derive(Purpose.ORDER, self.seed, epoch) >> 1  # of 63 bits, and every seed's own
-        images = self.stream.images(order, shuffle=self.shuffle, **part)
+        order = derive(Purpose.ORDER, self.seed or 0, epoch) >> 1  # of 63 bits, and every seed's own
+        images = self.stream.images(order, shuffle=self.seed is not None, **part)
         counted = ((epoch, number) for number in itertools.count(first, shares))
         while batch := self._next(images, counted):
             yield batch
 
-    def _next(self, images: Iterator[tuple[Image.Image, int]], counted: Iterator[Sample]) -> Batch | None:
+    def _next(self, images: Iterator[tuple[Image.Image | Jpeg, int]], counted: Iterator[Sample]) -> Batch | None:
         """The next batch; None after the last."""
         pixels, labels, samples, broken = [], [], [], []
         with preserved():
             for sample in itertools.islice(counted, self.size):
                 try:
                     image, label = next(images)
+                    name = f"number {sample[1]} of a stream"
+                    pixels.append(_transformed(image, self.transform, self.seed, sample, name))
                 except StopIteration:
                     break
                 except BrokenImageError as error:  # the next() after it goes on
                     broken.append(str(error))
                     continue
-                pixels.append(_transformed(image, self.transform, self.seed, sample, f"number {sample[1]} of a stream"))
                 labels.append(label)
                 samples.append(sample)
         return _batch(pixels, labels, samples, broken) if pixels or broken else None
@@ -145,13 +147,17 @@ def _caught() -> type[BaseException]:
     return BaseException if get_worker_info() else Exception
 
 
-def _transformed(image: Image.Image, transform: Transform, seed: int, sample: Sample, name: str) -> Tensor:
-    seed_cpu(derive(Purpose.SAMPLE, seed, *sample))
+def _transformed(
+    image: Image.Image | Jpeg, transform: Transform, seed: int | None, sample: Sample, name: str
+) -> Tensor:
+    key = () if seed is None else (derive(Purpose.SAMPLE, seed, *sample),)
     try:
-        return transform(image)
+        return transform(image, *key)
+    except BrokenImageError:  # of a JPEG, which is decoded there
+        raise
     except _caught() as error:
-        size = f"{image.width} x {image.height} px"
-        raise DataError(f"cannot transform the image {name}, {size}: {_reason(error)}") from error
+        width, height = image.size
+        raise DataError(f"cannot transform the image {name}, {width} x {height} px: {_reason(error)}") from error
 
 
 def _batch(pixels: list[Tensor], labels: list[int], samples: list[Sample], broken: list[str]) -> Batch:
@@ -301,7 +307,7 @@ def read_into_memory(
     """
     whole = Whole(images, indices)
     pixels, is_read = room_for(len(indices), whole.size), np.zeros(len(indices), bool)
-    reader = Reader(Collection(images, indices, whole, 0), processes, workers, broken)
+    reader = Reader(Collection(images, indices, whole), processes, workers, broken)
     for batch in reader.read(0, torch.arange(len(indices)).split(EVALUATED_AT_ONCE)):
         positions = np.searchsorted(indices, [index for _, index in batch.samples])
         pixels[positions] = batch.images.permute(0, 2, 3, 1)
@@ -324,7 +330,7 @@ class Evaluation:
         self.processes, self.streamed = processes, not hasattr(images, "labels")
         if self.streamed:
             self.images = images.length
-            part = Streamed(images, transform, 0, EVALUATED_AT_ONCE, processes, shuffle=False)
+            part = Streamed(images, transform, None, EVALUATED_AT_ONCE, processes)
         else:
             indices = np.arange(len(images.labels)) if indices is None else indices
             self.images = len(indices)
@@ -332,7 +338,7 @@ class Evaluation:
                 cache = in_memory(images, indices)
                 part = InMemory(cache, CentreCrops(cache.pixels, transform.size))
             else:
-                part = Collection(images, indices, transform, 0)
+                part = Collection(images, indices, transform)
         self.part = part
         self.reader: Reader | None = Reader(part, processes, workers, broken)
         self._kept: list[Batch] = []
@@ -406,8 +412,9 @@ class Loader:
 
     def _streamed(self, stream: Stream) -> Streamed:
         run = self.run
-        transform = training_transform(run.recipe, run.resolution)
-        return Streamed(stream, transform, run.seed, run.split.micro_batch_size, self.processes, shuffle=True)
+        transform = TrainingTransform(run.recipe, run.resolution)
+        stream = undecoded(stream) if run.data.reduced_decoding else stream
+        return Streamed(stream, transform, run.seed, run.split.micro_batch_size, self.processes)
 
     def _collected(
         self, images: Images, chosen: np.ndarray, processes: Processes, workers: int, broken: set[str] | None
@@ -419,7 +426,8 @@ class Loader:
             cache = images if run.data.cache else in_memory(images, chosen)
             pixels = cache.pixels.to(processes.device) if run.data.cache == "device" else cache.pixels
             return InMemory(cache, training_crops(pixels, run.recipe, run.resolution, run.seed), self.erasing)
-        transform, skip = training_transform(run.recipe, run.resolution), broken is not None
+        transform, skip = TrainingTransform(run.recipe, run.resolution), broken is not None
+        images = undecoded(images) if run.data.reduced_decoding else images
         return Collection(images, chosen, transform, run.seed, self.erasing, replace_broken=skip)
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:

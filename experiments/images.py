@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import stat
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -16,6 +18,7 @@ from typing import IO, Protocol
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from experiments.errors import SettingsError, printable
 from experiments.settings import READERS, Data
@@ -38,8 +41,8 @@ class Images(Protocol):
     """The form in which it is stored and a digest of which image is where: a run may go on, in the middle of an epoch,
     with images of the same fingerprint alone."""
 
-    def image(self, index: int) -> Image.Image:
-        """In RGB, whole.
+    def image(self, index: int) -> Image.Image | Jpeg:
+        """In RGB, whole; of what `undecoded` gives, a `Jpeg`, if it is one.
 
         Raises:
             BrokenImageError: if it can't be read to its end.
@@ -71,8 +74,9 @@ class Stream(Protocol):
 
     def images(
         self, epoch: int, *, shuffle: bool, rank: int, world: int, worker: int, workers: int
-    ) -> Iterator[tuple[Image.Image, int]]:
-        """The share of one loader worker (of `workers`) of one process (`rank` of `world`): (image in RGB, label).
+    ) -> Iterator[tuple[Image.Image | Jpeg, int]]:
+        """The share of one loader worker (of `workers`) of one process (`rank` of `world`): (image as
+        `Images` has it, label).
 
         Without `shuffle`, for evaluation, the shares are disjoint and together the whole part. With it, for training,
         every rank has length // world images, in an order that depends on the arguments alone. `epoch` may be any
@@ -102,19 +106,48 @@ SIXTEEN_BITS_AS_32 = frozenset(["PNG", "PPM"])
 """Formats of which Pillow opens images of 16 bits in mode I, of 32."""
 
 
-def decode(file: str | IO[bytes], name: str) -> Image.Image:
-    """The whole image in RGB; of an animation, the first frame. `name` is for errors.
+def decode(file: str | IO[bytes], name: str, lazy: bool = False) -> Image.Image | Jpeg:
+    """The whole image in RGB; of an animation, the first frame. With `lazy`, a JPEG is not decoded yet. `name` is for
+    errors.
 
     As in timm, a palette or transparency is what Pillow's convert("RGB") makes of it. 16 bits are scaled to 8.
 
     Raises:
         BrokenImageError: if it isn't one, is truncated, or its pixels have no known range.
     """
-    try:
+    with _broken_named(name):
         if isinstance(file, str):
             with open(file, "rb", opener=_open_regular) as opened:
-                return _decoded(opened)
-        return _decoded(file)
+                return _decoded(opened, name, lazy)
+        return _decoded(file, name, lazy)
+
+
+REDUCTIONS = (8, 4, 2, 1)
+"""To what parts of its size the JPEG decoder can reduce an image, leaving out most of its work."""
+
+
+class Jpeg:
+    """A JPEG of which only the header has been read: how it is decoded may depend on its size."""
+
+    def __init__(self, header: JpegImageFile, name: str) -> None:
+        self.header, self.size, self.name = header, header.size, name
+
+    def decode(self, reduction: int) -> Image.Image:
+        """In RGB, at 1/`reduction` of its size, rounded up: one of REDUCTIONS. Once only.
+
+        Raises:
+            BrokenImageError: as of the function `decode`.
+        """
+        with _broken_named(self.name), self.header as image:
+            image.draft(None, tuple(side // reduction for side in self.size))
+            return _in_rgb(image)
+
+
+@contextmanager
+def _broken_named(name: str) -> Iterator[None]:
+    """Whatever a damaged image raises, as BrokenImageError."""
+    try:
+        yield
     except UnidentifiedImageError as error:  # whose own text names the file object, not the file
         raise BrokenImageError(name, "not an image, or of an unknown format") from error
     except MemoryError:
@@ -133,20 +166,27 @@ def _open_regular(path: str, flags: int) -> int:
     return descriptor
 
 
-def _decoded(file: IO[bytes]) -> Image.Image:
+def _decoded(file: IO[bytes], name: str, lazy: bool) -> Image.Image | Jpeg:
     if not file.seek(0, os.SEEK_END):
         raise ValueError("an empty file")
     file.seek(0)
-    with Image.open(file) as image:
-        image.load()  # all of it; a truncated one raises
-        if image.mode == "RGB":
-            return image
-        if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in SIXTEEN_BITS_AS_32):
-            grey = (np.asarray(image).astype(np.uint32) + 128) // 257
-            return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-        if image.mode not in EIGHT_BITS:
-            raise ValueError(f"pixels of Pillow's mode {image.mode} have no known range; store them in 8 or 16 bits")
-        return image.convert("RGB")
+    image = Image.open(io.BytesIO(file.read()) if lazy else file)  # the caller's may be closed by then
+    if lazy and isinstance(image, JpegImageFile):
+        return Jpeg(image, name)
+    with image:
+        return _in_rgb(image)
+
+
+def _in_rgb(image: Image.Image) -> Image.Image:
+    image.load()  # all of it; a truncated one raises
+    if image.mode == "RGB":
+        return image
+    if image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format in SIXTEEN_BITS_AS_32):
+        grey = (np.asarray(image).astype(np.uint32) + 128) // 257
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode not in EIGHT_BITS:
+        raise ValueError(f"pixels of Pillow's mode {image.mode} have no known range; store them in 8 or 16 bits")
+    return image.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -195,6 +235,11 @@ def load_images(data: Data) -> tuple[Images, Images] | tuple[Stream, Stream]:
     for part in parts:
         _check_classes(data, part.classes)
     return parts
+
+
+def undecoded(images: Images | Stream) -> Images | Stream:
+    """The same images; but JPEGs from files come as `Jpeg`, for a transform to say at which scale they are decoded."""
+    return images if isinstance(images, ArrayImages) else replace(images, lazy=True)
 
 
 def check_folders(data: Data) -> None:

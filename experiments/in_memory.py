@@ -28,7 +28,7 @@ from experiments.errors import DataError
 from experiments.images import BrokenImageError, Images
 from experiments.randomness import Purpose, derive
 from experiments.settings import SMALL, Recipe
-from experiments.transforms import PADDING, Erasing, too_small
+from experiments.transforms import PADDING, Erasing, corner_and_flip
 
 Crops = Callable[[Sequence[Sample], Tensor], Tensor]
 """From N samples and their positions (N,) among the images in memory to (N, 3, H, W), uint8."""
@@ -135,7 +135,7 @@ class InMemory(Dataset):
 
 
 def training_crops(pixels: Tensor, recipe: Recipe, resolution: int, seed: int) -> Crops:
-    """What `transforms.training_transform` does without RandAugment, where `pixels` (N, H, W, C) are."""
+    """What `transforms.TrainingTransform` does without RandAugment, where `pixels` (N, H, W, C) are."""
     if resolution <= SMALL:
         return PaddedCrops(pixels, resolution, seed)
     return ResizedCrops(pixels, resolution, recipe.interpolation, seed)
@@ -153,37 +153,28 @@ class CentreCrops:
 
 
 class PaddedCrops:
-    """`transforms.PaddedCrop` and a flip: the same draws, and the same pixels."""
+    """`transforms.PaddedCrop`: the same draws, and the same pixels."""
 
     def __init__(self, pixels: Tensor, size: int, seed: int) -> None:
         """`pixels`: (N, H, W, C), uint8."""
-        _, height, width, _ = pixels.shape
-        if min(height, width) + 2 * PADDING < size:
-            raise DataError(too_small(size))
-        self.padded = F.pad(pixels, (0, 0, PADDING, PADDING, PADDING, PADDING))
+        _, self.height, self.width, _ = pixels.shape
         self.size, self.seed = size, seed
-        self.most = [side + 2 * PADDING - size for side in (width, height)]
-        self.random, self.generator = random.Random(), torch.Generator()
+        corner_and_flip(0, self.width, self.height, size)  # which may refuse
+        padded = F.pad(pixels, (0, 0, PADDING, PADDING, PADDING, PADDING))
+        self.windows = padded.unfold(1, size, 1).unfold(2, size, 1)
 
     def __call__(self, samples: Sequence[Sample], positions: Tensor) -> Tensor:
-        corners, flips = [], torch.empty(len(samples))
-        for number, sample in enumerate(samples):
-            key = derive(Purpose.SAMPLE, self.seed, *sample)
-            self.random.seed(key)
-            corners.append([self.random.randint(0, most) for most in self.most])
-            torch.rand(1, generator=self.generator.manual_seed(key), out=flips[number : number + 1])
-        left, top = torch.tensor(corners).T[..., None]
-        across = torch.arange(self.size)
-        columns = torch.where(flips[:, None] < 0.5, left + across.flip(0), left + across)
-        rows = top + across
-        places = (positions[:, None, None], rows[:, :, None], columns[:, None, :])
-        crops = self.padded[tuple(place.to(self.padded.device, non_blocking=True) for place in places)]
-        return crops.permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
+        keys = (derive(Purpose.SAMPLE, self.seed, *sample) for sample in samples)
+        draws = [corner_and_flip(key, self.width, self.height, self.size) for key in keys]
+        places = torch.stack([positions, *torch.tensor(draws).T]).to(self.windows.device, non_blocking=True)
+        positions, left, top, flip = places
+        crops = self.windows[positions, top, left]
+        return torch.where(flip.bool()[:, None, None, None], crops.flip(3), crops).expand(-1, 3, -1, -1)
 
 
 class ResizedCrops:
-    """`transforms.ResizedCrop` and a flip, by two products of matrices: the same draws; a pixel in some hundreds is
-    1 of 255 apart, for nothing is rounded between the two directions."""
+    """`transforms.ResizedCrop` and a flip, by two products of matrices: the same draws; 3 % of the values are 1 of
+    255 apart with bicubic interpolation, 0.5 % with bilinear, hardly any is 2."""
 
     def __init__(self, pixels: Tensor, size: int, interpolation: str, seed: int) -> None:
         """`pixels`: (N, H, W, C), uint8."""
@@ -209,8 +200,8 @@ class ResizedCrops:
         device = self.pixels.device
         down, across = (matrix.to(device, non_blocking=True)[:, None] for matrix in (down, across))
         pixels = self.pixels[positions.to(device, non_blocking=True)].float()
-        resized = down @ (pixels @ across.mT)
-        return resized.round_().clamp_(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
+        narrow = (pixels @ across.mT).round_().clamp_(0, 255)
+        return (down @ narrow).round_().clamp_(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
 
 
 def resampling(start: Tensor, length: Tensor, size: int, out: int, kernel: Callable[[Tensor], Tensor]) -> Tensor:

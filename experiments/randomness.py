@@ -35,13 +35,16 @@ def derive(purpose: Purpose, *key: int) -> int:
 
 
 def seed_all(seed: int) -> None:
-    """Seed the global generators, which timm's mixup and the network draw from, on every device."""
+    """Seed the global generators, which timm's mixup and the network draw from, on every device that is in use."""
     seed_cpu(seed)
-    torch.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
 
 
 def seed_cpu(seed: int) -> None:
-    """Seed the CPU's global generators, which the transforms draw from: a hundred times as fast, so once a sample."""
+    """Seed the CPU's global generators, which the transforms draw from."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)

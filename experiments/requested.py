@@ -24,7 +24,7 @@ WORDS = ("road", "rung", "step", "design")
 """Of a command line, that name a network; the settings that they come to are in `road`."""
 REPLACED = ("road", "rung", "step", "road.name", "road.steps", "road.design")
 COME_TO = {"road.steps": "rung= and step=", "road.design": "design="}
-PARTS = ("subset", "holdout")
+PARTS = ("subset", "holdout", "reduced_decoding")
 """Of the data: which dataset it is stands beside every result anyhow."""
 
 

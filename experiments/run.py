@@ -173,7 +173,7 @@ def _dataset(data: Data) -> dict[str, Any]:
     """What of the data decides the result: which dataset, and which of its images; not how it is stored or read.
     analysis/context.py groups records by the same."""
     unset = asdict(Data())
-    names = ["name", "version", "subset", "holdout"]
+    names = ["name", "version", "subset", "holdout", "reduced_decoding"]
     if data.reader in STREAMS and data.version is not None:  # whose classes are as many as is said
         names.append("num_classes")
     chosen = {key: getattr(data, key) for key in names}

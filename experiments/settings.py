@@ -37,6 +37,8 @@ PRECISIONS = ("float32", "tf32", "bf16", "fp16")
 INTERPOLATIONS = OneOf(("bilinear", "bicubic"))
 DEVICES = OneOf(("auto", "cpu", "cuda", "mps"))
 RESOLUTION = Number("[1, 8192]")
+SMALL = 32
+"""Pixels up to which images are padded and cropped, not resized: the authors' code draws the line here too."""
 IMAGES = Number("[1, 1e12]")
 THREADS = Number("[1, 4096]")
 WORKERS = Number("[0, 1024]")
@@ -130,6 +132,9 @@ class Data:
     file whenever it is needed."""
     broken: str = setting("stop", OneOf(("stop", "skip")))
     """What to do about an image that can't be read: stop, or skip."""
+    reduced_decoding: bool = False
+    """Whether training crops of JPEGs are decoded at the smallest of JPEG's scales (1/1, 1/2, 1/4, 1/8) that leaves
+    them as large as the resolution: faster where photographs are large, with slightly other pixels."""
 
 
 def _mutable_design() -> type:

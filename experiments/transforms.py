@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -18,43 +17,57 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision import transforms
+from torchvision.transforms.functional import pil_to_tensor
 
 from experiments.batch import Erased, Sample
 from experiments.errors import DataError
+from experiments.images import REDUCTIONS, Jpeg
 from experiments.randomness import Purpose, derive, preserved, seed_cpu
 from experiments.settings import SMALL, Recipe
 from experiments.shears import SHEARS
 
-Transform = Callable[[Image.Image], Tensor]
+Transform = Callable[..., Tensor]
+"""Of an image and, in training, a key."""
 PADDING = 4
 """Pixels, on each side."""
+CACHED = 2**18
+"""Values of an image that a core's cache holds, beside what they become."""
 
 
-def training_transform(recipe: Recipe, resolution: int) -> Transform:
-    """Random crop, flip, RandAugment: to (3, resolution, resolution), uint8. The rest is `Finish`'s.
+class TrainingTransform:
+    """Random crop, flip, RandAugment: to (3, resolution, resolution), uint8. The rest is `Erasing`'s and `Finish`'s.
 
-    timm's transform: every draw is timm's, in timm's order. Two things are done faster: torch resizes the crop, into a
-    tensor, which becomes a PIL image again only when RandAugment does something to it; and see `shears`.
+    timm's transform: every draw is timm's, in timm's order, but for the crop and flip of small images. Two things are
+    done faster: torch resizes the crop, into a tensor, which becomes a PIL image again only when RandAugment does
+    something to it; and see `shears`.
     """
-    transform = create_transform(
-        resolution,
-        is_training=True,
-        use_prefetcher=True,
-        color_jitter=None,  # off when RandAugment is on, and not part of the original recipe
-        auto_augment=recipe.rand_augment,
-        interpolation=recipe.interpolation,
-    )
-    small = resolution <= SMALL
-    transform.transforms[0] = (
-        PaddedCrop(resolution) if small else ResizedCrop(resolution, interpolation=recipe.interpolation)
-    )
-    for op in [op for step in transform.transforms if isinstance(step, RandAugment) for op in step.ops]:
-        if op.name.startswith("Posterize"):
-            op.aug_fn = partial(admitting_no_bits, op.aug_fn)  # not a closure: loader workers may be sent all of this
-        elif op.name in SHEARS and recipe.interpolation == "bicubic" and not small:
-            op.aug_fn = SHEARS[op.name]
-        op.aug_fn = partial(on_pillow, op.aug_fn)
-    return transform
+
+    def __init__(self, recipe: Recipe, resolution: int) -> None:
+        timms = create_transform(
+            resolution,
+            is_training=True,
+            use_prefetcher=True,
+            color_jitter=None,  # off when RandAugment is on, and not part of the original recipe
+            auto_augment=recipe.rand_augment,
+            interpolation=recipe.interpolation,
+        )
+        _, flip, *others = timms.transforms
+        self.padded_crop = PaddedCrop(resolution) if resolution <= SMALL else None
+        first = [] if self.padded_crop else [ResizedCrop(resolution, interpolation=recipe.interpolation), flip]
+        self.transform = transforms.Compose([*first, *others])
+        for op in [op for step in others if isinstance(step, RandAugment) for op in step.ops]:
+            if op.name.startswith("Posterize"):
+                op.aug_fn = partial(admitting_no_bits, op.aug_fn)  # no closure: loader workers may be sent all of this
+            elif op.name in SHEARS and recipe.interpolation == "bicubic" and not self.padded_crop:
+                op.aug_fn = SHEARS[op.name]
+            op.aug_fn = partial(on_pillow, op.aug_fn)
+
+    def __call__(self, image: Image.Image | Jpeg, key: int) -> Tensor:
+        """`key`: 64 bits on which alone all draws depend."""
+        if self.padded_crop:
+            image = self.padded_crop(image, key)
+        seed_cpu(key)
+        return self.transform(image)
 
 
 def evaluation_transform(resolution: int, interpolation: str, crop_pct: float | None = None) -> Transform:
@@ -78,11 +91,23 @@ def evaluation_transform(resolution: int, interpolation: str, crop_pct: float | 
 class ResizedCrop(RandomResizedCropAndInterpolation):
     """timm's random crop, resized by torch in a fifth of Pillow's time: horizontally, then vertically, as Pillow did
     when the recipe was written (today it takes some shapes the other way round). One value in 200 is 1 of 255 apart,
-    one in a million 2."""
+    one in a million 2.
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        top, left, height, width = self.get_params(image, self.scale, self.ratio)
-        crop = torch.from_numpy(np.array(image.crop((left, top, left + width, top + height))))
+    A `Jpeg` is decoded at the smallest scale at which the crop is no smaller than what it is resized to. The crop's
+    edges then lie between pixels, so Pillow resizes it, which admits that."""
+
+    def __call__(self, image: Image.Image | Jpeg) -> Tensor:
+        header = image.header if isinstance(image, Jpeg) else image
+        top, left, height, width = self.get_params(header, self.scale, self.ratio)
+        box = left, top, left + width, top + height
+        if isinstance(image, Jpeg):
+            spare = max(1, min(height / self.size[0], width / self.size[1]))
+            reduction = next(one for one in REDUCTIONS if one <= spare)
+            image = image.decode(reduction)
+            if reduction > 1:
+                resample = Image.Resampling[self.interpolation.name]
+                return pil_to_tensor(image.resize(self.size[::-1], resample, [edge / reduction for edge in box]))
+        crop = torch.from_numpy(np.array(image.crop(box)))
         crop = crop[None].permute(0, 3, 1, 2)  # in this order torch sees that it is channels-last, and so is the result
         return interpolate(crop, self.size, mode=self.interpolation.value, antialias=True)[0]
 
@@ -96,23 +121,31 @@ class CentreCrop(transforms.Compose):
 
 
 class PaddedCrop:
-    """torchvision's RandomCrop with black padding, ten times as fast on small images: Pillow pads as it crops."""
+    """torchvision's RandomCrop with black padding, and a flip; ten times as fast: Pillow pads as it crops."""
 
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        if min(image.size) + 2 * PADDING < self.size:
-            raise DataError(too_small(self.size))
-        left, top = (random.randint(0, side + 2 * PADDING - self.size) - PADDING for side in image.size)
-        return image.crop((left, top, left + self.size, top + self.size))
+    def __call__(self, image: Image.Image, key: int) -> Image.Image:
+        left, top, flip = corner_and_flip(key, *image.size, self.size)
+        image = image.crop((left - PADDING, top - PADDING, left - PADDING + self.size, top - PADDING + self.size))
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
 
 
-def too_small(size: int) -> str:
-    return (
-        f"at resolution={size} images are padded by {PADDING} px and cropped, not resized: they need "
-        f"{size - 2 * PADDING} px a side"
-    )
+def corner_and_flip(key: int, width: int, height: int, size: int) -> tuple[int, int, bool]:
+    """(left, top, flip) of a crop of the padded image, drawn from the bits of a key.
+
+    Raises:
+        DataError: if the image is too small.
+    """
+    if min(width, height) + 2 * PADDING < size:
+        raise DataError(
+            f"at resolution={size} images are padded by {PADDING} px and cropped, not resized: they need "
+            f"{size - 2 * PADDING} px a side"
+        )
+    key, left = divmod(key, width + 2 * PADDING - size + 1)
+    key, top = divmod(key, height + 2 * PADDING - size + 1)
+    return left, top, key % 2 == 1
 
 
 class Erasing:
@@ -164,14 +197,15 @@ class Finish:
         if self.device.type != "cpu":
             images = images.contiguous(memory_format=torch.channels_last).float()
             return images.sub_(self.mean.view(-1, 1, 1)).div_(self.std.view(-1, 1, 1))
-        # The same numbers, but one image at a time, which the cache holds, in rows of W x 3 as they lie in memory. The
-        # result comes from numpy, which asks the system for huge pages: torch's small ones take as long as the rest.
+        # The same numbers, but in rows of W x 3 as they lie in memory, some images at a time, which the cache holds.
+        # The result comes from numpy, which asks the system for huge pages: torch's take as long as the rest.
         count, channels, height, width = images.shape
         rows = images.permute(0, 2, 3, 1).reshape(count, height, width * channels)
         mean, std = self.mean.repeat(width), self.std.repeat(width)
         normalised = torch.from_numpy(np.empty(rows.shape, np.float32))
-        for image, out in zip(rows, normalised, strict=True):
-            out.copy_(image).sub_(mean).div_(std)
+        at_once = max(1, CACHED // (height * width * channels))
+        for some, out in zip(rows.split(at_once), normalised.split(at_once), strict=True):
+            out.copy_(some).sub_(mean).div_(std)
         return normalised.view(count, height, width, channels).permute(0, 3, 1, 2)
 
 

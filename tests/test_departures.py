@@ -19,7 +19,7 @@ from analysis.departures import departures
 from experiments.randomness import seed_all
 from experiments.recipe import Objective, learning_rate, make_average, make_optimizer, set_learning_rate
 from experiments.settings import Recipe
-from experiments.transforms import Erasing, Finish, evaluation_transform, training_transform
+from experiments.transforms import Erasing, Finish, TrainingTransform, evaluation_transform
 
 OTHER = {  # than the paper's, and than what is off
     **{"epochs": 3, "batch_size": 6, "lr": 0.02, "min_lr": 1e-3, "momentum": 0.7, "betas": [0.8, 0.9], "eps": 1e-2},
@@ -58,14 +58,14 @@ def result(recipe: Recipe, resolution: int) -> bytes:
     optimizer, average = make_optimizer(recipe, network), make_average(recipe, network)
     objective, finish = Objective(recipe, 5), Finish(torch.device("cpu"))
     erasing = Erasing(recipe, resolution, 0)
-    transform = training_transform(recipe, resolution)
+    transform = TrainingTransform(recipe, resolution)
     steps = recipe.epochs * 12 // recipe.batch_size
     for step in range(steps):
         set_learning_rate(optimizer, learning_rate(recipe, step, steps))
         seed_all(step)
         random.seed(step)
         own = [(step * recipe.batch_size + place) % 12 for place in range(recipe.batch_size)]
-        batch = torch.stack([torch.as_tensor(transform(images[one])) for one in own])
+        batch = torch.stack([torch.as_tensor(transform(images[one], step * 12 + one)) for one in own])
         batch = finish(batch, erasing([(step, one) for one in own]))
         optimizer.zero_grad()
         objective(network, batch, torch.tensor(own) % 5).backward()

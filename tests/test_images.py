@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import random
 import shutil
 import sys
 import tarfile
@@ -18,11 +19,15 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 from torchvision.datasets import ImageFolder
 
+from benchmarks.input import Case, make_images
 from experiments import images as images_module
+from experiments.data import Collection, Streamed
 from experiments.errors import SettingsError
-from experiments.images import BrokenImageError, Stream, decode, load_images
-from experiments.settings import READERS, Data
+from experiments.images import BrokenImageError, Jpeg, Stream, decode, load_images, undecoded
+from experiments.processes import Processes
+from experiments.settings import READERS, Data, Recipe
 from experiments.sources import training_sources
+from experiments.transforms import ResizedCrop, TrainingTransform
 
 CLASSES = ("n10", "n9", "n9b")  # by name 10 stands before 9: in natural order it would not
 COUNTS = {"train": (7, 5, 8), "val": (2, 4, 3)}
@@ -432,6 +437,93 @@ def test_every_mode_of_pillow_is_known_or_refused() -> None:
         assert Image.new(mode, (1, 1)).convert("RGB").mode == "RGB"
 
 
+def outcome(file: io.BytesIO, lazy: bool) -> np.ndarray | str:
+    """Pixels, or what is said of it."""
+    try:
+        image = decode(file, "x", lazy)
+        return np.asarray(image.decode(1) if isinstance(image, Jpeg) else image)
+    except BrokenImageError as error:
+        return str(error)
+
+
+JPEGS = {
+    "RGB": {},
+    "L": {},
+    "CMYK": {},
+    "progressive": {"progressive": True},
+    "two frames": {"format": "MPO", "save_all": True, "append_images": [Image.new("RGB", (90, 60))]},
+}
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+def test_jpeg_that_waits_for_its_crop_is_the_same_image_or_as_broken(kind: str) -> None:
+    options = {"format": "JPEG"} | JPEGS[kind]
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    data = saved(Image.fromarray(pixels).convert(kind if kind.isupper() else "RGB"), **options).getvalue()
+    assert isinstance(decode(io.BytesIO(data), "x", lazy=True), Jpeg)
+    for cut in (0, 1, 10, 300, len(data) // 2, len(data) - 300, len(data) - 1, len(data)):
+        now, later = (outcome(io.BytesIO(data[:cut]), lazy) for lazy in (False, True))
+        assert type(now) is type(later)
+        np.testing.assert_array_equal(now, later)
+
+
+@pytest.mark.parametrize("kind", IMAGES)
+def test_image_that_is_no_jpeg_does_not_wait(kind: str) -> None:
+    np.testing.assert_array_equal(*(outcome(IMAGES[kind][0](), lazy) for lazy in (False, True)))
+
+
+def test_reduced_decoding_changes_pixels_little(tmp_path: Path) -> None:
+    """Which crop it is does not change, to a fraction of a pixel, nor anything of one that is too small."""
+    [file] = make_images(tmp_path, Case(640, 480, 100, images=1, batch_size=1))
+    crop, apart = ResizedCrop(100, interpolation="bicubic"), {1: [], 2: [], 4: []}
+    for seed in range(40):
+        drawn, states = [], []
+        for lazy in (False, True):
+            random.seed(seed)
+            drawn.append(crop(decode(str(file), "x", lazy)).int())
+            states.append(random.getstate())
+        assert states[0] == states[1]
+        random.seed(seed)
+        *_, height, width = ResizedCrop.get_params(Image.new("L", (640, 480)), crop.scale, crop.ratio)
+        reduction = max(one for one in apart if one == 1 or min(height, width) >= 100 * one)
+        apart[reduction].append((drawn[0] - drawn[1]).abs().float())
+    assert torch.cat(apart[1]).max() == 0
+    for reduced in (torch.cat(apart[2]), torch.cat(apart[4])):
+        assert 0 < reduced.mean() < 3
+        assert reduced.max() < 30
+
+
+@pytest.mark.parametrize("form", ["folder", "wds"])
+def test_broken_jpeg_that_waits_for_its_crop_is_passed_over_as_any(form: str, tmp_path: Path) -> None:
+    whole = saved(Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)), "JPEG").getvalue()
+    files = [whole, whole[:-300], whole, encoded(1, size=60)]
+    if form == "wds":
+        pytest.importorskip("webdataset")
+        members = [
+            (f"{index}.{end}", file) for index, data in enumerate(files) for end, file in (("jpg", data), ("cls", b"0"))
+        ]
+        tar_of(tmp_path / "0.tar", members)
+        images, _ = load_images(Data("x", "wds", str(tmp_path), "0.tar", "0.tar", num_classes=1))
+    else:
+        (tmp_path / "train" / "a").mkdir(parents=True)
+        for index, data in enumerate(files):
+            (tmp_path / "train" / "a" / f"{index}.jpg").write_bytes(data)
+        images, _ = load_images(Data("x", "folder", str(tmp_path), val="train"))
+    batches = []
+    for part in (images, undecoded(images)):
+        crop = TrainingTransform(Recipe(), 40)
+        if form == "wds":
+            [batch] = Streamed(part, crop, 0, 4, Processes(torch.device("cpu")))
+        else:
+            batch = Collection(part, np.arange(4), crop, 0, replace_broken=True)[[(0, index) for index in range(4)]]
+        batches.append(batch)
+    now, later = batches
+    assert len(now.broken) == 1
+    assert (now.broken, now.samples, now.failure) == (later.broken, later.samples, later.failure)
+    assert len(now.samples) == (3 if form == "wds" else 4)
+    assert torch.equal(now.images, later.images)  # at 60 px, no crop is large enough to be reduced
+
+
 def test_stream_goes_on_after_a_broken_image(tmp_path: Path) -> None:
     pytest.importorskip("webdataset")
     wds_shards(tmp_path)
@@ -570,6 +662,11 @@ def test_data_of_ones_own_need_a_path(group: str, run_of: Callable) -> None:
     [
         (("data.reader=foldr",), "data.reader must be .* did you mean 'folder'"),
         (("data.broken=skp",), "data.broken must be stop or skip, not 'skp'"),
+        (("data.reduced_decoding=true",), "is for JPEG files .*; with reader=sample it would change nothing"),
+        (
+            ("data=folder", "data.path=x", "resolution=32", "data.reduced_decoding=true"),
+            "at more than 32 px; with resolution=32 it would change nothing",
+        ),
         (("data=wds", "data.path=x", "data.holdout=0.1"), "data.reader=wds streams"),
         (("data=hfids", "data.path=x", "data.subset=0.1"), "data.reader=hfids streams"),
     ],

@@ -23,6 +23,7 @@ from experiments import data as data_module
 from experiments import loop, worker
 from experiments.data import Batch, Loader, end_workers
 from experiments.errors import SettingsError
+from experiments.images import Jpeg
 from experiments.loop import StoppedError
 from experiments.processes import Processes
 from experiments.record import Record
@@ -81,6 +82,29 @@ def test_every_reader_trains_with_any_number_of_loader_workers(
     if reader not in ("wds", "hfids"):
         assert command(*on("folder", contained["folder"], 0), "runs=folder").code == 0
         assert {*losses.values()} == {val_loss(here / "folder")}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_training_crops_of_every_reader_can_be_decoded_at_a_reduced_scale(
+    reader: str, contained: dict[str, Path], run_of: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reductions = []
+    decode = Jpeg.decode
+    monkeypatch.setattr(Jpeg, "decode", lambda jpeg, by: reductions.append(by) or decode(jpeg, by))
+    holdout = () if reader in ("wds", "hfids") else ("data.holdout=0.25",)
+    overrides = (*on(reader, contained[reader], 0), "resolution=33", "recipe=original", *holdout)
+    plain, reduced = (run_of(*overrides, *more) for more in ((), ("data.reduced_decoding=true",)))
+    assert plain.identity != reduced.identity
+    alone = Processes(torch.device("cpu"))
+    one, other = Loader(plain, alone), Loader(reduced, alone)
+    epochs = [*one.epoch(0)], [*other.epoch(0)]
+    assert len(reductions) == sum(len(batch.images) for batch in epochs[1])
+    assert {*reductions} <= {1, 2, 4, 8}
+    for mine, theirs in zip(*epochs, strict=True):
+        assert mine.samples == theirs.samples
+        assert max(reductions) > 1 or torch.equal(mine.images, theirs.images)
+    for mine, theirs in zip(one.evaluation.batches(), other.evaluation.batches(), strict=True):
+        assert torch.equal(mine.images, theirs.images)  # also where they are held out of the training images
 
 
 def explode(*_: object) -> Tensor:

@@ -28,7 +28,7 @@ from experiments.recipe import Objective, make_average, make_optimizer
 from experiments.recorded import BrokenRecordError, config_of, count, summary_of
 from experiments.run import Run
 from experiments.settings import IN_MEMORY
-from experiments.transforms import Finish, evaluation_transform, training_transform
+from experiments.transforms import Finish, TrainingTransform, evaluation_transform
 
 FORWARD = 1 / 3
 """Of a training step's time, the part of its forward pass: the backward pass has two products for each of its. Used
@@ -195,7 +195,7 @@ def _batches(run: Run, at_once: int, classes: int, processes: Processes, loads: 
         cache = in_memory(images, indices)
         images = InMemory(cache, training_crops(cache.pixels, run.recipe, run.resolution, run.seed))
     else:
-        images = Collection(images, indices, training_transform(run.recipe, run.resolution), run.seed)
+        images = Collection(images, indices, TrainingTransform(run.recipe, run.resolution), run.seed)
     batches = Reader(images, processes, 0).read(0, cycle([torch.arange(at_once)]))
     return batches if loads else cycle([next(batches)])
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.errors import SettingsError
-from experiments.images import decode, fingerprint, same_classes
+from experiments.images import Jpeg, decode, fingerprint, same_classes
 from experiments.listing import EXTENSIONS, class_folders, files_in
 from experiments.settings import Data
 
@@ -25,13 +25,14 @@ class FolderImages:
     paths: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    lazy: bool = False
 
     @property
     def classes(self) -> int:
         return len(self.class_names)
 
-    def image(self, index: int) -> Image.Image:
-        return decode(self.name(index), self.name(index))
+    def image(self, index: int) -> Image.Image | Jpeg:
+        return decode(self.name(index), self.name(index), self.lazy)
 
     def name(self, index: int) -> str:
         return os.path.join(self.root, os.fsdecode(self.paths[index]))

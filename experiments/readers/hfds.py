@@ -17,7 +17,7 @@ from PIL import Image
 from timm.data.readers import create_reader
 
 from experiments.errors import SettingsError
-from experiments.images import BrokenImageError, decode, fingerprint, same_classes
+from experiments.images import BrokenImageError, Jpeg, decode, fingerprint, same_classes
 from experiments.settings import Data
 
 IMAGE, LABEL = "image", "label"
@@ -33,12 +33,13 @@ class HubImages:
     labels: np.ndarray
     classes: int
     class_names: tuple[str, ...] | None
+    lazy: bool = False
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image | Jpeg:
         row = self.reader.dataset[index][IMAGE]
         if not row or not (row["bytes"] or row["path"]):
             raise BrokenImageError(self.name(index), "no image")
-        return decode(io.BytesIO(row["bytes"]) if row["bytes"] else row["path"], self.name(index))
+        return decode(io.BytesIO(row["bytes"]) if row["bytes"] else row["path"], self.name(index), self.lazy)
 
     def name(self, index: int) -> str:
         return f"{index} of {self.path}, split {self.reader.split}"

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.errors import SettingsError
-from experiments.images import BrokenImageError, decode, fingerprint
+from experiments.images import BrokenImageError, Jpeg, decode, fingerprint
 from experiments.randomness import Purpose, derive
 from experiments.readers import streaming
 from experiments.readers.hfds import IMAGE, LABEL, explained
@@ -33,6 +33,7 @@ class HubStream:
     dataset: Any
     length: int
     classes: int
+    lazy: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -40,7 +41,7 @@ class HubStream:
 
     def images(
         self, epoch: int, *, shuffle: bool, rank: int, world: int, worker: int, workers: int
-    ) -> Iterator[tuple[Image.Image, int]]:
+    ) -> Iterator[tuple[Image.Image | Jpeg, int]]:
         from datasets.distributed import split_dataset_by_node
 
         shares = world * workers
@@ -57,18 +58,18 @@ class HubStream:
         size = len(range(worker, self.length // world, workers))
         return map(self._decoded, _exactly(size, rows) if shuffle else rows())
 
-    def _decoded(self, row: dict[str, list]) -> tuple[Image.Image, int]:
+    def _decoded(self, row: dict[str, list]) -> tuple[Image.Image | Jpeg, int]:
         (image,), (label,) = row[IMAGE], row[LABEL]
         path = (image or {}).get("path") or ""
         name = path or f"an image of {self.path}, split {self.split}"
         try:
             if image["bytes"]:
-                pixels = decode(io.BytesIO(image["bytes"]), name)
+                pixels = decode(io.BytesIO(image["bytes"]), name, self.lazy)
             elif "://" in path:
                 with fsspec.open(path, "rb") as file:
-                    pixels = decode(file, name)
+                    pixels = decode(file, name, self.lazy)
             else:
-                pixels = decode(path, name)
+                pixels = decode(path, name, self.lazy)
         except (OSError, TypeError) as error:  # the file is gone; there is no image in this row
             raise BrokenImageError(name, str(error)) from error
         return pixels, streaming.label_of(label, self.classes, name)

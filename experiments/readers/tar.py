@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.errors import SettingsError
-from experiments.images import BrokenImageError, decode, fingerprint, same_classes
+from experiments.images import BrokenImageError, Jpeg, decode, fingerprint, same_classes
 from experiments.listing import EXTENSIONS
 from experiments.settings import Data
 
@@ -38,12 +38,13 @@ class TarImages:
     """(N,) bytes: paths inside the file."""
     labels: np.ndarray
     class_names: tuple[str, ...]
+    lazy: bool = False
 
     @property
     def classes(self) -> int:
         return len(self.class_names)
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image | Jpeg:
         if self.sizes[index] == NOTHING:
             raise BrokenImageError(self.name(index), "a link to what is not in the tar file")
         try:
@@ -54,7 +55,7 @@ class TarImages:
                 os.close(descriptor)
         except OSError as error:
             raise BrokenImageError(self.name(index), error.strerror) from error
-        return decode(io.BytesIO(data), self.name(index))
+        return decode(io.BytesIO(data), self.name(index), self.lazy)
 
     def name(self, index: int) -> str:
         return os.path.join(self.files[self.file[index]], os.fsdecode(self.names[index]))

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.errors import SettingsError
-from experiments.images import BrokenImageError, decode, fingerprint
+from experiments.images import BrokenImageError, Jpeg, decode, fingerprint
 from experiments.randomness import Purpose, derive, permutation
 from experiments.readers import streaming
 from experiments.settings import Data
@@ -41,6 +41,7 @@ class Shards:
     shards: Sequence[str]
     lengths: Sequence[int]
     classes: int
+    lazy: bool = False
 
     @property
     def length(self) -> int:
@@ -53,7 +54,7 @@ class Shards:
 
     def images(
         self, epoch: int, *, shuffle: bool, rank: int, world: int, worker: int, workers: int
-    ) -> Iterator[tuple[Image.Image, int]]:
+    ) -> Iterator[tuple[Image.Image | Jpeg, int]]:
         import webdataset
 
         order = permutation(len(self.shards), Purpose.ORDER, epoch).tolist() if shuffle else range(len(self.shards))
@@ -88,12 +89,12 @@ class Shards:
         if seen != last:
             raise SettingsError(f"the shard {url} has {seen} images, not {length}, as is said of it")
 
-    def _decoded(self, sample: dict[str, Any]) -> tuple[Image.Image, int]:
+    def _decoded(self, sample: dict[str, Any]) -> tuple[Image.Image | Jpeg, int]:
         name = f"{sample['__key__']} in {sample['__url__']}"
         data = next((sample[key] for key in IMAGE_KEYS if key in sample), None)
         if data is None or "cls" not in sample:
             raise BrokenImageError(name, f"it needs a file .cls and one of .{', .'.join(IMAGE_KEYS)}")
-        return decode(io.BytesIO(data), name), streaming.label_of(sample["cls"], self.classes, name)
+        return decode(io.BytesIO(data), name, self.lazy), streaming.label_of(sample["cls"], self.classes, name)
 
 
 def load(data: Data) -> tuple[Shards, Shards]:
