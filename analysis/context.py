@@ -101,7 +101,7 @@ class Context:
 
 def _dataset(data: Mapping[str, Any]) -> dict[str, Any]:
     """What of a run's data decides its result, as in its identity (experiments/run.py): which dataset, and which of its
-    images; not how it is stored or read."""
+    images; not how it is stored or read, nor how resized crops are rounded."""
     unset = {"version": None, "subset": 1, "holdout": 0, "reduced_decoding": False}
     streams, splits = data.get("reader") in ("wds", "hfids"), data.get("reader") in ("wds", "hfds", "hfids")
     parts = {key: str(data.get(key, key)).partition("|")[0] for key in ("train", "val")}

@@ -119,7 +119,7 @@ def check_run(config: DictConfig, conf: Conf) -> None:
     if config.compile and config.gradient_checkpointing:
         raise SettingsError("compile=true can't trace gradient_checkpointing=true; take one of them")
     _check_recipe(OmegaConf.to_object(config.recipe))
-    _check_data(config.data, config.resolution)
+    _check_data(config.data, config.resolution, config.recipe.rand_augment)
 
 
 def check_evaluation(config: DictConfig) -> None:
@@ -174,9 +174,14 @@ def check_path(data: DictConfig | Data) -> None:
         raise SettingsError("data.path is not set: say where the data are, like data.path=/data/imagenet")
 
 
-def _check_data(data: DictConfig, resolution: int) -> None:
+def _check_data(data: DictConfig, resolution: int, rand_augment: str | None) -> None:
     if data.reader in STREAMS and (data.subset != 1 or data.holdout):
         raise SettingsError(f"data.reader={data.reader} streams: data.subset and data.holdout need another reader")
+    if data.cache and (data.reader in STREAMS or data.reduced_decoding):
+        why = f"data.reader={data.reader} streams" if data.reader in STREAMS else "data.reduced_decoding decodes anew"
+        raise SettingsError(f"data.cache={data.cache} keeps what has been read, and {why}; leave one of them out")
+    if data.cache == "device" and rand_augment:
+        raise SettingsError("data.cache=device: recipe.rand_augment needs images on the CPU; take data.cache=memory")
     if data.reduced_decoding and (data.reader in IN_MEMORY or resolution <= SMALL):
         why = f"reader={data.reader}" if data.reader in IN_MEMORY else f"resolution={resolution}"
         raise SettingsError(

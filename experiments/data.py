@@ -381,7 +381,8 @@ class Loader:
     def __init__(self, run: Run, processes: Processes) -> None:
         self.run, self.processes = run, processes
         # What is evaluated on held-out images needs no others.
-        train, test = load_images(replace(run.data, val=run.data.train) if run.data.holdout else run.data)
+        data = replace(run.data, val=run.data.train) if run.data.holdout else run.data
+        train, test = processes.of_node(lambda: load_images(data))
         self.num_classes, self.fingerprint = train.classes, train.fingerprint
         self.streamed = not hasattr(train, "labels")
         self.broken: set[str] = set()

@@ -14,7 +14,7 @@ from torch import Tensor
 from experiments.processes import Processes
 
 APART = 0.5
-"""Seconds from one look to the next, if steps take as long as before: so that it is hardly ever more than one."""
+"""Seconds from one look to the next."""
 
 
 class Look(NamedTuple):
@@ -27,27 +27,29 @@ class Look(NamedTuple):
 
 
 class Looks:
-    """The looks of an epoch. All processes agree at each on how many steps it is to the next: as many as take APART
-    seconds, at most twice as many as last time, and at first one."""
+    """The looks of an epoch. A run's only process looks when APART seconds have passed. Several have to look after the
+    same step: at each look they agree on how many steps it is to the next, as many as take APART seconds if they take
+    as long as the last ones, at most twice as many as those, and at first one."""
 
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
-        self.steps = self.left = 1
+        self.taken, self.steps = 0, 1
         self.began = time.perf_counter()
 
     def due(self) -> bool:
         """Asked after each step: whether to look."""
-        self.left -= 1
-        return self.left <= 0
+        self.taken += 1
+        if self.processes.world == 1:
+            return time.perf_counter() - self.began >= APART
+        return self.taken == self.steps
 
     def look(self, losses: list[Tensor], *, stop: bool, save: bool) -> Look:
         """Wait for the device. `losses`: of this process's passes since the last look, scalars on it."""
         mine = torch.stack(losses).tolist()
-        now, taken = time.perf_counter(), self.steps - self.left
-        pace = taken / max(now - self.began, 1e-6)
-        wanted = max(1, min(int(APART * pace), 2 * taken))
-        *means, stops, saves, self.steps = self.processes.sum(
-            *(loss / self.processes.world for loss in mine), stop, save, wanted if self.processes.is_first else 0
+        now = time.perf_counter()
+        steps = max(1, min(int(self.taken * APART / max(now - self.began, 1e-6)), 2 * self.taken))
+        *means, stops, saves, steps = self.processes.sum(
+            *(loss / self.processes.world for loss in mine), stop, save, steps if self.processes.is_first else 0
         )
-        self.left, self.began = self.steps, now
+        self.taken, self.steps, self.began = 0, steps, now
         return Look(means, stops > 0, saves > 0)

@@ -6,16 +6,19 @@ The training loop talks to this alone, so it never asks where it runs.
 from __future__ import annotations
 
 import os
+import platform
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from experiments.split import MEETING, world_size
+
+Value = TypeVar("Value")
 
 
 class Processes:
@@ -68,6 +71,35 @@ class Processes:
         box = [value]
         distributed.broadcast_object_list(box, device=self.device if self.device.type == "cuda" else None)
         return box[0]
+
+    def of_node(self, make: Callable[[], Value]) -> Value:
+        """What one process of each machine makes for the others there, which are sent it.
+
+        Raises:
+            Exception: in all of them, what `make` raises in one.
+        """
+        if self.world == 1:
+            return make()
+        nodes: list[Any] = [None] * self.world
+        distributed.all_gather_object(nodes, platform.node())
+        here, group = [], None
+        for node in dict.fromkeys(nodes):  # all processes make all groups
+            ranks = [rank for rank in range(self.world) if nodes[rank] == node]
+            made = distributed.new_group(ranks, backend="gloo")
+            if self.rank in ranks:
+                here, group = ranks, made
+        box: list[Any] = [None, None]
+        if self.rank == here[0]:
+            try:
+                box[0] = make()
+            except Exception as error:
+                box[1] = error
+        distributed.broadcast_object_list(box, here[0], group)
+        distributed.destroy_process_group(group)
+        value, error = box
+        if error:
+            raise error
+        return value
 
     def equal_buffers(self, network: nn.Module) -> None:
         """Everybody takes the first process's running statistics, so that all evaluate the weights that it saves."""

@@ -29,7 +29,7 @@ from roadmap.conf import OURS, Conf, to_design
 from roadmap.designs import Design, DesignError
 from roadmap.files import read_object
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Raised when the loop comes to other results for equal settings: runs of before are then others."""
 
 
@@ -144,7 +144,7 @@ class Run:
         decisive = _plain(self)
         for name, unset in {"design": Design().to_json(), "recipe": asdict(Recipe())}.items():
             decisive[name] = {key: value for key, value in decisive[name].items() if value != unset[key]}
-        decisive["data"] = _dataset(self.data)
+        decisive["data"] = _dataset(self.data) | self._crops()
         del decisive["recipe"]["name"]  # what it says counts
         if self.design.layers:  # nor do theirs
             decisive["design"]["layers"] = sorted((layer.to_json() for layer in self.design.layers), key=json.dumps)
@@ -154,9 +154,11 @@ class Run:
             decisive["design"] = {"drop_path": self.design.drop_path}
         if self.init:
             decisive["init"] = self.init.digest or self.init.source
-        if self.crops_together and self.resolution > SMALL:  # which rounds otherwise than one by one
-            decisive["data"]["crops_together"] = True
         return decisive | self._together()
+
+    def _crops(self) -> dict[str, bool]:
+        """Crops that are resized together are rounded otherwise than one by one."""
+        return {"crops_together": True} if self.crops_together and self.resolution > SMALL else {}
 
     def _together(self) -> dict[str, int]:
         """How many images are mixed, and normalised, together, where that is not all of a step's."""

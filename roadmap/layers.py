@@ -18,10 +18,19 @@ def is_traced(x: Tensor | fx.Proxy) -> bool:
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of (N, C, H, W)."""
+    """LayerNorm over the channels of (N, C, H, W).
+
+    Under autocast the result is as precise as `x`, and mean and variance float32: torch's own would be float32 as a
+    whole, and with it all that is added up from block to block.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        last = x.permute(0, 2, 3, 1)
+        if is_traced(x) or x.dtype == self.weight.dtype:
+            return super().forward(last).permute(0, 3, 1, 2)
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+            return functional.layer_norm(last, self.normalized_shape, weight, bias, self.eps).permute(0, 3, 1, 2)
 
 
 class PointwiseLinear(nn.Linear):
@@ -45,7 +54,8 @@ class PointwiseConv(nn.Conv2d):
 
 
 class LayerScale(nn.Module):
-    """A learned factor a channel on (N, C, H, W), small at first (Touvron et al., 2021)."""
+    """A learned factor a channel on (N, C, H, W), small at first (Touvron et al., 2021). Under autocast the result is
+    as precise as `x`."""
 
     def __init__(self, channels: int, init: float) -> None:
         super().__init__()
@@ -53,7 +63,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((channels,), init))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma.view(-1, 1, 1)
+        return x * self.gamma.to(x.dtype).view(-1, 1, 1)
 
 
 class DropPath(nn.Module):

@@ -15,8 +15,10 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import containers
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from experiments import data as data_module
@@ -220,6 +222,65 @@ def test_run_that_was_stopped_within_an_epoch_goes_on_with_the_same_form_of_its_
     with pytest.raises(StoppedError):
         train(folder, 4)  # to the end of the epoch of six steps
     train(tar, 99)
+
+
+@pytest.fixture
+def tiles(tmp_path: Path) -> Path:
+    """A folder of PNGs of 40 x 36 px, one of them broken."""
+    rng = np.random.default_rng(0)
+    for part, label, number in itertools.product(("train", "val"), "ab", range(12)):
+        path = tmp_path / "tiles" / part / label / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (36, 40, 3), np.uint8)).save(path)
+    (tmp_path / "tiles" / "train" / "a" / "05.png").write_bytes(b"no image")
+    return tmp_path / "tiles"
+
+
+def trained(command: Callable, here: Path, *overrides: str) -> dict:
+    """The summary of a run into a folder of its own, by which it is told from others."""
+    runs = f"runs{len([*here.glob('runs*')])}"
+    outcome = command(*overrides, f"runs={runs}")
+    assert outcome.code == 0, outcome
+    [path] = here.glob(f"{runs}/*/summary.json")
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("recipe", ["original", "modern"])
+def test_cached_images_train_the_same_run(recipe: str, tiles: Path, command: Callable, here: Path) -> None:
+    """At 32 px to the bit, by whomever they are read; larger crops are resized together, and so make another run, but
+    where RandAugment takes them one by one."""
+    run = (*on("folder", tiles, 1), "regime=resnet50", f"recipe={recipe}", "recipe.batch_size=8", "data.broken=skip")
+    results = ("identity", "val_loss", "train_images", "broken_images")
+    for resolution in (32, 48):
+        sized = (*run, f"resolution={resolution}")
+        files, memory = (trained(command, here, *sized, *cache) for cache in ((), ("data.cache=memory",)))
+        same = [files[name] == memory[name] for name in results]
+        assert same == ([True] * 4 if resolution == 32 or recipe == "modern" else [False, False, True, True])
+        assert memory["val_loss"] == pytest.approx(files["val_loss"], abs=0.05)
+        if recipe == "original":
+            device = trained(command, here, *sized, "data.cache=device")
+            assert [device[name] for name in results] == [memory[name] for name in results]
+    assert files["broken_images"] == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("data.broken=stop",), "05.png: not an image"),
+        (
+            ("data.val=train", "data.train=val", "data.broken=skip"),
+            "odd.png, 30 x 36 px: data.cache keeps images of one size, here 40 x 36",
+        ),
+        (("recipe=modern", "regime=resnet50", "data.cache=device"), "take data.cache=memory"),
+        (("data.reduced_decoding=true", "resolution=64"), "leave one of them out"),
+    ],
+)
+def test_what_cannot_be_cached_says_so(overrides: tuple[str, ...], said: str, tiles: Path, command: Callable) -> None:
+    Image.new("RGB", (30, 36)).save(tiles / "val" / "b" / "odd.png")
+    code, out, err = command(*on("folder", tiles, 1), "recipe.batch_size=8", "data.cache=memory", *overrides)
+    assert code == 2
+    assert said in out + err
+    assert "Traceback" not in out + err
 
 
 @pytest.mark.parametrize("start", ["fork", "forkserver", "spawn"])
