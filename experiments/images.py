@@ -75,8 +75,8 @@ class Stream(Protocol):
     def images(
         self, epoch: int, *, shuffle: bool, rank: int, world: int, worker: int, workers: int
     ) -> Iterator[tuple[Image.Image | Jpeg, int]]:
-        """The share of one loader worker (of `workers`) of one process (`rank` of `world`): (image as
-        `Images` has it, label).
+        """The share of one loader worker (of `workers`) of one process (`rank` of `world`): (image as of
+        `Images`, label).
 
         Without `shuffle`, for evaluation, the shares are disjoint and together the whole part. With it, for training,
         every rank has length // world images, in an order that depends on the arguments alone. `epoch` may be any
@@ -123,7 +123,7 @@ def decode(file: str | IO[bytes], name: str, lazy: bool = False) -> Image.Image 
 
 
 REDUCTIONS = (8, 4, 2, 1)
-"""To what parts of its size the JPEG decoder can reduce an image, leaving out most of its work."""
+"""To what parts of its size the JPEG decoder can reduce an image, leaving out some of its work."""
 
 
 class Jpeg:
@@ -238,8 +238,8 @@ def load_images(data: Data) -> tuple[Images, Images] | tuple[Stream, Stream]:
 
 
 def undecoded(images: Images | Stream) -> Images | Stream:
-    """The same images; but JPEGs from files come as `Jpeg`, for a transform to say at which scale they are decoded."""
-    return images if isinstance(images, ArrayImages) else replace(images, lazy=True)
+    """The same images from files; but JPEGs come as `Jpeg`, for a transform to say at which scale they are decoded."""
+    return replace(images, lazy=True)
 
 
 def check_folders(data: Data) -> None:
