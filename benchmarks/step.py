@@ -2,6 +2,7 @@
 
     python -m benchmarks.step                                     # about 12 minutes on two cores
     python -m benchmarks.step --networks convnext_tiny --resolutions 224 --batches 128 --device cuda
+    python -m benchmarks.step --compile                           # torch.compile on all sides
 
 A step is what the project's loop does: zero_grad, forward, cross entropy, backward, a fused optimizer's step (SGD for a
 ResNet, AdamW for a ConvNeXt). Whoever takes part runs in the memory layout that it is faster in, one turn each a round
@@ -36,6 +37,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import roadmap
+from experiments.devices import keep_memory
 
 LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
 
@@ -62,6 +64,7 @@ class Case(NamedTuple):
     device: str
     threads: int
     cpu_time: bool
+    compile: bool
 
 
 class Trainer:
@@ -74,6 +77,7 @@ class Trainer:
         self.device = torch.device(case.device)
         self.clock = time.process_time if case.cpu_time else time.perf_counter
         self.network = MAKERS[maker](case.name).train().to(self.device, memory_format=memory_format)
+        self.forward = torch.compile(self.network) if case.compile else self.network
         self.images = torch.randn(case.batch, 3, case.resolution, case.resolution, device=self.device)
         self.images = self.images.contiguous(memory_format=memory_format)
         self.labels = torch.randint(1000, (case.batch,), device=self.device)
@@ -88,7 +92,7 @@ class Trainer:
         started = self.clock()
         for _ in range(steps):
             self.optimizer.zero_grad()
-            cross_entropy(self.network(self.images), self.labels).backward()
+            cross_entropy(self.forward(self.images), self.labels).backward()
             self.optimizer.step()
         self.synchronize()
         return (self.clock() - started) / steps
@@ -112,7 +116,8 @@ def choose_layout(maker: str, case: Case) -> tuple[str, float]:
 
 def race(case: Case, rounds: int, turn: float) -> dict:
     """Each maker's layout, and the seconds of a step in each round."""
-    trials = {maker: choose_layout(maker, case) for maker in MAKERS if maker != "again"}
+    keep_memory()  # as training does
+    trials = {maker: choose_layout(maker, case._replace(compile=False)) for maker in MAKERS if maker != "again"}
     layouts = {maker: trials["ours" if maker == "again" else maker][0] for maker in MAKERS}
     steps = max(1, round(turn / min(seconds for _, seconds in trials.values())))
     trainers = {maker: Trainer(maker, layout, case) for maker, layout in layouts.items()}
@@ -155,7 +160,7 @@ def measure(case: Case, rounds: int, turn: float) -> dict:
     result["faster"] = faster = min(theirs, key=lambda maker: statistics.median(seconds[maker]))
     result["ratio"] = quartiles(seconds[faster], seconds["ours"])
     result["control"] = quartiles(seconds["again"], seconds["ours"])
-    makers = ("ours", *theirs)
+    makers = () if case.compile else ("ours", *theirs)  # that takes minutes each
     exact = {"MALLOC_MMAP_THRESHOLD_": str(2**17)}  # glibc then returns large tensors at once: no luck in the peak
     result["memory"] = {m: in_fresh_process(peak_memory, m, layouts[m], case, **exact) for m in makers}
     return result
@@ -201,6 +206,7 @@ def main() -> None:
         action="store_true",
         help="count the process's seconds, not the clock's: steadier beside other processes (with --threads 1)",
     )
+    parser.add_argument("--compile", action="store_true", help="torch.compile, on all sides")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds' seconds and what comes of them")
     args = parser.parse_args()
     if len(args.batches) != len(args.resolutions):
@@ -209,7 +215,7 @@ def main() -> None:
     results = []
     for name in args.networks:
         for resolution, batch in zip(args.resolutions, args.batches, strict=True):
-            case = Case(name, resolution, batch, device, args.threads, args.cpu_time)
+            case = Case(name, resolution, batch, device, args.threads, args.cpu_time, args.compile)
             results.append(measure(case, args.rounds, args.turn))
             if args.json:
                 args.json.write_text(json.dumps(results, indent=1) + "\n")
