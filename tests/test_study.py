@@ -99,7 +99,7 @@ def test_interrupted_study_records_its_runs_and_says_how_to_go_on(
         if sum(summary["epochs_done"] > 0 for summary in summaries(here / "runs").values()) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.local.wait", interrupt_two_runs)
+    monkeypatch.setattr("experiments.pool.wait", interrupt_two_runs)
     code, out, _ = command("-m", *tiny, "recipe.epochs=10000", SEEDS, "hydra.launcher.jobs=2")
     assert code == 130
     assert [summary["status"] for summary in summaries(here / "runs").values()] == ["unfinished"] * 2
