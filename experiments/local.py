@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.errors import DONE, INTERRUPTED
-from experiments.machine import Machine, mps_is_running
+from experiments.machine import Machine
 from experiments.pool import Pool, failure
 from experiments.record import read_summary
 from experiments.run import Run
@@ -51,7 +51,7 @@ class LocalStudy:
     def train(self) -> None:
         there = f", {len(self.done_before)} of them done already" if self.done_before else ""
         there += f", {len(self.elsewhere)} queued or running in SLURM" if self.elsewhere else ""
-        self.console.print(f"{len(self.members)} runs{there}; {self.how()}", soft_wrap=True)
+        self.console.print(f"{len(self.members)} runs{there}; {self.machine.describe()}", soft_wrap=True)
         if not self.pool.waiting:
             return
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -66,19 +66,6 @@ class LocalStudy:
         except BaseException:
             self.pool.stop()
             raise
-
-    def how(self) -> str:
-        """How the runs share the machine."""
-        machine = self.machine
-        side_by_side = f"{machine.side_by_side} side by side"
-        if not machine.gpus:
-            unused = f", no GPU for {machine.runs_per_gpu} runs to share" if machine.runs_per_gpu > 1 else ""
-            return f"{side_by_side}, {machine.threads} thread(s) each{unused}"
-        if machine.runs_per_gpu == 1:
-            return f"{side_by_side}, {len(machine.gpus[0])} GPU(s) each"
-        gpus = len({gpu for slot in machine.gpus for gpu in slot})
-        mps = "NVIDIA's MPS runs, so they compute together" if mps_is_running() else "without NVIDIA's MPS, in turns"
-        return f"{side_by_side}, at most {machine.runs_per_gpu} on each of {gpus} GPU(s), {mps}"
 
     def say(self, run: Run, retried: str | None) -> None:
         if retried:

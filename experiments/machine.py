@@ -31,6 +31,17 @@ class Machine:
     runs_per_gpu: int = 1
     """At a time, at most; of no account without GPUs."""
 
+    def describe(self) -> str:
+        side_by_side = f"{self.side_by_side} side by side"
+        if not self.gpus:
+            unused = f", no GPU for {self.runs_per_gpu} runs to share" if self.runs_per_gpu > 1 else ""
+            return f"{side_by_side}, {self.threads} thread(s) each{unused}"
+        if self.runs_per_gpu == 1:
+            return f"{side_by_side}, {len(self.gpus[0])} GPU(s) each"
+        gpus = len({gpu for slot in self.gpus for gpu in slot})
+        mps = "together, by NVIDIA's MPS" if mps_is_running() else "in turns, as NVIDIA's MPS is not running"
+        return f"{side_by_side}, at most {self.runs_per_gpu} on each of {gpus} GPU(s): {mps}"
+
 
 def share(
     runs: int,

@@ -147,7 +147,7 @@ def test_mistake_is_told_in_one_line(
     typed: str, said: str, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "experiments.worker", None)  # no run may get as far as to import it
-    monkeypatch.delattr("experiments.local.Floor.train")
+    monkeypatch.delattr("experiments.local.LocalStudy.train")
     code, out, err = command(*typed.split())
     assert said in err
     assert err.startswith("error: ")

@@ -363,3 +363,44 @@ def test_percent_sign_in_the_folder_of_runs_is_refused(command: Callable, tiny: 
     assert (code, err.count("\n")) == (2, 1)
     assert f"SLURM would replace the % in {here / 'a%j'}" in err
     assert not list(here.glob("a*"))
+
+
+SHARED = ("hydra.launcher.runs_per_job=2", "hydra.launcher.cpus_per_task=2")
+
+
+@pytest.fixture
+def shared(command: Callable, here: Path, long: tuple[str, ...], wait_for: Callable) -> Callable[..., str]:
+    """A job of two `long` runs, both in their second epoch. Returns the job's number."""
+
+    def submit(*overrides: str) -> str:
+        launched = command(*LAUNCH, *long, *SHARED, "seed=0,1", *overrides)
+        assert (launched.code, launched.err) == (0, "")
+        wait_for(lambda: len([path for path in here.glob("runs/*/epochs.jsonl") if path.read_text()]) == 2)
+        jobs = {json.loads(path.read_text())["job"]["id"] for path in here.glob("runs/*/summary.json")}
+        [job] = jobs
+        return job
+
+    return submit
+
+
+def test_runs_share_a_job_and_one_that_fails_takes_no_other_with_it(
+    command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
+) -> None:
+    """Three runs, two jobs; a run that fails is final to its job, and another one's death is not."""
+    code, out, _ = command(*LAUNCH, *tiny, *SHARED, "recipe.lr=0.05,1e12", "seed=0,1", WAIT)
+    assert code == 1
+    assert "2 of 4 runs are done" in out
+    runs = summaries(here / "runs").values()
+    assert sorted(summary["status"] for summary in runs) == ["diverged", "diverged", "done", "done"]
+    assert sorted(summary["job"]["index"] for summary in runs) == [0, 0, 1, 1]
+    assert times_trained(here / "runs") == [1, 1, 1, 1]
+
+
+def test_shared_job_that_is_told_to_stop_trains_what_is_left_when_it_comes_back(
+    shared: Callable, undisturbed: Path, here: Path, wait_for: Callable, command: Callable, summaries: Callable
+) -> None:
+    job = shared()
+    ask("scancel", "--signal=USR2", job)
+    wait_for(lambda: {summary["status"] for summary in summaries(here / "runs").values()} == {"queued"})
+    wait_for(lambda: len(list(here.glob("runs/*/weights.pt"))) == 2)
+    assert times_trained(here / "runs") == [2, 2]
