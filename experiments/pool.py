@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -20,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from experiments.errors import DEVICE_FAILED, DONE, LOCKED, is_first
+from experiments.errors import DEVICE_FAILED, DONE, FAILED, LOCKED, is_first
 from experiments.locks import unlock
 from experiments.machine import RUNS_PER_GPU, Machine, lock_gpu
 from experiments.record import Known, is_done, is_training, mark, read_summary
@@ -217,6 +218,9 @@ def _train(run: Run, environment: dict[str, str], exclusive: bool) -> None:
     """In the child: the launcher itself imports no torch."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     os.environ.update(environment)
+    if exclusive:  # a job that comes back would find this run being trained; elsewhere a run outlives its launcher
+        pool = multiprocessing.parent_process()
+        threading.Thread(target=lambda: (pool.join(), os._exit(FAILED)), daemon=True).start()
     gpus = environment["CUDA_VISIBLE_DEVICES"].split(",") if is_first() and environment and not exclusive else []
     locks = [lock_gpu(gpu, int(environment[RUNS_PER_GPU])) for gpu in gpus]  # as long as this process lives
     if None in locks:

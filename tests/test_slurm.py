@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,24 @@ def times_trained(runs: Path) -> list[int]:
 def the_log(runs: Path) -> str:
     [log] = runs.glob("*/log.txt")
     return log.read_text()
+
+
+def times_resumed(runs: Path) -> list[int]:
+    return [len(steps_when_resumed(path.read_text())) for path in runs.glob("*/log.txt")]
+
+
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def holders(path: Path) -> list[int]:
+    """The processes that have a file open."""
+    found = []
+    for opened in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if opened.readlink() == path:
+                found.append(int(opened.parts[2]))
+    return found
 
 
 def result(runs: Path) -> tuple[list, dict[str, torch.Tensor]]:
@@ -206,7 +225,7 @@ def test_killed_it_is_requeued_and_goes_on_bit_identical(
 ) -> None:
     """No signal that could be caught: by whatever kills processes, or because the node is gone."""
     job = submitted("checkpoint_minutes=0.005")
-    trains = [pid for pid in processes_of(job) if b"srun" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    trains = [pid for pid in processes_of(job) if b"srun" not in command_line(pid)]
     assert trains
     if killed == "node":
         slurm_cluster.end(cluster, "slurmd")
@@ -386,7 +405,6 @@ def shared(command: Callable, here: Path, long: tuple[str, ...], wait_for: Calla
 def test_runs_share_a_job_and_one_that_fails_takes_no_other_with_it(
     command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
 ) -> None:
-    """Three runs, two jobs; a run that fails is final to its job, and another one's death is not."""
     code, out, _ = command(*LAUNCH, *tiny, *SHARED, "recipe.lr=0.05,1e12", "seed=0,1", WAIT)
     assert code == 1
     assert "2 of 4 runs are done" in out
@@ -396,11 +414,32 @@ def test_runs_share_a_job_and_one_that_fails_takes_no_other_with_it(
     assert times_trained(here / "runs") == [1, 1, 1, 1]
 
 
-def test_shared_job_that_is_told_to_stop_trains_what_is_left_when_it_comes_back(
-    shared: Callable, undisturbed: Path, here: Path, wait_for: Callable, command: Callable, summaries: Callable
+def test_shared_job_that_is_stopped_comes_back_and_trains_what_is_left(
+    shared: Callable, here: Path, wait_for: Callable
 ) -> None:
-    job = shared()
+    """Both runs: before the time limit and when preempted they save; when the job's process is killed, so are they."""
+    times = "checkpoint_minutes=0.005", "recipe.epochs=4"
+    job = shared(*times, "hydra.launcher.partition=graceful")
     ask("scancel", "--signal=USR2", job)
-    wait_for(lambda: {summary["status"] for summary in summaries(here / "runs").values()} == {"queued"})
+    wait_for(lambda: times_resumed(here / "runs") == [1, 1])
+    ask("sbatch", "--partition=urgent", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 1")
+    wait_for(lambda: times_resumed(here / "runs") == [2, 2])
+    os.kill(next(pid for pid in processes_of(job) if b"srun" not in command_line(pid)), signal.SIGKILL)
     wait_for(lambda: len(list(here.glob("runs/*/weights.pt"))) == 2)
-    assert times_trained(here / "runs") == [2, 2]
+    assert "Restarts=3" in ask("scontrol", "show", "job", job)
+    assert times_resumed(here / "runs") == [3, 3]
+
+
+def test_run_whose_process_is_killed_in_a_shared_job_is_tried_again_there(
+    shared: Callable, here: Path, wait_for: Callable, summaries: Callable
+) -> None:
+    job = shared("checkpoint_minutes=0.005")
+    first, _ = sorted(here.glob("runs/*/lock"))
+    [process] = holders(first)
+    os.kill(process, signal.SIGKILL)
+    wait_for(lambda: len(list(here.glob("runs/*/weights.pt"))) == 2)
+    wait_for(lambda: not jobs_in_queue())
+    assert "Restarts=0" in ask("scontrol", "show", "job", job)
+    first, second = summaries(here / "runs").values()
+    assert (first["status"], first["retried_alone"]) == ("done", "its process died (SIGKILL)")
+    assert (second["status"], second["retried_alone"]) == ("done", None)
