@@ -201,7 +201,7 @@ def _outcome(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, DivergedError):
         return "diverged", str(error), FAILED
     if isinstance(error, (SettingsError, DataError)):
-        died = isinstance(error.__cause__, RuntimeError)  # a loader worker, as when memory runs out
+        died = isinstance(error, DataError) and isinstance(error.__cause__, RuntimeError)  # a loader worker
         return "failed", printable(error), DEVICE_FAILED if died else IMPOSSIBLE
     if isinstance(error, OSError):
         return "failed", in_words(error), FAILED

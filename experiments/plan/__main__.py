@@ -60,7 +60,7 @@ def plan_with(options: argparse.Namespace) -> Callable[[], None]:
         for overrides in jobs:
             (run, refusal), seed = composed(overrides)
             asked.append((run if seed is None or not run else replace(run, seed=seed), refusal))
-        return plan(asked, options, launcher.jobs)
+        return plan(asked, options, launcher.jobs, launcher.runs_per_gpu)
 
     plan_one.of_study = plan_several
     return hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(plan_one)
@@ -70,7 +70,9 @@ Asked = tuple[Run | None, tuple[str, str] | None]
 """A run as it can be priced, if it can; and, if the launch would refuse it, what it is and why."""
 
 
-def plan(asked: Sequence[Asked], options: argparse.Namespace, side_by_side: int | None = None) -> int:
+def plan(
+    asked: Sequence[Asked], options: argparse.Namespace, side_by_side: int | None = None, runs_per_gpu: int = 1
+) -> int:
     """Price what is asked for, so many runs at a time, and show it. Returns the exit code.
 
     Raises:
@@ -87,7 +89,7 @@ def plan(asked: Sequence[Asked], options: argparse.Namespace, side_by_side: int 
     from experiments.plan.price import Terms, price
     from experiments.plan.table import show
 
-    terms = Terms(side_by_side, dict(options.images_per_second), options.memory)
+    terms = Terms(side_by_side, dict(options.images_per_second), options.memory, runs_per_gpu)
     found = price([*runs.values()], terms, refused)
     if options.json:
         print(json.dumps(found.to_json()))
