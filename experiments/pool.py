@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from experiments.errors import DEVICE_FAILED, DONE, FAILED, LOCKED, is_first
+from experiments.errors import DEVICE_FAILED, DONE, FAILED, HOST_FAILED, LOCKED, is_first
 from experiments.locks import unlock
 from experiments.machine import RUNS_PER_GPU, Machine, lock_gpu
 from experiments.record import Known, is_done, is_training, mark, read_summary
@@ -35,7 +35,7 @@ PATIENCE = 60.0
 LOST = 255
 """What multiprocessing says of a process when the server that it was forked from is gone: it may live on."""
 STOPPING = (signal.SIGTERM, signal.SIGUSR2)
-"""What a cluster sends to all processes of a job; the runs stop, and the server of their processes must not die."""
+"""What a cluster sends to all processes of a job."""
 
 Alone = Literal["GPU", "machine"]
 """Where no other run trains beside one that is tried again."""
@@ -95,7 +95,7 @@ class Pool:
 
         `say` is called with each run that ends, and None; and with each that is tried again, and why.
         """
-        if self.waiting:
+        if self.waiting and self.exclusive:
             _start_server()
         while (self.waiting or self.running) and not is_stopped():
             self._start_some()
@@ -171,6 +171,8 @@ class Pool:
             return
         if code != DONE and is_done(run):
             code = DONE
+        if code == LOST and (read_summary(run.directory) or {}).get("status") in ("failed", "diverged"):
+            code = FAILED
         if alone := self._alone_next(attempt, code):
             self.alone[run.identity] = alone
             self.waiting.append(run)
@@ -187,10 +189,10 @@ class Pool:
         can have been the cause."""
         if attempt.run.identity in self.alone:
             return None
-        if code == DEVICE_FAILED and attempt.gpus:
-            return "GPU" if self.machine.runs_per_gpu > 1 else None
-        died = code < 0 or code in (LOST, DEVICE_FAILED)
-        return "machine" if died and self.machine.side_by_side > 1 else None
+        if code == DEVICE_FAILED and self.machine.runs_per_gpu > 1:
+            return "GPU"
+        killed = code < 0 or code in (LOST, HOST_FAILED)
+        return "machine" if killed and self.machine.side_by_side > 1 else None
 
 
 def failure(run: Known, code: int) -> str | None:
@@ -205,10 +207,12 @@ def failure(run: Known, code: int) -> str | None:
 
 
 def _start_server() -> None:
-    """The server that processes are forked from, which leaves to them what a cluster sends to all of a job."""
-    resource_tracker.ensure_running()  # it would unblock them again
+    """The server that processes are forked from, and Python's tracker of what they share, which leave to the runs what
+    a cluster sends to all processes of a job."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # again: starting the tracker unblocks SIGTERM
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -22,7 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import DEVICE_FAILED, DONE, FAILED, IMPOSSIBLE, INTERRUPTED, SettingsError, is_first
+from experiments.errors import (
+    DEVICE_FAILED,
+    DONE,
+    FAILED,
+    HOST_FAILED,
+    IMPOSSIBLE,
+    INTERRUPTED,
+    SettingsError,
+    is_first,
+)
 from experiments.locks import locked
 from experiments.record import Row, is_done, is_training, mark, read_summary, unmark
 from experiments.run import Run
@@ -80,7 +89,7 @@ class Job:
         try:
             train_in_child(self.run)
         except SystemExit as end:
-            if end.code in (FAILED, IMPOSSIBLE, DEVICE_FAILED):
+            if end.code in (FAILED, IMPOSSIBLE, HOST_FAILED, DEVICE_FAILED):
                 Path(os.environ["SUBMITIT_FOLDER"], f"{os.environ['SLURM_JOB_ID']}.failed").touch()
             if end.code == INTERRUPTED and not is_first():
                 sys.exit(DONE)  # the first has more to do, and with a failure of another srun would end it
@@ -150,9 +159,15 @@ class SharedJob:
             sys.exit(FAILED)
 
     def left(self) -> list[Run]:
-        """The runs that are neither done nor have failed."""
-        ended = ("done", "failed", "diverged")
-        return [run for run in self.runs if (read_summary(run.directory) or {}).get("status") not in ended]
+        """The runs that are neither done nor have failed, nor are another job's by now."""
+
+        def is_left(run: Run) -> bool:
+            summary = read_summary(run.directory) or {}
+            name = (summary.get("job") or {}).get("name")
+            is_ours = name in (None, os.environ.get("SLURM_JOB_NAME"))
+            return is_ours and summary.get("status") not in ("done", "failed", "diverged")
+
+        return [run for run in self.runs if is_left(run)]
 
     def checkpoint(self) -> DelayedSubmission:
         """As `Job.checkpoint`."""

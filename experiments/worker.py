@@ -21,6 +21,7 @@ from experiments.errors import (
     DEVICE_FAILED,
     DONE,
     FAILED,
+    HOST_FAILED,
     IMPOSSIBLE,
     INTERRUPTED,
     LOCKED,
@@ -90,7 +91,7 @@ def train_here(run: Run) -> None:
             console.print(f"done already: {run.directory}", soft_wrap=True)
         return
     code = train_recorded(run, console)
-    sys.exit(FAILED if code == DEVICE_FAILED else code)  # of which a launcher alone makes something
+    sys.exit(FAILED if code in (HOST_FAILED, DEVICE_FAILED) else code)  # which concern a launcher alone
 
 
 def train_in_child(run: Run) -> None:
@@ -202,17 +203,20 @@ def _outcome(error: BaseException) -> tuple[str, str, int]:
         return "diverged", str(error), FAILED
     if isinstance(error, (SettingsError, DataError)):
         died = isinstance(error, DataError) and isinstance(error.__cause__, RuntimeError)  # a loader worker
-        return "failed", printable(error), DEVICE_FAILED if died else IMPOSSIBLE
+        return "failed", printable(error), HOST_FAILED if died else IMPOSSIBLE
     if isinstance(error, OSError):
         return "failed", in_words(error), FAILED
     reason = printable(f"{type(error).__name__}: {error}".splitlines()[0])
-    return "failed", reason, DEVICE_FAILED if _is_of_device(error) else FAILED
+    return "failed", reason, _code_of(error)
 
 
-def _is_of_device(error: BaseException) -> bool:
-    """Whether memory ran out or a GPU failed. The errors of CUDA's libraries have no type of their own."""
-    types = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
-    return isinstance(error, types) or str(error).startswith(("CUDA error", "cuDNN error"))
+def _code_of(error: BaseException) -> int:
+    """By what failed. The errors of torch's CPU allocator and of CUDA's libraries have no type of their own."""
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return HOST_FAILED
+    types = torch.OutOfMemoryError, torch.AcceleratorError
+    of_device = isinstance(error, types) or str(error).startswith(("CUDA error", "cuDNN error"))
+    return DEVICE_FAILED if of_device else FAILED
 
 
 def _log_file(run: Run) -> Callable[[str], None]:

@@ -14,7 +14,7 @@ import slurm_cluster
 import torch
 
 from experiments.run import Run
-from experiments.slurm import Job, in_queue
+from experiments.slurm import Job, SharedJob, in_queue
 
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, and its two CPUs, serve them all
 
@@ -412,6 +412,23 @@ def test_runs_share_a_job_and_one_that_fails_takes_no_other_with_it(
     assert sorted(summary["status"] for summary in runs) == ["diverged", "diverged", "done", "done"]
     assert sorted(summary["job"]["index"] for summary in runs) == [0, 0, 1, 1]
     assert times_trained(here / "runs") == [1, 1, 1, 1]
+
+
+def test_runs_of_a_job_share_its_gpus(
+    server: None,
+    run_of: Callable,
+    tiny: tuple[str, ...],
+    here: Path,
+    summaries: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    runs = tuple(run_of(*tiny, "device=auto", "precision=float32", f"seed={seed}") for seed in range(3))
+    SharedJob(runs, {}, True, cores=4, runs_per_gpu=2, patience=10)()
+    trained = summaries(here / "runs").values()
+    assert sorted(summary["gpus"] for summary in trained) == ["0", "0", "1"]
+    assert {(summary["status"], summary["runs_per_gpu"]) for summary in trained} == {("done", 2)}
 
 
 def test_shared_job_that_is_stopped_comes_back_and_trains_what_is_left(
