@@ -20,6 +20,7 @@ from experiments import train
 from experiments.checks import check_names
 from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line, refuse
 from experiments.machine import has_gpus
+from experiments.record import is_done
 from experiments.run import Run, to_run
 from experiments.settings import UNSTATED, Config
 from experiments.study import Composed, Overrides
@@ -60,7 +61,8 @@ def plan_with(options: argparse.Namespace) -> Callable[[], None]:
         for overrides in jobs:
             (run, refusal), seed = composed(overrides)
             asked.append((run if seed is None or not run else replace(run, seed=seed), refusal))
-        return plan(asked, options, launcher.jobs, launcher.runs_per_gpu)
+        missing = sum(run is not None and not is_done(run) for run, _ in asked)
+        return plan(asked, options, launcher.at_a_time(missing), launcher.runs_per_gpu)
 
     plan_one.of_study = plan_several
     return hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(plan_one)
