@@ -144,6 +144,21 @@ def check_launcher(config: DictConfig, schema: type) -> None:
             f"hydra.launcher.tasks_per_node={tasks} are more than hydra.launcher.gpus_per_node={gpus}: each process of "
             "a run trains on a GPU of its own"
         )
+    if config.get("runs_per_gpu", 1) > 1 and config.get("gpus_per_run", 1) > 1:
+        raise SettingsError(
+            f"hydra.launcher.runs_per_gpu={config.runs_per_gpu} and hydra.launcher.gpus_per_run={config.gpus_per_run}: "
+            "runs share a GPU, or a run has several; take one of them"
+        )
+    if (runs := config.get("runs_per_job", 1)) > 1 and (config.nodes > 1 or (tasks or 1) > 1):
+        raise SettingsError(
+            f"hydra.launcher.runs_per_job={runs}: a process on one node trains each of a job's runs; leave out "
+            "hydra.launcher.nodes and hydra.launcher.tasks_per_node"
+        )
+    if "runs_per_job" in config and config.runs_per_gpu > 1 and (runs == 1 or not gpus):
+        raise SettingsError(
+            f"hydra.launcher.runs_per_gpu={config.runs_per_gpu}: the runs of a job share its GPUs; give it several "
+            "runs and a GPU, with hydra.launcher.runs_per_job and hydra.launcher.gpus_per_node"
+        )
     if "timeout_min" in config and config.signal_delay_s >= 60 * config.timeout_min:
         raise SettingsError(
             f"hydra.launcher.signal_delay_s={config.signal_delay_s} is no less than the whole of "

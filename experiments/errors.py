@@ -19,8 +19,9 @@ from roadmap.conf import OURS
 from roadmap.designs import DesignError, did_you_mean
 from roadmap.files import in_words, printable
 
-DONE, FAILED, IMPOSSIBLE, LOCKED, INTERRUPTED = 0, 1, 2, 75, 130
-"""Exit codes of a process that trains a run."""
+DONE, FAILED, IMPOSSIBLE, HOST_FAILED, DEVICE_FAILED, LOCKED, INTERRUPTED = 0, 1, 2, 70, 71, 75, 130
+"""Exit codes of a process that trains a run. HOST_FAILED: the machine's memory ran out, or a loader worker died;
+DEVICE_FAILED: a GPU's memory ran out, or it failed. Either may be the fault of another run."""
 
 
 class SettingsError(ValueError):

@@ -14,8 +14,9 @@ PATIENCE = 1.0
 """Seconds to wait for a lock: a predecessor may still be dying, and a look at whether it lives takes a moment."""
 
 
-def lock_file(path: Path, patience: float = PATIENCE) -> TextIO | None:
-    """Lock a file, which is created. Close what is returned to unlock it; None if another process holds it.
+def lock_file(path: Path, patience: float = PATIENCE, *, shared: bool = False) -> TextIO | None:
+    """Lock a file, which is created. Close what is returned to unlock it; None if another process holds it. Several
+    processes may hold it if it is `shared` by each.
 
     Where the file system knows no locks, everybody has it. What is in the file stays, and a link is not followed: what
     it names may be anybody's.
@@ -27,7 +28,7 @@ def lock_file(path: Path, patience: float = PATIENCE) -> TextIO | None:
     file, deadline = open(path, "r+", opener=_open), time.monotonic() + patience  # noqa: SIM115
     while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             return file
         except BlockingIOError:
             if time.monotonic() > deadline:

@@ -9,8 +9,13 @@ import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TextIO
 
 from experiments.errors import SettingsError
+from experiments.locks import PATIENCE, lock_file, unlock
+
+RUNS_PER_GPU = "ROADMAP_RUNS_PER_GPU"
+"""The environment's variable that tells a run how many a launcher trains on its GPU at a time."""
 
 
 @dataclass(frozen=True)
@@ -20,31 +25,61 @@ class Machine:
     side_by_side: int
     """Runs at a time."""
     gpus: tuple[tuple[str, ...], ...]
-    """Those of each place; empty on a machine without."""
+    """Those of each run at a time, of which several may have the same; empty on a machine without."""
     threads: int
     """Of each process of a run."""
+    runs_per_gpu: int = 1
+    """At a time, at most; of no account without GPUs."""
+
+    def describe(self) -> str:
+        side_by_side = f"{self.side_by_side} side by side"
+        if not self.gpus:
+            unused = f", no GPU for {self.runs_per_gpu} runs to share" if self.runs_per_gpu > 1 else ""
+            return f"{side_by_side}, {self.threads} thread(s) each{unused}"
+        if self.runs_per_gpu == 1:
+            return f"{side_by_side}, {len(self.gpus[0])} GPU(s) each"
+        gpus = len({gpu for slot in self.gpus for gpu in slot})
+        mps = "together, by NVIDIA's MPS" if mps_is_running() else "in turns, as NVIDIA's MPS is not running"
+        return f"{side_by_side}, at most {self.runs_per_gpu} on each of {gpus} GPU(s): {mps}"
 
 
-def share(runs: int, jobs: int | None, gpus_per_run: int, device: str = "auto") -> Machine:
-    """Share this machine among a study of so many runs: its GPUs, or else its cores, as evenly as they go.
+def share(
+    runs: int,
+    jobs: int | None = None,
+    gpus_per_run: int = 1,
+    device: str = "auto",
+    runs_per_gpu: int = 1,
+    own_cores: int | None = None,
+) -> Machine:
+    """Share this machine among a study of so many runs: its GPUs, or else its cores, as evenly as they go; of the cores
+    so many if not all are ours.
 
     Raises:
         SettingsError: if there are fewer GPUs than a run, or than `jobs` runs, would take.
     """
+    ours, runs = own_cores or cores(), max(1, runs)
     gpus = () if device == "cpu" else visible_gpus()
     if not gpus:
         if gpus_per_run > 1:
             raise SettingsError(f"hydra.launcher.gpus_per_run={gpus_per_run}, but there is no GPU here")
-        places = jobs or min(cores(), max(1, runs))
-        return Machine(places, (), max(1, cores() // places))
-    places = jobs or len(gpus) // gpus_per_run
-    if (needed := max(1, places) * gpus_per_run) > len(gpus):
+        at_a_time = jobs or min(ours, runs)
+        return Machine(at_a_time, (), max(1, ours // at_a_time), runs_per_gpu)
+    room = len(gpus) // gpus_per_run * runs_per_gpu
+    at_a_time = jobs or min(room, runs) or 1
+    if at_a_time > room:
+        needed = at_a_time * gpus_per_run if runs_per_gpu == 1 else -(-at_a_time // runs_per_gpu)
+        each, change = f"of {gpus_per_run} GPU(s)", "gpus_per_run"
+        if runs_per_gpu > 1:
+            each, change = f"of which {runs_per_gpu} share a GPU", "runs_per_gpu"
         raise SettingsError(
-            f"{max(1, places)} run(s) of {gpus_per_run} GPU(s) at a time need {needed} GPUs, and "
-            f"there are {len(gpus)}; change hydra.launcher.jobs or hydra.launcher.gpus_per_run"
+            f"{at_a_time} run(s) {each} at a time need {needed} GPUs, and there are {len(gpus)}; "
+            f"change hydra.launcher.jobs or hydra.launcher.{change}"
         )
-    own = tuple(gpus[place * gpus_per_run : (place + 1) * gpus_per_run] for place in range(places))
-    return Machine(places, own, max(1, cores() // (places * gpus_per_run)))
+    slots = [
+        gpus[first : first + gpus_per_run] for first in range(0, room // runs_per_gpu * gpus_per_run, gpus_per_run)
+    ]
+    own = tuple(slots * runs_per_gpu)[:at_a_time]  # in turns, so that few runs share as few GPUs as they can
+    return Machine(at_a_time, own, max(1, ours // (at_a_time * gpus_per_run)), runs_per_gpu)
 
 
 def visible_gpus() -> tuple[str, ...]:
@@ -79,6 +114,32 @@ def compute_capability() -> float | None:
 def is_busy() -> bool:
     """Whether others keep the cores here busy."""
     return os.getloadavg()[0] > cores()
+
+
+def mps_is_running() -> bool:
+    """Whether the daemon of NVIDIA's Multi-Process Service runs where CUDA looks for it."""
+    folder = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps")
+    try:
+        os.kill(int((folder / "nvidia-cuda-mps-control.pid").read_text()), 0)
+    except PermissionError:  # another user's, who shares it
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def lock_gpu(gpu: str, runs: int, patience: float = PATIENCE) -> list[TextIO] | None:
+    """Lock a GPU for one of so many runs at a time, whichever launchers start them; the others must allow several too.
+    Unlock what is returned; None if there is no room.
+    """
+    whole = lock_file(gpu_lock(gpu), patience, shared=runs > 1)
+    if whole is None or runs == 1:
+        return whole and [whole]
+    for number in range(runs):
+        if share := lock_file(gpu_lock(f"{gpu}-share-{number}"), patience=0):
+            return [whole, share]
+    unlock(whole)
+    return None
 
 
 def gpu_lock(gpu: str) -> Path:

@@ -20,6 +20,7 @@ from threading import Lock
 from typing import Any, Protocol, TextIO
 
 from experiments.locks import lock_file, locked, unlock
+from experiments.machine import RUNS_PER_GPU
 from experiments.recorded import BrokenRecordError, Row, summary_of
 from experiments.run import Run
 from roadmap.files import write
@@ -134,6 +135,8 @@ class Record:
             "finished": None,
             "host": platform.node(),
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "runs_per_gpu": int(os.environ[RUNS_PER_GPU]) if RUNS_PER_GPU in os.environ else None,
+            "retried_alone": before.get("retried_alone"),
             "versions": versions(),
             "git": git_state(),
         }

@@ -103,9 +103,10 @@ FORMER = {"task": "classification", "metric": "top1"}
 """What all runs were, before records said so."""
 MOST = 2**63 - 1
 TEXTS = ("status", "reason", "identity", "series", "study", "host", "gpus", "device", "evaluated_on", "started")
-TEXTS += ("finished", "task", "metric")
+TEXTS += ("finished", "task", "metric", "retried_alone")
 COUNTS = ("seed", "epochs", "epochs_done", "epoch_best", "train_images", "evaluation_images", "broken_images")
 COUNTS += ("diverged_before", "classes", "macs", "params", "activations", "threads", "processes", "accumulation")
+COUNTS += ("runs_per_gpu",)
 NUMBERS = ("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss", "top1_best", "images_per_second")
 NUMBERS += ("seconds_per_epoch", "train_seconds", "wall_seconds", "peak_memory_mb")
 SUMMARY: dict[str, Kind] = {

@@ -1,4 +1,4 @@
-"""The launcher `slurm`: a study's runs as an array of jobs, each of which trains a run as it was when it was submitted.
+"""The launcher `slurm`: a study's runs as an array of jobs, each of which trains a run, or several, as submitted.
 
 Nothing is kept but the run records, into which a job's name is written before it is submitted: whether a run is taken
 care of is told by its record and by squeue, whatever became of whoever submitted it.
@@ -12,6 +12,7 @@ import re
 import secrets
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, SettingsError, is_first
+from experiments.errors import (
+    DEVICE_FAILED,
+    DONE,
+    FAILED,
+    HOST_FAILED,
+    IMPOSSIBLE,
+    INTERRUPTED,
+    SettingsError,
+    is_first,
+)
 from experiments.locks import locked
 from experiments.record import Row, is_done, is_training, mark, read_summary, unmark
 from experiments.run import Run
@@ -40,6 +50,8 @@ POLL = 5.0
 """Seconds between two looks at the queue, with wait=true."""
 SILENCE = 600.0
 """Seconds that squeue may fail meanwhile."""
+MARGIN = 10.0
+"""Seconds before the end of a job by which the runs that share it have saved, or are killed, so that it is requeued."""
 PATIENCE = 60.0
 """Seconds to wait for another launcher that is submitting runs of the same folder."""
 
@@ -65,30 +77,24 @@ class Job:
     changed_sources: bool
     """Whether others will do."""
 
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        return (self.run,)
+
     def __call__(self) -> None:
-        others = [] if self.changed_sources else changed_sources(self.sources)
-        if others:
-            names = f"{', '.join(others[:3])}{' and others' if len(others) > 3 else ''}"
-            reason = (
-                f"the sources have changed since this run was launched ({names}); launch it again to train it with "
-                "them, or launch with hydra.launcher.changed_sources=true"
-            )
-            if is_first():
-                mark(self.run, "failed", reason)
-                print(f"error: {reason}", file=sys.stderr)
-            sys.exit(IMPOSSIBLE)
+        if not self.changed_sources:
+            _refuse_changed_sources(self.sources, [self.run])
         from experiments.worker import train_in_child
 
         try:
             train_in_child(self.run)
         except SystemExit as end:
-            if end.code in (FAILED, IMPOSSIBLE):
+            if end.code in (FAILED, IMPOSSIBLE, HOST_FAILED, DEVICE_FAILED):
                 Path(os.environ["SUBMITIT_FOLDER"], f"{os.environ['SLURM_JOB_ID']}.failed").touch()
             if end.code == INTERRUPTED and not is_first():
                 sys.exit(DONE)  # the first has more to do, and with a failure of another srun would end it
             if end.code == INTERRUPTED and _is_preempted():
-                mark(self.run, "queued", "goes on when SLURM has room again")
-                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], timeout=60)
+                _requeue([self.run])
             raise
         except Exception as error:  # submitit's, that it has put this run back into the queue too often
             mark(self.run, "unfinished", str(error))
@@ -98,8 +104,104 @@ class Job:
         """submitit asks what to put back into the queue, after the run has stopped and saved where it is."""
         from submitit.helpers import DelayedSubmission
 
-        mark(self.run, "queued", "goes on when SLURM has room again")
+        _mark_requeued([self.run])
         return DelayedSubmission(self)
+
+
+@dataclass(frozen=True)
+class SharedJob:
+    """What SLURM runs where runs share a job: those of them that are left, side by side, a process each."""
+
+    runs: tuple[Run, ...]
+    sources: dict[str, str]
+    changed_sources: bool
+    cores: int
+    """Of the job, for all runs together."""
+    runs_per_gpu: int
+    patience: float
+    """Seconds in which runs that were told to stop can save."""
+
+    def __call__(self) -> None:
+        runs = self.left()
+        if not self.changed_sources:
+            _refuse_changed_sources(self.sources, runs)
+        from experiments.machine import share
+        from experiments.pool import LOST, Pool, failure
+
+        received: list[int] = []
+        numbers = signal.SIGINT, signal.SIGTERM, signal.SIGUSR2
+        before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
+
+        def say(run: Run, retried: str | None) -> None:
+            end = f"{retried}; it is tried again alone" if retried else failure(run, pool.ended[run.identity]) or "done"
+            print(f"{run.name}: {end}", flush=True)
+
+        machine = share(len(runs), None, 1, self.runs[0].device, self.runs_per_gpu, self.cores)
+        print(f"{len(runs)} runs; {machine.describe()}", flush=True)
+        pool = Pool(runs, machine, exclusive=True)
+        pool.train(say, is_stopped=lambda: bool(received))
+        pool.stop(self.patience)
+        try:
+            if signal.SIGUSR2 in received:
+                before[signal.SIGUSR2](signal.SIGUSR2, None)  # submitit's, which puts the job back into the queue
+        except Exception as error:  # it has done so too often
+            for run in self.left():
+                mark(run, "unfinished", str(error))
+            raise
+        codes = {*pool.ended.values()} | ({INTERRUPTED} if received else set())
+        if INTERRUPTED in codes:
+            if _is_preempted():
+                _requeue(self.left())
+            sys.exit(INTERRUPTED)
+        if any(code < 0 or code == LOST for code in codes):
+            sys.exit(128 + signal.SIGKILL)  # the job's last line puts it back, for what was killed alone
+        if codes - {DONE}:
+            sys.exit(FAILED)
+
+    def left(self) -> list[Run]:
+        """The runs that are neither done nor have failed, nor are another job's by now."""
+
+        def is_left(run: Run) -> bool:
+            summary = read_summary(run.directory) or {}
+            name = (summary.get("job") or {}).get("name")
+            is_ours = name in (None, os.environ.get("SLURM_JOB_NAME"))
+            return is_ours and summary.get("status") not in ("done", "failed", "diverged")
+
+        return [run for run in self.runs if is_left(run)]
+
+    def checkpoint(self) -> DelayedSubmission:
+        """As `Job.checkpoint`."""
+        from submitit.helpers import DelayedSubmission
+
+        _mark_requeued(self.left())
+        return DelayedSubmission(self)
+
+
+def _refuse_changed_sources(sources: dict[str, str], runs: Sequence[Run]) -> None:
+    """End the job if the code that trains is not what it was when these runs were launched."""
+    if not (others := changed_sources(sources)):
+        return
+    names = f"{', '.join(others[:3])}{' and others' if len(others) > 3 else ''}"
+    reason = (
+        f"the sources have changed since this run was launched ({names}); launch it again to train it with "
+        "them, or launch with hydra.launcher.changed_sources=true"
+    )
+    if is_first():
+        for run in runs:
+            mark(run, "failed", reason)
+        print(f"error: {reason}", file=sys.stderr)
+    sys.exit(IMPOSSIBLE)
+
+
+def _mark_requeued(runs: Iterable[Run]) -> None:
+    for run in runs:
+        mark(run, "queued", "goes on when SLURM has room again")
+
+
+def _requeue(runs: Iterable[Run]) -> None:
+    """Put this job back into the queue, for these runs of it."""
+    _mark_requeued(runs)
+    subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], timeout=60)
 
 
 def _is_preempted() -> bool:
@@ -111,7 +213,15 @@ def _is_preempted() -> bool:
     return subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout.strip() == "RUNNING"
 
 
-def submit_study(study: Study, options: dict[str, Any], *, wait: bool, changed_sources: bool) -> int:
+def submit_study(
+    study: Study,
+    options: dict[str, Any],
+    *,
+    runs_per_job: int,
+    runs_per_gpu: int,
+    wait: bool,
+    changed_sources: bool,
+) -> int:
     """Submit what is neither done nor in the queue. Returns the exit code.
 
     `options` are submitit's names of sbatch's.
@@ -134,8 +244,15 @@ def submit_study(study: Study, options: dict[str, Any], *, wait: bool, changed_s
         todo = [run for run in todo if run.identity not in taken and not is_training(run)]
         trained_here = len(study.todo) - len(taken) - len(todo)
         ids = []
-        for first in range(0, len(todo), LARGEST_ARRAY):
-            ids.append(_submit(study, todo[first : first + LARGEST_ARRAY], options, changed_sources))
+        sources, cores = training_sources(), options["cpus_per_task"]
+        if runs_per_job == 1:
+            jobs = [Job(run.with_cores(cores), sources, changed_sources) for run in todo]
+        else:
+            shares = [tuple(todo[first : first + runs_per_job]) for first in range(0, len(todo), runs_per_job)]
+            patience = max(options["signal_delay_s"] - MARGIN, 1)
+            jobs = [SharedJob(runs, sources, changed_sources, cores, runs_per_gpu, patience) for runs in shares]
+        for first in range(0, len(jobs), LARGEST_ARRAY):
+            ids.append(_submit(study, jobs[first : first + LARGEST_ARRAY], options))
     counts = {
         "submitted": len(todo),
         "in the queue already": len(taken),
@@ -179,39 +296,37 @@ def _unfinished(member: Member) -> str | None:
     return failure(member) or f"left the queue before it was done; its record says {status}"
 
 
-def _submit(study: Study, runs: Sequence[Run], options: dict[str, Any], changed_sources: bool) -> str:
-    """Submit an array of jobs, a run each. Returns its number."""
+def _submit(study: Study, jobs: Sequence[Job | SharedJob], options: dict[str, Any]) -> str:
+    """Submit an array of jobs. Returns its number."""
     from submitit.core.utils import FailedJobError
     from submitit.helpers import clean_env
 
     name = f"{study.name}-{secrets.token_hex(3)}"
     executor = _executor(study, name, options)
-    before = [read_summary(run.directory) for run in runs]
-    several = len(runs) > 1
-    jobs = [{"name": name, "index": index if several else None, "id": None} for index in range(len(runs))]
-    for run, job in zip(runs, jobs, strict=True):
-        mark(run, "queued", job=job)
-    sources = training_sources()
+    several = len(jobs) > 1
+    of_runs = [(run, index) for index, job in enumerate(jobs) for run in job.runs]
+    before = [read_summary(run.directory) for run, _ in of_runs]
+    for run, index in of_runs:
+        mark(run, "queued", job={"name": name, "index": index if several else None, "id": None})
     said = io.StringIO()
     try:
         cluster = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
         with redirect_stderr(said), clean_env():  # the launcher may be in a job itself
             os.environ.update(cluster)
-            cores = options["cpus_per_task"]
-            submitted = executor.submit_array([Job(run.with_cores(cores), sources, changed_sources) for run in runs])
+            submitted = executor.submit_array(jobs)
     except FailedJobError as error:
-        for run, summary in zip(runs, before, strict=True):
+        for (run, _), summary in zip(of_runs, before, strict=True):
             if summary:
                 mark(run, **summary)
             else:
                 unmark(run)
         reason = str(error).strip().splitlines()[-1:] or ["no reason given"]
         raise SettingsError(f"SLURM refuses the jobs: {re.sub('^sbatch: [a-z]+: ', '', reason[0])}") from error
-    for run, job, one in zip(runs, jobs, submitted, strict=True):
+    for run, index in of_runs:
         with locked(run.directory / "lock", patience=0) as free:
             summary = read_summary(run.directory)
             if free and summary and summary["status"] == "queued":  # else it has begun, and says so itself
-                mark(run, "queued", job=job | {"id": one.job_id})
+                mark(run, "queued", job=summary["job"] | {"id": submitted[index].job_id})
     return submitted[0].job_id.partition("_")[0]
 
 

@@ -17,7 +17,18 @@ from rich.progress import Progress as Bar
 
 from experiments.data import end_workers, waited
 from experiments.devices import keep_memory, pick_device
-from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, DataError, SettingsError, is_first
+from experiments.errors import (
+    DEVICE_FAILED,
+    DONE,
+    FAILED,
+    HOST_FAILED,
+    IMPOSSIBLE,
+    INTERRUPTED,
+    LOCKED,
+    DataError,
+    SettingsError,
+    is_first,
+)
 from experiments.logger import LoggerThread
 from experiments.loop import DivergedError, StoppedError, train
 from experiments.processes import joined
@@ -79,7 +90,8 @@ def train_here(run: Run) -> None:
         if is_first():
             console.print(f"done already: {run.directory}", soft_wrap=True)
         return
-    sys.exit(train_recorded(run, console))
+    code = train_recorded(run, console)
+    sys.exit(FAILED if code in (HOST_FAILED, DEVICE_FAILED) else code)  # which concern a launcher alone
 
 
 def train_in_child(run: Run) -> None:
@@ -120,7 +132,7 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
         try:
             record.finish(status, reason)
             reporter.say(f"{status}: {reason}")
-            if status == "failed" and (code == FAILED or hasattr(error, "__notes__")):  # a note: a loader worker's
+            if status == "failed" and (code != IMPOSSIBLE or hasattr(error, "__notes__")):  # a note: a loader worker's
                 reporter.log(traceback.format_exc())
         except OSError as full:  # the disk, say: then the terminal is all that is left to tell it to
             print(f"error: {reason}; and it could not be recorded: {in_words(full)}", file=sys.stderr)
@@ -191,10 +203,21 @@ def _outcome(error: BaseException) -> tuple[str, str, int]:
     if isinstance(error, DivergedError):
         return "diverged", str(error), FAILED
     if isinstance(error, (SettingsError, DataError)):
-        return "failed", printable(error), IMPOSSIBLE
+        died = isinstance(error, DataError) and isinstance(error.__cause__, RuntimeError)  # a loader worker
+        return "failed", printable(error), HOST_FAILED if died else IMPOSSIBLE
     if isinstance(error, OSError):
         return "failed", in_words(error), FAILED
-    return "failed", printable(f"{type(error).__name__}: {error}".splitlines()[0]), FAILED
+    reason = printable(f"{type(error).__name__}: {error}".splitlines()[0])
+    return "failed", reason, _code_of(error)
+
+
+def _code_of(error: BaseException) -> int:
+    """By what failed. The errors of torch's CPU allocator and of CUDA's libraries have no type of their own."""
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return HOST_FAILED
+    types = torch.OutOfMemoryError, torch.AcceleratorError
+    of_device = isinstance(error, types) or str(error).startswith(("CUDA error", "cuDNN error"))
+    return DEVICE_FAILED if of_device else FAILED
 
 
 def _log_file(run: Run) -> Callable[[str], None]:

@@ -72,6 +72,8 @@ class StudyLauncher(Launcher):
     """Of its settings, `hydra.launcher`."""
     processes = 1
     """That will train each run together."""
+    runs_per_gpu = 1
+    """At a time, at most."""
     here = True
     """Whether on this machine."""
 
@@ -89,6 +91,10 @@ class StudyLauncher(Launcher):
         from experiments.machine import has_gpus
 
         return has_gpus()
+
+    def at_a_time(self, runs: int) -> int | None:
+        """Runs of a study of so many that train at the same time; None if the machine decides."""
+        raise NotImplementedError
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         if code := self.task.of_study(job_overrides, self):
@@ -108,25 +114,31 @@ class LocalLauncherConf:
     """Runs side by side; if not given, as many as there are GPUs for, or cores."""
     gpus_per_run: int = setting(1, COUNT)
     """On a machine with GPUs: that train a run together, a process each."""
+    runs_per_gpu: int = setting(1, COUNT)
+    """On a machine with GPUs: that train on each at the same time, a process each."""
 
 
 class LocalLauncher(StudyLauncher):
     schema = LocalLauncherConf
 
-    def __init__(self, jobs: int | None, gpus_per_run: int) -> None:
-        self.jobs, self.gpus_per_run = jobs, gpus_per_run
-        self.processes = gpus_per_run
+    def __init__(self, jobs: int | None, gpus_per_run: int, runs_per_gpu: int) -> None:
+        self.jobs, self.processes, self.runs_per_gpu = jobs, gpus_per_run, runs_per_gpu
+
+    def at_a_time(self, runs: int) -> int | None:
+        return self.jobs
 
     def train(self, study: Any) -> int:
         from experiments.local import train_study
         from experiments.machine import share
 
-        return train_study(study, share(len(study.members), self.jobs, self.gpus_per_run, self.config.device))
+        runs, device = len(study.members), self.config.device
+        return train_study(study, share(runs, self.jobs, self.processes, device, self.runs_per_gpu))
 
 
 @dataclass
 class SlurmLauncherConf:
-    """`hydra/launcher=slurm`: a job a run. The names are submitit's, of sbatch's options; null is the cluster's own."""
+    """`hydra/launcher=slurm`: a job for each run, or for several. The names, but for `runs_per_...`, are submitit's, of
+    sbatch's options; null is the cluster's own."""
 
     _target_: str = "hydra_plugins.study.SlurmLauncher"
     _convert_: str = "all"
@@ -141,6 +153,10 @@ class SlurmLauncherConf:
     """0 for CPUs alone."""
     tasks_per_node: int | None = setting(None, COUNT)
     """Processes of a run on a node; one a GPU if not given."""
+    runs_per_job: int = setting(1, COUNT)
+    """That share a job's GPUs, or else its cores, side by side, a process each."""
+    runs_per_gpu: int = setting(1, COUNT)
+    """Of a job: that train on each of its GPUs at the same time."""
     cpus_per_task: int = setting(8, COUNT)
     mem_gb: float | None = setting(None, Number("(0, 1_000_000]"))
     """Of a node."""
@@ -151,9 +167,9 @@ class SlurmLauncherConf:
     max_num_timeout: int = setting(100, Number("[0, 1_000_000]"))
     """So many times."""
     array_parallelism: int = setting(256, COUNT)
-    """Runs of a study at a time."""
+    """Jobs of a study at a time."""
     setup: list[str] = setting([], Each(OPTION))
-    """Shell commands before each run: module load, say."""
+    """Shell commands before each job: module load, say."""
     additional_parameters: dict[str, Any] = setting({})
     """Any other option of sbatch: {reservation: name}."""
     wait: bool = False
@@ -166,17 +182,36 @@ class SlurmLauncher(StudyLauncher):
     schema = SlurmLauncherConf
     here = False
 
-    def __init__(self, wait: bool, changed_sources: bool, **options: Any) -> None:
-        self.wait, self.changed_sources = wait, changed_sources
-        self.options = options | {"tasks_per_node": options["tasks_per_node"] or max(1, options["gpus_per_node"])}
-        self.jobs = self.options["array_parallelism"]
-        self.processes = self.options["nodes"] * self.options["tasks_per_node"]
-        self.gpus = options["gpus_per_node"] > 0
+    def __init__(self, wait: bool, changed_sources: bool, runs_per_job: int, runs_per_gpu: int, **options: Any) -> None:
+        self.wait, self.changed_sources, self.runs_per_job = wait, changed_sources, runs_per_job
+        gpus, cores = options["gpus_per_node"], options["cpus_per_task"]
+        tasks = options["tasks_per_node"] or max(1, gpus)
+        if runs_per_job > 1:  # one task, which has the cores of all
+            options |= {"cpus_per_task": cores * tasks}
+            tasks = 1
+        self.options = options | {"tasks_per_node": tasks}
+        self.runs_per_gpu = min(runs_per_gpu, -(-runs_per_job // max(1, gpus)))
+        self.in_a_job = min(runs_per_job, gpus * runs_per_gpu if gpus else cores)
+        self.processes = options["nodes"] * tasks
+        self.gpus = gpus > 0
+
+    def at_a_time(self, runs: int) -> int:
+        jobs = self.options["array_parallelism"]
+        if self.runs_per_job > 1:
+            jobs = min(jobs, max(1, -(-runs // self.runs_per_job)))
+        return jobs * self.in_a_job
 
     def train(self, study: Any) -> int:
         from experiments.slurm import submit_study
 
-        return submit_study(study, self.options, wait=self.wait, changed_sources=self.changed_sources)
+        return submit_study(
+            study,
+            self.options,
+            runs_per_job=self.runs_per_job,
+            runs_per_gpu=self.runs_per_gpu,
+            wait=self.wait,
+            changed_sources=self.changed_sources,
+        )
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConf, provider="roadmap")

@@ -131,6 +131,12 @@ MISTAKES = [  # what was typed, what the line must say
     ("-m study=orderings orders=0", "orders must be in [1, 1000], not 0"),
     ("-m seed=0,abc", "seed=abc: "),
     ("-m seed=0,1 hydra.launcher.jobs=-1", "hydra.launcher.jobs must be in [1, 100_000], not -1"),
+    ("-m seed=0 hydra.launcher.runs_per_gpu=2 hydra.launcher.gpus_per_run=2", "runs share a GPU, or a run has several"),
+    (
+        "-m hydra/launcher=slurm hydra.launcher.runs_per_job=2 hydra.launcher.nodes=2",
+        "a process on one node trains each",
+    ),
+    ("-m hydra/launcher=slurm hydra.launcher.runs_per_gpu=2", "the runs of a job share its GPUs; give it several runs"),
     ("-m seed=0 hydra.launcher.gpus_per_run=0", "hydra.launcher.gpus_per_run must be in [1, 100_000], not 0"),
     ("-m seed=0 hydra/launcher=slurm hydra.launcher.nodes=0", "hydra.launcher.nodes must be in [1, 100_000], not 0"),
     ("-m seed=0 hydra/launcher=slurm hydra.launcher.timeout_min=2", "is no less than the whole of"),
@@ -147,7 +153,7 @@ def test_mistake_is_told_in_one_line(
     typed: str, said: str, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "experiments.worker", None)  # no run may get as far as to import it
-    monkeypatch.delattr("experiments.local.Floor.train")
+    monkeypatch.delattr("experiments.local.LocalStudy.train")
     code, out, err = command(*typed.split())
     assert said in err
     assert err.startswith("error: ")

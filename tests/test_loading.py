@@ -179,7 +179,7 @@ def test_a_worker_that_is_killed_ends_the_run(
     looks = torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data
     monkeypatch.setattr(looks, "__defaults__", (0.1,))  # seconds between two looks at the workers, for 5
     trained = command(*on(reader, contained[reader], 1))
-    assert trained.code == 2
+    assert trained.code == 1
     assert "failed: a loader worker died, as when memory runs out" in trained.out
     assert_over(here / "runs")
 

@@ -20,9 +20,10 @@ from experiments.models import make_network
 from experiments.partition import partition
 from experiments.plan.__main__ import main
 from experiments.plan.footprint import footprint, kept_for_backward
-from experiments.plan.pace import Pace, Sample, between, measured
+from experiments.plan.pace import Pace, Sample, between, measured, recorded
 from experiments.preflight import amounts
 from experiments.recipe import make_optimizer
+from experiments.run import Run
 from experiments.settings import Data
 
 TRAIN, VAL = 1_281_167, 50_000
@@ -119,6 +120,36 @@ def test_launcher_says_how_many_processes_share_a_run(planned: Callable) -> None
     assert code == 1
     assert "recipe.batch_size=4096 can't be split among 3 processes" in price["problems"][0]
     assert whole["seconds"] == pytest.approx(row["seconds"])
+
+
+def test_runs_that_share_a_gpu_are_priced_by_both_bounds_and_must_fit_together(
+    planned: Callable, imagenet: str
+) -> None:
+    asked = ("-m", "rung=gelu", "seed=0,1,2,3,4,5,6,7", "regime=resnet50", "data=imagenet", imagenet)
+    asked += ("recipe.batch_size=64", "--images-per-second=800", "--json")
+    alone = planned(*asked).price
+    slurm = ("hydra/launcher=slurm", "hydra.launcher.runs_per_job=8")  # one job, however many there may be
+    for launcher in ((), slurm):
+        found = planned(*asked, *launcher, "hydra.launcher.runs_per_gpu=8", "--memory=80").price
+        assert (found["side_by_side"], found["runs_per_gpu"], found["problems"]) == (8, 8, [])
+        assert found["hours_left"] == pytest.approx(alone["hours_left"])
+        assert found["wall_seconds"] == pytest.approx(alone["wall_seconds"])
+        assert found["wall_seconds_at_least"] == pytest.approx(alone["wall_seconds"] / 8)
+        assert "how much 8 runs on a GPU slow each other down is not known" in found["note"]
+    need = 8 * (alone["rows"][0]["memory_bytes"] / 2**30 + 0.5)
+    found = planned(*asked, "hydra.launcher.runs_per_gpu=8", f"--memory={need - 0.1}")
+    assert found.code == 1
+    assert f"({need:.1f} GB); take hydra.launcher.runs_per_gpu=7" in found.price["problems"][0]
+
+
+def test_pace_of_runs_that_shared_a_gpu_is_that_of_runs_that_will(run_of: Callable, tiny: tuple[str, ...]) -> None:
+    run: Run = run_of(*tiny)
+    summary = {"device": "cpu", "processes": 1, "threads": 1, "train_images": 200, "evaluation_images": 200}
+    alone = summary | {"images_per_second": 100.0, "seconds_per_epoch": 4.0}
+    shared = summary | {"images_per_second": 50.0, "seconds_per_epoch": 8.0, "runs_per_gpu": 4}
+    records = [(run.to_json(), one) for one in (alone, shared, shared | {"retried_alone": "why", "runs_per_gpu": 1})]
+    paces = [recorded(records, run, 1, torch.device("cpu"), 1, runs) for runs in (1, 4, 8)]
+    assert paces == [Pace(1, 0.01, 0.01, 0, "recorded"), Pace(1, 0.005, 0.005, 0, "shared"), None]
 
 
 def test_run_that_was_trained_is_what_the_plan_says(

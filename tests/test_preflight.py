@@ -90,7 +90,7 @@ def test_failure_is_found_before_anything_starts(
         assert said in err + "".join(line for line in out.splitlines() if line.startswith("will fail: "))
         return
     monkeypatch.setitem(sys.modules, "experiments.worker", None)
-    monkeypatch.setattr("experiments.local.Floor", None)
+    monkeypatch.setattr("experiments.local.LocalStudy", None)
     monkeypatch.setattr("experiments.slurm.shutil.which", lambda name: None)
     code, out, err = command(*words)
     assert (code, out, err.count("\n")) == (2, "", 1)

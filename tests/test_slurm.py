@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import slurm_cluster
 import torch
 
 from experiments.run import Run
-from experiments.slurm import Job, in_queue
+from experiments.slurm import Job, SharedJob, in_queue
 
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, and its two CPUs, serve them all
 
@@ -68,6 +69,24 @@ def times_trained(runs: Path) -> list[int]:
 def the_log(runs: Path) -> str:
     [log] = runs.glob("*/log.txt")
     return log.read_text()
+
+
+def times_resumed(runs: Path) -> list[int]:
+    return [len(steps_when_resumed(path.read_text())) for path in runs.glob("*/log.txt")]
+
+
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def holders(path: Path) -> list[int]:
+    """The processes that have a file open."""
+    found = []
+    for opened in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if opened.readlink() == path:
+                found.append(int(opened.parts[2]))
+    return found
 
 
 def result(runs: Path) -> tuple[list, dict[str, torch.Tensor]]:
@@ -206,7 +225,7 @@ def test_killed_it_is_requeued_and_goes_on_bit_identical(
 ) -> None:
     """No signal that could be caught: by whatever kills processes, or because the node is gone."""
     job = submitted("checkpoint_minutes=0.005")
-    trains = [pid for pid in processes_of(job) if b"srun" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    trains = [pid for pid in processes_of(job) if b"srun" not in command_line(pid)]
     assert trains
     if killed == "node":
         slurm_cluster.end(cluster, "slurmd")
@@ -363,3 +382,79 @@ def test_percent_sign_in_the_folder_of_runs_is_refused(command: Callable, tiny: 
     assert (code, err.count("\n")) == (2, 1)
     assert f"SLURM would replace the % in {here / 'a%j'}" in err
     assert not list(here.glob("a*"))
+
+
+SHARED = ("hydra.launcher.runs_per_job=2", "hydra.launcher.cpus_per_task=2")
+
+
+@pytest.fixture
+def shared(command: Callable, here: Path, long: tuple[str, ...], wait_for: Callable) -> Callable[..., str]:
+    """A job of two `long` runs, both in their second epoch. Returns the job's number."""
+
+    def submit(*overrides: str) -> str:
+        launched = command(*LAUNCH, *long, *SHARED, "seed=0,1", *overrides)
+        assert (launched.code, launched.err) == (0, "")
+        wait_for(lambda: len([path for path in here.glob("runs/*/epochs.jsonl") if path.read_text()]) == 2)
+        jobs = {json.loads(path.read_text())["job"]["id"] for path in here.glob("runs/*/summary.json")}
+        [job] = jobs
+        return job
+
+    return submit
+
+
+def test_runs_share_a_job_and_one_that_fails_takes_no_other_with_it(
+    command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
+) -> None:
+    code, out, _ = command(*LAUNCH, *tiny, *SHARED, "recipe.lr=0.05,1e12", "seed=0,1", WAIT)
+    assert code == 1
+    assert "2 of 4 runs are done" in out
+    runs = summaries(here / "runs").values()
+    assert sorted(summary["status"] for summary in runs) == ["diverged", "diverged", "done", "done"]
+    assert sorted(summary["job"]["index"] for summary in runs) == [0, 0, 1, 1]
+    assert times_trained(here / "runs") == [1, 1, 1, 1]
+
+
+def test_runs_of_a_job_share_its_gpus(
+    server: None,
+    run_of: Callable,
+    tiny: tuple[str, ...],
+    here: Path,
+    summaries: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    runs = tuple(run_of(*tiny, "device=auto", "precision=float32", f"seed={seed}") for seed in range(3))
+    SharedJob(runs, {}, True, cores=4, runs_per_gpu=2, patience=10)()
+    trained = summaries(here / "runs").values()
+    assert sorted(summary["gpus"] for summary in trained) == ["0", "0", "1"]
+    assert {(summary["status"], summary["runs_per_gpu"]) for summary in trained} == {("done", 2)}
+
+
+def test_shared_job_that_is_stopped_comes_back_and_trains_what_is_left(
+    shared: Callable, here: Path, wait_for: Callable
+) -> None:
+    """Both runs: before the time limit and when preempted they save; when the job's process is killed, so are they."""
+    job = shared("checkpoint_minutes=0.02", "recipe.epochs=20", "hydra.launcher.partition=graceful")
+    ask("scancel", "--signal=USR2", job)
+    wait_for(lambda: times_resumed(here / "runs") == [1, 1])
+    ask("sbatch", "--partition=urgent", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 1")
+    wait_for(lambda: times_resumed(here / "runs") == [2, 2])
+    os.kill(next(pid for pid in processes_of(job) if b"srun" not in command_line(pid)), signal.SIGKILL)
+    wait_for(lambda: times_resumed(here / "runs") == [3, 3])
+    assert "Restarts=3" in ask("scontrol", "show", "job", job)
+
+
+def test_run_whose_process_is_killed_in_a_shared_job_is_tried_again_there(
+    shared: Callable, here: Path, wait_for: Callable, summaries: Callable
+) -> None:
+    job = shared()
+    first, _ = sorted(here.glob("runs/*/lock"))
+    [process] = holders(first)
+    os.kill(process, signal.SIGKILL)
+    wait_for(lambda: len(list(here.glob("runs/*/weights.pt"))) == 2)
+    wait_for(lambda: not jobs_in_queue())
+    assert "Restarts=0" in ask("scontrol", "show", "job", job)
+    first, second = summaries(here / "runs").values()
+    assert (first["status"], first["retried_alone"]) == ("done", "its process died (SIGKILL)")
+    assert (second["status"], second["retried_alone"]) == ("done", None)

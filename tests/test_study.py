@@ -1,5 +1,6 @@
 """A study trains what is missing, side by side, and neither a run's end nor its own takes a finished run with it."""
 
+import os
 import shlex
 import shutil
 import time
@@ -12,11 +13,12 @@ import roadmap
 from experiments import local
 from experiments.errors import SettingsError
 from experiments.listing import dataset_version
-from experiments.locks import locked
-from experiments.machine import Machine, gpu_lock, share, visible_gpus
+from experiments.locks import locked, unlock
+from experiments.machine import Machine, gpu_lock, lock_gpu, mps_is_running, share, visible_gpus
 from experiments.record import mark
 from experiments.run import Run
 
+ROOT = Path(__file__).parent.parent
 SEEDS = "seed=0,1,2"
 
 
@@ -99,7 +101,7 @@ def test_interrupted_study_records_its_runs_and_says_how_to_go_on(
         if sum(summary["epochs_done"] > 0 for summary in summaries(here / "runs").values()) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.local.wait", interrupt_two_runs)
+    monkeypatch.setattr("experiments.pool.wait", interrupt_two_runs)
     code, out, _ = command("-m", *tiny, "recipe.epochs=10000", SEEDS, "hydra.launcher.jobs=2")
     assert code == 130
     assert [summary["status"] for summary in summaries(here / "runs").values()] == ["unfinished"] * 2
@@ -137,6 +139,10 @@ def test_same_run_is_asked_for_once(asked: Callable) -> None:
         (16, "0,1,2,3", (51, None, 2), Machine(2, (("0", "1"), ("2", "3")), 4)),
         (16, "4,7,9", (51, None, 2), Machine(1, (("4", "7"),), 8)),
         (16, "GPU-ab,GPU-cd", (51, 1, 1), Machine(1, (("GPU-ab",),), 16)),
+        (16, "0,1", (51, None, 1, "auto", 2), Machine(4, (("0",), ("1",), ("0",), ("1",)), 4, 2)),
+        (16, "0,1", (3, None, 1, "auto", 8), Machine(3, (("0",), ("1",), ("0",)), 5, 8)),
+        (2, "0,1", (51, 5, 1, "auto", 8), Machine(5, (("0",), ("1",), ("0",), ("1",), ("0",)), 1, 8)),
+        (8, "", (51, None, 1, "auto", 4), Machine(8, (), 1, 4)),
     ],
 )
 def test_machine_is_shared_among_runs(
@@ -154,6 +160,7 @@ def test_machine_is_shared_among_runs(
         ("", (51, None, 2), "gpus_per_run=2, but there is no GPU here"),
         ("0,1", (51, None, 4), r"1 run\(s\) of 4 GPU\(s\) at a time need 4 GPUs, and there are 2; change"),
         ("0,1", (51, 2, 2), r"2 run\(s\) of 2 GPU\(s\) at a time need 4 GPUs"),
+        ("0,1", (51, 17, 1, "auto", 8), r"17 run\(s\) of which 8 share a GPU at a time need 3 GPUs, and there are 2"),
     ],
 )
 def test_machine_that_is_too_small_is_refused(
@@ -193,6 +200,65 @@ def test_gpu_on_which_a_run_outlived_its_launcher_is_left_to_it(
     with locked(gpu_lock("busy")):
         assert command("-m", *tiny, "seed=0,1", "device=auto", "precision=float32").code == 0
     assert {summary["gpus"] for summary in summaries(here / "runs").values()} == {"idle"}
+
+
+FAULTY = """\
+import os, signal
+from contextlib import suppress
+from pathlib import Path
+import torch
+
+class Faulty(torch.nn.ReLU):
+
+    def forward(self, x):
+        if os.environ.get("ROADMAP_RUNS_PER_GPU") == "2" and not x.is_meta:
+            with suppress(FileExistsError):
+                Path("killed").touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return super().forward(x)
+"""
+
+
+def test_run_that_fails_beside_others_is_tried_again_alone(
+    launch: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
+) -> None:
+    """Beside another on its GPU, the process of the first is killed, and the second has no memory."""
+    (here / "faulty.py").write_text(FAULTY)
+    arguments = ("-m", *tiny, "design.activation=faulty.Faulty", "device=auto", "precision=float32", "seed=0,1")
+    study = launch(*arguments, "hydra.launcher.runs_per_gpu=2", CUDA_VISIBLE_DEVICES="0", PYTHONPATH=f"{here}:{ROOT}")
+    out, _ = study.communicate(timeout=120)
+    assert study.returncode == 0, out
+    assert "2 runs; 2 side by side, at most 2 on each of 1 GPU(s): in turns, as NVIDIA's MPS is not running" in out
+    assert "2 of 2 runs are done" in out
+    runs = summaries(here / "runs").values()
+    assert {run["retried_alone"] for run in runs} == {
+        "its process died (SIGKILL)",
+        "failed: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB",
+    }
+    assert {(run["status"], run["gpus"], run["runs_per_gpu"]) for run in runs} == {("done", "0", 1)}
+    assert times_trained(here) == [2, 2]
+
+
+def test_gpu_is_shared_among_launchers_as_far_as_each_allows(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(here))
+
+    def locked_for(*runs: int) -> list[bool]:
+        locks = [lock_gpu("0", one, patience=0) for one in runs]
+        for file in (file for lock in locks if lock for file in lock):
+            unlock(file)
+        return [lock is not None for lock in locks]
+
+    assert locked_for(1, 1) == locked_for(1, 2) == locked_for(2, 1) == [True, False]
+    assert locked_for(2, 3, 2, 3, 4) == [True, True, False, True, True]
+
+
+def test_mps_is_seen_where_cuda_would_look_for_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(here))
+    assert not mps_is_running()
+    for pid, is_running in {os.getpid(): True, 2**22 + 1: False}.items():
+        (here / "nvidia-cuda-mps-control.pid").write_text(f"{pid}\n")
+        assert mps_is_running() == is_running
 
 
 @pytest.fixture

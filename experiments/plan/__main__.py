@@ -20,6 +20,7 @@ from experiments import train
 from experiments.checks import check_names
 from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line, refuse
 from experiments.machine import has_gpus
+from experiments.record import is_done
 from experiments.run import Run, to_run
 from experiments.settings import UNSTATED, Config
 from experiments.study import Composed, Overrides
@@ -60,7 +61,8 @@ def plan_with(options: argparse.Namespace) -> Callable[[], None]:
         for overrides in jobs:
             (run, refusal), seed = composed(overrides)
             asked.append((run if seed is None or not run else replace(run, seed=seed), refusal))
-        return plan(asked, options, launcher.jobs)
+        missing = sum(run is not None and not is_done(run) for run, _ in asked)
+        return plan(asked, options, launcher.at_a_time(missing), launcher.runs_per_gpu)
 
     plan_one.of_study = plan_several
     return hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(plan_one)
@@ -70,7 +72,9 @@ Asked = tuple[Run | None, tuple[str, str] | None]
 """A run as it can be priced, if it can; and, if the launch would refuse it, what it is and why."""
 
 
-def plan(asked: Sequence[Asked], options: argparse.Namespace, side_by_side: int | None = None) -> int:
+def plan(
+    asked: Sequence[Asked], options: argparse.Namespace, side_by_side: int | None = None, runs_per_gpu: int = 1
+) -> int:
     """Price what is asked for, so many runs at a time, and show it. Returns the exit code.
 
     Raises:
@@ -87,7 +91,7 @@ def plan(asked: Sequence[Asked], options: argparse.Namespace, side_by_side: int 
     from experiments.plan.price import Terms, price
     from experiments.plan.table import show
 
-    terms = Terms(side_by_side, dict(options.images_per_second), options.memory)
+    terms = Terms(side_by_side, dict(options.images_per_second), options.memory, runs_per_gpu)
     found = price([*runs.values()], terms, refused)
     if options.json:
         print(json.dumps(found.to_json()))

@@ -32,12 +32,15 @@ class Clock:
         networks: Sequence[Network],
         images_per_second: Mapping[str | None, float],
         side_by_side: int | None,
+        runs_per_gpu: int = 1,
     ) -> None:
         run = networks[0].run
         self.is_stated = bool(images_per_second)
         self.device = None if self.is_stated else pick_device(run.device)
         self.unit = "core" if run.device == "cpu" or (self.device and self.device.type == "cpu") else "GPU"
-        self.side_by_side = side_by_side or (cores() if self.unit == "core" else self._gpus(run.split.processes))
+        gpus = 1 if self.unit == "core" else self._gpus(run.split.processes)
+        self.side_by_side = side_by_side or (cores() if self.unit == "core" else gpus * runs_per_gpu)
+        self.runs_per_gpu = 1 if self.unit == "core" else min(runs_per_gpu, self.side_by_side)
         self.threads = run.threads or _threads(self.side_by_side)
         self.devices = run.split.processes * (self.threads if self.unit == "core" else 1)
         """GPUs, or cores, of one run."""
@@ -49,7 +52,8 @@ class Clock:
         records = {runs: read_records(runs) for runs in {network.run.runs for network in networks}}
         paces = {}
         for one in networks:
-            if pace := recorded(records[one.run.runs], one.run, one.macs, self.device, self.threads):
+            asked = records[one.run.runs], one.run, one.macs, self.device, self.threads
+            if pace := recorded(*asked, self.runs_per_gpu) or recorded(*asked):
                 paces[one.run.series] = pace
         missing = [
             Sample(one.run, one.macs, one.classes, self._at_once(one))
@@ -77,7 +81,7 @@ class Clock:
         return min(network.run.split.micro_batch_size, images)
 
     def _gpus(self, processes: int) -> int:
-        """Runs at a time that the GPUs here are enough for; one at a time if the study is to be trained elsewhere."""
+        """Runs at a time that have the GPUs here to themselves; one if the study is to be trained elsewhere."""
         return 1 if self.is_stated else max(1, torch.cuda.device_count() // processes)
 
     def pace(self, network: Network) -> Pace | None:
@@ -99,9 +103,16 @@ class Clock:
                 said.append(f"{_networks(ones)} by multiply-adds")
             elif source == "recorded":
                 said.append(f"{_networks(ones)} as records of this device say")
+            elif source == "shared":
+                said.append(f"{_networks(ones)} as records of {self.runs_per_gpu} runs on this GPU at a time say")
             else:
                 threads = f", {self.threads} thread{'' if self.threads == 1 else 's'}" if self.unit == "core" else ""
                 said.append(f"{_networks(ones)} measured here ({device_name(self.device)}{threads})")
+        if self.runs_per_gpu > 1 and {*sources} - {"shared"}:
+            said.append(
+                f"how much {self.runs_per_gpu} runs on a GPU slow each other down is not known: from not at all to as "
+                "if each had it in turn"
+            )
         return "; ".join(said) or "nowhere: all runs are done, on another device"
 
 

@@ -39,7 +39,8 @@ TIMES = 8
 
 @dataclass(frozen=True)
 class Pace:
-    """Of one process with a device of its own, for a network of so many multiply-adds."""
+    """Of one process with a device of its own, for a network of so many multiply-adds. Of runs that share a GPU, each
+    one's part of its time."""
 
     macs: int
     training: float
@@ -49,7 +50,8 @@ class Pace:
     preparation: float
     """Seconds to transform an image for evaluation; 0 where loader workers do, beside the network."""
     source: str
-    """stated, recorded, measured; or between: from networks with fewer and with more multiply-adds."""
+    """stated, recorded, measured; shared: recorded of runs that shared a GPU as they are to; or between: from networks
+    with fewer and with more multiply-adds."""
 
 
 def stated(macs: int, images_per_second: float) -> Pace:
@@ -94,16 +96,23 @@ def read_records(runs: Path) -> Records:
     return found
 
 
-def recorded(records: Records, run: Run, macs: int, device: torch.device, threads: int) -> Pace | None:
-    """The median of the records of this network on this device, with as many threads and processes, if there are."""
+def recorded(
+    records: Records, run: Run, macs: int, device: torch.device, threads: int, runs_per_gpu: int = 1
+) -> Pace | None:
+    """The median of the records of this network on this device, with as many threads and processes, and runs on a GPU
+    at a time, if there are."""
     keys = ("model", "design", "resolution", "precision", "micro_batch_size")
     asked, paces = run.to_json(), []
     for config, summary in records:
         here = summary["device"] == device_name(device) and summary["processes"] == run.split.processes
         here = here and (device.type == "cuda" or summary["threads"] == threads)
+        here = here and (summary.get("runs_per_gpu") or 1) == runs_per_gpu and not summary.get("retried_alone")
         if here and config["data"]["name"] == run.data.name and all(config.get(key) == asked[key] for key in keys):
             paces.append(_recorded(config["recipe"], summary))
-    return Pace(macs, *map(statistics.median, zip(*paces, strict=True)), 0, "recorded") if paces else None
+    if not paces:
+        return None
+    training, evaluation = (statistics.median(times) / runs_per_gpu for times in zip(*paces, strict=True))
+    return Pace(macs, training, evaluation, 0, "recorded" if runs_per_gpu == 1 else "shared")
 
 
 def _recorded(recipe: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[float, float]:

@@ -21,6 +21,8 @@ from experiments.settings import Data
 
 GB = 2**30
 """Bytes, of memory and of disk."""
+CONTEXT = GB // 2
+"""Of a GPU's memory, what CUDA takes for each process that uses it, about."""
 AT_MOST = KEPT + 1
 """Checkpoints of a run at a time: a new one is written before the oldest goes."""
 
@@ -35,6 +37,8 @@ class Terms:
     """{network: training throughput of one device}, None being the first network; found here if there are none."""
     memory: float | None = None
     """GB of one device."""
+    runs_per_gpu: int = 1
+    """At a time."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Row:
     training_images: int | None
     evaluation_images: int | None
     seconds: float | None
-    """Of one run, on all its devices together."""
+    """Of one run, on all its devices together; if it shares a GPU, of the GPU's time: as if it had it to itself, or
+    where `pace` is shared its part."""
     seconds_left: float | None
     """Of all runs that are missing, one after the other."""
     pace: str | None
@@ -73,8 +78,12 @@ class Price:
     devices: int
     """GPUs, or cores, of one run."""
     side_by_side: int
+    runs_per_gpu: int
+    """At a time."""
     wall_seconds: float | None
-    """Until the last missing run is done."""
+    """Until the last missing run is done, at most."""
+    wall_seconds_at_least: float | None
+    """Less only where runs share a GPU and no record says how much they slow each other down."""
     disk_bytes: int
     """That the missing runs need at most."""
     free_bytes: int
@@ -121,7 +130,7 @@ def price(runs: Sequence[Run], terms: Terms, refused: Sequence[Finding] = ()) ->
     warnings = [(it.title, _unknown(it)) for it in networks if None in (it.amounts.training, it.amounts.evaluation)]
     clock, unknown = None, ""
     try:
-        clock = Clock(networks, terms.images_per_second, terms.side_by_side)
+        clock = Clock(networks, terms.images_per_second, terms.side_by_side, terms.runs_per_gpu)
     except SettingsError as error:
         if terms.images_per_second:
             raise
@@ -133,9 +142,13 @@ def price(runs: Sequence[Run], terms: Terms, refused: Sequence[Finding] = ()) ->
         busy = "others kept this machine busy while it was measured: on an idle one the hours are fewer"
         warnings += [(it.title, busy) for it in networks]
     rows = [_row(network, clock) for network in networks]
-    problems += _memory_problems(networks, terms.memory or _memory_here(clock))
+    memory, runs_per_gpu = terms.memory or _memory_here(clock), clock.runs_per_gpu if clock else terms.runs_per_gpu
+    problems += _memory_problems(networks, memory) + _sharing_problems(networks, memory, runs_per_gpu)
     side_by_side = clock.side_by_side if clock else terms.side_by_side or 1
-    need, free = _disk(networks, rows, side_by_side), _free(networks[0].run.runs)
+    slower = [runs_per_gpu if row.pace == "shared" else 1 for row in rows]
+    at_least = _wall(networks, rows, side_by_side, slower)
+    in_turn = _wall(networks, rows, -(-side_by_side // runs_per_gpu), [1] * len(rows))
+    need, free = _disk(networks, rows, side_by_side, runs_per_gpu), _free(networks[0].run.runs)
     if need > free:
         full = f"runs={networks[0].run.runs} has {free / GB:.1f} GB of disk left; up to {need / GB:.1f} GB are needed"
         warnings += [(it.title, full) for it in networks]
@@ -144,7 +157,9 @@ def price(runs: Sequence[Run], terms: Terms, refused: Sequence[Finding] = ()) ->
         unit=clock.unit if clock else "GPU",
         devices=clock.devices if clock else networks[0].run.split.processes,
         side_by_side=side_by_side,
-        wall_seconds=_wall(networks, rows, side_by_side),
+        runs_per_gpu=runs_per_gpu,
+        wall_seconds=None if at_least is None else max(at_least, in_turn),
+        wall_seconds_at_least=at_least,
         disk_bytes=need,
         free_bytes=free,
         note=clock.note(networks) if clock else "unknown",
@@ -270,13 +285,35 @@ def _memory_problems(networks: Sequence[Network], memory: float | None) -> list[
     return findings
 
 
-def _disk(networks: Sequence[Network], rows: Sequence[Row], side_by_side: int) -> int:
+def _sharing_problems(networks: Sequence[Network], memory: float | None, runs_per_gpu: int) -> list[Finding]:
+    """Runs that follow each other in the study meet on a GPU."""
+    needs = [(one, one.footprint.memory(one.run.split.micro_batch_size) or 0) for one in networks for _ in one.left]
+
+    def dearest(count: int) -> tuple[float, list[Network]]:
+        meetings = [needs[first : first + count] for first in range(max(1, len(needs) - count + 1))]
+        return max(
+            ((sum(need + CONTEXT for _, need in some) / GB, [one for one, _ in some]) for some in meetings),
+            key=lambda one: one[0],
+        )
+
+    need, meeting = dearest(runs_per_gpu)
+    if not memory or runs_per_gpu == 1 or need <= memory:
+        return []
+    fitting = max((count for count in range(1, runs_per_gpu) if dearest(count)[0] <= memory), default=1)
+    problem = (
+        f"{min(runs_per_gpu, len(needs))} runs on a GPU at a time need more than {memory:g} GB of memory "
+        f"({need:.1f} GB); take hydra.launcher.runs_per_gpu={fitting}"
+    )
+    return [(one.title, problem) for one in meeting]
+
+
+def _disk(networks: Sequence[Network], rows: Sequence[Row], side_by_side: int, runs_per_gpu: int) -> int:
     """Weights of all missing runs, and the checkpoints of the dearest of those that run at a time, or keep them."""
     weights, checkpoints, forever = 0, [], 0
     for network, row in zip(networks, rows, strict=True):
         missing = row.runs - row.done
         weights += missing * row.weights_bytes
-        size = row.checkpoint_bytes * network.checkpoints(row.seconds, AT_MOST)
+        size = row.checkpoint_bytes * network.checkpoints(row.seconds and row.seconds * runs_per_gpu, AT_MOST)
         if network.run.keep == "all":
             forever += missing * size
         else:
@@ -289,14 +326,15 @@ def _free(runs: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def _wall(networks: Sequence[Network], rows: Sequence[Row], side_by_side: int) -> float | None:
-    """Seconds until the last run is done if each, in the order of the study, begins when another ends."""
+def _wall(networks: Sequence[Network], rows: Sequence[Row], side_by_side: int, slower: Sequence[int]) -> float | None:
+    """Seconds until the last run is done if each, in the order of the study, begins when another ends, and those of
+    each network are so many times `slower`."""
     if _sum(row.seconds_left for row in rows) is None:
         return None
     ends = [0.0] * side_by_side
-    for network, row in zip(networks, rows, strict=True):
+    for network, row, times in zip(networks, rows, slower, strict=True):
         for part in network.left.values():
-            heapq.heapreplace(ends, ends[0] + part * row.seconds)
+            heapq.heapreplace(ends, ends[0] + part * row.seconds * times)
     return max(ends)
 
 

@@ -52,11 +52,13 @@ def sums(price: Price) -> list[str]:
     runs, done = (sum(getattr(row, name) for row in price.rows) for name in ("runs", "done"))
     partly = sum(row.partly for row in price.rows)
     exist = f"{done} done already" + (f", ({partly}) partly trained" if partly else "")
-    at_a_time = f"{price.side_by_side} at a time, {_some(price.devices, price.unit)} each"
+    each = f"{_some(price.devices, price.unit)} each" if price.runs_per_gpu == 1 else f"{price.runs_per_gpu} on a GPU"
+    least, most = _clock(price.wall_seconds_at_least), _clock(price.wall_seconds)
+    time = most if least == most else f"{least} to {most}"
     return [
         f"{_some(runs, 'run')} of {_some(len(price.rows), 'network')}: {exist}",
         f"{price.unit}-hours: {_hours(price.hours_in_all)} in all, {_hours(price.hours_left)} left",
-        f"time: {_clock(price.wall_seconds)} until all are done, {at_a_time}",
+        f"time: {time} until all are done, {price.side_by_side} at a time, {each}",
         f"hours from: {price.note}",
         f"images: {_images(price)}",
         f"disk: up to {_bytes(price.disk_bytes)} of {_bytes(price.free_bytes)} free",
