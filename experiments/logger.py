@@ -43,8 +43,8 @@ class Logger:
         writes a line to the log."""
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """Step `step` of the `steps` of an epoch, both from 1, has been taken. Steps that come while the logger is busy
-        are left out."""
+        """About twice a second: step `step` of the `steps` of an epoch, both from 1, has been taken. Left out while the
+        logger is busy."""
 
     def epoch(self, row: dict[str, float]) -> None:
         """An epoch has been trained and evaluated: its row of epochs.jsonl (docs/records.md)."""

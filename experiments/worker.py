@@ -166,7 +166,7 @@ def _open(run: Run, console: Console | None) -> tuple[Record | None, Reporter | 
 
 
 class StopFlag:
-    """Set by Ctrl-C, SIGTERM and SIGUSR2, which clusters send before they end a job. The run stops at its next step;
+    """Set by Ctrl-C, SIGTERM and SIGUSR2, which clusters send before they end a job. The run stops at its next look;
     or, if loader workers keep it waiting for that for STUCK seconds, without a checkpoint."""
 
     def __init__(self) -> None:
