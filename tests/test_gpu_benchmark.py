@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.gpu import CHECKS, QUICK, Bench, speed, waits
+from benchmarks.gpu import CHECKS
+from benchmarks.gpu_speeds import QUICK, Bench, speed, waits
 
 torch.set_num_threads(1)
 
