@@ -50,7 +50,7 @@ def test_study_started_again_trains_nothing(
 
 
 def test_killed_study_goes_on_where_it_stopped(
-    launch: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable
+    launch: Callable, fork: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable
 ) -> None:
     """What was done is kept, and a run that outlives its launcher is not trained twice."""
     command = ("-m", *tiny, "recipe.epochs=4", SEEDS, "hydra.launcher.jobs=1")
@@ -58,7 +58,7 @@ def test_killed_study_goes_on_where_it_stopped(
     before = wait_for(lambda: weights(here))
     process.kill()
     process.wait()
-    again = launch(*command)
+    again = fork(*command)
     out, _ = again.communicate()
     assert again.returncode == 0, out
     assert "3 of 3 runs are done" in out
