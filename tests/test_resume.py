@@ -18,6 +18,7 @@ from experiments.record import Record
 from experiments.run import Run
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.xdist_group("resume")  # the undisturbed run is trained once
 
 METRICS = ("epoch", "lr", "train_loss", "val_loss", "top1", "top5")
 STEPS = 20
