@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import roadmap
 from experiments import local
 from experiments.errors import SettingsError
 from experiments.listing import dataset_version
@@ -104,17 +103,6 @@ def test_interrupted_study_records_its_runs_and_says_how_to_go_on(
     assert code == 130
     assert [summary["status"] for summary in summaries(here / "runs").values()] == ["unfinished"] * 2
     assert "interrupted; the same command goes on:" in out
-
-
-def test_ladder_study_is_every_rung_three_times(asked: Callable) -> None:
-    runs = asked("study=ladder")
-    rungs = [rung.name for rung in roadmap.ladder("nano")]
-    assert sorted((run.requested.rung, run.seed) for run in runs) == sorted(
-        (rung, seed) for rung in rungs for seed in range(3)
-    )
-    assert len({run.series for run in runs}) == 17
-    assert len({run.directory for run in runs}) == 51
-    assert all(run.requested.differs == {} for run in runs)
 
 
 def test_study_can_be_changed_on_the_command_line(asked: Callable) -> None:
