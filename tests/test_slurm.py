@@ -249,20 +249,20 @@ def test_run_trains_what_it_was_launched_as(
     assert json.loads(config.read_text())["recipe"]["weight_decay"] == 0.011
 
 
-@pytest.mark.parametrize("when", ["submitting", "submitted"])
+@pytest.mark.parametrize(("when", "runs"), [("submitting", 2), ("submitted", 1)])
 def test_launcher_that_is_killed_loses_nothing(
-    when: str, launch: Callable, command: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable
+    when: str, runs: int, launch: Callable, command: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable
 ) -> None:
     """While it submits or just after; each run is trained once."""
-    arguments = (*LAUNCH, *tiny, "seed=0,1")
+    arguments = (*LAUNCH, *tiny, f"seed={','.join(map(str, range(runs)))}")
     process = launch(*arguments)
-    wait_for(lambda: len(list(here.glob("runs/*/summary.json"))) == 2 and (when == "submitting" or jobs_in_queue()))
+    wait_for(lambda: len(list(here.glob("runs/*/summary.json"))) == runs and (when == "submitting" or jobs_in_queue()))
     process.kill()
     process.wait()
     code, out, _ = command(*arguments, WAIT)
     assert code == 0, out
-    assert "2 of 2 runs are done" in out
-    assert times_trained(here / "runs") == [1, 1]
+    assert f"{runs} of {runs} runs are done" in out
+    assert times_trained(here / "runs") == [1] * runs
 
 
 def test_run_in_the_queue_is_left_to_it_by_the_local_launcher(
