@@ -243,12 +243,6 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def flags(run: Run, device: torch.device, *, as_timm: bool = False, benchmark: bool = False) -> None:
-    """What a process is set to for a turn: as `train` sets it, or timm's train.py, or with cuDNN's benchmark."""
-    set_precision("tf32" if as_timm else run.precision, device)
-    torch.backends.cudnn.benchmark = as_timm or benchmark
-
-
 def speed(bench: Bench, say: Say, network: str, compile: bool = False) -> None:
     """`train` beside a bare step and timm's."""
     sizes, device = bench.sizes, bench.device
@@ -258,11 +252,8 @@ def speed(bench: Bench, say: Say, network: str, compile: bool = False) -> None:
     run = composed("regime=resnet50", *overrides, *how, *size, f"runs={bench.folder}")
     batches = prepared(run, sizes.batch, 4, device)
     turns = {"bare step": bare(run, batches[0], device), "timm's train.py": timms(run, name, batches, device)}
-    as_ours, as_timm = partial(flags, run, device), partial(flags, run, device, as_timm=True)
+    as_ours, as_timm = partial(set_precision, run.precision, device), partial(set_precision, "tf32", device)
     prepare = {"train()": as_ours, "bare step": as_ours, "timm's train.py": as_timm}
-    if not compile:
-        turns["bare step, cudnn.benchmark"] = bare(run, batches[0], device)
-        prepare["bare step, cudnn.benchmark"] = partial(flags, run, device, benchmark=True)
     with patch("experiments.loop.Loader", lambda *_: Prepared(batches, sizes.steps)):
         train(run, Record(run), Rounds(bench, turns, prepare, say), Processes(device))
 

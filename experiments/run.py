@@ -272,9 +272,9 @@ def _precision(config: DictConfig, gpus: bool | None) -> str:
 
 
 def _plain(run: Run) -> dict[str, Any]:
+    parts = {"design": run.design.to_json(), "recipe": asdict(run.recipe), "data": asdict(run.data)}
     names = ("model", "design", "recipe", "data", "resolution", "precision", "seed")
-    values = asdict(run) | {"design": run.design.to_json()}
-    return {name: _plain_value(values[name]) for name in names}
+    return {name: _plain_value(parts[name] if name in parts else getattr(run, name)) for name in names}
 
 
 def _plain_value(value: Any) -> Any:

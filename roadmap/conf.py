@@ -337,9 +337,10 @@ SIZES = ("tiny", "small", "base", "large", "xlarge")
 
 def _by_size(values: DictConfig, otherwise: float, *, _root_: DictConfig) -> float:
     """The value for the size of ConvNeXt whose depths and width the design has; `otherwise` if none is listed."""
-    for size in SIZES:
+    shape = _root_.design.depths, _root_.design.width
+    for size in filter(values.__contains__, SIZES):
         named = OURS.load("design", f"convnext_{size}")
-        if size in values and (_root_.design.depths, _root_.design.width) == (named.depths, named.width):
+        if shape == (named.depths, named.width):
             return values[size]
     return otherwise
 

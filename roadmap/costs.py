@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ class Cost(NamedTuple):
     """Elements of the outputs of all convolutional and linear layers (Radosavovic et al., 2020)."""
 
 
+@cache
 def cost(design: Design, resolution: int = 224, num_classes: int = 1000) -> Cost:
     """Count a design's network for square images of `resolution` pixels."""
     with torch.device("meta"):

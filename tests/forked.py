@@ -1,8 +1,8 @@
 """Commands in processes of their own, without the seconds of CPU that importing torch and timm takes each of them.
 
 They are forked from a server that has imported everything (experiments/warm.py), as the runs of a study are. The runs
-of studies that they launch are forked from it too, so these have its environment, and do not notice that their launcher
-is killed as they would otherwise. A test of such things takes the fixture `launch`.
+of studies that they launch are forked from them, without a server of their own, so these do not notice that their
+launcher is killed as they would otherwise. A test of such things takes the fixture `launch`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+from experiments import local
 from experiments.train import main
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -59,5 +61,7 @@ def _command(arguments: tuple[str, ...], folder: Path, environment: dict[str, st
     with output.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    local.multiprocessing = SimpleNamespace(get_context=lambda _: multiprocessing.get_context("fork"))
     sys.argv = ["experiments.train", *arguments]
+    sys.path.insert(0, str(folder))  # as of python -m
     main()

@@ -354,11 +354,11 @@ def statuses(runs: Path) -> list[str]:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_study_of_folders_trains_what_can_be_and_names_what_cannot(
-    workers: int, photographs: Path, small_images: Path, launch: Callable, here: Path
+    workers: int, photographs: Path, small_images: Path, fork: Callable, here: Path
 ) -> None:
-    """The launcher `local`, from the command to the last line, as users start it."""
+    """The launcher `local`, from the command to the last line."""
     overrides = (*RUN, "data=folder", f"workers={workers}")
-    study = launch("-m", *overrides, f"data.path={photographs},{small_images}", "seed=0,1")
+    study = fork("-m", *overrides, f"data.path={photographs},{small_images}", "seed=0,1")
     said, _ = study.communicate(timeout=120)
     assert study.returncode == 1
     assert "2 of 4 runs are done" in said

@@ -3,7 +3,6 @@
 import json
 import random
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +12,11 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
+from analysis import report
 from experiments.requested import spelled_out
 from experiments.run import to_run
 from experiments.settings import register
+from experiments.status import __main__ as status
 from roadmap.conf import CONF, Conf, to_design
 
 PAGE = (Path(__file__).parent.parent / "docs" / "own-step.md").read_text("utf-8")
@@ -53,38 +54,41 @@ def own(here: Path) -> Callable[[dict[str, str]], Path]:
     return write
 
 
-def test_page_is_true(here: Path) -> None:
-    """Its files, each under its name, and its commands as they are typed."""
+def test_page_is_true(fork: Callable, here: Path, capsys: pytest.CaptureFixture) -> None:
+    """Its files, each under its name, and its commands as they are typed, but for the number of images."""
     for name, text in re.findall(r"`((?:my/|my_)[\w/]+\.\w+)`[^`]*?\n```\w+\n(.+?)```", PAGE, re.S):
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).write_text(text)
     assert len([*here.glob("my/*/*.yaml")]) == 4
-    commands = re.findall(r"^    python (-m .+)$", PAGE, re.M)
-    first, status, report, road, again = commands
-    for command in (first, status, report):
-        done = run(command, here)
-        if command == status:
-            names = {re.sub(r"^nano-|-seed.*", "", line) for line in done.splitlines() if "-seed" in line}
+
+    def run(command: str) -> str:
+        module, *words = command.replace("=0.05", "=0.01").split()
+        if module == "experiments.train":
+            process = fork(*words)
+            out, _ = process.communicate()
+            assert process.returncode == 0, out
+            return out
+        main = {"experiments.status": status.main, "analysis.report": report.main}[module]
+        assert main(words) == 0
+        return capsys.readouterr().out
+
+    first, look, tell, road, again = re.findall(r"^    python -m (.+)$", PAGE, re.M)
+    run(first)
+    names = {re.sub(r"^nano-|-seed.*", "", line) for line in run(look).splitlines() if "-seed" in line}
     assert names == {"resnet", "resnet+se", "resnet+silu", "resnet+tempered"}
+    run(tell)
     effects = pd.read_csv(next(here.glob("reports/*/besides.csv")))
     assert sorted(effects["step"]) == ["se", "silu", "tempered"]
     assert {*effects["on"]} == {"resnet"}
     assert (effects["low"] < effects["effect"]).all()
     assert (effects["effect"] < effects["high"]).all()
-    assert "4 of 4 runs are done" in run(road, here)
-    run(again, here)
+    assert "4 of 4 runs are done" in run(road)
+    run(again)
     rungs = pd.concat(map(pd.read_csv, here.glob("reports/*/ladder.csv"))).set_index("rung")
     assert rungs.loc["se", "title"] == "squeeze-and-excitation"
     assert rungs.loc["se", "change"] == pytest.approx(
         rungs.loc["se", "mean"] - rungs.loc["separate_downsampling", "mean"]
     )
-
-
-def run(command: str, folder: Path) -> str:
-    """What it writes, typed in a folder."""
-    done = subprocess.run([sys.executable, *command.split()], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.mark.parametrize(

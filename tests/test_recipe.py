@@ -83,6 +83,7 @@ DROP_PATHS = {  # of T, S, B, L and XL, where the paper has them
 }
 SIZES = ("tiny", "small", "base", "large", "xlarge")
 STEPS = [90, 300, 468, 1407, 7777]
+pytestmark = pytest.mark.xdist_group("recipe")  # composed once
 
 
 @pytest.fixture(scope="module", params=TABLES)

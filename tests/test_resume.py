@@ -18,7 +18,10 @@ from experiments.record import Record
 from experiments.run import Run
 
 torch.set_num_threads(1)
-pytestmark = pytest.mark.usefixtures("every_step")  # but not when the run that is left alone is trained
+pytestmark = [
+    pytest.mark.xdist_group("resume"),  # the undisturbed run is trained once
+    pytest.mark.usefixtures("every_step"),  # but not when that is trained
+]
 
 METRICS = ("epoch", "lr", "train_loss", "val_loss", "top1", "top5")
 STEPS = 20

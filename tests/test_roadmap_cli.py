@@ -13,6 +13,8 @@ import pytest
 import roadmap
 from roadmap.__main__ import CLOSED_PIPE, Sheet, as_csv, as_markdown, as_table, count, main
 
+pytestmark = pytest.mark.xdist_group("costs")  # counted once
+
 sheet = cache(count)
 DISCREPANCIES = {"layer_norm": (4.46, "4.15"), "separate_downsampling": (4.49, "4.46")}
 

@@ -90,6 +90,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...]) ->
     return directory
 
 
+of_trained = pytest.mark.xdist_group("trained")  # once
+
+
+@of_trained
 def test_record_is_what_the_documentation_says(trained: Path) -> None:
     config, epochs, summary = read(trained)
     assert set(config) == documented("config.json")
@@ -99,6 +103,7 @@ def test_record_is_what_the_documentation_says(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == tree | {"lock"}
 
 
+@of_trained
 def test_record_says_what_was_trained(trained: Path) -> None:
     config, epochs, summary = read(trained)
     network = roadmap.build(roadmap.Design(**config["design"]), 10)
@@ -114,6 +119,7 @@ def test_record_says_what_was_trained(trained: Path) -> None:
     assert [row["top1"] for row in epochs][-1] == summary["top1"]
 
 
+@of_trained
 def test_accuracy_is_that_of_the_weights(trained: Path) -> None:
     config, _, summary = read(trained)
     network = roadmap.build(roadmap.Design(**config["design"]), 10)

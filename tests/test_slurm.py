@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import slurm_cluster
 import torch
+from forked import Forked
 
 from experiments.run import Run
 from experiments.slurm import Job, SharedJob, in_queue
@@ -41,8 +42,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def empty(cluster: Path) -> Iterator[None]:
-    """A test leaves no job behind, and the node as it found it."""
+def empty(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test leaves no job behind, and the node as it found it. Who waits for the jobs looks more often."""
+    monkeypatch.setattr("experiments.slurm.POLL", 0.5)
     yield
     ask("scancel", "--me")
     ask("scontrol", "update", "NodeName=localhost", "State=resume")
@@ -121,43 +123,43 @@ def submitted(command: Callable, here: Path, long: tuple[str, ...], wait_for: Ca
 
 
 @pytest.fixture(scope="module")
-def undisturbed(long: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(server: None, long: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the same run trained here, without SLURM."""
     whole = tmp_path_factory.mktemp("whole")
-    subprocess.run([sys.executable, "-m", "experiments.train", *long, f"runs={whole}"], check=True, capture_output=True)
+    process = Forked((*long, "runs=."), whole, {**os.environ}, whole / "said")
+    assert process.wait() == 0, process.output.read_text()
     return whole
 
 
 def test_study_is_an_array_that_is_submitted_once(
-    launch: Callable, command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
+    fork: Callable, command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
 ) -> None:
     """By two launchers at the same time; a run that diverges takes no other with it; what failed is named."""
-    arguments = (*LAUNCH, *tiny, "recipe.lr=0.05,1e12", "seed=0,1", WAIT)
-    launchers = [launch(*arguments) for _ in range(2)]
+    arguments = (*LAUNCH, *tiny, "recipe.lr=0.05,1e12", WAIT)
+    launchers = [fork(*arguments) for _ in range(2)]
     said = [process.communicate(timeout=200)[0] for process in launchers]
     assert [process.returncode for process in launchers] == [1, 1], said
-    assert sorted(times_trained(here / "runs")) == [1, 1, 1, 1]
+    assert times_trained(here / "runs") == [1, 1]
     runs = summaries(here / "runs")
-    assert sorted(summary["status"] for summary in runs.values()) == ["diverged", "diverged", "done", "done"]
+    assert sorted(summary["status"] for summary in runs.values()) == ["diverged", "done"]
     jobs = [summary["job"] for summary in runs.values()]
     assert len({job["name"] for job in jobs}) == len({job["id"].partition("_")[0] for job in jobs}) == 1
-    assert sorted(job["index"] for job in jobs) == [0, 1, 2, 3]
-    assert all("2 of 4 runs are done" in out for out in said)
-    assert "4 submitted" in "".join(said)
-    assert "4 in the queue already" in "".join(said)
-    code, out, _ = command(*LAUNCH, *tiny, "seed=0,1")
-    assert (code, out) == (0, "2 runs: 2 done already\n")
+    assert sorted(job["index"] for job in jobs) == [0, 1]
+    assert all("1 of 2 runs are done" in out for out in said)
+    assert "2 submitted" in "".join(said)
+    assert "2 in the queue already" in "".join(said)
+    code, out, _ = command(*LAUNCH, *tiny)
+    assert (code, out) == (0, "1 runs: 1 done already\n")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
 def test_study_of_folders_trains_what_can_be_and_ends_the_jobs_of_what_cannot(
-    workers: int, photographs: Path, small_images: Path, launch: Callable, tiny: tuple[str, ...], wait_for: Callable
+    photographs: Path, small_images: Path, command: Callable, tiny: tuple[str, ...], wait_for: Callable
 ) -> None:
+    """An image that a loader worker cannot take ends its job too."""
     network = tiny[:2]
-    overrides = (*network, "recipe.epochs=1", "recipe.batch_size=8", "data=folder", f"workers={workers}", "device=cpu")
-    study = launch(*LAUNCH, *overrides, f"data.path={photographs},{small_images}", WAIT)
-    said, _ = study.communicate(timeout=200)
-    assert study.returncode == 1
+    overrides = (*network, "recipe.epochs=1", "recipe.batch_size=8", "data=folder", "workers=2", "device=cpu")
+    code, said, _ = command(*LAUNCH, *overrides, f"data.path={photographs},{small_images}", WAIT)
+    assert code == 1
     assert "1 of 2 runs are done" in said
     assert "padded by 4 px and cropped" in " ".join(said.split())
     wait_for(lambda: not jobs_in_queue())
@@ -266,20 +268,20 @@ def test_run_trains_what_it_was_launched_as(
     assert json.loads(config.read_text())["recipe"]["weight_decay"] == 0.011
 
 
-@pytest.mark.parametrize("epochs", [2, 3])
+@pytest.mark.parametrize(("when", "runs"), [("submitting", 2), ("submitted", 1)])
 def test_launcher_that_is_killed_loses_nothing(
-    epochs: int, launch: Callable, command: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable
+    when: str, runs: int, launch: Callable, command: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable
 ) -> None:
     """While it submits or just after; each run is trained once."""
-    arguments = (*LAUNCH, *tiny, f"recipe.epochs={epochs}", "seed=0,1")
+    arguments = (*LAUNCH, *tiny, f"seed={','.join(map(str, range(runs)))}")
     process = launch(*arguments)
-    wait_for(lambda: len(list(here.glob("runs/*/summary.json"))) == 2 and (epochs == 2 or jobs_in_queue()))
+    wait_for(lambda: len(list(here.glob("runs/*/summary.json"))) == runs and (when == "submitting" or jobs_in_queue()))
     process.kill()
     process.wait()
     code, out, _ = command(*arguments, WAIT)
     assert code == 0, out
-    assert "2 of 2 runs are done" in out
-    assert times_trained(here / "runs") == [1, 1]
+    assert f"{runs} of {runs} runs are done" in out
+    assert times_trained(here / "runs") == [1] * runs
 
 
 def test_run_in_the_queue_is_left_to_it_by_the_local_launcher(
@@ -362,9 +364,9 @@ def test_where_one_process_fails_the_others_are_ended_and_the_job_is_over(
 
     class Half(Job):  # which is pickled as it is, for a job cannot import this file
         def __call__(self) -> None:
-            monkey = __import__("pytest").MonkeyPatch()
-            monkey.setattr("experiments.worker.train_in_child", lambda run: sys.exit(1) if rank == "1" else sleep(600))
             rank, sleep = os.environ["SLURM_PROCID"], __import__("time").sleep
+            worker = sys.modules["experiments.worker"] = __import__("types").ModuleType("worker")  # without torch
+            worker.train_in_child = lambda run: sys.exit(1) if rank == "1" else sleep(600)
             super().__call__()
 
     monkeypatch.setattr("experiments.slurm.Job", Half)

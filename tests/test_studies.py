@@ -129,6 +129,17 @@ def test_study_is_every_set_of_steps_with_every_seed(typed: str, runs_of: Callab
     assert {run.study_name for run in runs} == {typed.split()[0].removeprefix("study=")}
 
 
+def test_ladder_study_is_every_rung_three_times(runs_of: Callable) -> None:
+    runs = runs_of("study=ladder")
+    rungs = [rung.name for rung in roadmap.ladder("nano")]
+    assert sorted((run.requested.rung, run.seed) for run in runs) == sorted(
+        (rung, seed) for rung in rungs for seed in range(3)
+    )
+    assert len({run.series for run in runs}) == 17
+    assert len({run.directory for run in runs}) == 51
+    assert all(run.requested.differs == {} for run in runs)
+
+
 def test_kernel_size_is_five_rungs_of_the_ladder(runs_of: Callable) -> None:
     runs = runs_of("study=kernel_size")
     assert sorted((run.design.kernel_size, run.seed) for run in runs) == [

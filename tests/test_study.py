@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import roadmap
 from experiments import local
 from experiments.errors import SettingsError
 from experiments.listing import dataset_version
@@ -52,7 +51,7 @@ def test_study_started_again_trains_nothing(
 
 
 def test_killed_study_goes_on_where_it_stopped(
-    launch: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable
+    launch: Callable, fork: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable
 ) -> None:
     """What was done is kept, and a run that outlives its launcher is not trained twice."""
     command = ("-m", *tiny, "recipe.epochs=4", SEEDS, "hydra.launcher.jobs=1")
@@ -60,7 +59,7 @@ def test_killed_study_goes_on_where_it_stopped(
     before = wait_for(lambda: weights(here))
     process.kill()
     process.wait()
-    again = launch(*command)
+    again = fork(*command)
     out, _ = again.communicate()
     assert again.returncode == 0, out
     assert "3 of 3 runs are done" in out
@@ -106,17 +105,6 @@ def test_interrupted_study_records_its_runs_and_says_how_to_go_on(
     assert code == 130
     assert [summary["status"] for summary in summaries(here / "runs").values()] == ["unfinished"] * 2
     assert "interrupted; the same command goes on:" in out
-
-
-def test_ladder_study_is_every_rung_three_times(asked: Callable) -> None:
-    runs = asked("study=ladder")
-    rungs = [rung.name for rung in roadmap.ladder("nano")]
-    assert sorted((run.requested.rung, run.seed) for run in runs) == sorted(
-        (rung, seed) for rung in rungs for seed in range(3)
-    )
-    assert len({run.series for run in runs}) == 17
-    assert len({run.directory for run in runs}) == 51
-    assert all(run.requested.differs == {} for run in runs)
 
 
 def test_study_can_be_changed_on_the_command_line(asked: Callable) -> None:

@@ -268,9 +268,9 @@ def test_first_process_alone_tells_wandb(fork: Callable, tiny: tuple[str, ...], 
     assert "W&B" not in said[1]
 
 
-def test_runs_of_a_study_are_one_group(launch: Callable, tiny: tuple[str, ...], serve: Callable, here: Path) -> None:
+def test_runs_of_a_study_are_one_group(fork: Callable, tiny: tuple[str, ...], serve: Callable, here: Path) -> None:
     server = serve()
-    process = launch("-m", *tiny, "seed=0,1", "logger=wandb", "hydra.launcher.jobs=2")
+    process = fork("-m", *tiny, "seed=0,1", "logger=wandb", "hydra.launcher.jobs=2")
     out, _ = process.communicate(timeout=100)
     assert process.returncode == 0, out
     names = {path.name for path in here.glob("runs/nano-*")}
