@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import hydra
 import numpy as np
 import pytest
-from forked import SERVER, Forked
+from forked import Forked
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
@@ -209,7 +209,6 @@ def launch(here: Path) -> Iterator[Callable[..., subprocess.Popen]]:
 @pytest.fixture(scope="session")
 def server() -> None:
     """The server that processes are forked from, in a folder that is no test's."""
-    SERVER.set_forkserver_preload(["experiments.warm"])
     ensure_running()
 
 

@@ -19,6 +19,7 @@ from experiments import local
 from experiments.train import main
 
 SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["experiments.warm"])  # whichever test starts it
 
 
 class Forked:

@@ -297,7 +297,6 @@ def long_run(run_of: Callable, tiny: tuple[str, ...], here: Path) -> Run:
 def child() -> Iterator[Callable[[Run], BaseProcess]]:
     """A run in a process as a study starts it."""
     processes, started = multiprocessing.get_context("forkserver"), []
-    processes.set_forkserver_preload(["experiments.worker"])
 
     def start(run: Run) -> BaseProcess:
         process = processes.Process(target=train_in_child, args=(run,))
