@@ -1,6 +1,7 @@
 """Several processes train one run as one process would: two on this machine's CPU, over gloo."""
 
 import json
+import multiprocessing
 import random
 import signal
 import socket
@@ -11,8 +12,10 @@ import pytest
 import torch
 from forked import Forked
 from PIL import Image
+from torch import distributed
 
 from experiments.errors import SettingsError
+from experiments.processes import Processes
 from experiments.split import Split, split_batch
 
 METRICS = ("lr", "train_loss", "val_loss", "top1", "top5", "ema_val_loss", "ema_top1")
@@ -142,6 +145,40 @@ def test_process_that_fails_says_why_and_the_others_end(together: Callable, tiny
     assert summary["status"] == "failed"
     assert "04.png" in summary["reason"] or summary["reason"].startswith("another process of the run ended")
     assert "Traceback" not in "".join(said)
+
+
+def _meet(rank: int, folder: Path) -> None:
+    """One of two processes on a machine: what it gets of what one of them makes, and what of one that fails."""
+    store = f"file://{folder}/store"
+    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    processes = Processes(torch.device("cpu"), rank, 2)
+
+    def list_images() -> list[str]:
+        (folder / f"listed by {rank}").touch()
+        return ["a.png", "b.png"]
+
+    def fail() -> None:
+        raise SettingsError("there is no such folder")
+
+    assert processes.of_node(list_images) == ["a.png", "b.png"]
+    with pytest.raises(SettingsError, match="there is no such folder"):
+        processes.of_node(fail)
+    (folder / f"done {rank}").touch()
+    distributed.destroy_process_group()
+
+
+def test_one_process_of_a_machine_lists_a_dataset_for_the_others(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    pair = [context.Process(target=_meet, args=(rank, tmp_path)) for rank in range(2)]
+    for process in pair:
+        process.start()
+    for process in pair:
+        process.join(60)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "store") == [
+        "done 0",
+        "done 1",
+        "listed by 0",
+    ]
 
 
 def test_study_is_not_started_by_torchrun(command: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
