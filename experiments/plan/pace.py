@@ -190,7 +190,7 @@ def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
     noise = _noise(at_once, classes)
     began = time.perf_counter()
     prepare = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
-    batch = Collection(noise, np.arange(at_once), prepare, 0)[[(0, one) for one in range(at_once)]]
+    batch = Collection(noise, np.arange(at_once), prepare)[[(0, one) for one in range(at_once)]]
     prepared = time.perf_counter() - began
     evaluated = _median(lambda: evaluate([network], [batch], finish, processes, precision), 0.2 * seconds)
     training = trained / at_once + updated / (run.split.micro_batch_size * run.split.accumulation)
