@@ -130,7 +130,7 @@ def die(*_: object) -> Tensor:
 def test_exception_in_a_transform_ends_the_run_in_a_line_that_names_it(
     reader: str, workers: int, contained: dict, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.data.training_transform", lambda *_: explode)
+    monkeypatch.setattr("experiments.data.TrainingTransform", lambda *_: explode)
     trained = command(*on(reader, contained[reader], workers))
     assert trained.code == 2
     line = trained.out.splitlines()[-1]
@@ -145,7 +145,7 @@ def test_exception_in_a_transform_ends_the_run_in_a_line_that_names_it(
 def test_worker_that_would_leave_says_why(
     reader: str, contained: dict, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.data.training_transform", lambda *_: leave)
+    monkeypatch.setattr("experiments.data.TrainingTransform", lambda *_: leave)
     trained = command(*on(reader, contained[reader], 1))
     assert trained.code == 2
     assert trained.out.endswith("SystemExit: a transform of one's own has had enough\n")
@@ -156,7 +156,7 @@ def test_run_whose_workers_hang_can_be_stopped(
     photographs: Path, run_of: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file system that no longer answers, say. The run's own time of patience is shortened."""
-    monkeypatch.setattr("experiments.data.training_transform", lambda *_: block)
+    monkeypatch.setattr("experiments.data.TrainingTransform", lambda *_: block)
     monkeypatch.setattr("experiments.worker.STUCK", 0.4)
     run = run_of(*on("folder", photographs, 2))
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGALRM)
@@ -175,7 +175,7 @@ def test_run_whose_workers_hang_can_be_stopped(
 def test_a_worker_that_is_killed_ends_the_run(
     reader: str, contained: dict, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.data.training_transform", lambda *_: die)
+    monkeypatch.setattr("experiments.data.TrainingTransform", lambda *_: die)
     looks = torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data
     monkeypatch.setattr(looks, "__defaults__", (0.1,))  # seconds between two looks at the workers, for 5
     trained = command(*on(reader, contained[reader], 1))

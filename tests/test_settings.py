@@ -22,7 +22,7 @@ from experiments.requested import Requested, spelled_out
 from experiments.run import to_run
 from experiments.settings import Config, EvaluationConfig, Recipe, register
 from experiments.timm_names import RandAugment
-from experiments.transforms import training_transform
+from experiments.transforms import TrainingTransform
 from hydra_plugins.study import LocalLauncherConf, SlurmLauncherConf
 from roadmap.bounds import Number, bounds_of
 from roadmap.conf import CONF, OURS
@@ -272,8 +272,8 @@ def test_hostile_value_makes_a_run_or_a_line(monkeypatch: pytest.MonkeyPatch) ->
 def test_policy_of_randaugment_is_one_that_timm_reads_whole(policy: str, is_one: bool) -> None:
     assert (RandAugment().problem(policy) is None) == is_one
     if is_one:
-        transform = training_transform(Recipe(name="mine", rand_augment=policy), 32)
-        assert all(transform(Image.new("RGB", (32, 32))).shape == (3, 32, 32) for _ in range(50))  # whatever it draws
+        transform = TrainingTransform(Recipe(name="mine", rand_augment=policy), 32)
+        assert all(transform(Image.new("RGB", (32, 32)), key).shape == (3, 32, 32) for key in range(50))  # whatever it draws
 
 
 def test_number_is_in_its_interval() -> None:
