@@ -2,8 +2,9 @@
 
     python -m benchmarks.kills --kills 30
 
-Each time a run of two epochs is started anew, killed (kill -9, its loader workers too) at a moment drawn from its whole
-duration, started again with another number of loader workers, and compared with one that was left alone, bit by bit.
+Each time a run of four epochs is started anew, killed (kill -9, its loader workers too) at a moment drawn from all that
+follows its first line in the log, started again with another number of loader workers, and compared with one that was
+left alone, bit by bit.
 Exit code 0 if all are identical.
 """
 
@@ -24,7 +25,8 @@ import torch
 from rich.console import Console
 
 RUN = (
-    *("rung=gelu", "recipe=convnext", "data.subset=0.2", "data.holdout=0.05", "recipe.random_erasing=0.25"),
+    *("rung=gelu", "recipe=convnext", "recipe.epochs=4", "data.subset=0.3", "data.holdout=0.05"),
+    "recipe.random_erasing=0.25",
     *("recipe.cutmix=1.0", "checkpoint_minutes=0.005", "threads=1", "device=cpu"),
 )
 METRICS = ("epoch", "lr", "train_loss", "val_loss", "top1", "top5", "ema_val_loss", "ema_top1", "ema_top5")
@@ -33,7 +35,10 @@ METRICS = ("epoch", "lr", "train_loss", "val_loss", "top1", "top5", "ema_val_los
 def start(runs: Path, workers: int) -> subprocess.Popen:
     command = [sys.executable, "-m", "experiments.train", *RUN, f"runs={runs}", f"workers={workers}"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, start_new_session=True, **quiet)
+    process = subprocess.Popen(command, start_new_session=True, **quiet)
+    while process.poll() is None and not [*runs.glob("*/log.txt")]:
+        time.sleep(0.02)
+    return process
 
 
 def result(runs: Path) -> tuple[list[list[float]], dict[str, torch.Tensor]]:
@@ -68,8 +73,8 @@ def main() -> None:
     arguments = parser.parse_args()
     draw, console, good = random.Random(arguments.seed), Console(highlight=False), 0
     with tempfile.TemporaryDirectory() as folder:
-        began = time.monotonic()
-        if code := start(Path(folder) / "whole", 0).wait():
+        process, began = start(Path(folder) / "whole", 0), time.monotonic()
+        if code := process.wait():
             sys.exit(f"error: the undisturbed run ended with exit code {code}")
         duration = time.monotonic() - began
         whole = result(Path(folder) / "whole")

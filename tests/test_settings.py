@@ -273,7 +273,9 @@ def test_policy_of_randaugment_is_one_that_timm_reads_whole(policy: str, is_one:
     assert (RandAugment().problem(policy) is None) == is_one
     if is_one:
         transform = TrainingTransform(Recipe(name="mine", rand_augment=policy), 32)
-        assert all(transform(Image.new("RGB", (32, 32)), key).shape == (3, 32, 32) for key in range(50))  # whatever it draws
+        assert all(
+            transform(Image.new("RGB", (32, 32)), key).shape == (3, 32, 32) for key in range(50)
+        )  # whatever it draws
 
 
 def test_number_is_in_its_interval() -> None:
