@@ -58,6 +58,7 @@ CHECKS = {
     "fp16 scaling": Part(gpu_checks.scaling, 10),
     "fused": Part(gpu_checks.fused, 10),
     "erasing": Part(gpu_checks.erasing, 10),
+    "cropping": Part(gpu_checks.cropping, 10),
     "compile": Part(gpu_checks.compiled, 50),
     "resume": Part(gpu_checks.resumed, 30),
     "gradient checkpointing": Part(gpu_checks.recomputed, 20),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu_speeds import Bench, Row, Say, Silent, composed, prepared
+from experiments.data import Loader
 from experiments.devices import autocast
 from experiments.loop import StoppedError, train
 from experiments.models import make_network
@@ -160,7 +161,7 @@ def fused(bench: Bench, say: Say) -> None:
 
 
 def erasing(bench: Bench, say: Say) -> None:
-    """Batches as the network gets them, made ready one ahead, beside those of the CPU."""
+    """Batches as the network gets them, made ready beside the network, against those of the CPU."""
     run = composed(
         "regime=resnet50", "recipe=modern", "recipe.random_erasing=1", f"resolution={bench.sizes.resolution}"
     )
@@ -174,6 +175,21 @@ def erasing(bench: Bench, say: Say) -> None:
     labels = all(torch.equal(one[1], other[1]) for one, other in pairs)
     facts = {"measured": measured, "allowed": 2**-20, "labels": labels, "ok": labels and measured <= 2**-20}
     say({"what": f"{len(pairs)} batches of {bench.sizes.batch}"} | facts)
+
+
+def cropping(bench: Bench, say: Say) -> None:
+    """Batches cropped on the device, from images that lie there, beside those of the CPU: at 32 px equal, above it up
+    to 2 of 255 apart."""
+    for resolution, allowed in ((32, 2**-20), (48, 2.1 / 255 / 0.224)):
+        size = (f"resolution={resolution}", "recipe.batch_size=32", "data.subset=0.1", "data.holdout=0.01")
+        run = composed("regime=resnet50", "recipe=original", "data.cache=device", *size)
+        here, there = (
+            [one.images.cpu() for one in ready(Loader(run, Processes(device)).epoch(0), Finish(device))]
+            for device in (bench.device, torch.device("cpu"))
+        )
+        measured = max((one - other).abs().max().item() for one, other in zip(here, there, strict=True))
+        facts = {"measured": measured, "allowed": allowed, "ok": measured <= allowed}
+        say({"what": f"{len(here)} batches of 32 at {resolution} px"} | facts)
 
 
 def compiled(bench: Bench, say: Say) -> None:

@@ -298,7 +298,12 @@ def in_memory(images: ArrayImages, indices: np.ndarray) -> Cache:
 
 
 def read_into_memory(
-    images: Images, indices: np.ndarray, processes: Processes, workers: int, broken: set[str] | None
+    images: Images,
+    indices: np.ndarray,
+    resolution: int,
+    processes: Processes,
+    workers: int,
+    broken: set[str] | None,
 ) -> Cache:
     """Some of a collection's images, read by loader workers. `broken`: as of `Reader`.
 
@@ -306,13 +311,15 @@ def read_into_memory(
         DataError: if they are not of one size, or too many; or for one that can't be read and may not be passed over.
     """
     whole = Whole(images, indices)
-    pixels, is_read = room_for(len(indices), whole.size), np.zeros(len(indices), bool)
+    pixels, is_read = room_for(len(indices), whole.size, resolution), np.zeros(len(indices), bool)
     reader = Reader(Collection(images, indices, whole), processes, workers, broken)
     for batch in reader.read(0, torch.arange(len(indices)).split(EVALUATED_AT_ONCE)):
         positions = np.searchsorted(indices, [index for _, index in batch.samples])
         pixels[positions] = batch.images.permute(0, 2, 3, 1)
         is_read[positions] = True
-    return Cache(images, indices, pixels, {int(one): why_not(images, indices[one]) for one in np.flatnonzero(~is_read)})
+    return Cache(
+        images, indices, pixels, {int(one): why_not(images, int(indices[one])) for one in np.flatnonzero(~is_read)}
+    )
 
 
 class Evaluation:
@@ -422,7 +429,7 @@ class Loader:
     ) -> Collection | InMemory:
         run = self.run
         if run.data.cache:
-            images = read_into_memory(images, chosen, processes, workers, broken)
+            images = read_into_memory(images, chosen, run.resolution, processes, workers, broken)
         if run.crops_together:
             cache = images if run.data.cache else in_memory(images, chosen)
             pixels = cache.pixels.to(processes.device) if run.data.cache == "device" else cache.pixels

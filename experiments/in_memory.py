@@ -1,18 +1,18 @@
 """Images of one size that are held in memory, cropped and flipped a batch at a time.
 
 Images in files are transformed one by one, by loader workers (data.py). For small ones in memory that takes longer than
-a small network does, and a GPU waits for it. Nothing here looks at a value on the device.
+a small network does, and a GPU waits for it.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import random
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from experiments.randomness import Purpose, derive
 from experiments.settings import SMALL, Recipe
 from experiments.transforms import PADDING, Erasing, corner_and_flip
 
+GB = 2**30
+"""Bytes, of memory."""
+
 Crops = Callable[[Sequence[Sample], Tensor], Tensor]
 """From N samples and their positions (N,) among the images in memory to (N, 3, H, W), uint8."""
 
@@ -43,16 +46,20 @@ class Cache:
     """(N,), ascending: which of the collection these are."""
     pixels: Tensor
     """(N, H, W, C), uint8."""
-    broken: dict[int, BrokenImageError]
+    broken: dict[int, str]
     """{position: why it can't be read}"""
 
-    def __getattr__(self, name: str) -> Any:  # labels, classes, names, keys, fingerprint: the collection's
-        return getattr(self.images, name)
+    @property
+    def labels(self) -> np.ndarray:
+        return self.images.labels
+
+    def name(self, index: int) -> str:
+        return self.images.name(index)
 
     def image(self, index: int) -> Image.Image:
         position = int(np.searchsorted(self.indices, index))
         if position in self.broken:
-            raise self.broken[position]
+            raise BrokenImageError(self.name(index), self.broken[position])
         return to_pil_image(self.pixels[position].permute(2, 0, 1))
 
     def replaced(self) -> Tensor:
@@ -60,7 +67,7 @@ class Cache:
         positions = np.arange(len(self.indices))
         readable = np.setdiff1d(positions, [*self.broken])
         if not len(readable):
-            raise next(iter(self.broken.values()))
+            raise BrokenImageError(self.name(int(self.indices[0])), self.broken[0])
         return torch.from_numpy(readable[np.searchsorted(readable, positions) % len(readable)])
 
 
@@ -85,33 +92,43 @@ class Whole:
         return pil_to_tensor(image)
 
 
-def room_for(count: int, size: tuple[int, int]) -> Tensor:
+def room_for(count: int, size: tuple[int, int], resolution: int) -> Tensor:
     """(N, H, W, 3), uint8, to be filled with images of (W, H).
 
     Raises:
-        DataError: if the memory that is free does not do.
+        DataError: if the memory that is free won't do: for a run's processes on this machine each, and for the padded
+            copy of small images.
     """
-    gigabytes, free = count * size[0] * size[1] * 3 / 2**30, free_memory() / 2**30
-    if gigabytes > free:
-        raise DataError(f"data.cache takes {gigabytes:.1f} GB, and {free:.1f} GB of memory are free; leave it out")
-    return torch.empty(count, size[1], size[0], 3, dtype=torch.uint8)
+    width, height = size
+    copies = 1 + (resolution <= SMALL) * (width + 2 * PADDING) * (height + 2 * PADDING) / (width * height)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    needed, free = processes * copies * count * width * height * 3 / GB, free_memory() / GB
+    if needed > free:
+        raise DataError(f"data.cache takes {needed:.1f} GB, and {free:.1f} GB of memory are free; leave it out")
+    return torch.empty(count, height, width, 3, dtype=torch.uint8)
 
 
 def free_memory() -> float:
-    """Bytes; infinitely many where the system doesn't say."""
+    """Bytes that the machine has, or a limit on this process's group leaves; infinitely many where nobody says."""
+    free = math.inf
     with suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024.0 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
-    return math.inf
+        free = 1024.0 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    with suppress(OSError, StopIteration, ValueError):
+        groups = Path("/proc/self/cgroup").read_text().splitlines()
+        group = Path("/sys/fs/cgroup") / next(line for line in groups if line.startswith("0::"))[3:].lstrip("/")
+        most, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        free = min(free, most - used)
+    return free
 
 
-def why_not(images: Images, index: int) -> BrokenImageError:
+def why_not(images: Images, index: int) -> str:
     """Why an image can't be read."""
     try:
-        images.image(int(index))
+        images.image(index)
     except BrokenImageError as error:
-        return error
-    return BrokenImageError(images.name(int(index)), "it could not be read when the others were")
+        return error.reason
+    return "it could not be read when the others were"
 
 
 class InMemory(Dataset):
@@ -166,7 +183,7 @@ class PaddedCrops:
     def __call__(self, samples: Sequence[Sample], positions: Tensor) -> Tensor:
         keys = (derive(Purpose.SAMPLE, self.seed, *sample) for sample in samples)
         draws = [corner_and_flip(key, self.width, self.height, self.size) for key in keys]
-        places = torch.stack([positions, *torch.tensor(draws).T]).to(self.windows.device, non_blocking=True)
+        places = torch.stack([positions, *torch.tensor(draws).T]).to(self.windows.device)
         positions, left, top, flip = places
         crops = self.windows[positions, top, left]
         return torch.where(flip.bool()[:, None, None, None], crops.flip(3), crops).expand(-1, 3, -1, -1)
@@ -198,10 +215,22 @@ class ResizedCrops:
         across = resampling(left, width, self.pixels.shape[3], self.size, self.kernel)
         across = torch.where(flips[:, None, None] < 0.5, across.flip(1), across)
         device = self.pixels.device
-        down, across = (matrix.to(device, non_blocking=True)[:, None] for matrix in (down, across))
-        pixels = self.pixels[positions.to(device, non_blocking=True)].float()
-        narrow = (pixels @ across.mT).round_().clamp_(0, 255)
-        return (down @ narrow).round_().clamp_(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
+        down, across = (matrix.to(device)[:, None] for matrix in (down, across))
+        pixels = self.pixels[positions.to(device)].float()
+        with exact_products():
+            narrow = (pixels @ across.mT).round_().clamp_(0, 255)
+            resized = (down @ narrow).round_().clamp_(0, 255)
+        return resized.to(torch.uint8).expand(-1, 3, -1, -1)
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Products in float32, whatever precision the network is trained in."""
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def resampling(start: Tensor, length: Tensor, size: int, out: int, kernel: Callable[[Tensor], Tensor]) -> Tensor:

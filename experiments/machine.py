@@ -79,7 +79,8 @@ def share(
         gpus[first : first + gpus_per_run] for first in range(0, room // runs_per_gpu * gpus_per_run, gpus_per_run)
     ]
     own = tuple(slots * runs_per_gpu)[:at_a_time]  # in turns, so that few runs share as few GPUs as they can
-    return Machine(at_a_time, own, max(1, ours // (at_a_time * gpus_per_run)), runs_per_gpu)
+    on_each = -(-at_a_time // len(slots)) if slots else 1
+    return Machine(at_a_time, own, max(1, ours // (at_a_time * gpus_per_run)), on_each)
 
 
 def visible_gpus() -> tuple[str, ...]:

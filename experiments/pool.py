@@ -54,11 +54,14 @@ class Attempt:
             environment |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
         ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {} for rank in range(world)]
         self.processes: list[BaseProcess] = [start(run, environment | rank) for rank in ranks]
+        self.failed: int | None = None
+        """The exit code of the process that ended the others."""
 
     def is_over(self) -> bool:
         """When one process has died, the others, which may wait for it, are ended too."""
         alive = [process for process in self.processes if process.is_alive()]
         if alive and any(process.exitcode for process in self.processes):
+            self.failed = self.code
             for process in alive:
                 process.join(timeout=10)
                 process.kill()
@@ -68,7 +71,9 @@ class Attempt:
 
     @property
     def code(self) -> int:
-        """The first process's exit code, or that of another if it alone failed."""
+        """The first process's exit code, or that of another if it alone failed, or failed before."""
+        if self.failed is not None:
+            return self.failed
         return next((process.exitcode for process in self.processes if process.exitcode), DONE)
 
 
@@ -185,8 +190,8 @@ class Pool:
             say(run, None)
 
     def _alone_next(self, attempt: Attempt, code: int) -> Alone | None:
-        """Where a run that ended so is tried again alone; None if it isn't, because it was, or because no other run
-        can have been the cause."""
+        """Where a run that ended so is tried again alone; None if it isn't, because it was, or because runs don't share
+        what failed."""
         if attempt.run.identity in self.alone:
             return None
         if code == DEVICE_FAILED and self.machine.runs_per_gpu > 1:

@@ -21,24 +21,27 @@ class Ready(NamedTuple):
 
 
 def ready(batches: Iterable[Batch], finish: Finish) -> Iterator[Ready]:
-    """Batches as the network takes them. On a GPU, one ahead, in a stream that the network's waits for."""
-    if finish.device.type != "cuda":
+    """Batches as the network takes them. On a GPU they are made ready in a stream of their own, beside the step before,
+    which the GPU may still be at; the host is two steps ahead of it at most, lest batches pile up."""
+    if finish.stream is None:
         yield from (_finished(batch, finish) for batch in batches)
         return
-    aside, ahead = torch.cuda.Stream(finish.device), None
-    for batch in batches:
-        with torch.cuda.stream(aside):
+    network, batches, before = torch.cuda.current_stream(finish.device), iter(batches), None
+    finish.stream.wait_stream(network)  # in which images that lie on the GPU were put there
+    while True:
+        with torch.cuda.stream(finish.stream):
+            if (batch := next(batches, None)) is None:
+                return
             following = _finished(batch, finish)
-        if ahead:
-            yield ahead
-        torch.cuda.current_stream(finish.device).wait_stream(aside)
+        network.wait_stream(finish.stream)
         for tensor in following[:2]:
-            tensor.record_stream(torch.cuda.current_stream(finish.device))  # or its memory were given away too early
-        ahead = following
-    if ahead:
-        yield ahead
+            tensor.record_stream(network)  # or its memory were given away before the network has read it
+        yield following
+        step = network.record_event()
+        if before:
+            before.synchronize()
+        before = step
 
 
 def _finished(batch: Batch, finish: Finish) -> Ready:
-    labels = batch.labels.to(finish.device, non_blocking=True)
-    return Ready(finish(batch.images, batch.erased), labels, batch.samples)
+    return Ready(finish(batch.images, batch.erased), finish.move(batch.labels), batch.samples)

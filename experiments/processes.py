@@ -88,18 +88,20 @@ class Processes:
             made = distributed.new_group(ranks, backend="gloo")
             if self.rank in ranks:
                 here, group = ranks, made
-        box: list[Any] = [None, None]
+        box: list[Any] = [None]
+        error = None
         if self.rank == here[0]:
             try:
                 box[0] = make()
-            except Exception as error:
-                box[1] = error
+            except Exception as raised:
+                error = raised
+        errors: list[Any] = [None] * self.world
+        distributed.all_gather_object(errors, error)
+        if first := next(filter(None, errors), None):
+            raise first
         distributed.broadcast_object_list(box, here[0], group)
         distributed.destroy_process_group(group)
-        value, error = box
-        if error:
-            raise error
-        return value
+        return box[0]
 
     def equal_buffers(self, network: nn.Module) -> None:
         """Everybody takes the first process's running statistics, so that all evaluate the weights that it saves."""

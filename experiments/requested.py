@@ -15,7 +15,7 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.errors import SettingsError
-from experiments.settings import Data, Recipe
+from experiments.settings import SMALL, Data, Recipe
 from roadmap.conf import Conf, flat, to_design
 from roadmap.designs import Design
 from roadmap.roads import Road, Steps, switches
@@ -181,6 +181,8 @@ def requested(
     except ValueError as error:
         raise SettingsError(str(error)) from error
     expected = _composed(conf, regime, steps, asked.name, recipe.name, named)
+    if data.cache and config.resolution > SMALL and not recipe.rand_augment:  # which rounds the crops otherwise
+        differs["data.cache"] = data.cache
     differs |= {f"data.{name}": value for name in PARTS if (value := getattr(data, name)) != getattr(Data(), name)}
     differs |= {"resolution": config.resolution} if config.resolution != expected.resolution else {}
     differs |= {"init": init} if init else {}

@@ -37,8 +37,6 @@ PRECISIONS = ("float32", "tf32", "bf16", "fp16")
 INTERPOLATIONS = OneOf(("bilinear", "bicubic"))
 DEVICES = OneOf(("auto", "cpu", "cuda", "mps"))
 RESOLUTION = Number("[1, 8192]")
-SMALL = 32
-"""Pixels up to which images are padded and cropped, not resized: the authors' code draws the line here too."""
 IMAGES = Number("[1, 1e12]")
 THREADS = Number("[1, 4096]")
 WORKERS = Number("[0, 1024]")

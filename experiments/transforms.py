@@ -183,15 +183,21 @@ class Finish:
         std: Sequence[float] = IMAGENET_DEFAULT_STD,
     ) -> None:
         self.device = device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        """In which batches are made ready (prefetch.py): one for the whole run, for the memory of each is its own."""
         self.mean, self.std = (torch.tensor(one, device=device).mul(255) for one in (mean, std))
 
     def __call__(self, images: Tensor, erased: Erased | None = None) -> Tensor:
         """(N, 3, H, W) uint8 to float32, channels-last."""
-        images = self._normalise(images.to(self.device, non_blocking=True))
+        images = self._normalise(self.move(images))
         if erased is not None:
-            positions, values = (part.to(self.device, non_blocking=True) for part in erased)
+            positions, values = map(self.move, erased)
             images.permute(0, 2, 3, 1).view(-1, 3).index_copy_(0, positions, values)
         return images
+
+    def move(self, tensor: Tensor) -> Tensor:
+        """To the device. CUDA alone is known to keep what it has not copied yet."""
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
     def _normalise(self, images: Tensor) -> Tensor:
         if self.device.type != "cpu":

@@ -11,7 +11,7 @@ from benchmarks.gpu_speeds import QUICK, Bench, speed, waits
 torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("check", ["fp16 scaling", "fused", "erasing"])
+@pytest.mark.parametrize("check", ["fp16 scaling", "fused", "erasing", "cropping"])
 def test_check_passes(check: str, tmp_path: Path) -> None:
     rows = []
     CHECKS[check].run(Bench(torch.device("cpu"), QUICK, tmp_path), rows.append)

@@ -1,7 +1,7 @@
 """The training loop as a GPU would see it: it is never waited for but at looks, and all processes agree on those."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +10,14 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import roadmap
+from experiments.batch import Batch
 from experiments.looks import Looks
 from experiments.loop import DivergedError, StoppedError, train
+from experiments.prefetch import ready
 from experiments.processes import Processes
 from experiments.record import Record
 from experiments.run import Run
+from experiments.transforms import Finish
 
 ALONE = Processes(torch.device("cpu"))
 READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
@@ -154,3 +157,59 @@ def test_whenever_it_looks_a_run_is_the_same_to_the_bit(
         rows.append([{k: row[k] for k in ("train_loss", "val_loss", "ema_top1")} for row in map(json.loads, lines)])
     assert rows[0] == rows[1]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+class Stream:
+    """A CUDA stream, as far as one is needed to see what is done in which and what waits for what."""
+
+    current: "Stream"
+
+    def __init__(self, name: str, events: list[str]) -> None:
+        self.name, self.events = name, events
+
+    def __enter__(self) -> None:
+        self.before, Stream.current = Stream.current, self
+
+    def __exit__(self, *_: object) -> None:
+        Stream.current = self.before
+
+    def wait_stream(self, other: "Stream") -> None:
+        self.events.append(f"{self.name} waits for {other.name}")
+
+    def record_event(self) -> "Event":
+        return Event(len(self.events), self.events)
+
+
+class Event:
+    def __init__(self, number: int, events: list[str]) -> None:
+        self.number, self.events = number, events
+
+    def synchronize(self) -> None:
+        self.events.append(f"the host waits for {self.events[self.number - 1]}")
+
+
+def test_batches_are_made_ready_in_a_stream_that_the_network_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, crops on the device too; and the host is never more than two steps ahead."""
+    events: list[str] = []
+    network, aside = Stream("network", events), Stream("aside", events)
+    Stream.current = network
+    monkeypatch.setattr("torch.cuda.current_stream", lambda _: network)
+    monkeypatch.setattr("torch.cuda.stream", lambda stream: stream)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda _, stream: None)
+    finish = Finish(torch.device("cpu"))
+    finish.stream = aside
+
+    def batches() -> Iterator[Batch]:
+        for number in range(3):
+            events.append(f"crop {number} in {Stream.current.name}")
+            yield Batch(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), [])
+
+    for number, _ in enumerate(ready(batches(), finish)):
+        assert Stream.current is network
+        events.append(f"step {number}")
+    assert events == [
+        "aside waits for network",
+        *("crop 0 in aside", "network waits for aside", "step 0"),
+        *("crop 1 in aside", "network waits for aside", "step 1", "the host waits for step 0"),
+        *("crop 2 in aside", "network waits for aside", "step 2", "the host waits for step 1"),
+    ]

@@ -167,7 +167,7 @@ def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
     network.to(device, memory_format=torch.channels_last).train()
     optimizer, average = make_optimizer(run.recipe, network), make_average(run.recipe, network)
     objective, finish = Objective(run.recipe, classes), Finish(device)
-    loads = loader_workers(run.workers, in_memory=run.data.reader in IN_MEMORY) == 0
+    loads = run.crops_together or loader_workers(run.workers, in_memory=run.data.reader in IN_MEMORY) == 0
     batches = ready(_batches(run, at_once, classes, processes, loads), finish)
 
     def train() -> None:
