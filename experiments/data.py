@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,9 +20,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from experiments.batch import Batch, Failure, Sample
-from experiments.errors import DataError, SettingsError
+from experiments.errors import DataError, SettingsError, StoppedError
 from experiments.images import ArrayImages, BrokenImageError, Images, Jpeg, Stream, load_images, undecoded
-from experiments.in_memory import Cache, CentreCrops, InMemory, Whole, room_for, training_crops, why_not
+from experiments.in_memory import Cache, CentreCrops, InMemory, Whole, check_room, training_crops, why_not
 from experiments.machine import cores
 from experiments.outcomes import Outcomes
 from experiments.partition import partition
@@ -304,19 +304,25 @@ def read_into_memory(
     processes: Processes,
     workers: int,
     broken: set[str] | None,
+    asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> Cache:
     """Some of a collection's images, read by loader workers. `broken`: as of `Reader`.
 
     Raises:
         DataError: if they are not of one size, or too many; or for one that can't be read and may not be passed over.
+        StoppedError: if it is asked to stop.
     """
     whole = Whole(images, indices)
-    pixels, is_read = room_for(len(indices), whole.size, resolution), np.zeros(len(indices), bool)
+    check_room(len(indices), whole.size, resolution)
+    width, height = whole.size
+    pixels, is_read = torch.empty(len(indices), height, width, 3, dtype=torch.uint8), np.zeros(len(indices), bool)
     reader = Reader(Collection(images, indices, whole), processes, workers, broken)
     for batch in reader.read(0, torch.arange(len(indices)).split(EVALUATED_AT_ONCE)):
         positions = np.searchsorted(indices, [index for _, index in batch.samples])
         pixels[positions] = batch.images.permute(0, 2, 3, 1)
         is_read[positions] = True
+        if asked_to_stop():
+            raise StoppedError("stopped while its images were read into memory; the same command begins with that anew")
     return Cache(
         images, indices, pixels, {int(one): why_not(images, int(indices[one])) for one in np.flatnonzero(~is_read)}
     )
@@ -383,10 +389,17 @@ class Loader:
 
     Raises:
         SettingsError: if the data are not there, or too few.
+        StoppedError: if it is asked to stop while images are read into memory.
     """
 
-    def __init__(self, run: Run, processes: Processes) -> None:
-        self.run, self.processes = run, processes
+    def __init__(
+        self,
+        run: Run,
+        processes: Processes,
+        say: Callable[[str], None] = lambda line: None,
+        asked_to_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.run, self.processes, self.say, self.asked_to_stop = run, processes, say, asked_to_stop
         # What is evaluated on held-out images needs no others.
         data = replace(run.data, val=run.data.train) if run.data.holdout else run.data
         train, test = processes.of_node(lambda: load_images(data))
@@ -429,7 +442,8 @@ class Loader:
     ) -> Collection | InMemory:
         run = self.run
         if run.data.cache:
-            images = read_into_memory(images, chosen, run.resolution, processes, workers, broken)
+            self.say(f"reading {len(chosen):,} images into memory")
+            images = read_into_memory(images, chosen, run.resolution, processes, workers, broken, self.asked_to_stop)
         if run.crops_together:
             cache = images if run.data.cache else in_memory(images, chosen)
             pixels = cache.pixels.to(processes.device) if run.data.cache == "device" else cache.pixels

@@ -36,6 +36,10 @@ def is_first() -> bool:
     return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
 
 
+class StoppedError(Exception):
+    """The run was asked to stop, and has saved where it is."""
+
+
 class DataError(RuntimeError):
     """An image that can't be read, or a stream that ends too soon. The message is one line and names it."""
 

@@ -87,25 +87,24 @@ class Whole:
     def __call__(self, image: Image.Image) -> Tensor:
         if image.size != self.size:
             raise DataError(
-                f"data.cache keeps images of one size, here {self.size[0]} x {self.size[1]} px; leave it out"
+                f"data.cache keeps images of one size, here {self.size[0]} x {self.size[1]} px; leave data.cache out"
             )
         return pil_to_tensor(image)
 
 
-def room_for(count: int, size: tuple[int, int], resolution: int) -> Tensor:
-    """(N, H, W, 3), uint8, to be filled with images of (W, H).
+def check_room(count: int, size: tuple[int, int], resolution: int) -> None:
+    """Whether so many images of (W, H) fit into the memory that is free, for each of a run's processes on this machine,
+    beside a padded copy of small ones.
 
     Raises:
-        DataError: if the memory that is free won't do: for a run's processes on this machine each, and for the padded
-            copy of small images.
+        DataError: if they don't.
     """
     width, height = size
     copies = 1 + (resolution <= SMALL) * (width + 2 * PADDING) * (height + 2 * PADDING) / (width * height)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
     needed, free = processes * copies * count * width * height * 3 / GB, free_memory() / GB
     if needed > free:
-        raise DataError(f"data.cache takes {needed:.1f} GB, and {free:.1f} GB of memory are free; leave it out")
-    return torch.empty(count, height, width, 3, dtype=torch.uint8)
+        raise DataError(f"data.cache takes {needed:.1f} GB, and {free:.1f} GB of memory are free; leave data.cache out")
 
 
 def free_memory() -> float:

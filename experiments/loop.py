@@ -14,7 +14,7 @@ from torch import nn
 from experiments.checkpoint import Checkpoints
 from experiments.data import Loader
 from experiments.devices import autocast, device_name, forget_activations, peak_memory_mb, set_precision
-from experiments.errors import SettingsError
+from experiments.errors import SettingsError, StoppedError
 from experiments.looks import Looks
 from experiments.models import cost_of, make_network, save_weights, start_from
 from experiments.prefetch import ready
@@ -28,10 +28,6 @@ from experiments.transforms import Finish
 
 class DivergedError(RuntimeError):
     """The loss is not finite."""
-
-
-class StoppedError(Exception):
-    """The run was asked to stop, and has saved where it is."""
 
 
 class Progress(Protocol):
@@ -56,14 +52,14 @@ def train(
 
     Raises:
         SettingsError: if the run is impossible with these data, this network or this device.
-        DivergedError: at the first look after a loss that is not finite.
+        DivergedError: at the first look after a loss that is not finite, or after such an evaluation.
         StoppedError: at the first look after `asked_to_stop`, of any process.
     """
     started = time.perf_counter()
     device = processes.device
     set_precision(run.precision, device)
     precision = partial(autocast, run.precision, device)
-    data = Loader(run, processes)
+    data = Loader(run, processes, progress.say, asked_to_stop)
     finish = Finish(device)
     seed_all(derive(Purpose.WEIGHTS, run.seed))
     network = make_network(run, data.num_classes)
@@ -175,6 +171,8 @@ def train(
         outcomes = data.evaluation.outcomes()
         found = task.evaluate([*networks.values()], data.evaluation.batches(), finish, processes, precision, outcomes)
         row |= {prefix + name: of[name] for prefix, of in zip(networks, found, strict=True) for name in task.results}
+        if not math.isfinite(loss := row.get("val_loss", 0.0)):
+            raise DivergedError(f"the loss in evaluation is {loss} after epoch {epoch + 1}")
         row["images_per_second"] = steps_per_epoch * run.recipe.batch_size / seconds
         row["seconds"] = time.perf_counter() - epoch_started
         data.broken.update(processes.union(data.broken))

@@ -78,7 +78,7 @@ class Processes:
         Raises:
             Exception: in all of them, what `make` raises in one.
         """
-        if self.world == 1:
+        if not distributed.is_initialized():
             return make()
         nodes: list[Any] = [None] * self.world
         distributed.all_gather_object(nodes, platform.node())

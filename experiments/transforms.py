@@ -140,8 +140,8 @@ def corner_and_flip(key: int, width: int, height: int, size: int) -> tuple[int, 
     """
     if min(width, height) + 2 * PADDING < size:
         raise DataError(
-            f"at resolution={size} images are padded by {PADDING} px and cropped, not resized: they need "
-            f"{size - 2 * PADDING} px a side"
+            f"an image of {width} x {height} px is too small: at resolution={size} images are padded by {PADDING} px "
+            f"and cropped, not resized: they need {size - 2 * PADDING} px a side"
         )
     key, left = divmod(key, width + 2 * PADDING - size + 1)
     key, top = divmod(key, height + 2 * PADDING - size + 1)
