@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import center_crop, pil_to_tensor, to_pil_image
 
 from experiments.batch import Batch, Sample
-from experiments.errors import DataError
+from experiments.errors import DataError, SettingsError
 from experiments.images import BrokenImageError, Images
 from experiments.randomness import Purpose, derive
 from experiments.settings import SMALL, Recipe
@@ -82,7 +82,7 @@ class Whole:
                 return
             except BrokenImageError as error:
                 why = error
-        raise DataError(str(why))
+        raise SettingsError(str(why))
 
     def __call__(self, image: Image.Image) -> Tensor:
         if image.size != self.size:
@@ -97,14 +97,16 @@ def check_room(count: int, size: tuple[int, int], resolution: int) -> None:
     beside a padded copy of small ones.
 
     Raises:
-        DataError: if they don't.
+        SettingsError: if they do not.
     """
     width, height = size
     copies = 1 + (resolution <= SMALL) * (width + 2 * PADDING) * (height + 2 * PADDING) / (width * height)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
     needed, free = processes * copies * count * width * height * 3 / GB, free_memory() / GB
     if needed > free:
-        raise DataError(f"data.cache takes {needed:.1f} GB, and {free:.1f} GB of memory are free; leave data.cache out")
+        raise SettingsError(
+            f"data.cache takes {needed:.1f} GB, and {free:.1f} GB of memory are free; leave data.cache out"
+        )
 
 
 def free_memory() -> float:

@@ -2,7 +2,7 @@
 machine and on a cluster, and by `experiments.plan`.
 
 It sees what can be seen quickly: that data are there, not that each of their images can be read. Torch is imported for
-timm's optimizers and for layers of the user's own alone.
+timm's optimizers, for layers of the user's own and for images that are to be kept in memory, alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.errors import SettingsError
-from experiments.images import check_folders, check_libraries
+from experiments.images import check_folders, check_libraries, load_images
 from experiments.listing import EXTENSIONS, class_folders, files_in
 from experiments.machine import compute_capability
 from experiments.run import Run
@@ -48,6 +48,7 @@ def preflight(runs: Iterable[Run], *, gpus: bool, here: bool = True) -> None:
         data, batch = repr(run.data), run.recipe.batch_size
         if (data, batch) not in looked_at:
             check_amounts(run, amounts(run.data, enough=batch))
+            check_cache(run, here=here)
         network = run.design, run.resolution
         if network not in looked_at:
             check_layers(run)
@@ -179,6 +180,18 @@ def check_amounts(run: Run, found: Amounts) -> None:
             if run.data.holdout
             else "there are no images to evaluate on"
         )
+
+
+def check_cache(run: Run, *, here: bool) -> None:
+    """Look for room for the images that a run will keep in memory here. That lists them, and imports torch."""
+    if not run.data.cache or not here or run.data.path == UNSTATED:
+        return
+    from experiments.in_memory import Whole, check_room
+    from experiments.partition import partition
+
+    images, _ = load_images(replace(run.data, val=run.data.train))
+    chosen = partition(images, run.data).training
+    check_room(len(chosen), Whole(images, chosen).size, run.resolution)
 
 
 # What trains.
