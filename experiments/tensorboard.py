@@ -24,6 +24,7 @@ class TensorBoard:
     count up to where this one goes on; epochs are written anew, for the record has them all."""
 
     every: int = setting(bounds=Number("[1, 1_000_000]"))
+    """Steps from one loss to the next, at least."""
 
     def __post_init__(self) -> None:
         if find_spec("tensorboard") is None:
@@ -35,14 +36,16 @@ class TensorBoard:
             earlier.unlink()
         self.epochs, self.written = _writer(self.folder, purge_step=0), 0
         self.steps: SummaryWriter | None = None
+        self.due = 0
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
         number = (epoch - 1) * steps + step
         if self.steps is None:
             self.steps = _writer(self.folder / "steps", purge_step=number)
             self._write_epochs()
-        if number % self.every == 0:
+        if number >= self.due:
             self.steps.add_scalar("loss", loss, number)
+            self.due = number + self.every
 
     def epoch(self, row: dict[str, float]) -> None:
         self._write_epochs()

@@ -219,6 +219,7 @@ def test_stream_is_trained_on_in_full_batches(workers: int, run_of: Callable, sh
     assert sum(len(batch.images) for batch in loader.evaluation.batches()) == 7
 
 
+@pytest.mark.usefixtures("every_step")
 def test_stopped_stream_goes_on_at_its_epoch_and_says_so(
     command: Callable, tiny: tuple[str, ...], shards: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

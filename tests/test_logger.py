@@ -85,6 +85,7 @@ class Attentive(Logger):
         self.told.append(("end", status))
 
 
+@pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize(("overrides", "code", "status"), [((), 0, "done"), (("recipe.lr=1e12",), 1, "diverged")])
 def test_logger_is_told_of_the_run_from_start_to_end(
     overrides: tuple[str, ...],
@@ -271,6 +272,7 @@ def assert_each_epoch_is_there_once(runs: Path) -> None:
     assert steps
 
 
+@pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize("lost", [False, True], ids=["goes on", "begins anew"])
 def test_tensorboard_has_each_epoch_of_a_stopped_run_once(
     lost: bool, command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch

@@ -144,6 +144,7 @@ def test_failed_run_has_failed_there_too(command: Callable, tiny: tuple[str, ...
     assert summary_of(copy)["reason"].startswith("the loss is ")
 
 
+@pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize(("mode", "lost"), [("online", False), ("online", True), ("offline", False)])
 def test_each_epoch_is_there_once(
     mode: str,
