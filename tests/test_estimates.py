@@ -246,8 +246,8 @@ def test_detectable_is_what_the_verdict_would_show_about_four_times_in_five():
         values[9:] += size
         return compare(Scores(dict(enumerate(map(pd.Series, values)))), sums)
 
-    size = np.median([study()["detectable"].fillna(np.inf).median() for _ in range(30)])
-    shown = [study(size)["verdict"][8] == "up" for _ in range(250)]
+    size = np.median([study()["detectable"].fillna(np.inf).median() for _ in range(20)])
+    shown = [study(size)["verdict"][8] == "up" for _ in range(120)]
     assert 0.7 < np.mean(shown) < 0.88
 
 
