@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pandas as pd
 
@@ -122,13 +122,3 @@ def stretches(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """The rungs of a table by section, in their order: a section that is come back to is there again."""
     section = table["section"]
     return ((rows["section"].iloc[0], rows) for _, rows in table.groupby((section != section.shift()).cumsum()))
-
-
-def listing(words: list[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def shortlist(words: list[str], count: int, join: Callable[[list[str]], str] = listing) -> str:
-    """The first so many of these, and how many more there are: "a, b and 3 more"."""
-    return join(words[:count] + [f"{len(words) - count} more"] * (len(words) > count))

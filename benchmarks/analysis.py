@@ -36,7 +36,11 @@ from roadmap.conf import OURS, ladder
 
 LOAD = "import sys, analysis; runs = analysis.load(sys.argv[1]).runs"
 EPOCHS = "import sys, analysis; epochs = analysis.load(sys.argv[1]).epochs"
-REPORT = "import sys; from analysis.report import main; sys.exit(main([sys.argv[1], '--out', sys.argv[1] + '-report']))"
+REPORT = """
+import sys
+from analysis.report.__main__ import main
+sys.exit(main([sys.argv[1], '--out', sys.argv[1] + '-report']))
+"""
 PLAIN = """
 import glob, json, sys
 import pandas

@@ -3,11 +3,11 @@
     python -m benchmarks.coverage                                # prints the table of docs/analysis.md
     python -m benchmarks.coverage --write docs/analysis.md       # and puts it there
 
-Every row simulates studies whose networks are truly all alike, under one condition, and says of `analysis.estimates`:
-how many of the 95 % intervals of changes cover 0 (it should be 95 %), in the worst row of a study's table as well as on
-average; in how many studies any verdict was wrong (it should be 5 % at most); how wide an interval is; and how often
-the report warns that the noise is not what it should be. Beside it the textbook's paired t test, corrected likewise.
-The unit is the noise of a run.
+Every row simulates studies whose networks are truly all alike, under one condition, and says of
+`analysis.statistics.estimates`: how many of the 95 % intervals of changes cover 0 (it should be 95 %), in the worst row
+of a study's table as well as on average; in how many studies any verdict was wrong (it should be 5 % at most); how wide
+an interval is; and how often the report warns that the noise is not what it should be. Beside it the textbook's paired
+t test, corrected likewise. The unit is the noise of a run.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.diagnostics import concerns
-from analysis.estimates import CONFIDENCE, Weights, estimate
-from analysis.noise import Scores, matrix
+from analysis.statistics.diagnostics import concerns
+from analysis.statistics.estimates import CONFIDENCE, Weights, estimate
+from analysis.statistics.noise import Scores, matrix
 from analysis.text import NOTHING
 
 RUNGS = 17

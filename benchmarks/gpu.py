@@ -9,10 +9,10 @@ trained for 18 steps, and the weights that they come to compared with those of f
 without what is checked. "measured" is the distance between the two over the distance that training has moved them, and
 "allowed" 100 roundings of the precision. What is allowed also has 100 roundings of the weights themselves, in float32.
 
-Then speeds at 224 px, in bf16: `experiments.loop.train` on batches of uint8 that were made before, in turns with a bare
-step and with that of timm's train.py. A ratio is taken within a round; its median is shown, with the smallest and the
-largest. Then a profile of `train`, and nano runs that share the GPU. Compiled networks come last: nobody knows how long
-compilers take.
+Then speeds at 224 px, in bf16: `experiments.training.loop.train` on batches of uint8 that were made before, in turns
+with a bare step and with that of timm's train.py. A ratio is taken within a round; its median is shown, with the
+smallest and the largest. Then a profile of `train`, and nano runs that share the GPU. Compiled networks come last:
+nobody knows how long compilers take.
 
 Each part is a process of its own and has a share of the minutes, so that one that fails or hangs stops no other. Its
 results are printed when it ends and saved to --json as they come. The exit code is 1 if a check failed.
@@ -44,7 +44,7 @@ from rich.table import Table
 
 from benchmarks import gpu_checks, gpu_speeds
 from benchmarks.gpu_speeds import FULL, QUICK, Bench, Row, Say
-from experiments.machine import cores, has_gpus
+from experiments.runtime.machine import cores, has_gpus
 
 
 class Part(NamedTuple):
@@ -92,7 +92,7 @@ def work(name: str, bench: Bench, pipe: Connection) -> None:
 def rows_of(name: str, bench: Bench, seconds: float) -> Iterator[Row]:
     """The rows of a part as they come, for so long; the last says why if it did not end."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["experiments.warm"])
+    context.set_forkserver_preload(["experiments.launch.preload"])
     pipe, its_end = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(name, bench, its_end), name=name)
     process.start()

@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu_speeds import Bench, Row, Say, Silent, composed, prepared
-from experiments.data import Loader
-from experiments.devices import autocast
-from experiments.loop import StoppedError, train
-from experiments.models import make_network
-from experiments.prefetch import ready
-from experiments.processes import Processes
-from experiments.randomness import Purpose, derive, seed_all
-from experiments.recipe import make_optimizer, parameter_groups
-from experiments.record import Record
-from experiments.run import Run
-from experiments.transforms import Finish
+from experiments.config.run import Run
+from experiments.data.loader import Loader
+from experiments.data.prefetch import prefetch
+from experiments.data.transforms import Preprocess
+from experiments.records.record import Record
+from experiments.runtime.devices import autocast
+from experiments.runtime.processes import Processes
+from experiments.runtime.randomness import Purpose, derive, seed_all
+from experiments.training.loop import StoppedError, train
+from experiments.training.models import make_network
+from experiments.training.recipe import make_optimizer, parameter_groups
 
 Weights = dict[str, Tensor]
 
@@ -167,7 +167,7 @@ def erasing(bench: Bench, say: Say) -> None:
     )
     batches = prepared(run, bench.sizes.batch, 8, bench.device)
     here, there = (
-        [[tensor.cpu() for tensor in one[:2]] for one in ready(batches, Finish(device))]
+        [[tensor.cpu() for tensor in one[:2]] for one in prefetch(batches, Preprocess(device))]
         for device in (bench.device, torch.device("cpu"))
     )
     pairs = [*zip(here, there, strict=True)]
@@ -184,7 +184,7 @@ def cropping(bench: Bench, say: Say) -> None:
         size = (f"resolution={resolution}", "recipe.batch_size=32", "data.subset=0.1", "data.holdout=0.01")
         run = composed("regime=resnet50", "recipe=original", "data.cache=device", *size)
         here, there = (
-            [one.images.cpu() for one in ready(Loader(run, Processes(device)).epoch(0), Finish(device))]
+            [one.images.cpu() for one in prefetch(Loader(run, Processes(device)).epoch(0), Preprocess(device))]
             for device in (bench.device, torch.device("cpu"))
         )
         measured = max((one - other).abs().max().item() for one, other in zip(here, there, strict=True))
@@ -211,11 +211,11 @@ def recomputed(bench: Bench, say: Say) -> None:
 def resumed(bench: Bench, say: Say) -> None:
     """A run that was stopped within an epoch, beside one that was not, in bf16 and with all that is random."""
     for norm, override in SMOOTH.items():
-        everything = ("regime=resnet50", "recipe=convnext", "resolution=32", "recipe.ema=0.9")
+        everything = ("regime=resnet50", "recipe=convnext", "resolution=32", "recipe.ema_decay=0.9")
         run = small(bench, override, *everything, "design.drop_path=0.1", "precision=bf16")
         expected, again = trained(bench, run), trained(bench, run)
         stopped, looks = replace(run, runs=bench.folder / f"stopped-{norm}"), count(1)
-        with suppress(StoppedError), patch("experiments.looks.APART", 0):  # a look after every step
+        with suppress(StoppedError), patch("experiments.training.sync.SECONDS_APART", 0):  # a look after every step
             go_on(bench, stopped, stop=lambda looks=looks: next(looks) == 4)
         if not [*stopped.directory.glob("checkpoints/step-00000004.pt")]:
             raise RuntimeError("the run did not stop after step 4")

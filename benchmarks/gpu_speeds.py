@@ -26,19 +26,20 @@ from timm.optim import create_optimizer_v2
 from timm.utils import AverageMeter, ModelEmaV3
 from torch import Tensor, nn
 
-from experiments.batch import Batch, Erased
-from experiments.devices import autocast, set_precision
-from experiments.loop import train
-from experiments.models import make_network
-from experiments.prefetch import ready
-from experiments.processes import Processes
-from experiments.randomness import seed_all
-from experiments.recipe import make_average, make_optimizer
-from experiments.record import Record
-from experiments.requested import spelled_out
-from experiments.run import Run, to_run
-from experiments.settings import register
-from experiments.transforms import Erasing, Finish
+from experiments.config.requested import spelled_out
+from experiments.config.run import Run, to_run
+from experiments.config.settings import register
+from experiments.data.batch import Batch, Erased
+from experiments.data.prefetch import prefetch
+from experiments.data.transforms import Erasing, Preprocess
+from experiments.records.record import Record
+from experiments.runtime.devices import autocast, set_precision
+from experiments.runtime.processes import Processes
+from experiments.runtime.randomness import seed_all
+from experiments.training.loop import train
+from experiments.training.models import make_network
+from experiments.training.recipe import make_average, make_optimizer
+from experiments.training.tasks.classification import Objective
 from roadmap.conf import CONF, OURS
 
 Row = dict[str, Any]
@@ -118,7 +119,7 @@ def prepared(run: Run, size: int, number: int, device: torch.device) -> list[Bat
 
 
 class Prepared:
-    """Takes the place of `experiments.data.Loader`, and of its evaluation."""
+    """Takes the place of `experiments.data.loader.Loader`, and of its evaluation."""
 
     num_classes, streamed, fingerprint, evaluated_on = CLASSES, False, "", "holdout"
 
@@ -149,9 +150,9 @@ def bare(run: Run, batch: Batch, device: torch.device) -> Turn:
     seed_all(0)
     network = make_network(run, CLASSES).to(device, memory_format=torch.channels_last).train()
     optimizer, average = make_optimizer(run.recipe, network), make_average(run.recipe, network)
-    objective = run.task.objective(run.recipe, CLASSES)
+    objective = Objective(run.recipe, CLASSES)
     forward = torch.compile(network) if run.compile else network
-    images, labels, _ = next(ready([batch], Finish(device)))
+    images, labels, _ = next(prefetch([batch], Preprocess(device)))
 
     def turn(steps: int) -> None:
         for _ in range(steps):
@@ -177,7 +178,7 @@ def timms(run: Run, name: str, batches: Sequence[Batch], device: torch.device) -
     model.to(device, memory_format=torch.channels_last).train()
     options = {"momentum": recipe.momentum} if recipe.optimizer == "sgd" else {"betas": tuple(recipe.betas)}
     optimizer = create_optimizer_v2(model, recipe.optimizer, recipe.lr, recipe.weight_decay, **options)
-    average = ModelEmaV3(model, recipe.ema) if recipe.ema else None
+    average = ModelEmaV3(model, recipe.ema_decay) if recipe.ema_decay else None
     loss_fn = SoftTargetCrossEntropy() if mixes else nn.CrossEntropyLoss()
     forward = torch.compile(model) if run.compile else model
     made = []
@@ -254,7 +255,7 @@ def speed(bench: Bench, say: Say, network: str, compile: bool = False) -> None:
     turns = {"bare step": bare(run, batches[0], device), "timm's train.py": timms(run, name, batches, device)}
     as_ours, as_timm = partial(set_precision, run.precision, device), partial(set_precision, "tf32", device)
     prepare = {"train()": as_ours, "bare step": as_ours, "timm's train.py": as_timm}
-    with patch("experiments.loop.Loader", lambda *_: Prepared(batches, sizes.steps)):
+    with patch("experiments.training.loop.Loader", lambda *_: Prepared(batches, sizes.steps)):
         train(run, Record(run), Rounds(bench, turns, prepare, say), Processes(device))
 
 
@@ -272,19 +273,19 @@ def profile(bench: Bench, say: Say) -> None:
         ("nano", nano, {}),
     ):
         trace = bench.folder / "trace.json"
-        with patch.multiple("experiments.loop", ready=traced(trace, first=5, steps=steps), **substitutes):
+        with patch.multiple("experiments.training.loop", prefetch=traced(trace, first=5, steps=steps), **substitutes):
             train(run, Record(run), Silent(), Processes(bench.device))
         for row in waits(json.loads(trace.read_text())["traceEvents"], steps):
             say(row | {"what": f"{what}: {row['what']}"})
 
 
 def traced(trace: Path, first: int, steps: int) -> Callable:
-    """Takes the place of `experiments.prefetch.ready`: has torch trace steps of the second epoch."""
+    """Takes the place of `experiments.data.prefetch.prefetch`: has torch trace steps of the second epoch."""
     epochs = count()
 
-    def ready_and_traced(batches: Iterator[Batch], finish: Finish) -> Iterator:
+    def ready_and_traced(batches: Iterator[Batch], preprocess: Preprocess) -> Iterator:
         profiler = torch.profiler.profile() if next(epochs) == 1 else None
-        for step, batch in enumerate(ready(batches, finish)):
+        for step, batch in enumerate(prefetch(batches, preprocess)):
             if profiler and step == first:
                 profiler.start()
             if profiler and step == first + steps:

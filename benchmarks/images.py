@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from analysis.estimates import CONFIDENCE, compare
-from analysis.images import image_error, reach
-from analysis.noise import Scores
+from analysis.statistics.estimates import CONFIDENCE, compare
+from analysis.statistics.image_noise import image_error, reach
+from analysis.statistics.noise import Scores
 from benchmarks.coverage import tabulate
 
 NETWORKS = 6

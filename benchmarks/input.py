@@ -29,11 +29,12 @@ from timm.data import create_dataset, create_loader, create_transform
 from timm.data.auto_augment import NAME_TO_OP
 from torch.utils.data import DataLoader
 
-from experiments.data import Collection, Reader
-from experiments.images import load_images, undecoded
-from experiments.processes import Processes
-from experiments.settings import Data, Recipe
-from experiments.transforms import Finish, TrainingTransform, admitting_no_bits
+from experiments.config.settings import Data, Recipe
+from experiments.data.images import undecoded
+from experiments.data.loader import Collection, Reader
+from experiments.data.readers import load_images
+from experiments.data.transforms import Preprocess, TrainingTransform, admitting_no_bits
+from experiments.runtime.processes import Processes
 
 RECIPE = Recipe(name="modern", interpolation="bicubic", rand_augment="rand-m9-mstd0.5-inc1", random_erasing=0.25)
 TIMM = {
@@ -130,12 +131,12 @@ def ours(folder: str, case: Case, reduced: bool) -> Epoch:
     images = undecoded(images) if reduced else images
     dataset = Collection(images, np.arange(len(images.labels)), TrainingTransform(RECIPE, case.resolution), seed=0)
     device = torch.device("cpu")
-    reader, finish = Reader(dataset, Processes(device), workers=0), Finish(device)
+    reader, preprocess = Reader(dataset, Processes(device), workers=0), Preprocess(device)
     number = itertools.count()
 
     def epoch() -> Iterator[torch.Tensor]:
         for batch in reader.read(next(number), torch.arange(len(dataset)).split(case.batch_size)):
-            yield finish(batch.images, batch.erased)
+            yield preprocess(batch.images, batch.erased)
 
     return epoch
 

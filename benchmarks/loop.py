@@ -25,18 +25,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from experiments.data import Loader
-from experiments.devices import keep_memory
-from experiments.loop import train
-from experiments.models import make_network
-from experiments.prefetch import ready
-from experiments.processes import Processes
-from experiments.recipe import make_average, make_optimizer
-from experiments.record import Record
-from experiments.requested import spelled_out
-from experiments.run import Run, to_run
-from experiments.settings import register
-from experiments.transforms import Finish
+from experiments.config.requested import spelled_out
+from experiments.config.run import Run, to_run
+from experiments.config.settings import register
+from experiments.data.loader import Loader
+from experiments.data.prefetch import prefetch
+from experiments.data.transforms import Preprocess
+from experiments.records.record import Record
+from experiments.runtime.devices import keep_memory
+from experiments.runtime.processes import Processes
+from experiments.training.loop import train
+from experiments.training.models import make_network
+from experiments.training.recipe import make_average, make_optimizer
+from experiments.training.tasks.classification import Objective
 from roadmap.conf import CONF, OURS
 
 SMALL = ("data.subset=0.2", "data.holdout=0.01")  # 31 steps an epoch, evaluated on 100 images
@@ -66,12 +67,12 @@ class Turns:
         self.ratios: list[float] = []
         self.ours: list[float] = []
         data = Loader(run, alone := Processes(torch.device("cpu")))
-        self.batches = [*itertools.islice(ready(data.epoch(0), Finish(alone.device)), READY)]
+        self.batches = [*itertools.islice(prefetch(data.epoch(0), Preprocess(alone.device)), READY)]
         self.steps, classes = data.steps_per_epoch, data.num_classes
         self.network = make_network(run, classes).to(memory_format=torch.channels_last).train()
         self.optimizer = make_optimizer(run.recipe, self.network)
         self.average = make_average(run.recipe, self.network)
-        self.objective = run.task.objective(run.recipe, classes)
+        self.objective = Objective(run.recipe, classes)
 
     def say(self, line: str) -> None: ...
 

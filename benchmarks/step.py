@@ -37,7 +37,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import roadmap
-from experiments.devices import keep_memory
+from experiments.runtime.devices import keep_memory
 
 LAYOUTS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
 

@@ -15,9 +15,9 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from roadmap.common.files import in_words, printable
 from roadmap.conf import OURS
 from roadmap.designs import DesignError, did_you_mean
-from roadmap.files import in_words, printable
 
 DONE, FAILED, IMPOSSIBLE, HOST_FAILED, DEVICE_FAILED, LOCKED, INTERRUPTED = 0, 1, 2, 70, 71, 75, 130
 """Exit codes of a process that trains a run. HOST_FAILED: the machine's memory ran out, or a loader worker died;

@@ -19,14 +19,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from experiments.checks import check_groups
+from experiments.config.checks import check_groups
+from experiments.config.requested import of_several, searched, spelled_out
+from experiments.config.run import to_run
+from experiments.config.settings import Config, register
 from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, SettingsError, is_first, refuse, refusing
-from experiments.machine import has_gpus, is_busy
-from experiments.preflight import preflight
-from experiments.record import is_done
-from experiments.requested import of_several, searched, spelled_out
-from experiments.run import to_run
-from experiments.settings import Config, register
+from experiments.launch.preflight import preflight
+from experiments.records.record import is_done
+from experiments.runtime.machine import has_gpus, is_busy
 from roadmap.conf import CONF, GLOBAL, Conf, conf_of
 from roadmap.roads import is_name
 
@@ -51,13 +51,13 @@ def train_one(config: DictConfig) -> None:
             "warning: others keep this machine busy, and this run takes all of its cores; threads=1 takes one",
             file=sys.stderr,
         )
-    from experiments.worker import train_here
+    from experiments.launch.worker import train_here
 
     train_here(run)
 
 
 def train_several(jobs: Sequence[Sequence[str]], launcher: Any) -> int:
-    from experiments.study import find_study
+    from experiments.launch.study import find_study
 
     study = find_study(jobs, launcher.compose, launcher.config, launcher.processes, launcher.gpus)
     preflight(study.todo, gpus=launcher.gpus, here=launcher.here)

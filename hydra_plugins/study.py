@@ -22,7 +22,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from roadmap.bounds import Each, Number, Text, setting
+from roadmap.common.bounds import Each, Number, Text, setting
 
 COUNT = Number("[1, 100_000]")
 OPTION = Text(like="an option of sbatch, text on one line")
@@ -47,7 +47,7 @@ class StudySweeper(BasicSweeper):
     """Hydra's basic sweeper; but it composes and writes nothing: the launcher composes and checks every job first."""
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        from experiments.requested import of_several, spelled_out
+        from experiments.config.requested import of_several, spelled_out
         from roadmap.conf import conf_of
 
         conf, road = conf_of(self.config.hydra.runtime.config_sources), self.config.road.name
@@ -81,14 +81,14 @@ class StudyLauncher(Launcher):
         self.config_loader = hydra_context.config_loader
         self.task = task_function
         self.config = config
-        from experiments.checks import check_launcher
+        from experiments.config.checks import check_launcher
 
         check_launcher(config.hydra.launcher, self.schema)
 
     @cached_property
     def gpus(self) -> bool:
         """Whether runs train on GPUs."""
-        from experiments.machine import has_gpus
+        from experiments.runtime.machine import has_gpus
 
         return has_gpus()
 
@@ -128,8 +128,8 @@ class LocalLauncher(StudyLauncher):
         return self.jobs
 
     def train(self, study: Any) -> int:
-        from experiments.local import train_study
-        from experiments.machine import share
+        from experiments.launch.local import train_study
+        from experiments.runtime.machine import share
 
         runs, device = len(study.members), self.config.device
         return train_study(study, share(runs, self.jobs, self.processes, device, self.runs_per_gpu))
@@ -202,7 +202,7 @@ class SlurmLauncher(StudyLauncher):
         return jobs * self.in_a_job
 
     def train(self, study: Any) -> int:
-        from experiments.slurm import submit_study
+        from experiments.launch.slurm import submit_study
 
         return submit_study(
             study,

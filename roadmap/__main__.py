@@ -7,11 +7,13 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
+from roadmap.common.command_line import Parser
+from roadmap.common.words import listed
 from roadmap.conf import CONF, OURS, Conf, regimes
 from roadmap.roads import OWN, Rung
 
@@ -61,7 +63,7 @@ class Sheet(NamedTuple):
                 "; ".join(["Change: from the step above", *self._distant_parents()]) + ".",
             ]
         if side_branches:
-            notes.append(f"In parentheses, measured and not adopted: {_listed(side_branches)}.")
+            notes.append(f"In parentheses, measured and not adopted: {listed(side_branches)}.")
         differing = [
             f"{line.rung.name} {line.rung.published.gflops:.2f} printed, {line.cost.macs / 1e9:.2f} counted"
             for line in self.discrepancies()
@@ -76,7 +78,7 @@ class Sheet(NamedTuple):
         for above, line in pairwise(self.lines):
             if line.rung.parent != above.rung.name:
                 children.setdefault(line.rung.parent, []).append(line.rung.name)
-        return [f"from {parent} for {_listed(names)}" for parent, names in children.items()]
+        return [f"from {parent} for {listed(names)}" for parent, names in children.items()]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -114,13 +116,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--resolution", metavar="PX", type=_resolution, help="image size (default: the regime's own)")
     parser.add_argument("--format", choices=FORMATS, default="table", help="(default: %(default)s)")
     return parser
-
-
-class Parser(argparse.ArgumentParser):
-    """Says an error in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
 
 
 def count(regime: str, resolution: int | None = None, road: str = "convnext", conf: Conf = OURS) -> Sheet:
@@ -259,12 +254,6 @@ def _in_unit(counts: Sequence[int]) -> tuple[str, list[str]]:
     """The largest of G, M and k that leaves none of the counts below 1, and the counts in it."""
     unit, size = next((u for u in (("G", 1e9), ("M", 1e6), ("k", 1e3)) if min(counts) >= u[1]), ("k", 1e3))
     return unit, [f"{count / size:.2f}" for count in counts]
-
-
-def _listed(words: Iterable[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    *words, last = words
-    return f"{', '.join(words)} and {last}" if words else last
 
 
 def _resolution(text: str) -> int:

@@ -23,7 +23,7 @@ class Block(nn.Module):
         self.drop_path = DropPath(shape.drop_path) if shape.drop_path else nn.Identity()
         same_shape = shape.stride == 1 and shape.c_in == shape.c_out
         self.shortcut = nn.Identity() if same_shape else projection(design, shape)
-        self.activation = activation(design) if design.activations == "all" else nn.Identity()
+        self.activation = activation(design) if design.activation_placement == "all" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.shortcut(x) + self.drop_path(self.layer_scale(self.branch(x))))
@@ -41,8 +41,8 @@ def branch(design: Design, shape: BlockShape) -> nn.Sequential:
     layers = nn.Sequential()
     for name, i, o in convs:
         last = name == "pointwise2"
-        normed = design.norms == "all" or name == "spatial"
-        if last and design.activations == "one":
+        normed = design.norm_placement == "all" or name == "spatial"
+        if last and design.activation_placement == "one":
             layers.add_module("act", activation(design))
         if last:
             add_own(layers, design, "hidden", i)
@@ -54,7 +54,7 @@ def branch(design: Design, shape: BlockShape) -> nn.Sequential:
             layers.add_module(f"{name}_norm", norm2d(design, o))
         if name == "spatial":
             add_own(layers, design, "spatial", o)
-        if not last and design.activations == "all":
+        if not last and design.activation_placement == "all":
             layers.add_module(f"{name}_act", activation(design))
     add_own(layers, design, "output", c_out)
     return layers

@@ -15,7 +15,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from roadmap.bounds import did_you_mean
+from roadmap.common.bounds import did_you_mean
+from roadmap.common.words import listed
 from roadmap.designs import Design
 from roadmap.roads import Road, Rung, Steps
 
@@ -328,7 +329,7 @@ def _overrides(config: DictConfig) -> dict[str, str | list[str]]:
 
 def _only(sizes: DictConfig, default: int) -> int:
     if len(sizes) > 1:
-        raise ValueError(f"steps {' and '.join(sizes)} contradict each other: a network has one kernel size")
+        raise ValueError(f"steps {listed(sizes)} contradict each other: a network has one kernel size")
     return next(iter(sizes.values()), default)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
-from roadmap.bounds import Each, Number, bounds_of, did_you_mean, problems, setting
+from roadmap.common.bounds import Each, Number, bounds_of, did_you_mean, problems, setting
 from roadmap.dotted import is_dotted
 
 
@@ -99,12 +99,12 @@ class Design:
     activation: str = setting("relu", ClassName(ACTIVATIONS, "an activation of torch.nn in lower case, like 'silu',"))
     """An elementwise activation of torch.nn by its class's name in lower case ("relu", "gelu", "silu", "leakyrelu"), or
     a class by dotted path, made without arguments (2.6). torch.nn.SiLU becomes "silu"."""
-    activations: Literal["all", "one"] = "all"
+    activation_placement: Literal["all", "one"] = "all"
     """"all": after every conv but the branch's last, and after the addition. "one": before the last 1x1 alone (2.6)."""
     norm: str = setting("batch", ClassName(("batch", "layer"), "'batch', 'layer'"))
     """"batch": BatchNorm. "layer": LayerNorm over channels. Or a class by dotted path, made with the number of
     channels, that maps (N, C, H, W) to the same; in the head (N, C, 1, 1) (2.6)."""
-    norms: Literal["all", "one"] = "all"
+    norm_placement: Literal["all", "one"] = "all"
     """"all": after every conv. "one": after the spatial conv alone (2.6)."""
     downsampling: Literal["block", "separate"] = "block"
     """"block": stride in a stage's first block, projected shortcut. "separate": norm and 2x2 stride-2 conv between

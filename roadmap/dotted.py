@@ -10,7 +10,7 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
-from roadmap.bounds import did_you_mean
+from roadmap.common.bounds import did_you_mean
 
 PACKAGES = ("torch.nn", "timm.layers", "roadmap")
 """Whose layers are built whoever names them. Anything else is somebody's code: it runs only if the user names it."""

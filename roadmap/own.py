@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from roadmap.bounds import did_you_mean
+from roadmap.common.bounds import did_you_mean
+from roadmap.common.files import printable
 from roadmap.designs import Design, DesignError, Layer
 from roadmap.dotted import is_of_packages, module_of
-from roadmap.files import printable
 
 RAISED = (Exception, SystemExit, GeneratorExit)
 """Whatever somebody's code may raise; but an interrupt is the user's."""
@@ -131,7 +131,7 @@ def _maps(design: Design, resolution: int) -> dict[str, set[tuple[int, int]]]:
     maps["norm"].add((design.width, max(1, resolution // 4)))  # the stem's
     for block in design.blocks():
         size = max(1, resolution // 2 ** (block.stage + 2))
-        normed = (block.spatial, block.c_out, *((block.c_hidden,) if design.norms == "all" else ()))
+        normed = (block.spatial, block.c_out, *((block.c_hidden,) if design.norm_placement == "all" else ()))
         maps["spatial"].add((block.spatial, size))
         maps["hidden"].add((block.c_hidden, size))
         maps["output"].add((block.c_out, size))

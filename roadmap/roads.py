@@ -15,7 +15,7 @@ from itertools import product
 from random import Random
 from typing import Any, NamedTuple
 
-from roadmap.bounds import Number, did_you_mean
+from roadmap.common.bounds import Number, did_you_mean
 from roadmap.designs import Design
 
 Steps = tuple[str, ...]

@@ -24,9 +24,9 @@ from forked import Forked
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from experiments.requested import spelled_out
-from experiments.run import Run, to_run
-from experiments.settings import register
+from experiments.config.requested import spelled_out
+from experiments.config.run import Run, to_run
+from experiments.config.settings import register
 from experiments.train import main
 from roadmap.conf import CONF, OURS
 
@@ -132,7 +132,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop looks after every step: a test can count them."""
-    monkeypatch.setattr("experiments.looks.APART", 0)
+    monkeypatch.setattr("experiments.training.sync.SECONDS_APART", 0)
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def asked(command: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., l
 
     def runs_of(*arguments: str) -> list[Run]:
         studies = []
-        monkeypatch.setattr("experiments.local.train_study", lambda study, machine: studies.append(study))
+        monkeypatch.setattr("experiments.launch.local.train_study", lambda study, machine: studies.append(study))
         assert command("-m", *arguments).code == 0
         [study] = studies
         return study.todo

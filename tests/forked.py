@@ -1,8 +1,8 @@
 """Commands in processes of their own, without the seconds of CPU that importing torch and timm takes each of them.
 
-They are forked from a server that has imported everything (experiments/warm.py), as the runs of a study are. The runs
-of studies that they launch are forked from them, without a server of their own, so these do not notice that their
-launcher is killed as they would otherwise. A test of such things takes the fixture `launch`.
+They are forked from a server that has imported everything (experiments/launch/preload.py), as the runs of a study are.
+The runs of studies that they launch are forked from them, without a server of their own, so these do not notice that
+their launcher is killed as they would otherwise. A test of such things takes the fixture `launch`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from experiments import local
+from experiments.launch import local
 from experiments.train import main
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["experiments.warm"])  # whichever test starts it
+SERVER.set_forkserver_preload(["experiments.launch.preload"])  # whichever test starts it
 
 
 class Forked:

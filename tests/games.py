@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from analysis.comparison import COSTS, Comparison, Steps
-from analysis.context import Context
+from analysis.statistics.comparison import COSTS, Comparison, Steps
+from analysis.statistics.context import Context
 from roadmap.conf import OURS
 from roadmap.roads import Road
 

@@ -13,7 +13,7 @@ import pytest
 from records import write_run
 from studies import write_everything
 
-from analysis.report import main
+from analysis.report.__main__ import main
 
 HOSTILE = '<script>document.title="hacked"</script></style><img src="https://evil.example/x.png">'
 pytestmark = pytest.mark.xdist_group("browser")  # one browser at a time

@@ -66,7 +66,7 @@ MISTAKES = [  # what was typed, what the line must say
     ("logger=wandb +logger.team=me", "there is no setting 'team' in 'logger' (known: project, entity, mode)"),
     ("logger=wandb logger.mod=auto", "there is no setting 'mod' in 'logger'; did you mean 'mode'?"),
     ("logger=wandb logger.mode=[auto]", "logger.mode: "),
-    ("logger=wandb logger.entity=???", "logger.entity is not set, and experiments.tracking.Wandb needs it"),
+    ("logger=wandb logger.entity=???", "logger.entity is not set, and experiments.tracking.wandb.Wandb needs it"),
     ("logger.mode=offline", "there is no setting 'mode' in 'logger' before one is chosen: logger=NAME"),
     ("logger._target_=my.Class", "logger._target_=my.Class needs the module my, which is not where Python looks"),
     ("logger._target_=json.Decoder", "logger._target_=json.Decoder cannot be imported: AttributeError: module 'json'"),
@@ -79,14 +79,14 @@ MISTAKES = [  # what was typed, what the line must say
     ("recipe.eps=-1", "recipe.eps must be in [0, 1], not -1.0"),
     ("recipe.betas=[2,3]", "recipe.betas must be in [0, 1), not 2"),
     ("recipe.betas=[0.9]", "recipe.betas must be 2 to 3 values, not [0.9]"),
-    ("recipe.drop_factor=nan", "recipe.drop_factor must be in (0, 1], not nan"),
+    ("recipe.gamma=nan", "recipe.gamma must be in (0, 1], not nan"),
     ("recipe.warmup='1e-999999999'", "recipe.warmup must be a fraction of the run like 20/300"),
     ("threads=2147483648", "threads must be in [1, 4096], not 2147483648"),
     ("runs=", "runs must be text on one line, not empty, not ''"),
     ("study_name=", "study_name must be a name of 1 to 128 printable characters, not ''"),
     ("recipe.rand_augment=rand-m9999", "recipe.rand_augment must be like rand-m9-mstd0.5-inc1, not 'rand-m9999'"),
-    ("recipe.drops=[[[1]]]", "recipe.drops must be a fraction of the run like 20/300"),
-    ("recipe.drops=${seed}", "recipe.drops must be a list, not 0"),
+    ("recipe.milestones=[[[1]]]", "recipe.milestones must be a fraction of the run like 20/300"),
+    ("recipe.milestones=${seed}", "recipe.milestones must be a list, not 0"),
     ("recipe.rand_augment=rand-foo", "timm knows no 'foo' there"),
     ("recipe.optimizer=timm:lam", "recipe.optimizer must be one of timm's, not 'lam'; did you mean 'lamb'?"),
     ("recipe.optimizer=timm:adahessian", "it needs second derivatives"),
@@ -99,7 +99,7 @@ MISTAKES = [  # what was typed, what the line must say
     # what contradicts itself or can't be read
     ("recipe.min_lr=1", "recipe.min_lr=1.0 is more than recipe.lr=0.05"),
     ("recipe.warmup=1", "recipe.warmup=1 is the whole run"),
-    ("recipe.drops=[2/3,1/3]", "recipe.drops must rise, like [30/90, 60/90]"),
+    ("recipe.milestones=[2/3,1/3]", "recipe.milestones must rise, like [30/90, 60/90]"),
     ("recipe.mixup_switch_prob=0.7", "chooses between mixup and cutmix, and mixup is off"),
     ("recipe.betas=[0.9,0.9,0.9]", "recipe.betas must be two numbers"),
     ("compile=true gradient_checkpointing=true", "compile=true can't trace gradient_checkpointing=true"),
@@ -152,8 +152,8 @@ MISTAKES = [  # what was typed, what the line must say
 def test_mistake_is_told_in_one_line(
     typed: str, said: str, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "experiments.worker", None)  # no run may get as far as to import it
-    monkeypatch.delattr("experiments.local.LocalStudy.train")
+    monkeypatch.setitem(sys.modules, "experiments.launch.worker", None)  # no run may get as far as to import it
+    monkeypatch.delattr("experiments.launch.local.LocalStudy.train")
     code, out, err = command(*typed.split())
     assert said in err
     assert err.startswith("error: ")

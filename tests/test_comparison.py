@@ -1,4 +1,4 @@
-"""`analysis.comparison` and `analysis.ladder`: which runs are compared, and what the ladder's table says of them."""
+"""`comparison` and `ladder` of analysis/statistics/: which runs are compared, and what the table of the ladder says."""
 
 import json
 import math
@@ -12,12 +12,12 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from studies import A, B, write_pair
 
-from analysis.comparison import comparisons, network_table
-from analysis.contrasts import contrast
-from analysis.ladder import default_reference, ladder_table, published_ladder
-from analysis.provenance import missing, unfinished
-from analysis.records import load
-from analysis.rows import disagreements
+from analysis.sources.load import load
+from analysis.sources.rows import disagreements
+from analysis.statistics.comparison import comparisons, network_table
+from analysis.statistics.contrasts import contrast
+from analysis.statistics.ladder import default_reference, ladder_table, published_ladder
+from analysis.statistics.provenance import missing, unfinished
 from roadmap.conf import OURS
 from roadmap.roads import Road
 

@@ -13,16 +13,18 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
-from experiments.data import Batch, Evaluation, Loader
+from experiments.config.batch_plan import split_batch
+from experiments.config.run import Run
+from experiments.config.settings import Data
+from experiments.data.images import ArrayImages
+from experiments.data.loader import Batch, Evaluation, Loader
+from experiments.data.partition import partition
+from experiments.data.readers import load_images
+from experiments.data.readers.sample import SAMPLE
+from experiments.data.transforms import Preprocess, evaluation_transform
 from experiments.errors import SettingsError
-from experiments.evaluation import evaluate
-from experiments.images import SAMPLE, ArrayImages, load_images
-from experiments.partition import partition
-from experiments.processes import Processes
-from experiments.run import Run
-from experiments.settings import Data
-from experiments.split import split_batch
-from experiments.transforms import Finish, evaluation_transform
+from experiments.runtime.processes import Processes
+from experiments.training.tasks.classification import evaluate
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 PARTS = {"train": "train", "test": "t10k"}
@@ -146,7 +148,7 @@ def test_evaluation_counts_every_image_once(size: int, modern: Run) -> None:
     for _ in range(2):  # the second time from memory
         seen = [sample for batch in loader.evaluation.batches() for _, sample in batch.samples]
         assert seen == list(range(size))
-        [result] = evaluate([Marked()], loader.evaluation.batches(), Finish(CPU), ALONE)
+        [result] = evaluate([Marked()], loader.evaluation.batches(), Preprocess(CPU), ALONE)
         assert result["top1"] == pytest.approx(100 * len(range(0, size, 3)) / size)
 
 
@@ -163,7 +165,7 @@ def test_outcomes_are_in_the_order_of_the_images(modern: Run) -> None:
             return images[:, 0, 12, 2:12]  # 28 pixels centred in 32
 
     outcomes = evaluation.outcomes()
-    evaluate([Marked()], evaluation.batches(), Finish(CPU), ALONE, outcomes=outcomes)
+    evaluate([Marked()], evaluation.batches(), Preprocess(CPU), ALONE, outcomes=outcomes)
     found = outcomes.to_json(ALONE)
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(found["correct"]), np.uint8), count=found["count"])
     np.testing.assert_array_equal(bits, right[held_out])
@@ -212,7 +214,7 @@ def test_drawing_batches_leaves_the_global_generators_alone(modern: Run) -> None
 
     before = state()
     batch = epoch(modern)[0]
-    Finish(CPU)(batch.images, batch.erased)
+    Preprocess(CPU)(batch.images, batch.erased)
     assert state() == before
 
 
@@ -231,7 +233,7 @@ def test_images_are_what_was_stored(modern: Run, sample: dict[str, np.ndarray]) 
     """In evaluation: grey as RGB, 28 pixels centred in 32, normalised as ImageNet is."""
     loader = Loader(modern, ALONE)
     images, labels, samples, *_ = next(loader.evaluation.batches())
-    finished = Finish(CPU)(images)
+    finished = Preprocess(CPU)(images)
     index = samples[3][1]
     framed = np.pad(sample["train_images"][index], 2).astype(np.float32) / 255
     for channel in range(3):

@@ -10,17 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from experiments.data.loader.readers import imagenette
 from omegaconf import OmegaConf
 from PIL import Image
 
-from analysis.context import Context
+from analysis.statistics.context import Context
+from experiments.config.dataset_folders import dataset_version
+from experiments.config.run import Run
+from experiments.config.settings import Data
+from experiments.data.images import ArrayImages
+from experiments.data.partition import partition
+from experiments.data.readers import load_images
 from experiments.errors import SettingsError
-from experiments.images import ArrayImages, load_images
-from experiments.listing import dataset_version
-from experiments.partition import partition
-from experiments.readers import imagenette
-from experiments.run import Run
-from experiments.settings import Data
 from roadmap.conf import CONF
 
 CLASSES = {"tulip": 12, "daisy": 10, "rose": 8}
@@ -234,7 +235,7 @@ def test_two_folders_of_one_name_are_two_datasets(reader: str, run_on: Callable[
 def test_dataset_of_a_name_of_its_own_is_not_listed(
     run_on: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.listing.class_folders", lambda root: pytest.fail("listed"))
+    monkeypatch.setattr("experiments.config.dataset_folders.class_folders", lambda root: pytest.fail("listed"))
     assert run_on("folder", path=str(tmp_path), name="x").data.version is None
     for known in ("imagenet", "imagenette", "tiny_imagenet"):
         assert run_on(known, path=str(tmp_path)).data.version is None

@@ -14,26 +14,31 @@ from records import write_run
 from torch import nn
 
 import analysis
-from analysis.context import published_recipe
-from analysis.departures import departures
-from experiments.randomness import seed_all
-from experiments.recipe import Objective, learning_rate, make_average, make_optimizer, set_learning_rate
-from experiments.settings import Recipe
-from experiments.transforms import Erasing, Finish, TrainingTransform, evaluation_transform
+from analysis.statistics.context import published_recipe
+from analysis.statistics.departures import departures
+from experiments.config.settings import Recipe
+from experiments.data.transforms import Erasing, Preprocess, TrainingTransform, evaluation_transform
+from experiments.runtime.randomness import seed_all
+from experiments.training.recipe import learning_rate, make_average, make_optimizer, set_learning_rate
+from experiments.training.tasks.classification import Objective
 
 OTHER = {  # than the paper's, and than what is off
     **{"epochs": 3, "batch_size": 6, "lr": 0.02, "min_lr": 1e-3, "momentum": 0.7, "betas": [0.8, 0.9], "eps": 1e-2},
-    **{"optimizer": "timm:nadamw", "weight_decay": 0.3, "layer_decay": 0.6, "clip_grad": 0.01, "ema": 0.9},
-    **{"warmup": "1/3", "drops": ["1/3"], "drop_factor": 0.5, "crop_pct": 0.7, "rand_augment": "rand-m5-inc1"},
+    **{"optimizer": "timm:nadamw", "weight_decay": 0.3, "layer_decay": 0.6, "clip_grad": 0.01, "ema_decay": 0.9},
+    **{"warmup": "1/3", "milestones": ["1/3"], "gamma": 0.5, "crop_pct": 0.7, "rand_augment": "rand-m5-inc1"},
     **{"random_erasing": 0.9, "erasing_mode": "const", "erasing_count": 3, "label_smoothing": 0.3},
     **{"mixup": 0.3, "cutmix": 0.4, "mixup_prob": 0.3, "mixup_switch_prob": 0.9, "mixup_mode": "elem"},
 }
-OFF = {"weight_decay": 0.0, "rand_augment": None, "random_erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, "drops": []}
+OFF = {"weight_decay": 0.0, "rand_augment": None, "random_erasing": 0.0, "mixup": 0.0, "cutmix": 0.0, "milestones": []}
 
 
 def other(recipe: Recipe, setting: str) -> object:
     """Another value of a setting."""
-    pairs = {"decay_1d": (True, False), "schedule": ("step", "cosine"), "interpolation": ("bilinear", "bicubic")}
+    pairs = {
+        "decay_norm_and_bias": (True, False),
+        "schedule": ("step", "cosine"),
+        "interpolation": ("bilinear", "bicubic"),
+    }
     return OTHER[setting] if setting in OTHER else next(x for x in pairs[setting] if x != getattr(recipe, setting))
 
 
@@ -56,7 +61,7 @@ def result(recipe: Recipe, resolution: int) -> bytes:
     seed_all(0)
     network = Small()
     optimizer, average = make_optimizer(recipe, network), make_average(recipe, network)
-    objective, finish = Objective(recipe, 5), Finish(torch.device("cpu"))
+    objective, preprocess = Objective(recipe, 5), Preprocess(torch.device("cpu"))
     erasing = Erasing(recipe, resolution, 0)
     transform = TrainingTransform(recipe, resolution)
     steps = recipe.epochs * 12 // recipe.batch_size
@@ -66,7 +71,7 @@ def result(recipe: Recipe, resolution: int) -> bytes:
         random.seed(step)
         own = [(step * recipe.batch_size + place) % 12 for place in range(recipe.batch_size)]
         batch = torch.stack([torch.as_tensor(transform(images[one], step * 12 + one)) for one in own])
-        batch = finish(batch, erasing([(step, one) for one in own]))
+        batch = preprocess(batch, erasing([(step, one) for one in own]))
         optimizer.zero_grad()
         objective(network, batch, torch.tensor(own) % 5).backward()
         if recipe.clip_grad:

@@ -16,12 +16,12 @@ import torch
 from PIL import Image
 
 import roadmap
-from experiments.data import Loader
-from experiments.devices import forget_activations, peak_memory_mb, pick_device
+from experiments.config.run import Run
+from experiments.data.loader import Loader
 from experiments.errors import SettingsError
-from experiments.processes import Processes
-from experiments.run import Run
-from experiments.worker import StopFlag
+from experiments.launch.worker import StopFlag
+from experiments.runtime.devices import forget_activations, peak_memory_mb, pick_device
+from experiments.runtime.processes import Processes
 
 torch.set_num_threads(1)
 
@@ -243,7 +243,7 @@ def test_handler_that_was_there_before_has_its_turn_once_the_run_is_saved(
     run_of: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """submitit's puts the job back into the queue."""
-    from experiments.worker import train_recorded
+    from experiments.launch.worker import train_recorded
 
     seen: list[tuple[int, str, list[str]]] = []
     run = run_of(*tiny, f"runs={here}")
@@ -252,7 +252,7 @@ def test_handler_that_was_there_before_has_its_turn_once_the_run_is_saved(
         summary = json.loads((run.directory / "summary.json").read_text())
         seen.append((number, summary["status"], [p.name for p in run.directory.glob("checkpoints/*")]))
 
-    monkeypatch.setattr("experiments.worker.Reporter.step", lambda *_: os.kill(os.getpid(), signal.SIGUSR2))
+    monkeypatch.setattr("experiments.launch.worker.Reporter.step", lambda *_: os.kill(os.getpid(), signal.SIGUSR2))
     kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
     signal.signal(signal.SIGUSR2, requeue)
     try:

@@ -1,16 +1,16 @@
-"""`analysis.diagnostics`: what the report says of noise that is not what the statistics assume, against scipy."""
+"""`statistics.diagnostics`: what the report says of noise that is not what the statistics assume, against scipy."""
 
 import numpy as np
 import pytest
 from games import ROAD, comparison
 from scipy import stats
 
-from analysis.contrasts import contrast
-from analysis.diagnostics import noise_concerns, seeds_by_half, unequal_variances
-from analysis.ladder import ladder_table
-from analysis.noise import Scatter
-from analysis.paper import agreement, paper_table
-from analysis.story import findings
+from analysis.report.sections import findings
+from analysis.statistics.contrasts import contrast
+from analysis.statistics.diagnostics import noise_concerns, seeds_by_half, unequal_variances
+from analysis.statistics.ladder import ladder_table
+from analysis.statistics.noise import Scatter
+from analysis.statistics.paper import agreement, paper_table
 
 RUNGS = [rung.steps for rung in ROAD.rungs]
 

@@ -1,4 +1,4 @@
-"""`analysis.effects`: the four ways to ask what a step is worth, of games that know."""
+"""`analysis.statistics.effects`: the four ways to ask what a step is worth, of games that know."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,9 @@ from games import ROAD, comparison, play
 from records import write_run
 from scipy import stats
 
-from analysis.comparison import comparisons
-from analysis.effects import effect_table, unpaired
-from analysis.records import load
+from analysis.sources.load import load
+from analysis.statistics.comparison import comparisons
+from analysis.statistics.effects import effect_table, unpaired
 from roadmap.roads import Road
 
 WORTH = dict(zip(ROAD.adopted, np.linspace(-1, 5, 13).round(2), strict=True))

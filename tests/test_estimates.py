@@ -1,4 +1,4 @@
-"""`analysis.estimates` and `analysis.noise`: intervals and tests, against scipy, statsmodels and simulations."""
+"""`estimates` and `noise` of analysis/statistics/: intervals and tests, against scipy, statsmodels and simulations."""
 
 import math
 from pathlib import Path
@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from analysis.estimates import POWER, Estimate, adjust, compare, conclude, detectable
-from analysis.noise import OUTLIER, PRIOR, Scatter, Scores, moderate, noise
+from analysis.statistics.estimates import POWER, Estimate, adjust, compare, conclude, detectable
+from analysis.statistics.noise import OUTLIER, PRIOR, Scatter, Scores, moderate, noise
 from benchmarks import coverage
 
 A = pd.Series({0: 80.1, 1: 80.9, 2: 81.3})

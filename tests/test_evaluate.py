@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from torchvision.datasets import ImageFolder
 
 import roadmap
-from experiments.evaluate import main
-from experiments.subject import preparation_of_timm
-from experiments.transforms import evaluation_transform
+from experiments.data.transforms import evaluation_transform
+from experiments.evaluate.__main__ import main
+from experiments.evaluate.model import preparation_of_timm
 from roadmap import Design
 
 torch.set_num_threads(1)
@@ -83,7 +83,7 @@ def assert_equal(result: dict, expected: dict, images: int = 10) -> None:
 
 def test_run_is_what_its_record_says(evaluate: Callable, command: Callable, tiny: tuple[str, ...], here: Path) -> None:
     """By its directory, its averaged weights, and the checkpoint before its end; on what it was evaluated on."""
-    assert command(*tiny, "recipe.ema=0.9", "keep=all").code == 0
+    assert command(*tiny, "recipe.ema_decay=0.9", "keep=all").code == 0
     [run] = here.glob("runs/*")
     rows = [json.loads(line) for line in (run / "epochs.jsonl").read_text().splitlines()]
     cases = {"": (rows[1], ""), "weights_ema.pt": (rows[1], "ema_"), "checkpoints/step-00000010.pt": (rows[0], "")}

@@ -17,7 +17,8 @@ from records import NANO, extended, write_run
 from studies import write_everything, write_pair
 
 import analysis
-from analysis import figures, style
+from analysis import figures
+from analysis.figures import style
 from analysis.text import signed
 from roadmap.conf import OURS
 from roadmap.roads import Road

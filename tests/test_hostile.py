@@ -14,12 +14,12 @@ from hostile import FILES, VALUES, spoil
 from records import NANO, write_run, write_study
 
 import analysis
-from analysis.report import main as report
-from experiments.record import Record, is_done
-from experiments.run import Run
+from analysis.report.__main__ import main as report
+from experiments.config.run import Run
+from experiments.launch.worker import train_here
+from experiments.records.record import Record, is_done
 from experiments.status.__main__ import main as status
 from experiments.train import main as train
-from experiments.worker import train_here
 
 RUNS = 40
 
@@ -48,8 +48,8 @@ def hidden(text: str) -> set[str]:
 def test_report_of_spoiled_records(
     spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analysis.pages.TOLD", 2)
-    monkeypatch.setattr("analysis.style.png", lambda *_, **__: b"")  # the same figures are drawn as SVG
+    monkeypatch.setattr("analysis.report.files.TOLD", 2)
+    monkeypatch.setattr("analysis.figures.style.png", lambda *_, **__: b"")  # the same figures are drawn as SVG
     assert report([str(spoiled), "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     texts = {
@@ -102,7 +102,7 @@ def test_relaunch_of_a_run_whose_record_is_spoiled(
     run = run_of("device=cpu", "threads=1")
     results = {"top1": 50.0, "wall_seconds": 1.0}
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr("experiments.worker.train", lambda run, record, *_: record.finish("done", **results))
+    monkeypatch.setattr("experiments.launch.worker.train", lambda run, record, *_: record.finish("done", **results))
     for seed in range(30):
         random, own = Random(seed), replace(run, runs=tmp_path / str(seed))
         record = Record(own)
@@ -124,7 +124,9 @@ def test_study_whose_file_is_spoiled_asks_for_the_same(
     command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     studies = []
-    monkeypatch.setattr("experiments.local.train_study", lambda study, machine: studies.append(study) or study.begin())
+    monkeypatch.setattr(
+        "experiments.launch.local.train_study", lambda study, machine: studies.append(study) or study.begin()
+    )
     arguments = ("-m", f"seed={','.join(map(str, range(len(VALUES))))}")
     assert command(*arguments).code == 0
     [file] = here.glob("runs/studies/*.json")

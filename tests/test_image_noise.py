@@ -19,11 +19,11 @@ from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
 import analysis
-from analysis.correct import Correct
-from analysis.estimates import compare
-from analysis.images import image_error, image_noise
-from analysis.report import main
-from analysis.story import images_sentence
+from analysis.report.__main__ import main
+from analysis.report.sections import images_sentence
+from analysis.sources.correct_images import Correct
+from analysis.statistics.estimates import compare
+from analysis.statistics.image_noise import image_error, image_noise
 
 MEAN, OF_IMAGES, OF_NETWORK, OF_SEED, REST = 1.0, 1.5, 0.8, 0.02, 0.5
 """A simulated run is right about an image if these, each times a standard normal, sum to more than 0: an image's

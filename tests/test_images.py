@@ -20,14 +20,15 @@ from torch.utils.data import DataLoader, IterableDataset
 from torchvision.datasets import ImageFolder
 
 from benchmarks.input import Case, make_images
-from experiments import images as images_module
-from experiments.data import Collection, Streamed
+from experiments.config.code_digest import training_sources
+from experiments.config.settings import READERS, Data, Recipe
+from experiments.data.images import BrokenImageError, Jpeg, Stream, decode, undecoded
+from experiments.data.loader import Collection, Streamed
+from experiments.data.loader import images as images_module
+from experiments.data.readers import load_images
+from experiments.data.transforms import ResizedCrop, TrainingTransform
 from experiments.errors import SettingsError
-from experiments.images import BrokenImageError, Jpeg, Stream, decode, load_images, undecoded
-from experiments.processes import Processes
-from experiments.settings import READERS, Data, Recipe
-from experiments.sources import training_sources
-from experiments.transforms import ResizedCrop, TrainingTransform
+from experiments.runtime.processes import Processes
 
 CLASSES = ("n10", "n9", "n9b")  # by name 10 stands before 9: in natural order it would not
 COUNTS = {"train": (7, 5, 8), "val": (2, 4, 3)}
@@ -299,7 +300,7 @@ def test_order_of_a_stream_depends_on_the_epoch_alone(stream: tuple[Stream, Stre
 
 
 def test_order_of_shards_depends_on_the_epoch(stream: tuple[Stream, Stream], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.readers.streaming.BUFFER", 1)  # images of a shard come in their order
+    monkeypatch.setattr("experiments.data.readers.streaming.BUFFER", 1)  # images of a shard come in their order
     assert len({everything(stream[0], epoch, True, 1, 1)[0] for epoch in range(10)}) == 3
 
 
@@ -678,4 +679,4 @@ def test_settings_of_data_are_checked(overrides: tuple[str, ...], line: str, run
 
 def test_sources_of_every_reader_are_those_of_a_run() -> None:
     """They are imported by name; a job that waits must notice when one of them is edited."""
-    assert {f"experiments/readers/{reader}.py" for reader in READERS} <= {*training_sources()}
+    assert {f"experiments/data/readers/{reader}.py" for reader in READERS} <= {*training_sources()}

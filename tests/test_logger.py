@@ -18,13 +18,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from experiments import logger, tensorboard
+from experiments.config.logger import check_logger
+from experiments.config.run import Run
 from experiments.errors import SettingsError
-from experiments.logger import Logger, check_logger
-from experiments.record import Record
-from experiments.run import Run
-from experiments.worker import train_recorded
-from roadmap.bounds import Number, setting
+from experiments.launch.worker import train_recorded
+from experiments.records.record import Record
+from experiments.tracking.logger import Logger
+from experiments.tracking.wandb import logger, tensorboard
+from roadmap.common.bounds import Number, setting
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "tracking.md").read_text("utf-8")
 
@@ -282,7 +283,7 @@ def test_tensorboard_has_each_epoch_of_a_stopped_run_once(
     overrides = (*tiny, "recipe.epochs=3", "logger=tensorboard", "logger.every=1")
     with monkeypatch.context() as patch:
         counter = count(1)
-        patch.setattr("experiments.worker.StopFlag.is_set", lambda _: next(counter) == 13)
+        patch.setattr("experiments.launch.worker.StopFlag.is_set", lambda _: next(counter) == 13)
         assert command(*overrides).code == 130
     assert_each_epoch_is_there_once(here / "runs")
     if lost:

@@ -32,9 +32,9 @@ SWITCHES = {
     "spatial_conv": ("middle", "first"),
     "kernel_size": (3, 5, 7, 9, 11),
     "activation": ("relu", "gelu"),
-    "activations": ("all", "one"),
+    "activation_placement": ("all", "one"),
     "norm": ("batch", "layer"),
-    "norms": ("all", "one"),
+    "norm_placement": ("all", "one"),
     "downsampling": ("block", "separate"),
 }
 VALUES = {  # that leave the other layers as they are
@@ -202,11 +202,14 @@ def test_drop_path_is_linear_over_depth(depths: tuple[int, ...]) -> None:
     ("switches", "branch"),
     [
         # 7: the only norm directly after the spatial conv, the only activation directly before the last 1x1
-        ({"norms": "one"}, "1x1+b ReLU 3x3/2 BN ReLU 1x1+b"),
-        ({"activations": "one"}, "1x1 BN 3x3/2 BN ReLU 1x1 BN"),
-        ({"norms": "one", "activations": "one"}, "1x1+b 3x3/2 BN ReLU 1x1+b"),
-        ({"norms": "one", "norm": "layer"}, "1x1+b ReLU 3x3/2+b LN ReLU 1x1+b"),
-        ({"norms": "one", "activations": "one", "spatial_conv": "first"}, "3x3/2 BN 1x1+b ReLU 1x1+b"),
+        ({"norm_placement": "one"}, "1x1+b ReLU 3x3/2 BN ReLU 1x1+b"),
+        ({"activation_placement": "one"}, "1x1 BN 3x3/2 BN ReLU 1x1 BN"),
+        ({"norm_placement": "one", "activation_placement": "one"}, "1x1+b 3x3/2 BN ReLU 1x1+b"),
+        ({"norm_placement": "one", "norm": "layer"}, "1x1+b ReLU 3x3/2+b LN ReLU 1x1+b"),
+        (
+            {"norm_placement": "one", "activation_placement": "one", "spatial_conv": "first"},
+            "3x3/2 BN 1x1+b ReLU 1x1+b",
+        ),
         # 8: the spatial conv first in a classic bottleneck, dense when not grouped
         ({"spatial_conv": "first"}, "3x3/2 BN ReLU 1x1 BN ReLU 1x1 BN"),
     ],
@@ -284,10 +287,10 @@ GRN = {"at": "hidden", "_target_": "timm.layers.grn.GlobalResponseNorm", "channe
     ("switches", "branch"),
     [
         ({}, "1x1 BN ReLU 3x3/2 BN spatial ReLU hidden 1x1 BN output"),
-        ({"activations": "one"}, "1x1 BN 3x3/2 BN spatial ReLU hidden 1x1 BN output"),
+        ({"activation_placement": "one"}, "1x1 BN 3x3/2 BN spatial ReLU hidden 1x1 BN output"),
         ({"spatial_conv": "first"}, "3x3/2 BN spatial ReLU 1x1 BN ReLU hidden 1x1 BN output"),
         (
-            {"spatial_conv": "first", "norms": "one", "activations": "one"},
+            {"spatial_conv": "first", "norm_placement": "one", "activation_placement": "one"},
             "3x3/2 BN spatial 1x1+b ReLU hidden 1x1+b output",
         ),
     ],

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from analysis import report
-from experiments.requested import spelled_out
-from experiments.run import to_run
-from experiments.settings import register
+from analysis.report import __main__ as report
+from experiments.config.requested import spelled_out
+from experiments.config.run import to_run
+from experiments.config.settings import register
 from experiments.status import __main__ as status
 from roadmap.conf import CONF, Conf, to_design
 
@@ -249,7 +249,7 @@ def test_mistake_in_a_file_of_ones_own_is_told_in_one_line(
     files: dict, typed: str, said: str, own: Callable, command: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own(files)
-    monkeypatch.setitem(sys.modules, "experiments.worker", None)  # no run may get as far as to import it
+    monkeypatch.setitem(sys.modules, "experiments.launch.worker", None)  # no run may get as far as to import it
     code, out, err = command("--config-dir", "my", *typed.split())
     assert said in err
     assert (code, out, err.count("\n")) == (2, "", 1)

@@ -1,4 +1,4 @@
-"""`analysis.paper`: agreement with the published ladder, against scipy and ladders that agree by design."""
+"""`analysis.statistics.paper`: agreement with the published ladder, against scipy and ladders that agree by design."""
 
 import math
 
@@ -8,12 +8,12 @@ import pytest
 from games import play
 from scipy import stats
 
-from analysis import sheets
-from analysis.estimates import estimate
-from analysis.ladder import ladder_table, published_ladder
-from analysis.noise import Scores
-from analysis.paper import agreement, agreement_table, kendall, paper_table, spearman
-from analysis.story import agreement_sentence
+from analysis.report import tables as sheets
+from analysis.report.sections import agreement_sentence
+from analysis.statistics.estimates import estimate
+from analysis.statistics.ladder import ladder_table, published_ladder
+from analysis.statistics.noise import Scores
+from analysis.statistics.paper import agreement, agreement_table, kendall, paper_table, spearman
 from roadmap.conf import ladder
 from roadmap.roads import Road
 

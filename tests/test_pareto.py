@@ -1,11 +1,11 @@
-"""`analysis.costs`: the Pareto front, against every pair of rows."""
+"""`analysis.statistics.costs`: the Pareto front, against every pair of rows."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from games import comparison
 
-from analysis.costs import cost_table, pareto_front
+from analysis.statistics.costs import cost_table, pareto_front
 from roadmap.conf import ladder
 
 

@@ -14,17 +14,17 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import roadmap
-from experiments.devices import forget_activations
-from experiments.images import load_sample
-from experiments.models import make_network
-from experiments.partition import partition
+from experiments.config.run import Run
+from experiments.config.settings import Data
+from experiments.data.partition import partition
+from experiments.data.readers.sample import load_sample
+from experiments.launch.preflight import amounts
 from experiments.plan.__main__ import main
-from experiments.plan.footprint import footprint, kept_for_backward
-from experiments.plan.pace import Pace, Sample, between, measured, recorded
-from experiments.preflight import amounts
-from experiments.recipe import make_optimizer
-from experiments.run import Run
-from experiments.settings import Data
+from experiments.plan.memory import footprint, kept_for_backward
+from experiments.plan.throughput import Pace, Sample, between, measured, recorded
+from experiments.runtime.devices import forget_activations
+from experiments.training.models import make_network
+from experiments.training.recipe import make_optimizer
 
 TRAIN, VAL = 1_281_167, 50_000
 IMAGENET = ("regime=resnet50", "data=imagenet")
@@ -47,7 +47,7 @@ class Planned(NamedTuple):
 @pytest.fixture
 def planned(call: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Planned]:
     """`python -m experiments.plan ...` in this process, in an empty working directory, measured for half a second."""
-    monkeypatch.setattr("experiments.plan.clock.BUDGET", 0.5)
+    monkeypatch.setattr("experiments.plan.rates.BUDGET", 0.5)
     return lambda *arguments: Planned(*call(main, *arguments))
 
 
@@ -156,7 +156,7 @@ def test_run_that_was_trained_is_what_the_plan_says(
     planned: Callable, command: Callable, tiny: tuple[str, ...], here: Path
 ) -> None:
     """Its files, its time; what is done or partly trained is not priced again; and another machine's is no guide."""
-    asked = (*tiny, "design.width=32", "recipe.ema=0.9", "recipe.momentum=0.9")
+    asked = (*tiny, "design.width=32", "recipe.ema_decay=0.9", "recipe.momentum=0.9")
     assert command(*asked, "keep=all").code == 0
     [path] = here.glob("runs/*/summary.json")
     summary, size = json.loads(path.read_text()), lambda name: (path.parent / name).stat().st_size
@@ -205,7 +205,7 @@ def test_measuring_begins_at_both_ends_and_stays_within_its_time(
         order.append(sample.macs)
         return Pace(sample.macs, 1, 1, 0, "measured")
 
-    monkeypatch.setattr("experiments.plan.pace.measure", measure)
+    monkeypatch.setattr("experiments.plan.throughput.measure", measure)
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     samples = [Sample(run_of(f"recipe.epochs={macs}"), macs, 10, 2) for macs in (5, 9, 8, 1, 2)]
     assert len(measured(samples, torch.device("cpu"), 100)) == 5

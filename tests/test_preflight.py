@@ -15,9 +15,10 @@ from PIL import Image
 from torch import nn
 
 import roadmap
-from experiments import machine, preflight
-from experiments.preflight import Amounts, amounts, check_device, check_layers
-from experiments.settings import Data
+from experiments.config.settings import Data
+from experiments.launch import preflight
+from experiments.launch.preflight import Amounts, amounts, check_device, check_layers
+from experiments.runtime import machine
 from roadmap import own
 from roadmap.conf import OURS, to_design
 
@@ -89,9 +90,9 @@ def test_failure_is_found_before_anything_starts(
         assert code in (1, 2)
         assert said in err + "".join(line for line in out.splitlines() if line.startswith("will fail: "))
         return
-    monkeypatch.setitem(sys.modules, "experiments.worker", None)
-    monkeypatch.setattr("experiments.local.LocalStudy", None)
-    monkeypatch.setattr("experiments.slurm.shutil.which", lambda name: None)
+    monkeypatch.setitem(sys.modules, "experiments.launch.worker", None)
+    monkeypatch.setattr("experiments.launch.local.LocalStudy", None)
+    monkeypatch.setattr("experiments.launch.slurm.shutil.which", lambda name: None)
     code, out, err = command(*words)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: ")
@@ -313,10 +314,10 @@ NOTED: dict[str, set[tuple[int, int]]] = {}
 PLACES = ("spatial", "hidden", "output")
 
 
-@pytest.mark.parametrize("norms", ["all", "one"])
+@pytest.mark.parametrize("norm_placement", ["all", "one"])
 @pytest.mark.parametrize("spatial_conv", ["middle", "first"])
 @pytest.mark.parametrize("kind", ["resnet", "convnext"])
-def test_tried_maps_are_those_that_the_network_has(kind: str, spatial_conv: str, norms: str) -> None:
+def test_tried_maps_are_those_that_the_network_has(kind: str, spatial_conv: str, norm_placement: str) -> None:
     """All that are there, and of layers no other. The strides inside a block aside, whose maps are another stage's."""
     target = f"{__name__}.Noting"
     design = replace(
@@ -324,7 +325,7 @@ def test_tried_maps_are_those_that_the_network_has(kind: str, spatial_conv: str,
         depths=(1, 2, 1, 1),
         width=8,
         spatial_conv=spatial_conv,
-        norms=norms,
+        norm_placement=norm_placement,
         layers={at: {"at": at, "_target_": target, "noted": at} for at in PLACES},
     )
     NOTED.update({at: set() for at in (*PLACES, "activation")})
@@ -369,10 +370,10 @@ def test_precision_is_what_the_devices_that_are_asked_for_do_best(
     for module in (machine, sys.modules["experiments.train"]):
         monkeypatch.setattr(module, "has_gpus", lambda: gpus)
     monkeypatch.setattr("experiments.train.preflight", lambda runs, **_: seen.extend(runs))
-    monkeypatch.setitem(sys.modules, "experiments.worker", type(sys)("experiments.worker"))
-    sys.modules["experiments.worker"].train_here = lambda run: None
-    monkeypatch.setattr("experiments.local.train_study", lambda study, machine: 0)
-    monkeypatch.setattr("experiments.slurm.submit_study", lambda study, options, **_: 0)
+    monkeypatch.setitem(sys.modules, "experiments.launch.worker", type(sys)("experiments.launch.worker"))
+    sys.modules["experiments.launch.worker"].train_here = lambda run: None
+    monkeypatch.setattr("experiments.launch.local.train_study", lambda study, machine: 0)
+    monkeypatch.setattr("experiments.launch.slurm.submit_study", lambda study, options, **_: 0)
     assert command(*typed.split()).code == 0
     [run] = seen
     assert run.precision == run.to_json()["precision"] == precision
@@ -390,8 +391,8 @@ def test_gpu_without_bf16_is_refused_where_it_is_to_train(run_of: Callable, monk
 
 
 def test_busy_machine_is_warned_of(command: Callable, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "experiments.worker", type(sys)("experiments.worker"))
-    sys.modules["experiments.worker"].train_here = lambda run: None
+    monkeypatch.setitem(sys.modules, "experiments.launch.worker", type(sys)("experiments.launch.worker"))
+    sys.modules["experiments.launch.worker"].train_here = lambda run: None
     monkeypatch.setattr("os.getloadavg", lambda: (1e6, 0, 0))
     code, _, err = command("device=cpu")
     assert (code, err.count("\n")) == (0, 1)

@@ -14,12 +14,18 @@ from forked import Forked
 from PIL import Image
 from torch import distributed
 
+from experiments.config.batch_plan import Split, split_batch
 from experiments.errors import SettingsError
-from experiments.processes import Processes
-from experiments.split import Split, split_batch
+from experiments.runtime.processes import Processes
 
 METRICS = ("lr", "train_loss", "val_loss", "top1", "top5", "ema_val_loss", "ema_top1")
-LAYER_NORM = ("rung=separate_downsampling", "design.drop_path=0", "recipe.mixup=0", "recipe.ema=0.9", "recipe.lr=1e-3")
+LAYER_NORM = (
+    "rung=separate_downsampling",
+    "design.drop_path=0",
+    "recipe.mixup=0",
+    "recipe.ema_decay=0.9",
+    "recipe.lr=1e-3",
+)
 """What has nothing of a batch's own: no mixing, no stochastic depth, no BatchNorm."""
 
 

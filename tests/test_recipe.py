@@ -15,9 +15,10 @@ from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 import roadmap
-from experiments.recipe import Objective, learning_rate, make_optimizer, set_learning_rate
-from experiments.settings import Recipe
-from experiments.timm_names import timm_optimizers
+from experiments.config.settings import Recipe
+from experiments.config.timm_names import timm_optimizers
+from experiments.training.recipe import learning_rate, make_optimizer, set_learning_rate
+from experiments.training.tasks.classification import Objective
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "recipes.md").read_text("utf-8")
 TABLES = {  # facts/README.md, "The recipes"
@@ -27,10 +28,10 @@ TABLES = {  # facts/README.md, "The recipes"
         "lr": 0.1,
         "batch_size": 256,
         "weight_decay": 1e-4,
-        "decay_1d": True,
+        "decay_norm_and_bias": True,
         "schedule": "step",
-        "drops": ["30/90", "60/90"],
-        "drop_factor": 0.1,
+        "milestones": ["30/90", "60/90"],
+        "gamma": 0.1,
         "epochs": 90,
         "rand_augment": None,
         "random_erasing": 0.0,
@@ -47,7 +48,7 @@ TABLES = {  # facts/README.md, "The recipes"
         "min_lr": 1e-6,
         "batch_size": 4096,
         "weight_decay": 0.05,
-        "decay_1d": False,
+        "decay_norm_and_bias": False,
         "schedule": "cosine",
         "warmup": "20/300",
         "epochs": 300,
@@ -59,8 +60,8 @@ TABLES = {  # facts/README.md, "The recipes"
         "interpolation": "bicubic",
     },
 }
-TABLES["convnext"] = TABLES["modern"] | {"ema": 0.9999}
-TABLES["pretrain_in22k"] = TABLES["modern"] | {"epochs": 90, "warmup": "5/90", "ema": 0.0}
+TABLES["convnext"] = TABLES["modern"] | {"ema_decay": 0.9999}
+TABLES["pretrain_in22k"] = TABLES["modern"] | {"epochs": 90, "warmup": "5/90", "ema_decay": 0.0}
 TABLES["finetune"] = TABLES["modern"] | {
     "epochs": 30,
     "batch_size": 512,
@@ -70,7 +71,7 @@ TABLES["finetune"] = TABLES["modern"] | {
     "mixup": 0.0,
     "cutmix": 0.0,
     "layer_decay": 0.8,
-    "ema": 0.0,
+    "ema_decay": 0.0,
 }
 TABLES["finetune_in1k"] = TABLES["finetune"] | {"layer_decay": 0.7}
 SCHEDULES = {"modern": (4e-3, 20 / 300), "pretrain_in22k": (4e-3, 5 / 90), "finetune": (5e-5, 0)}
@@ -120,14 +121,14 @@ def test_stochastic_depth_follows_the_size(recipe: str, size: int, run_of: Calla
 
 
 def test_only_the_largest_is_averaged_when_fine_tuned(run_of: Callable) -> None:
-    emas = [run_of(f"design=convnext_{size}", "recipe=finetune", "regime=resnet50").recipe.ema for size in SIZES]
+    emas = [run_of(f"design=convnext_{size}", "recipe=finetune", "regime=resnet50").recipe.ema_decay for size in SIZES]
     assert emas == [0, 0, 0, 0, 0.9999]
 
 
 def test_every_setting_is_in_the_documentation() -> None:
     """And the table of the authors' settings names none that is not there."""
     named = set(re.findall(r"`recipe\.(\w+)", DOCUMENT)) | {"mixup_prob", "mixup_switch_prob", "mixup_mode", "cutmix"}
-    settings = {one.name for one in fields(Recipe)} - {"name", "schedule", "drops", "drop_factor"}
+    settings = {one.name for one in fields(Recipe)} - {"name", "schedule", "milestones", "gamma"}
     assert named == settings
     assert set(re.findall(r"^\| `(\w+)` \|", DOCUMENT.split("Stochastic depth")[0], re.M)) == set(TABLES)
 
@@ -234,7 +235,9 @@ def test_loss_with_mixing_is_timms(mixup: float, cutmix: float, batch: tuple) ->
 
 def optimizer_steps(name: str, betas: list[float], *parts: int) -> dict[str, Tensor]:
     """A network's weights after as many steps, in parts between which all is saved, and goes on in another process."""
-    recipe = Recipe("r", 1, 4, f"timm:{name}", 0.01, momentum=0.9, betas=betas, weight_decay=0.1, decay_1d=False)
+    recipe = Recipe(
+        "r", 1, 4, f"timm:{name}", 0.01, momentum=0.9, betas=betas, weight_decay=0.1, decay_norm_and_bias=False
+    )
     saved, step = None, 0
     for part in parts:
         torch.manual_seed(0)
@@ -268,7 +271,9 @@ def test_optimizer_of_timm_goes_on_as_if_undisturbed(name: str, betas: list[floa
 
 def test_optimizer_of_timm_is_the_one_that_is_named_with_the_recipes_settings() -> None:
     network = nn.Linear(2, 2)
-    recipe = Recipe("r", 1, 4, "timm:lamb", 0.01, betas=[0.8, 0.9], eps=1e-3, weight_decay=0.1, decay_1d=False)
+    recipe = Recipe(
+        "r", 1, 4, "timm:lamb", 0.01, betas=[0.8, 0.9], eps=1e-3, weight_decay=0.1, decay_norm_and_bias=False
+    )
     made = make_optimizer(recipe, network)
     assert type(made) is timm.optim.Lamb
     assert [group["weight_decay"] for group in made.param_groups] == [0, 0.1]

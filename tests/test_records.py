@@ -17,9 +17,10 @@ import pytest
 from records import write_run, write_study
 
 import analysis
-from analysis import epochs, load
-from analysis.epochs import EPOCH_COLUMNS
-from analysis.rows import COLUMNS, disagreements
+from analysis import load
+from analysis.sources import epochs
+from analysis.sources.epochs import EPOCH_COLUMNS
+from analysis.sources.rows import COLUMNS, disagreements
 from roadmap.roads import Road
 
 EPOCH = {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "val_loss": 1.5, "top1": 30.5, "top5": 80.0, "seconds": 9.0}
@@ -362,7 +363,7 @@ def test_importing_the_package_costs_nothing() -> None:
     code = (
         "import sys; before = set(sys.modules); import analysis; new = set(sys.modules) - before\n"
         "assert not {'pandas', 'numpy', 'orjson', 'wandb'} & new, new\n"
-        "from analysis.records import load; assert analysis.load is load\n"
+        "from analysis.sources.load import load; assert analysis.load is load\n"
         "assert {'load', 'load_wandb', 'Runs', 'RecordsError'} <= set(dir(analysis))\n"
         "try: analysis.lode\n"
         "except AttributeError as error: assert 'lode' in str(error)\n"

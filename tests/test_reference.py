@@ -11,15 +11,15 @@ from timm.models.convnext import ConvNeXt
 from torch import Tensor
 
 import roadmap
-from experiments.data import Loader
-from experiments.loop import train
-from experiments.processes import Processes
-from experiments.randomness import Purpose, derive, seed_all
-from experiments.recipe import make_optimizer
-from experiments.record import Record
-from experiments.run import Run
-from experiments.settings import Recipe
-from experiments.transforms import Finish
+from experiments.config.run import Run
+from experiments.config.settings import Recipe
+from experiments.data.loader import Loader
+from experiments.data.transforms import Preprocess
+from experiments.records.record import Record
+from experiments.runtime.processes import Processes
+from experiments.runtime.randomness import Purpose, derive, seed_all
+from experiments.training.loop import train
+from experiments.training.recipe import make_optimizer
 
 torch.set_num_threads(1)
 
@@ -44,7 +44,7 @@ class Losses:
 def run(run_of: Callable, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """20 steps of two passes, with everything on that a recipe of the paper has."""
     network = ("rung=separate_downsampling", "design.depths=[1,1,4,1]", "design.width=8", "design.drop_path=0.5")
-    recipe = (f"recipe.lr={BASE}", f"recipe.layer_decay={LAYER_DECAY}", f"recipe.ema={EMA}", "recipe.epochs=2")
+    recipe = (f"recipe.lr={BASE}", f"recipe.layer_decay={LAYER_DECAY}", f"recipe.ema_decay={EMA}", "recipe.epochs=2")
     batch = (
         "recipe.batch_size=20",
         "micro_batch_size=10",
@@ -89,7 +89,7 @@ def reference(run: Run) -> tuple[list[float], dict[str, Tensor], dict[str, Tenso
     optimizer = torch.optim.AdamW(groups, BASE, betas=(0.9, 0.999), eps=1e-8, foreach=False)
     mixup = timm.data.Mixup(0.8, 1.0, prob=1.0, switch_prob=0.5, mode="batch", label_smoothing=0.1, num_classes=10)
     criterion = SoftTargetCrossEntropy()
-    finish = Finish(torch.device("cpu"))
+    preprocess = Preprocess(torch.device("cpu"))
     data = Loader(run, ALONE)
     batches = (batch for epoch in range(2) for batch in data.epoch(epoch))
     average = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -106,7 +106,7 @@ def reference(run: Run) -> tuple[list[float], dict[str, Tensor], dict[str, Tenso
         total = 0.0
         for part in range(PASSES):
             batch = next(batches)
-            images = finish(batch.images, batch.erased)
+            images = preprocess(batch.images, batch.erased)
             seed_all(derive(Purpose.STEP, run.seed, t * PASSES + part))
             images, targets = mixup(images, batch.labels)
             loss = criterion(network(images), targets) / PASSES

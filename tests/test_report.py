@@ -21,15 +21,16 @@ from scipy import stats
 from studies import write_everything, write_pair
 
 import analysis
-from analysis.comparison import comparisons
-from analysis.departures import departures, kernel_note
-from analysis.ladder import ladder_table
-from analysis.pages import TOLD
-from analysis.provenance import warnings
-from analysis.records import RecordsError, load
-from analysis.report import main
-from analysis.story import headline
-from analysis.tables import print_ladder
+from analysis.report.__main__ import main
+from analysis.report.files import TOLD
+from analysis.report.sections import headline
+from analysis.report.terminal import print_ladder
+from analysis.sources.load import load
+from analysis.sources.runs import RecordsError
+from analysis.statistics.comparison import comparisons
+from analysis.statistics.departures import departures, kernel_note
+from analysis.statistics.ladder import ladder_table
+from analysis.statistics.provenance import warnings
 from analysis.text import equals, interval, signed
 from roadmap.conf import OURS
 
@@ -92,8 +93,8 @@ def test_departures_are_named_setting_by_setting(everything):
         ("mixup", 0.0, ("0.8", "none")),
         ("warmup", "1/10", ("20/300", "1/10")),
         ("betas", [0.9, 0.95], ("0.9, 0.999", "0.9, 0.95")),
-        ("ema", 0.9999, ("none", "0.9999")),
-        ("decay_1d", True, ("none", "yes")),
+        ("ema_decay", 0.9999, ("none", "0.9999")),
+        ("decay_norm_and_bias", True, ("none", "yes")),
     ],
 )
 def test_a_changed_setting_is_a_departure(tmp_path, setting, value, texts):
@@ -101,7 +102,7 @@ def test_a_changed_setting_is_a_departure(tmp_path, setting, value, texts):
     assert (f"recipe.{setting}", *texts) in departures(only(tmp_path))["modern"]
 
 
-@pytest.mark.parametrize(("setting", "value"), [("warmup", "1/15"), ("momentum", 0.9), ("ema", None)])
+@pytest.mark.parametrize(("setting", "value"), [("warmup", "1/15"), ("momentum", 0.9), ("ema_decay", None)])
 def test_another_spelling_or_an_unused_setting_is_no_departure(tmp_path, setting, value):
     write_run(tmp_path, "gelu", config={"recipe": {setting: value}})
     assert f"recipe.{setting}" not in [one.setting for one in departures(only(tmp_path))["modern"]]
@@ -510,10 +511,10 @@ def test_on_another_road_only_the_papers_rungs_depart_from_the_paper(foreign, tm
     assert departures(only(foreign)) == {}
     road = road_of("modern_recipe", "star")
     write_run(tmp_path, "modern_recipe", road=road, config={"recipe": {"mixup": 0.0}})
-    write_run(tmp_path, "star", road=road, config={"recipe": {"decay_1d": True}})
+    write_run(tmp_path, "star", road=road, config={"recipe": {"decay_norm_and_bias": True}})
     settings = [one.setting for one in departures(only(tmp_path))["modern"]]
     assert "recipe.mixup" in settings
-    assert "recipe.decay_1d" not in settings
+    assert "recipe.decay_norm_and_bias" not in settings
 
 
 def test_models_that_are_no_rungs_are_reported_without_the_road(tmp_path, capsys):

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.checkpoint import Checkpoints
+from experiments.config.run import Run
 from experiments.errors import SettingsError
-from experiments.loop import StoppedError
-from experiments.loop import train as train_on
-from experiments.processes import Processes
-from experiments.record import Record
-from experiments.run import Run
+from experiments.records.record import Record
+from experiments.runtime.processes import Processes
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.loop import StoppedError
+from experiments.training.loop import train as train_on
 
 torch.set_num_threads(1)
 pytestmark = [
@@ -189,7 +189,7 @@ def test_process_that_does_not_see_the_checkpoint_is_told_of(run: Run, tmp_path:
     """Two machines whose `runs` are not one folder."""
 
     class Second(Processes):
-        def of_first(self, value: object) -> object:
+        def broadcast_from_first(self, value: object) -> object:
             return 12
 
         def union(self, names: list[str]) -> set[str]:

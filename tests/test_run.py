@@ -23,14 +23,14 @@ from torch import nn
 from torch.nn import functional as F
 
 import roadmap
-from experiments.images import SAMPLE, load_sample
-from experiments.partition import partition
-from experiments.record import LockedError, Record, is_done
-from experiments.run import Run
-from experiments.settings import Data
-from experiments.task import Classification
+from experiments.config.run import Run
+from experiments.config.settings import Data
+from experiments.config.task import Classification
+from experiments.data.partition import partition
+from experiments.data.readers.sample import SAMPLE, load_sample
+from experiments.launch.worker import train_in_child, train_recorded
+from experiments.records.record import LockedError, Record, is_done
 from experiments.train import main
-from experiments.worker import train_in_child, train_recorded
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "records.md").read_text()
 
@@ -81,7 +81,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, small: tuple[str, ...]) ->
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sys, "argv", ["experiments.train", *small, "recipe.ema=0.9"])
+        patch.setattr(sys, "argv", ["experiments.train", *small, "recipe.ema_decay=0.9"])
         patch.setattr("signal.signal", lambda *_: None)
         with pytest.raises(SystemExit) as end:
             main()
@@ -159,7 +159,7 @@ def test_seed_decides_every_bit(
     results = []
     for runs, *overrides in (("a",), ("b", "workers=2"), ("c", "seed=1")):
         draw = {"a": lambda *_: None}.get(runs, lambda *_: (torch.rand(1), np.random.rand(), random.random()))
-        monkeypatch.setattr("experiments.worker.Reporter.step", draw)
+        monkeypatch.setattr("experiments.launch.worker.Reporter.step", draw)
         assert command(*modern, f"runs={runs}", *overrides).code == 0
         [directory] = here.glob(f"{runs}/*")
         rows = [
@@ -180,7 +180,7 @@ def test_what_is_done_is_not_trained_again(
 
     assert command(*tiny).code == 0
     before = files()
-    monkeypatch.delattr("experiments.worker.train")
+    monkeypatch.delattr("experiments.launch.worker.train")
     code, out, _ = command(*tiny, "runs=./runs", "workers=1")
     assert (code, "done already" in out) == (0, True)
     assert train_recorded(run_of(*tiny)) == 0  # in a study whose launcher looked before another had finished it
@@ -191,7 +191,9 @@ def test_result_is_the_last_epochs_not_the_bests(
     command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     falling = iter([{"top1": 50.0, "top5": 90.0, "val_loss": 1.0}, {"top1": 40.0, "top5": 80.0, "val_loss": 2.0}])
-    monkeypatch.setattr("experiments.evaluation.evaluate", lambda *_: [next(falling) | {"images": 200}])
+    monkeypatch.setattr(
+        "experiments.training.tasks.classification.evaluate", lambda *_: [next(falling) | {"images": 200}]
+    )
     assert command(*tiny).code == 0
     [directory] = here.glob("runs/*")
     summary = read(directory)[2]
@@ -222,7 +224,7 @@ def test_results_are_called_as_the_task_says(
 ) -> None:
     """In rows, summary and log; and a run of it is done."""
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr("experiments.run.CLASSIFICATION", Detection([30.0, 29.0]))
+    monkeypatch.setattr("experiments.config.run.CLASSIFICATION", Detection([30.0, 29.0]))
     run = run_of(*tiny, f"runs={here}/runs")
     assert train_recorded(run) == 0
     _, epochs, summary = read(run.directory)
@@ -277,7 +279,7 @@ def test_failed_run_keeps_its_epochs_and_its_traceback(
             raise RuntimeError("out of luck\nand of more lines")
         return [{"top1": 50.0, "top5": 90.0, "val_loss": 1.0, "images": 200}]
 
-    monkeypatch.setattr("experiments.evaluation.evaluate", fail_in_the_second_epoch)
+    monkeypatch.setattr("experiments.training.tasks.classification.evaluate", fail_in_the_second_epoch)
     assert command(*tiny).code == 1
     [directory] = here.glob("runs/*")
     _, epochs, summary = read(directory)

@@ -17,14 +17,14 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import roadmap
+from experiments.config.requested import Requested, spelled_out
+from experiments.config.run import to_run
+from experiments.config.settings import Config, EvaluationConfig, Recipe, register
+from experiments.config.timm_names import RandAugment
+from experiments.data.transforms import TrainingTransform
 from experiments.errors import refusing
-from experiments.requested import Requested, spelled_out
-from experiments.run import to_run
-from experiments.settings import Config, EvaluationConfig, Recipe, register
-from experiments.timm_names import RandAugment
-from experiments.transforms import TrainingTransform
 from hydra_plugins.study import LocalLauncherConf, SlurmLauncherConf
-from roadmap.bounds import Number, bounds_of
+from roadmap.common.bounds import Number, bounds_of
 from roadmap.conf import CONF, OURS
 
 ROAD = roadmap.road()
@@ -37,7 +37,7 @@ DECISIVE = [
     "recipe.lr=0.0123",
     "recipe.epochs=17",
     "recipe.batch_size=34",
-    "recipe.drops=[1/2]",
+    "recipe.milestones=[1/2]",
     "recipe.weight_decay=0.01",
     "data=fashion_mnist",
     "data.subset=0.5",
@@ -192,7 +192,7 @@ def test_network_asked_for_in_two_ways_lies_in_one_directory(run_of: Callable, t
     ("overrides", "differs"),
     [
         (["recipe.lr=0.0123"], {"recipe.lr": 0.0123}),
-        (["recipe.drops=[1/2]", "recipe.epochs=17"], {"recipe.drops": ["1/2"], "recipe.epochs": 17}),
+        (["recipe.milestones=[1/2]", "recipe.epochs=17"], {"recipe.milestones": ["1/2"], "recipe.epochs": 17}),
         (["rung=gelu", "regime=resnet50", "recipe.rand_augment=null"], {"recipe.rand_augment": None}),
         (["rung=gelu", "resolution=64"], {"resolution": 64}),
         (["rung=gelu", "regime=resnet200", "recipe.batch_size=1024"], {"recipe.batch_size": 1024}),
@@ -246,7 +246,7 @@ def test_hostile_value_makes_a_run_or_a_line(monkeypatch: pytest.MonkeyPatch) ->
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         plain = hydra.compose("config", [])
-    monkeypatch.setattr("experiments.run.requested", lambda *_: Requested(ROAD, (), "resnet", {}))
+    monkeypatch.setattr("experiments.config.run.requested", lambda *_: Requested(ROAD, (), "resnet", {}))
     rng = random.Random(0)
     for key in [key for key, _, _ in settings_of(Config)]:
         for value in rng.sample(HOSTILE, 3):

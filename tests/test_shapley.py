@@ -1,4 +1,4 @@
-"""`analysis.shapley`: games whose values are known, every order of six players, and coverage by simulation."""
+"""`statistics.shapley`: games whose values are known, every order of six players, and coverage by simulation."""
 
 from itertools import permutations
 from math import comb
@@ -10,9 +10,9 @@ from games import ROAD, comparison, play
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from analysis.estimates import estimate
-from analysis.noise import Scores
-from analysis.shapley import (
+from analysis.statistics.estimates import estimate
+from analysis.statistics.noise import Scores
+from analysis.statistics.shapley import (
     coalitions,
     interaction_table,
     interaction_weights,

@@ -14,8 +14,8 @@ import slurm_cluster
 import torch
 from forked import Forked
 
-from experiments.run import Run
-from experiments.slurm import Job, SharedJob, in_queue
+from experiments.config.run import Run
+from experiments.launch.slurm import Job, SharedJob, in_queue
 
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, and its two CPUs, serve them all
 
@@ -44,7 +44,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def empty(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A test leaves no job behind, and the node as it found it. Who waits for the jobs looks more often."""
-    monkeypatch.setattr("experiments.slurm.POLL", 0.5)
+    monkeypatch.setattr("experiments.launch.slurm.POLL", 0.5)
     yield
     ask("scancel", "--me")
     ask("scontrol", "update", "NodeName=localhost", "State=resume")
@@ -343,7 +343,7 @@ def test_changed_sources_stop_a_run_unless_they_may(
 ) -> None:
     run: Run = run_of(*tiny)
     trained = []
-    monkeypatch.setattr("experiments.worker.train_in_child", trained.append)
+    monkeypatch.setattr("experiments.launch.worker.train_in_child", trained.append)
     with pytest.raises(SystemExit) as end:
         Job(run, {"roadmap/block.py": "as it was"}, changed_sources=False)()
     assert end.value.code == 2
@@ -365,11 +365,13 @@ def test_where_one_process_fails_the_others_are_ended_and_the_job_is_over(
     class Half(Job):  # which is pickled as it is, for a job cannot import this file
         def __call__(self) -> None:
             rank, sleep = os.environ["SLURM_PROCID"], __import__("time").sleep
-            worker = sys.modules["experiments.worker"] = __import__("types").ModuleType("worker")  # without torch
+            worker = sys.modules["experiments.launch.worker"] = __import__("types").ModuleType(
+                "worker"
+            )  # without torch
             worker.train_in_child = lambda run: sys.exit(1) if rank == "1" else sleep(600)
             super().__call__()
 
-    monkeypatch.setattr("experiments.slurm.Job", Half)
+    monkeypatch.setattr("experiments.launch.slurm.Job", Half)
     assert command(*LAUNCH, *tiny, "hydra.launcher.tasks_per_node=2").code == 0
     [folder] = here.glob("runs/studies/slurm/*")
     assert folder.stat().st_mode & 0o777 == 0o700

@@ -14,8 +14,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 import roadmap
-from experiments.requested import spelled_out
-from experiments.settings import register
+from experiments.config.requested import spelled_out
+from experiments.config.settings import register
 from roadmap.conf import CONF, OURS, to_design
 
 FACTS = Path(__file__).with_name("facts")
@@ -35,8 +35,8 @@ SWITCHES = {  # what each step changes of the first rung's design: the table in 
     "move_up_depthwise": {"spatial_conv": "first"},
     **KERNELS,
     "gelu": {"activation": "gelu"},
-    "fewer_activations": {"activations": "one"},
-    "fewer_norms": {"norms": "one"},
+    "fewer_activations": {"activation_placement": "one"},
+    "fewer_norms": {"norm_placement": "one"},
     "layer_norm": {"norm": "layer"},
     "separate_downsampling": {"downsampling": "separate"},
     "remove_layer_scale": {"layer_scale": 0.0},

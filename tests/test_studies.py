@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import roadmap
-from experiments.run import Run
+from experiments.config.run import Run
 from roadmap.conf import CONF, OURS
 
 ROOT = Path(__file__).parent.parent
@@ -171,7 +171,7 @@ def test_family_is_four_sizes_with_their_own_recipe(asked: Callable) -> None:
     runs = asked("study=family")
     assert [(run.design.depths, run.design.width) for run in runs] == [(depths[size], widths[size]) for size in depths]
     assert tuple(run.design.drop_path for run in runs) == rates
-    assert {(run.regime, run.recipe.name, run.recipe.ema, run.seed) for run in runs} == {
+    assert {(run.regime, run.recipe.name, run.recipe.ema_decay, run.seed) for run in runs} == {
         ("resnet50", "convnext", 0.9999, 0)
     }
 
@@ -207,7 +207,7 @@ def test_reference_is_the_same_run_beside_whatever_rung(regime: str, run_of: Cal
 
 @pytest.mark.parametrize("model", REFERENCES)
 def test_reference_is_built_at_both_scales(model: str, run_of: Callable) -> None:
-    from experiments.models import cost_of, make_network
+    from experiments.training.models import cost_of, make_network
 
     full = cost_of(run_of(f"model={model}", "rung=gelu", "regime=resnet50"), 1000)
     assert full["params"] / 1e6 == pytest.approx(REFERENCES[model], abs=0.06)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from experiments import local
+from experiments.config.dataset_folders import dataset_version
+from experiments.config.run import Run
 from experiments.errors import SettingsError
-from experiments.listing import dataset_version
-from experiments.locks import locked, unlock
-from experiments.machine import Machine, gpu_lock, lock_gpu, mps_is_running, share, visible_gpus
-from experiments.record import mark
-from experiments.run import Run
+from experiments.launch import local
+from experiments.records.record import set_status
+from experiments.runtime.locks import locked, unlock
+from experiments.runtime.machine import Machine, gpu_lock, lock_gpu, mps_is_running, share, visible_gpus
 
 ROOT = Path(__file__).parent.parent
 SEEDS = "seed=0,1,2"
@@ -100,7 +100,7 @@ def test_interrupted_study_records_its_runs_and_says_how_to_go_on(
         if sum(summary["epochs_done"] > 0 for summary in summaries(here / "runs").values()) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("experiments.pool.wait", interrupt_two_runs)
+    monkeypatch.setattr("experiments.launch.pool.wait", interrupt_two_runs)
     code, out, _ = command("-m", *tiny, "recipe.epochs=10000", SEEDS, "hydra.launcher.jobs=2")
     assert code == 130
     assert [summary["status"] for summary in summaries(here / "runs").values()] == ["unfinished"] * 2
@@ -137,7 +137,7 @@ def test_machine_is_shared_among_runs(
     cores: int, gpus: str, asked: tuple, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    monkeypatch.setattr("experiments.machine.cores", lambda: cores)
+    monkeypatch.setattr("experiments.runtime.machine.cores", lambda: cores)
     assert share(*asked) == machine
     assert share(*asked[:2], 1, "cpu").gpus == ()
 
@@ -277,7 +277,7 @@ def test_what_is_done_is_not_even_composed(
     assert command(*study).code == 0
     assert (len(asked), len(composed)) == (6, 2)
     for run in asked:
-        mark(run, "done", top1=50.0)
+        set_status(run, "done", top1=50.0)
     asked.clear()
     composed.clear()
     assert command(*study).code == 0
@@ -300,7 +300,7 @@ def test_folders_that_are_swept_over_are_looked_at_again(
     study = ("-m", "data=folder", "data.path=one,two", "recipe.batch_size=8", "study_name=mine")
     assert command(*study).code == 0
     for run in asked:
-        mark(run, "done", top1=50.0)
+        set_status(run, "done", top1=50.0)
     asked.clear()
     next((here / "two" / "val").glob("*/*")).unlink()
     dataset_version.cache_clear()  # as in another process
@@ -314,7 +314,7 @@ def test_other_primary_config_is_another_study(command: Callable, here: Path, mo
     for name, decay in {"one": 0.011, "other": 0.022}.items():
         (here / f"{name}.yaml").write_text(f"defaults: [config, _self_]\nrecipe: {{weight_decay: {decay}}}\n")
         assert command("--config-dir", str(here), "--config-name", name, "-m", "seed=0").code == 0
-        mark(asked[-1], "done", top1=50.0)
+        set_status(asked[-1], "done", top1=50.0)
     assert [run.recipe.weight_decay for run in asked] == [0.011, 0.022]
 
 

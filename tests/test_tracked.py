@@ -22,7 +22,7 @@ from records import write_run
 from wandb_server import Kept, Server
 
 import analysis
-from analysis import tracked
+from analysis.sources import wandb as tracked
 
 pytestmark = pytest.mark.xdist_group("tracked")  # copied once
 
@@ -81,7 +81,7 @@ def copies(environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
     done = write_run(folder / "runs", "gelu", summary={"study": "ladder", "host": "a", "gpus": "0,1", "processes": 2})
     ema = {"ema_top1": 81.5, "ema_top5": 99.5, "ema_val_loss": 0.25}
     change(done, [row | ema for row in rows_of(done)], **ema)
-    diverged = write_run(folder / "runs", "kernel_7", status="diverged", config={"recipe": {"drops": [0.5]}})
+    diverged = write_run(folder / "runs", "kernel_7", status="diverged", config={"recipe": {"milestones": [0.5]}})
     lost = {"train_loss": math.nan, "val_loss": math.inf}
     change(diverged, [row | lost for row in rows_of(diverged)], val_loss=math.nan)
     resumed = write_run(folder / "runs", "resnet", seed=5)

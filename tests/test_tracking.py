@@ -19,8 +19,9 @@ import torch
 from test_processes import as_torchrun
 from wandb_server import Server
 
-from experiments import mirror, tracking
-from experiments.run import Run
+from experiments.config.run import Run
+from experiments.tracking.wandb import wandb as tracking
+from experiments.tracking.wandb import wandb_mirror as mirror
 
 KEY = "5ec2e7" * 6 + "5ec2"
 """As long as W&B's are."""
@@ -160,7 +161,7 @@ def test_each_epoch_is_there_once(
     server = serve()
     overrides = (*tiny, "recipe.epochs=3", "logger=wandb", f"logger.mode={mode}")
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.worker.StopFlag.is_set", stop_after(13))
+        patch.setattr("experiments.launch.worker.StopFlag.is_set", stop_after(13))
         assert command(*overrides).code == 130
     first = record(here / "runs")[2]["wandb"]["id"]
     if lost:
@@ -304,7 +305,7 @@ def test_nothing_is_sent_where_nothing_is_wanted(
     if mode:
         monkeypatch.setenv("WANDB_MODE", mode)
     if said is None:
-        monkeypatch.delattr("experiments.tracking.subprocess")
+        monkeypatch.delattr("experiments.tracking.wandb.subprocess")
     assert command(*tiny, "recipe.epochs=1", *overrides).code == 0
     assert server.requests == []
     assert len(offline(here / "runs")) == (said == "W&B is kept offline")

@@ -18,22 +18,22 @@ from timm.data.random_erasing import RandomErasing
 from timm.data.transforms import RandomResizedCropAndInterpolation
 from torchvision.transforms.functional import pil_to_tensor
 
-from experiments.data import Loader
-from experiments.in_memory import CentreCrops, training_crops
-from experiments.processes import Processes
-from experiments.randomness import Purpose, derive
-from experiments.run import Run
-from experiments.settings import Recipe
-from experiments.shears import SHEARS
-from experiments.transforms import (
+from experiments.config.run import Run
+from experiments.config.settings import Recipe
+from experiments.data.in_memory import CentreCrops, training_crops
+from experiments.data.loader import Loader
+from experiments.data.shears import SHEARS
+from experiments.data.transforms import (
     Erasing,
-    Finish,
+    Preprocess,
     ResizedCrop,
     TrainingTransform,
     admitting_no_bits,
     evaluation_transform,
     stack,
 )
+from experiments.runtime.processes import Processes
+from experiments.runtime.randomness import Purpose, derive
 
 CPU = torch.device("cpu")
 POLICY = "rand-m9-mstd0.5-inc1"
@@ -195,7 +195,7 @@ def test_normalisation_is_as_defined(size: tuple[int, int]) -> None:
     for mean, std in ((IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD), ((0.5, 0.4, 0.3), (0.1, 0.2, 0.3))):
         expected = (images.numpy() / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
         for given in (images, images.contiguous(memory_format=torch.channels_last)):
-            finished = Finish(CPU, mean, std)(given)
+            finished = Preprocess(CPU, mean, std)(given)
             np.testing.assert_allclose(finished.numpy(), expected, atol=1e-5)
             assert finished.is_contiguous(memory_format=torch.channels_last)
 
@@ -220,9 +220,9 @@ def _erased(images: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 def test_erasing_has_timms_distribution(mode: str, count: int) -> None:
     recipe = Recipe(random_erasing=0.25, erasing_mode=mode, erasing_count=count)
     black = torch.zeros(1500, 3, 32, 32, dtype=torch.uint8)
-    mine = Finish(CPU)(black, Erasing(recipe, 32, 0)([(0, index) for index in range(1500)]))
+    mine = Preprocess(CPU)(black, Erasing(recipe, 32, 0)([(0, index) for index in range(1500)]))
     seed_all(0)
-    timms = RandomErasing(0.25, mode=mode, max_count=count, device="cpu")(Finish(CPU)(black))
+    timms = RandomErasing(0.25, mode=mode, max_count=count, device="cpu")(Preprocess(CPU)(black))
     (areas, values), (expected_areas, expected_values) = _erased(mine), _erased(timms)
     assert stats.binomtest(int((areas > 0).sum()), 1500, 0.25).pvalue > 0.01
     assert stats.ks_2samp(areas[areas > 0], expected_areas[expected_areas > 0]).pvalue > 0.01
@@ -283,15 +283,15 @@ def test_batch_of_resized_crops_is_nearly_theirs_one_by_one(interpolation: str) 
 
 
 def test_erasing_of_a_sample_does_not_depend_on_its_neighbours(modern: Run) -> None:
-    finish, erasing = Finish(CPU), Erasing(modern.recipe, 32, 0)
+    preprocess, erasing = Preprocess(CPU), Erasing(modern.recipe, 32, 0)
     images = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8)
     samples = [(0, index) for index in range(40)]
-    together = finish(images, erasing(samples))
-    alone = torch.cat([finish(images[i : i + 1], erasing(samples[i : i + 1])) for i in reversed(range(40))]).flip(0)
+    together = preprocess(images, erasing(samples))
+    alone = torch.cat([preprocess(images[i : i + 1], erasing(samples[i : i + 1])) for i in reversed(range(40))]).flip(0)
     assert torch.equal(together, alone)
-    erased = (together != finish(images)).flatten(1).any(1).sum()
+    erased = (together != preprocess(images)).flatten(1).any(1).sum()
     assert 3 <= erased <= 20  # a quarter of 40
-    assert not torch.equal(together, finish(images, erasing([(1, index) for index in range(40)])))
+    assert not torch.equal(together, preprocess(images, erasing([(1, index) for index in range(40)])))
 
 
 def test_nothing_is_erased_without_the_recipe_saying_so(run_of: Callable) -> None:

@@ -20,18 +20,19 @@ import torch
 from records import write_run
 from rich.console import Console
 
-from analysis import pages
-from analysis.records import RecordsError, load
-from analysis.report import main as report
-from experiments.evaluate import main as evaluate
-from experiments.locks import lock_file, locked
-from experiments.machine import gpu_lock
-from experiments.record import Record, is_done, read_summary
-from experiments.run import Run
+from analysis.report import files as pages
+from analysis.report.__main__ import main as report
+from analysis.sources.load import load
+from analysis.sources.runs import RecordsError
+from experiments.config.run import Run
+from experiments.evaluate.__main__ import main as evaluate
+from experiments.launch.worker import Reporter, train_here, train_in_child
+from experiments.records.record import Record, is_done, read_summary
+from experiments.runtime.locks import lock_file, locked
+from experiments.runtime.machine import gpu_lock
 from experiments.status.__main__ import main as status
-from experiments.tensors import save
 from experiments.train import main as train
-from experiments.worker import Reporter, train_here, train_in_child
+from experiments.training.tensors import save
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CAUSES = [errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG, errno.EISDIR, errno.EACCES, errno.ELOOP, errno.ESTALE]
@@ -173,8 +174,8 @@ def test_evaluation_is_not_begun_where_it_could_not_be_written(
     (here / "folder").mkdir()
     asked = ("weights=weights.pt", "data=fashion_mnist_sample")
     begun = []
-    monkeypatch.setattr("experiments.examine.examine", lambda *_: begun.append(1) or {})
-    monkeypatch.setattr("experiments.examine.show", lambda _: None)
+    monkeypatch.setattr("experiments.evaluate.results.examine", lambda *_: begun.append(1) or {})
+    monkeypatch.setattr("experiments.evaluate.results.show", lambda _: None)
     for number, times in ((0, 0), (1, 1)):
         with broken.at(here, number):
             code, out, err = call(evaluate, *asked, "out=result.json")

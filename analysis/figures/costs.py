@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from analysis.costs import FRONTS
 from analysis.figures.labels import name_points
+from analysis.figures.style import PALETTE, Drawing, blank, heading, style
 from analysis.measures import measure
-from analysis.style import PALETTE, Drawing, blank, heading, style
+from analysis.statistics.costs import FRONTS
 from analysis.text import macs_unit, scaled, step_name, whole, wrapped
 
 COSTS = {

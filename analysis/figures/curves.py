@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from analysis.figures.style import LINES, MARKERS, PALETTE, Drawing, blank, heading, style
 from analysis.measures import measure
-from analysis.style import LINES, MARKERS, PALETTE, Drawing, blank, heading, style
 from analysis.text import wrapped
 from roadmap.roads import OWN, Road
 

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.figures.style import LINES, MARKERS, PALETTE, Drawing, blank, heading, style
 from analysis.measures import VERDICTS, measure
-from analysis.style import LINES, MARKERS, PALETTE, Drawing, blank, heading, style
 from analysis.text import quantity, step_name, wrapped
 
 KINDS = {

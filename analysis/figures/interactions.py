@@ -8,8 +8,8 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from analysis.figures.style import PALETTE, Drawing, blank, heading, style
 from analysis.measures import VERDICTS
-from analysis.style import PALETTE, Drawing, blank, heading, style
 from analysis.text import quantity, wrapped
 
 DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#b35806", "#f7f7f7", "#2166ac"])

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-from analysis.style import PALETTE
+from analysis.figures.style import PALETTE
 
 LINES_OFF = (0.0, 0.9, -0.9, 1.6, -1.6, 2.6, -2.6, 3.8, -3.8, 5.2, -5.2)
 PLACES = sorted(

@@ -9,9 +9,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from analysis.ladder import included
+from analysis.figures.style import PALETTE, Drawing, style
 from analysis.measures import VERDICTS, measure
-from analysis.style import PALETTE, Drawing, style
+from analysis.statistics.ladder import included
 from analysis.text import macs_unit, percent, scaled, signed, stretches, trained, wrapped
 from roadmap.roads import OWN, Reference
 

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.figures.labels import name_points
-from analysis.paper import VERDICTS
-from analysis.style import PALETTE, Drawing, blank, heading, style
+from analysis.figures.style import PALETTE, Drawing, blank, heading, style
+from analysis.statistics.paper import VERDICTS
 from analysis.text import signed, step_name, wrapped
 
 # The layout in inches: names stand in rows beside the axes, and where there are many the figure is higher.

@@ -10,20 +10,21 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from experiments import train
-from experiments.checks import check_names
+from experiments.config.checks import check_names
+from experiments.config.run import Run, to_run
+from experiments.config.settings import UNSTATED, Config
 from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line, refuse
-from experiments.machine import has_gpus
-from experiments.record import is_done
-from experiments.run import Run, to_run
-from experiments.settings import UNSTATED, Config
-from experiments.study import Composed, Overrides
+from experiments.launch.study import Composed, Overrides
+from experiments.records.record import is_done
+from experiments.runtime.machine import has_gpus
+from roadmap.common.command_line import Parser
 from roadmap.conf import CONF, Conf, conf_of
 
 PAGE = """\
@@ -88,7 +89,7 @@ def plan(
             refused.append(refusal)
     if not runs:
         raise SettingsError(refused[0][1])
-    from experiments.plan.price import Terms, price
+    from experiments.plan.cost import Terms, price
     from experiments.plan.table import show
 
     terms = Terms(side_by_side, dict(options.images_per_second), options.memory, runs_per_gpu)
@@ -121,13 +122,6 @@ def _asked(config: DictConfig, overrides: Overrides, processes: int | None, gpus
 
 def _with_images(run: Run, training: int, evaluation: int | None = None) -> Run:
     return replace(run, data=replace(run.data, train_images=training, val_images=evaluation or run.data.val_images))
-
-
-class Parser(argparse.ArgumentParser):
-    """Says an error in one line, without the usage, as Hydra's side does."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
 
 
 def parser() -> Parser:

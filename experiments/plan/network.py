@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from experiments.data import KEEP
-from experiments.models import cost_of
-from experiments.plan.footprint import Footprint, footprint
-from experiments.plan.pace import Pace
-from experiments.preflight import Amounts, check_amounts, check_layers, check_optimizer
-from experiments.record import is_done, read_summary
-from experiments.run import Run
+from experiments.config.run import Run
+from experiments.data.loader import KEEP
+from experiments.launch.preflight import Amounts, check_amounts, check_layers, check_optimizer
+from experiments.plan.memory import Footprint, footprint
+from experiments.plan.throughput import Pace
+from experiments.records.record import is_done, read_summary
+from experiments.training.models import cost_of
 
 CLASSES = 1000
 """Where nobody says how many."""
@@ -51,7 +51,7 @@ class Network:
         if pace is None or training is None or evaluation is None:
             return None
         trained = training // recipe.batch_size * recipe.batch_size * recipe.epochs
-        evaluations = recipe.epochs * (2 if recipe.ema else 1)
+        evaluations = recipe.epochs * (2 if recipe.ema_decay else 1)
         prepared = 1 if evaluation * 3 * self.run.resolution**2 <= KEEP else evaluations
         evaluated = evaluation * (evaluations * pace.evaluation + prepared * pace.preparation)
         return (trained * pace.training + evaluated) / self.run.split.processes

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from experiments.plan.price import GB, Price, Row
+from experiments.plan.cost import GB, Price, Row
 
 SPANS = {"h": 3600, "min": 60, "s": 1}
 

@@ -9,11 +9,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from experiments.status.board import board
 from experiments.status.states import STATES, NothingError, States, read_states
-from roadmap.files import in_words, printable
+from roadmap.common.command_line import Parser
+from roadmap.common.files import in_words, printable
 
 EVERY = 3.0
 """Seconds between two looks of --watch; more where a look itself takes long."""
@@ -61,13 +61,6 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--watch", action="store_true", help="look again every few seconds, until Ctrl-C")
     how.add_argument("--json", action="store_true", help="a JSON list, an object a run")
     return parser
-
-
-class Parser(argparse.ArgumentParser):
-    """Says an error in one line, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
 
 
 def _states(text: str) -> tuple[str, ...]:

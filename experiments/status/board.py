@@ -11,7 +11,7 @@ from textwrap import wrap
 from typing import NamedTuple
 
 from experiments.status.states import State, States
-from roadmap.files import printable
+from roadmap.common.files import printable
 
 COLOURS = {"running": 32, "killed": 35, "failed": 31, "diverged": 31, "unfinished": 36, "queued": 2}
 """Numbers of ANSI's colours; `done` has none."""

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.recorded import BrokenRecordError, Row, summary_of
-from roadmap.files import in_words, opened, printable, read_json
+from experiments.records.schema import BrokenRecordError, Row, summary_of
+from roadmap.common.files import in_words, opened, printable, read_json
 
 KILLED = "killed"
 STATES = ("running", KILLED, "failed", "diverged", "unfinished", "queued", "done")

@@ -1,0 +1,62 @@
+"""Which evaluation images a run gets right, one by one (docs/records.md, correct.json)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from analysis.sources.epochs import Skip
+from analysis.sources.rows import TOP1, BrokenRecordError
+
+FIELDS = ("images", "count", "unread", "correct")
+
+CorrectReader = Callable[[list[str], Skip], Iterable[tuple[str, Any]]]
+"""What the records of the runs at these paths say: a path, and its value as JSON has it, where there is one."""
+
+
+class Correct(NamedTuple):
+    """A bit an image: those of ten thousand runs fit in memory."""
+
+    images: str
+    """Which images, in which order: runs with the same were evaluated on the same."""
+    count: int
+    unread: tuple[int, ...]
+    """Places of those that could not be read, from 0."""
+    packed: bytes
+
+    def right(self) -> np.ndarray:
+        """(count,), bool: whether the top-1 is right; False for what could not be read."""
+        return np.unpackbits(np.frombuffer(self.packed, np.uint8), count=self.count).astype(bool)
+
+
+def correct_of(value: Any, run: Mapping[str, Any]) -> Correct:
+    """What a record says, checked, and against the row of its run.
+
+    Raises:
+        BrokenRecordError: if it is none, or not of this run's result.
+    """
+    if not isinstance(value, dict):
+        raise BrokenRecordError("holds no JSON object")
+    images, count, unread, text = map(value.get, FIELDS)
+    if not isinstance(images, str) or not isinstance(text, str):
+        raise BrokenRecordError("'images' or 'correct' is no text")
+    if not _are_integers([count]) or not isinstance(unread, list) or not _are_integers(unread):
+        raise BrokenRecordError("'count' is no integer, or 'unread' no list of integers")
+    read = count - len({place for place in unread if 0 <= place < count})
+    if not read or read != run["evaluation_images"] or len(text) != 2 * -(-count // 8):
+        raise BrokenRecordError(f"is not of {run['evaluation_images']:.0f} evaluation images")
+    try:
+        found = Correct(images, count, tuple(unread), bytes.fromhex(text))
+    except ValueError:
+        raise BrokenRecordError("'correct' is not in hexadecimal") from None
+    top1 = 100 * found.right().sum() / read
+    if not math.isclose(top1, run[TOP1], abs_tol=1e-6):
+        raise BrokenRecordError(f"has {top1:.2f} % of the images right, and top1 is {run[TOP1]:.2f}")
+    return found
+
+
+def _are_integers(values: list[Any]) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) for value in values)

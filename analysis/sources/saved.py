@@ -1,0 +1,214 @@
+"""Runs as CSV files, small enough to be kept beside the text that they prove: runs.csv, epochs.csv and correct.csv.
+
+A cell of a list or mapping is JSON. A study's runs share their road: roads.json has it once, under the name that stands
+in their cells. What names a machine is not written: a run's path is relative to the folder that holds all runs, other
+absolute paths are cut to their last part, and hosts are numbered.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.sources.correct_images import FIELDS, Correct
+from analysis.sources.epochs import EPOCH_COLUMNS, Skip, number, tidy
+from analysis.sources.rows import (
+    COLUMNS,
+    FLAG,
+    INTEGER,
+    LIST,
+    MAPPING,
+    ROAD,
+    BrokenRecordError,
+    checked,
+    one_line,
+)
+from analysis.text import from_cell, to_cell
+from roadmap.common.files import opened, read_object, replacing
+
+RUNS_CSV, EPOCHS_CSV, CORRECT_CSV, ROADS_JSON = "runs.csv", "epochs.csv", "correct.csv", "roads.json"
+_JSON = (FLAG, INTEGER, LIST, MAPPING)
+_ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}  # a path may be any bytes
+_ABSOLUTE = re.compile(r"(?<![\w.~/:-])~?/[^\s'\",;:()<>|]*|(?<!\w)[A-Za-z]:\\[^\s'\",;:()<>|]*")
+
+
+def write(runs: pd.DataFrame, epochs: pd.DataFrame, correct: Mapping[str, Correct], folder: str) -> None:
+    """Write the files into a folder, which is made if there is none.
+
+    Raises:
+        OSError: if they cannot be written.
+    """
+    short = _relative(runs["path"].tolist())
+    hosts = {name: f"host {index}" for index, name in enumerate(runs["host"].dropna().unique(), 1)}
+    roads = {road: f"road {number}" for number, road in enumerate(runs["road"].dropna().unique(), 1)}
+    runs = runs.assign(road=[roads.get(road) for road in runs["road"]])
+    cells = {
+        column: map(partial(_cell, hosts=hosts) if column != "path" else short.get, runs[column].tolist())
+        for column in COLUMNS
+    }
+    rows = [[*COLUMNS], *zip(*cells.values(), strict=True)]
+    table = epochs.assign(path=epochs["path"].cat.rename_categories(short))
+    os.makedirs(folder, exist_ok=True)
+    if roads:
+        values = {
+            name: _each_text(road.to_json(), lambda text: _anonymous(text, hosts)) for road, name in roads.items()
+        }
+        with replacing(f"{folder}/{ROADS_JSON}") as file:
+            json.dump(values, file, indent=1)
+    with replacing(f"{folder}/{RUNS_CSV}", newline="", **_ENCODING) as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    with replacing(f"{folder}/{EPOCHS_CSV}", newline="", **_ENCODING) as file:
+        table.to_csv(file, index=False, lineterminator="\n")
+    if correct:
+        cells = [
+            (short[path], one.images, one.count, json.dumps(one.unread), one.packed.hex())
+            for path, one in correct.items()
+        ]
+        with replacing(f"{folder}/{CORRECT_CSV}", newline="", **_ENCODING) as file:
+            csv.writer(file, lineterminator="\n").writerows([("path", *FIELDS), *cells])
+    else:  # what an earlier study left there is not this one's
+        Path(folder, CORRECT_CSV).unlink(missing_ok=True)
+
+
+def read(folder: str, skip: Skip) -> tuple[list[dict[str, Any]], Callable]:
+    """The rows of the runs that were written into a folder, and what reads their epochs."""
+    file, rows = f"{folder}/{RUNS_CSV}", []
+    roads = read_object(f"{folder}/{ROADS_JSON}") or {}
+    try:
+        with TextIOWrapper(opened(file), newline="", **_ENCODING) as text:
+            table = csv.DictReader(text, strict=True)
+            if lacking := {"path", "status", "seed", "series"} - {*(table.fieldnames or ())}:
+                skip(file, f"not what Runs.save writes: no column {min(lacking)!r}")
+                return [], partial(read_epochs, folder)
+            for row in table:
+                try:
+                    rows.append(_row(folder, row, roads))
+                except BrokenRecordError as error:
+                    skip(f"{file}, line {table.line_num}", str(error))
+    except OSError as error:
+        skip(file, f"cannot be read ({error.strerror})")
+    except csv.Error as error:
+        skip(file, f"no CSV ({one_line(error)}); the runs before that are kept")
+    return rows, partial(read_epochs, folder)
+
+
+def read_epochs(folder: str, paths: Iterable[str], skip: Skip) -> Iterator[tuple[str, np.ndarray]]:
+    """The epochs of these runs of a folder."""
+    file = f"{folder}/{EPOCHS_CSV}"
+    rows: dict[str, list[list[float]]] = {path: [] for path in paths}
+    try:
+        with TextIOWrapper(opened(file), newline="", **_ENCODING) as text:
+            table = csv.reader(text, strict=True)
+            names = next(table, [])
+            if "path" not in names or "epoch" not in names:
+                skip(file, "not what Runs.save writes: no column 'path' or no column 'epoch'")
+                return
+            places = [names.index(name) if name in names else len(names) for name in EPOCH_COLUMNS]
+            for cells in table:
+                cells += [""] * (len(names) + 1 - len(cells))
+                if (of_run := rows.get(os.path.join(folder, cells[names.index("path")]))) is not None:
+                    of_run.append([number(cells[place]) for place in places])
+    except OSError as error:
+        skip(file, f"cannot be read ({error.strerror})")
+    except csv.Error as error:
+        skip(file, f"no CSV ({one_line(error)}); the epochs before that are kept")
+    for path, of_run in rows.items():
+        epochs, complaint = tidy(np.array(of_run, dtype=float).reshape(len(of_run), len(EPOCH_COLUMNS)).T)
+        if complaint:
+            skip(file, f"{os.path.relpath(path, folder)}: {complaint}")
+        if epochs.size:
+            yield path, epochs
+
+
+def read_correct(folder: str, paths: Iterable[str], skip: Skip) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Which evaluation images these runs of a folder get right, where that was written."""
+    file, wanted = f"{folder}/{CORRECT_CSV}", {*paths}
+    try:
+        with TextIOWrapper(opened(file), newline="", **_ENCODING) as text:
+            for cells in csv.DictReader(text, strict=True):
+                if (path := os.path.join(folder, cells.get("path") or "")) in wanted:
+                    yield path, cells | {name: _value(cells.get(name)) for name in ("count", "unread")}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        skip(file, f"cannot be read ({error.strerror})")
+    except csv.Error as error:
+        skip(file, f"no CSV ({one_line(error)}); the runs before that are kept")
+
+
+def _value(cell: str | None) -> Any:
+    """None for what is no JSON."""
+    try:
+        return json.loads(cell or "null")
+    except (ValueError, RecursionError):
+        return None
+
+
+def _row(folder: str, cells: Mapping[str, str | None], roads: Mapping[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for column, kind in COLUMNS.items():
+        row[column] = from_cell(cells.get(column) or "") or None
+        try:
+            if kind in _JSON and row[column]:
+                row[column] = json.loads(row[column])
+        except (ValueError, RecursionError):
+            raise BrokenRecordError(f"{column!r} is no JSON") from None
+        if kind == ROAD and row[column]:
+            if row[column] not in roads:
+                raise BrokenRecordError(f"{row[column]!r} is not in {ROADS_JSON}")
+            row[column] = roads[row[column]]
+    return checked(row | {"path": os.path.join(folder, row["path"] or "")})
+
+
+def _relative(paths: list[str]) -> dict[str, str]:
+    """The paths without the folder that they share: as short as they are told apart."""
+    if not paths:
+        return {}
+    above = (
+        os.path.commonpath([os.path.dirname(path) for path in paths]) if len({*map(os.path.isabs, paths)}) == 1 else ""
+    )
+    return {path: os.path.relpath(path, above or ".") for path in paths}
+
+
+def _cell(value: Any, hosts: Mapping[str, str]) -> str:
+    """What `_row` reads back."""
+    if value is None or value != value:
+        return ""
+    if isinstance(value, str):
+        return to_cell(_anonymous(hosts.get(value, value), hosts))
+    if isinstance(value, (bool, list, dict)):
+        return json.dumps(_each_text(value, lambda text: _basename(text) or _anonymous(text, hosts)))
+    return str(int(value)) if float(value).is_integer() and abs(value) < 2**53 else repr(value)
+
+
+def _each_text(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _each_text(one, change) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_each_text(one, change) for one in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def _anonymous(text: str, hosts: Mapping[str, str]) -> str:
+    """Without absolute paths and hosts' names."""
+    text = _ABSOLUTE.sub(lambda match: _basename(match[0]) or match[0], text)
+    for name, alias in hosts.items():
+        if name in text and name != text:
+            text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", alias, text)
+    return text
+
+
+def _basename(text: str) -> str:
+    """The last part of an absolute path; empty for any other text."""
+    parts = [part for part in re.split(r"[/\\]", text) if part]
+    return parts[-1] if parts and re.match(r"~?/|[A-Za-z]:\\", text) else ""

@@ -1,0 +1,135 @@
+"""What a step is worth: on the road, taken back at its end, put in at its start, in any order; and what the steps are
+worth that are on no rung."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import pandas as pd
+
+from analysis.measures import measure
+from analysis.statistics.comparison import Comparison, Steps
+from analysis.statistics.estimates import compare
+from analysis.statistics.ladder import caption, entitled
+from analysis.statistics.shapley import has_sections, is_union, shapley_from_orders
+
+COLUMNS = (
+    *("step", "title", "section", "kind", "on", "n", "with", "without"),
+    *("effect", "low", "high", "p", "p_holm", "detectable", "verdict", "survivors"),
+)
+
+
+class Pair(NamedTuple):
+    """Two networks that differ in one step."""
+
+    step: str
+    having: Steps
+    lacking: Steps
+
+
+def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFrame:
+    """One row per step and way of asking, for the adopted steps of the road and those that are on no rung of it.
+
+    `step`, `title`, `section`; `kind`:
+
+    - "road": the ladder's change, from the rung before (the side branches belong to this family, too);
+    - "leave_one_out": all steps, minus all but this one;
+    - "add_one_in": the road's base and this step, minus the base alone (not for the base's own steps);
+    - "shapley": the mean gain over random orders (`shapley_from_orders`);
+    - "besides": of a step that is on no rung, every two measured networks that differ in it alone;
+    - "elsewhere": of a step of the road, each measured rung and that rung with the step, where no other way asks it;
+
+    `on`, the network without the step, as `Road.name_of` calls it (None for "shapley"); `n`, the seeds of the side that
+    has fewer, or the orders; `with` and `without`, the means of the two; `effect`, their difference, in units of
+    `value`, the main metric or any numeric column of a run; its 95 % interval `low`, `high`, `p`, `p_holm`,
+    `detectable` and `verdict` (`conclude`; a kind is a family of hypotheses), "not measured" where a side has no
+    finished run; and `survivors`, whether some run of either side diverged, so that the effect is that of those that
+    trained (not told of "shapley"). Kinds of which nothing is measured but what other studies happen to train are
+    absent: the ladder's last rungs leave one out, its second adds one in, and so does one of the sections.
+
+    `attrs` has words for captions, `value` and `unit`.
+    """
+    road, scores = comparison.road, comparison.scores(value)
+    all_, base = frozenset(road.adopted), frozenset(road[road.base].steps)
+    kinds = {
+        "road": [Pair(rung.step, frozenset(rung.steps), frozenset(road[rung.parent].steps)) for rung in road.rungs[1:]],
+        "leave_one_out": [Pair(step, all_, all_ - {step}) for step in road.adopted],
+        "add_one_in": [Pair(step, base | {step}, base) for step in road.adopted if step not in base],
+        "besides": _besides(comparison, scores),
+    }
+    ladder = {frozenset(rung.steps) for rung in road.rungs}
+    sections = [*road.groups().values()] if has_sections(comparison) else []
+    asked = ladder | {steps for kind in ("leave_one_out", "add_one_in") for pair in kinds[kind] for steps in pair[1:]}
+    kinds["elsewhere"] = [
+        pair
+        for pair in _elsewhere(comparison, scores)
+        if pair.having not in asked and not is_union(pair.having, sections)
+    ]
+    found = []
+    for kind, pairs in kinds.items():
+        measured = {steps for pair in pairs for steps in (pair.having, pair.lacking) if steps in scores}
+        if kind in ("leave_one_out", "add_one_in"):
+            measured = {steps for steps in measured if steps not in ladder and not is_union(steps, sections)}
+        if measured:
+            found.append(_contrasts(comparison, scores, pairs).assign(kind=kind))
+    orders = shapley_from_orders(comparison, value)
+    if len(orders):
+        found.append(orders.rename(columns={"value": "effect", "orders": "n"}).assign(kind="shapley"))
+    table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(COLUMNS))
+    table = entitled(table, comparison).reindex(columns=list(COLUMNS))
+    table["survivors"] = table["survivors"].eq(True)
+    value = value or comparison.metric
+    table.attrs = caption(comparison) | {"value": value, "unit": measure(value).unit}
+    return table
+
+
+def unpaired(comparison: Comparison) -> list[str]:
+    """Steps on no rung whose effect nobody knows yet: no two networks with finished runs differ in the step alone."""
+    scores = comparison.scores()
+    trained = {step for steps in comparison.runs["set"].dropna() for step in steps} - {*comparison.road.steps}
+    return sorted(trained - {pair.step for pair in _besides(comparison, scores)})
+
+
+def _besides(comparison: Comparison, scores: Mapping[Steps | str, pd.Series]) -> list[Pair]:
+    """The measured pairs of steps that are on no rung, by step, in the road's order."""
+    road = comparison.road
+    order = {rung.name: place for place, rung in enumerate(road.rungs)}
+    pairs = [
+        Pair(step, steps, steps - {step})
+        for steps in scores
+        if not isinstance(steps, str)
+        for step in steps.difference(road.steps)
+        if steps - {step} in scores and comparison.differ_alone(steps, steps - {step})
+    ]
+    return sorted(
+        pairs, key=lambda pair: (pair.step, order[road.nearest(pair.lacking).name], road.in_order(pair.lacking))
+    )
+
+
+def _elsewhere(comparison: Comparison, scores: Mapping[Steps | str, pd.Series]) -> list[Pair]:
+    """Measured rungs, and each with one step of the road more, by step, in the road's order."""
+    road = comparison.road
+    rungs = [frozenset(rung.steps) for rung in road.rungs]
+    pairs = [Pair(step, rung | {step}, rung) for step in road.steps for rung in rungs if step not in rung]
+    measured = (pair for pair in pairs if pair.having in scores and pair.lacking in scores)
+    return [pair for pair in measured if comparison.differ_alone(pair.having, pair.lacking)]
+
+
+def _contrasts(comparison: Comparison, scores: Mapping[Steps | str, pd.Series], pairs: Iterable[Pair]) -> pd.DataFrame:
+    """One row per pair: the network with the step minus the one without it. Of a road's side branches, which are tested
+    as all are, there is no row."""
+    road, pairs = comparison.road, list(pairs)
+    table = compare(scores, [{pair.having: 1.0, pair.lacking: -1.0} for pair in pairs])
+    table = table.rename(columns={"value": "effect"})
+    table["step"] = [pair.step for pair in pairs]
+    table["on"] = [road.name_of(pair.lacking) for pair in pairs]
+    nothing = pd.Series(dtype=float)
+    for column, side in (("with", 1), ("without", 2)):
+        table[column] = [scores.get(pair[side], nothing).mean() for pair in pairs]
+    table["n"] = [min(len(scores.get(steps, ())) for steps in pair[1:]) for pair in pairs]
+    table["verdict"] = table["verdict"].replace("", "not measured")
+    table["survivors"] = [any(comparison.diverged[steps] for steps in pair[1:]) for pair in pairs]
+    table["survivors"] &= table["effect"].notna()
+    branches = {frozenset(rung.steps) for rung in road.rungs if not rung.adopted}
+    return table[[pair.having not in branches for pair in pairs]]

@@ -1,0 +1,199 @@
+"""The ladder: what each step changed, over seeds, with the published ladder beside it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis.sources.correct_images import Correct
+from analysis.sources.rows import TOP1
+from analysis.statistics.comparison import Comparison, Steps, network_table
+from analysis.statistics.contrasts import contrast
+from analysis.statistics.estimates import compare
+from analysis.statistics.image_noise import COLUMNS as IMAGES
+from analysis.statistics.image_noise import image_noise
+from analysis.statistics.provenance import describe
+from roadmap.conf import OURS
+from roadmap.roads import Road
+
+MEASURED = (
+    *("n", "diverged", "left_out", "mean", "std", "mean_low", "mean_high"),
+    *("macs", "params", "activations", "images_per_second", "train_seconds", "peak_memory_mb", "device_hours"),
+)
+COUNTS = ["n", "diverged", "left_out"]
+FLAGS = ["survivors", "collapsed"]
+CHANGES = ("change", "low", "high", "p", "p_holm", "detectable", "error", "method", "verdict", "survivors")
+
+
+def ladder_table(
+    comparison: Comparison,
+    reference: str | Iterable[str] | None = None,
+    *,
+    correct: Mapping[str, Correct] | None = None,
+) -> pd.DataFrame:
+    """One row per rung, in the road's order, measured or not.
+
+    `rung`, `parent`, `title`, `section`, `adopted`; `reference`, what its changes are from: the parent, or the network
+    that was asked for, by a rung's name, its own (`comparison.runs["network"]`) or its steps; `published_top1`,
+    `published_std`, `published_change`, `published_gflops`, NaN where nothing was published; `n` seeds that trained,
+    `diverged`, those that did not, and `left_out` runs, diverged or not done; `mean`, `std` (n - 1) of the main metric,
+    `mean_low`, `mean_high` (its 95 % interval); `macs`, `params`, ... (`network_table`); `change` (points) with its
+    95 % interval `low`, `high`, `p`, `p_holm`, `detectable`, `error`, `method` (`compare`), and `verdict`, which says
+    what is lacking where there is no change; `survivors`, whether some run of either side diverged, so that the change
+    is that of those that trained; and `collapsed`, whether the rung hardly trained (`Comparison.collapsed`). With
+    `Runs.correct`, also what can be said of the change for other images of the same kind: `images`, `image_error`,
+    `other_low`, `other_high`, `other_p`, `other_p_holm`, `other_verdict` (`image_noise`).
+
+    `attrs` has words for captions (`caption`); `reference`, in words what was asked for, or ""; and `ends`, the road's
+    last adopted rung against its first (`contrast`, as a dict), None unless both are measured.
+
+    Raises:
+        ValueError: if none of the reference's runs is finished.
+    """
+    road, scores, diverged = comparison.road, comparison.scores(), comparison.diverged
+    key = None if reference is None else comparison.key(reference)
+    name = "" if key is None else comparison.name(key)
+    table = _published(road, name)
+    if comparison.metric != TOP1:  # the paper's accuracies say nothing of another metric
+        table[["published_top1", "published_std", "published_change"]] = math.nan
+    steps = {rung.name: frozenset(rung.steps) for rung in road.rungs}
+    others = [steps.get(rung.parent) if key is None else key for rung in road.rungs]
+    pairs = [(own, None if own == other else other) for own, other in zip(steps.values(), others, strict=True)]
+    sums = [{own: 1.0, other: -1.0} for own, other in pairs]
+    of_seeds = compare(scores, sums)
+    changes = of_seeds.rename(columns={"value": "change"})
+    changes["verdict"] = [
+        verdict or _why_no_change(*pair, scores, diverged)
+        for verdict, pair in zip(changes["verdict"], pairs, strict=True)
+    ]
+    some = pd.Series([diverged[own] + diverged[other] > 0 for own, other in pairs])
+    changes["survivors"] = some & changes["change"].notna()
+    networks = network_table(comparison)
+    networks = networks[networks["set"].notna()].set_index("set")[list(MEASURED)]
+    table = table.join(networks.reindex(list(steps.values())).set_axis(table.index)).join(changes[list(CHANGES)])
+    table = table.join(image_noise(comparison, correct or {}, sums, of_seeds))
+    table[COUNTS] = table[COUNTS].fillna(0).astype(int)
+    table["collapsed"] = [own in comparison.collapsed for own in steps.values()]
+    in_words = road[name].title if name in road.names else name
+    table.attrs = caption(comparison) | {"reference": in_words, "ends": _ends(comparison, correct)}
+    return table
+
+
+def default_reference(ladder: pd.DataFrame) -> str | None:
+    """The rung that changes are from where no measured rung's parent is measured: the first of at least two. None: each
+    rung's parent."""
+    measured = ladder["rung"][ladder["n"] > 0]
+    return measured.iloc[0] if len(measured) > 1 and not ladder["parent"][measured.index].isin(measured).any() else None
+
+
+def included(ladder: pd.DataFrame) -> pd.DataFrame:
+    """The rungs that a study asked for, as far as its runs say: those with any run, finished or not. All of a ladder
+    that has no run, such as a published one."""
+    found = ladder[(ladder["n"] > 0) | (ladder["left_out"] > 0)]
+    return ladder if found.empty else named(found.reset_index(drop=True))
+
+
+def named(ladder: pd.DataFrame) -> pd.DataFrame:
+    """With `title` as what a change is called: the step, or, from one reference for all, the rung as a whole."""
+    return ladder.assign(title=ladder["rung"]) if ladder.attrs.get("reference") else ladder
+
+
+def _ends(comparison: Comparison, correct: Mapping[str, Correct] | None) -> dict[str, Any] | None:
+    first, last = (frozenset(steps) for steps in (comparison.road.rungs[0].steps, comparison.road.adopted))
+    measured = comparison.scores()
+    if first == last or first not in measured or last not in measured:
+        return None
+    return contrast(comparison, last, first, correct=correct).to_dict()
+
+
+def caption(comparison: Comparison) -> dict[str, Any]:
+    """Words for captions, which `attrs` of every table has.
+
+    `title`, `scale`, `about`, `dataset`; `metric`, the column's name; and of the road `road`, its title, `sections`,
+    {number: title}, `references`, and `published`, the regime whose published numbers it has, or "".
+    """
+    context, road = comparison.context, comparison.road
+    return {
+        "title": context.title,
+        "scale": context.scale,
+        "about": describe(comparison),
+        "dataset": context.dataset,
+        "metric": context.metric,
+        **_of_road(road),
+    }
+
+
+def _of_road(road: Road) -> dict[str, Any]:
+    return {
+        "road": road.title,
+        "sections": dict(road.sections),
+        "references": road.references,
+        "published": road.published or "",
+    }
+
+
+def entitled(table: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
+    """A table that has a `step`, with its `title` and `section` beside it; a step on no rung is called by its name."""
+    rungs = sorted(comparison.road.rungs, key=lambda rung: rung.adopted)  # of two with one step the adopted one
+    known = {rung.step: (rung.title, rung.section) for rung in rungs}
+    words = [known.get(step, (step, "")) for step in table["step"]]
+    return table.assign(title=[title for title, _ in words], section=[section for _, section in words])
+
+
+def published_ladder(regime: str = "resnet50") -> pd.DataFrame:
+    """The columns of `ladder_table` from the paper's numbers alone: `resnet50` (Table 10) or `resnet200` (Table 11).
+
+    Raises:
+        ValueError: if there is no such regime.
+    """
+    road = OURS.road(regime=regime)
+    table = _published(road)
+    table[COUNTS] = 0
+    table[FLAGS] = False
+    more = [name for name in MEASURED + CHANGES + IMAGES if name not in table]
+    table = table.reindex(columns=[*table.columns, *more])
+    table.attrs = {
+        "title": f"{regime} on ImageNet-1K, as published",
+        "scale": f"{regime} on ImageNet-1K, 224 px: the paper's own numbers",
+        "about": "arXiv 2201.03545, Table 10" if regime != "resnet200" else "arXiv 2201.03545, Table 11",
+        "dataset": "ImageNet-1K",
+        "metric": "top1",
+        **_of_road(road),
+        **{"reference": "", "ends": None},
+    }
+    return table
+
+
+def _published(road: Road, reference: str | None = None) -> pd.DataFrame:
+    """What is known of every rung before anything is trained; NaN where nothing was published."""
+    top1 = {rung.name: rung.published.top1 if rung.published else math.nan for rung in road.rungs}
+    references = {rung.name: (reference or rung.parent) if rung.name != reference else None for rung in road.rungs}
+    rows = [
+        {
+            "rung": rung.name,
+            **{name: getattr(rung, name) for name in ("parent", "title", "section", "adopted")},
+            "reference": references[rung.name],
+            "published_top1": top1[rung.name],
+            "published_std": rung.published.std if rung.published else None,
+            "published_change": top1[rung.name] - top1.get(references[rung.name], math.nan),
+            "published_gflops": rung.published.gflops if rung.published else None,
+        }
+        for rung in road.rungs
+    ]
+    table = pd.DataFrame(rows)
+    numbers = [name for name in table if name.startswith("published")]
+    table[numbers] = table[numbers].astype(float)
+    table["published_change"] = table["published_change"].round(2)
+    return table
+
+
+def _why_no_change(own: Steps, other: Steps | str | None, scores: Container, diverged: Counter) -> str:
+    if own not in scores:
+        return "diverged" if diverged[own] else "no finished run"
+    if other is None:
+        return "start"
+    return "parent diverged" if diverged[other] else "parent missing"

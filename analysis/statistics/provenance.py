@@ -1,0 +1,155 @@
+"""Where a comparison's numbers come from: machines, versions, hours; what is missing, what differs but should not."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from analysis.sources.rows import disagreements
+from analysis.statistics.comparison import Comparison
+from analysis.statistics.context import epochs
+
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
+NAMED = 20
+"""Unfinished runs that are named; a large study that has just begun has thousands."""
+
+
+class Provenance(NamedTuple):
+    """What a reader needs to repeat the runs, each fact as short text, every value that occurs once."""
+
+    recipes: list[str]
+    seeds: list[int]
+    devices: list[str]
+    threads: list[str]
+    versions: list[str]
+    commits: list[str]
+    evaluated_on: list[str]
+    hours: float
+    """Wall-clock hours of all runs, finished or not, added up."""
+    dates: str
+
+
+def describe(comparison: Comparison) -> str:
+    """What was measured: data, epochs, resolution, seeds, evaluation, and settings that differ."""
+    context, runs = comparison.context, comparison.counted
+    images = comparison.train_images
+    facts = [
+        f"{images:,} training images" if images else None,
+        f"{epochs(*sorted(runs['epochs'].unique()))}, batch {_listed(runs['batch_size'])}" if len(runs) else None,
+        f"{context.resolution} px",
+        f"{'seed' if runs['seed'].nunique() == 1 else 'seeds'} {_listed(runs['seed'])}" if len(runs) else None,
+        f"last epoch, on {comparison.evaluated_on}{_count(runs)}" if len(runs) else "no finished run",
+        context.changes or None,
+    ]
+    return " · ".join(filter(None, facts))
+
+
+def _count(runs: pd.DataFrame) -> str:
+    """Of the evaluation images, if that is known and the same for all."""
+    counts = runs["evaluation_images"].dropna().unique()
+    return f" ({counts[0]:,.0f} images)" if len(counts) == 1 else ""
+
+
+def provenance(comparison: Comparison) -> Provenance:
+    runs = comparison.runs
+    return Provenance(
+        recipes=[_recipe(recipe) for recipe in _distinct_recipes(runs)],
+        seeds=comparison.seeds,
+        devices=_distinct(runs["device"]),
+        threads=_distinct(runs["threads"].astype("Int64")),
+        versions=_distinct(_versions(runs)),
+        commits=_distinct(_commits(runs)),
+        evaluated_on=_distinct(comparison.counted["evaluated_on"]),
+        hours=float(runs["wall_seconds"].sum()) / 3600,
+        dates=_dates(runs),
+    )
+
+
+def warnings(comparison: Comparison) -> list[str]:
+    """A sentence for everything that should be equal in all finished runs, or in copies of one run, and is not."""
+    runs = comparison.counted
+    facts = {
+        "package versions": _versions(runs),
+        "commits": _commits(runs),
+        "devices": runs["device"],
+        "numbers of threads": runs["threads"].astype("Int64"),
+        "evaluation images": runs["evaluated_on"],
+    }
+    found = [
+        f"Runs differ in their {what}: {_counts(values)}."
+        for what, values in facts.items()
+        if values.nunique(dropna=False) > 1
+    ]
+    dirty = sum(bool(git and git.get("dirty")) for git in runs["git"])
+    if dirty:
+        found.append(f"{_runs(dirty)} came from a checkout with uncommitted changes.")
+    return found + disagreements(comparison.runs)
+
+
+def missing(comparison: Comparison) -> list[str]:
+    """What some rung was started with and these lack: a line for no finished run at all, and one for every seed. A
+    rung without any run was not asked for, and a run that diverged is not missing."""
+    runs = comparison.runs[comparison.runs["rung"].notna() & comparison.runs["set"].notna()]
+    done = runs[runs["left_out"].isin(("", "diverged"))].groupby("rung")["seed"].agg(set)
+    rungs = [rung.name for rung in comparison.road.rungs if (runs["rung"] == rung.name).any()]
+    lacking = {"no finished run": [rung for rung in rungs if rung not in done]}
+    for seed in sorted(runs["seed"].unique()):
+        lacking[f"no finished run of seed {seed}"] = [rung for rung in rungs if rung in done and seed not in done[rung]]
+    return [f"{what}: {', '.join(rungs)}" for what, rungs in lacking.items() if rungs]
+
+
+def unfinished(runs: pd.DataFrame) -> list[str]:
+    """A line for each of the first NAMED runs that are not done: its name, its status and why; the others counted."""
+    left = runs[runs["status"] != "done"]
+    named, more = left.head(NAMED), left.iloc[NAMED:]
+    rows = zip(named["name"], named["status"], named["reason"].fillna(""), strict=True)
+    lines = [
+        f"{name}: {status}" + (f" ({' '.join(reason.split())})" if reason else "") for name, status, reason in rows
+    ]
+    if len(more):
+        counts = ", ".join(f"{count} {status}" for status, count in more["status"].value_counts().items())
+        lines.append(f"and {len(more)} more: {counts}")
+    return lines
+
+
+def _listed(values: pd.Series) -> str:
+    return ", ".join(str(value) for value in sorted(values.unique()))
+
+
+def _recipe(recipe: dict[str, Any]) -> str:
+    keys = ("optimizer", "epochs", "batch_size", "lr")
+    optimizer, number, batch, lr = (recipe.get(key) for key in keys)
+    return f"{recipe['name']}: {optimizer}, {epochs(number)}, batch {batch}, learning rate {lr:g}"
+
+
+def _distinct_recipes(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    return list({_recipe(recipe): recipe for recipe in runs["recipe"]}.values())
+
+
+def _versions(runs: pd.DataFrame) -> pd.Series:
+    texts = [", ".join(f"{name} {version}" for name, version in (one or {}).items()) for one in runs["versions"]]
+    return pd.Series(texts, index=runs.index)
+
+
+def _commits(runs: pd.DataFrame) -> pd.Series:
+    return pd.Series([git["commit"][:10] if git else "no checkout" for git in runs["git"]], index=runs.index)
+
+
+def _dates(runs: pd.DataFrame) -> str:
+    days = sorted({day[:10] for column in ("started", "finished") for day in runs[column].dropna() if DAY.match(day)})
+    return " to ".join(dict.fromkeys([days[0], days[-1]])) if days else "unknown"
+
+
+def _distinct(values: pd.Series) -> list[str]:
+    return [str(value) for value in sorted(values.dropna().unique())]
+
+
+def _counts(values: pd.Series) -> str:
+    counts = values.value_counts(dropna=False)
+    return "; ".join(f"{'unknown' if pd.isna(value) else value} ({_runs(count)})" for value, count in counts.items())
+
+
+def _runs(count: int) -> str:
+    return f"{count} run" if count == 1 else f"{count} runs"

@@ -1,0 +1,202 @@
+"""What a group of steps is worth whatever the others do: Shapley values, and which groups depend on each other.
+
+The game is the accuracy (or a cost) of a network, the players are groups of steps, and a coalition is worth what the
+network with these steps reaches (Shapley, "A value for n-person games", 1953).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, combinations, islice, takewhile
+from math import comb, factorial
+
+import pandas as pd
+
+from analysis.statistics.comparison import Comparison, Steps
+from analysis.statistics.estimates import Estimate, Weights, compare, conclude
+from analysis.statistics.ladder import caption, entitled
+from roadmap.roads import MOST_ORDERS
+
+Players = Mapping[str, Iterable[str]]
+"""Groups of steps that share none, by name."""
+
+SHAPLEY = ("section", "steps", "value", "error", "low", "high", "p", "p_holm", "verdict", "n")
+INTERACTION = ("one", "other", "interaction", "error", "low", "high", "p", "p_holm", "verdict")
+ORDERS = ("step", "title", "section", "value", "error", "low", "high", "p", "p_holm", "detectable", "verdict", "orders")
+FEW = 6
+"""Steps that have so few orders, 720, that random ones would repeat each other."""
+NAMED = 3
+"""Missing combinations that are named; the others are counted."""
+
+
+def shapley_table(comparison: Comparison, value: str | None = None) -> pd.DataFrame:
+    """One row per section of the road: its Shapley value, exact but for the noise of training.
+
+    `section`, its title; `steps`, a tuple; `value`, in units of the column `value`, the main metric unless another is
+    named; its standard error and 95 % interval, `error`, `low`, `high`; `p`, `p_holm` and `verdict` (`conclude`; the
+    sections are a family of hypotheses); `n`, the fewest seeds of a combination. The values add up to what all steps
+    gain over none. A combination with one seed has the noise of the others; one that collapsed has a noise of its own
+    that one seed does not tell, so then, and without any replicate, the error is NaN.
+
+    `attrs` has words for captions, and `missing`: a line on which of the 2^n combinations have no finished run, for
+    then the table is empty; "" if none.
+    """
+    players = comparison.road.groups()
+    scores, missing = _game(comparison, players, value)
+    if missing:
+        return _finish(comparison, pd.DataFrame(), SHAPLEY, missing)
+    weights = shapley_weights(players)
+    table = compare(scores, list(weights.values()), borrow=True)
+    table = table.assign(section=list(players), steps=list(players.values()))
+    table["n"] = min(len(scores[coalition]) for coalition, _ in coalitions(players))
+    return _finish(comparison, table, SHAPLEY)
+
+
+def interaction_table(comparison: Comparison, value: str | None = None) -> pd.DataFrame:
+    """One row per pair of sections: how much more the two bring together than each by itself, whatever the others do.
+
+    `one`, `other`; `interaction`, the Shapley interaction index, in units of the column `value`; `error`, `low`,
+    `high`, `p`, `p_holm`, `verdict` and `attrs` as in `shapley_table`; the pairs are a family of their own.
+    """
+    players = comparison.road.groups()
+    scores, missing = _game(comparison, players, value)
+    if missing or len(players) < 2:
+        return _finish(comparison, pd.DataFrame(), INTERACTION, missing)
+    weights = interaction_weights(players)
+    table = compare(scores, list(weights.values()), borrow=True).rename(columns={"value": "interaction"})
+    table["one"], table["other"] = zip(*weights, strict=True)
+    return _finish(comparison, table, INTERACTION)
+
+
+def shapley_from_orders(comparison: Comparison, value: str | None = None, order_seed: int = 0) -> pd.DataFrame:
+    """One row per adopted step: its mean change over random orders, which estimates its Shapley value without bias.
+
+    Orders are the first of `Road.orderings(m, order_seed)` whose networks are all measured, each network being
+    its mean over seeds. `step`, `title`, `section`; `value`, in units of the column `value`; `error` over orders, a
+    sample of all that there are, from two orders on; its 95 % interval `low`, `high`; `p`, `p_holm`, `detectable`,
+    `verdict` (`conclude`); `orders`, m.
+
+    The changes hold the noise of training, so `error` does too, as far as it differs from order to order. What all
+    orders share, the noise of the first and the last network, it does not see; among 16 orders that is nothing, and
+    with hundreds the noise of training should be looked at. No order measured: an empty table, and `attrs["missing"]`.
+
+    A road of at most FEW steps has too few orders for a sample: there the values are exact, of all orders, and the
+    intervals are the noise of training; or there are none.
+    """
+    if len(comparison.road.adopted) <= FEW:
+        return _of_all_orders(comparison, value)
+    means = {steps: values.mean() for steps, values in comparison.scores(value).items()}
+    adopted = comparison.road.adopted
+    drawn = comparison.road.orderings(MOST_ORDERS, order_seed)
+    orders = list(takewhile(lambda order: all(steps in means for steps in _passed(order)), drawn))
+    changes = pd.DataFrame([_changes(order, means) for order in orders], columns=list(adopted), dtype=float)
+    table = conclude([_mean_of_orders(changes[step]) for step in adopted])
+    table = entitled(table.assign(step=list(adopted), orders=len(orders)), comparison)
+    missing = "" if orders else f"the first order of seed {order_seed} has networks without a finished run"
+    return _finish(comparison, table, ORDERS, missing)
+
+
+def _of_all_orders(comparison: Comparison, value: str | None) -> pd.DataFrame:
+    players = {step: (step,) for step in comparison.road.adopted}
+    scores = comparison.scores(value)
+    if not all(steps in scores for steps, _ in coalitions(players)):
+        return _finish(comparison, pd.DataFrame(), ORDERS, "some sets of steps have no finished run")
+    table = compare(scores, list(shapley_weights(players).values()), borrow=True)
+    table = entitled(table.assign(step=list(players), orders=factorial(len(players))), comparison)
+    return _finish(comparison, table, ORDERS)
+
+
+def shapley_weights(players: Players) -> dict[str, Weights]:
+    """By player, the weights of coalitions' values in its Shapley value: |S|! (n - |S| - 1)! / n! for joining S."""
+    count = len(players)
+    found = {}
+    for player, own in players.items():
+        weights: dict[Steps, float] = {}
+        for size, without in _others(players, {player}):
+            share = 1 / (count * comb(count - 1, size))
+            weights[without | set(own)] = share
+            weights[without] = -share
+        found[player] = weights
+    return found
+
+
+def interaction_weights(players: Players) -> dict[tuple[str, str], Weights]:
+    """By pair, the weights of coalitions' values in its Shapley interaction index.
+
+    |S|! (n - |S| - 2)! / (n - 1)! for v(S and both) - v(S and one) - v(S and the other) + v(S): Grabisch and Roubens,
+    "An axiomatic approach to the concept of interaction among players in cooperative games", 1999.
+    """
+    count = len(players)
+    found = {}
+    for one, other in combinations(players, 2):
+        first, second = frozenset(players[one]), frozenset(players[other])
+        weights: dict[Steps, float] = {}
+        for size, without in _others(players, {one, other}):
+            share = 1 / ((count - 1) * comb(count - 2, size))
+            weights |= {without | first | second: share, without: share}
+            weights |= {without | first: -share, without | second: -share}
+        found[one, other] = weights
+    return found
+
+
+def coalitions(players: Players) -> Iterator[tuple[Steps, tuple[str, ...]]]:
+    """The steps of every combination of players, from none to all, and the names of these players."""
+    choices = chain.from_iterable(combinations(players, size) for size in range(len(players) + 1))
+    return ((frozenset(chain.from_iterable(players[name] for name in chosen)), chosen) for chosen in choices)
+
+
+def is_union(steps: Steps, groups: Iterable[Iterable[str]]) -> bool:
+    """Whether these are the steps of some groups, and no others."""
+    return steps == frozenset(chain.from_iterable(group for group in groups if steps.issuperset(group)))
+
+
+def _others(players: Players, left_out: set[str]) -> Iterator[tuple[int, Steps]]:
+    """The coalitions of the players who are not left out: how many players, which steps."""
+    rest = {name: steps for name, steps in players.items() if name not in left_out}
+    return ((len(chosen), steps) for steps, chosen in coalitions(rest))
+
+
+def measured_unions(comparison: Comparison) -> list[Steps]:
+    """The combinations of the road's sections that have finished runs."""
+    groups = comparison.road.groups().values()
+    return [steps for steps in comparison.scores() if not isinstance(steps, str) and is_union(steps, groups)]
+
+
+def has_sections(comparison: Comparison) -> bool:
+    """Whether combinations of sections were asked for: half of them are there. A few are what other studies train."""
+    return 2 * len(measured_unions(comparison)) >= 2 ** len(comparison.road.groups())
+
+
+def _game(comparison: Comparison, players: Players, value: str | None) -> tuple[dict, str]:
+    """The values of every network, and a line on what is missing of the game. A road of many sections has more
+    combinations than can be counted up."""
+    scores, every = comparison.scores(value), 2 ** len(players)
+    count = every - sum(not isinstance(steps, str) and is_union(steps, players.values()) for steps in scores)
+    if not count:
+        return scores, ""
+    lacking = (" + ".join(names) or "none of them" for steps, names in coalitions(players) if steps not in scores)
+    named = "; ".join(islice(lacking, NAMED)) + (f"; and {count - NAMED} more" if count > NAMED else "")
+    return scores, f"{count} of {every} combinations of sections have no finished run: {named}"
+
+
+def _finish(comparison: Comparison, table: pd.DataFrame, columns: Iterable[str], missing: str = "") -> pd.DataFrame:
+    """These columns of a table, without rows if something is missing, and words."""
+    table = table.reindex(columns=list(columns)).iloc[: 0 if missing else None]
+    table.attrs = caption(comparison) | {"missing": missing}
+    return table
+
+
+def _passed(order: tuple[str, ...]) -> list[Steps]:
+    """The sets that an order passes, from none to all."""
+    return [frozenset(order[:length]) for length in range(len(order) + 1)]
+
+
+def _changes(order: tuple[str, ...], means: Mapping[Steps, float]) -> dict[str, float]:
+    values = [means[steps] for steps in _passed(order)]
+    return {step: after - before for step, before, after in zip(order, values, values[1:], strict=False)}
+
+
+def _mean_of_orders(changes: pd.Series) -> Estimate:
+    if len(changes) < 2:
+        return Estimate(changes.mean(), lacking="one order")
+    return Estimate(changes.mean(), changes.sem(), len(changes) - 1, "t")

@@ -1,0 +1,26 @@
+"""The sample of Fashion-MNIST that the package brings."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from experiments.config.settings import Data
+from experiments.data.images import ArrayImages
+
+SAMPLE = Path(__file__).parents[1] / "fashion_mnist" / "sample.npz"
+
+
+def load(data: Data) -> tuple[ArrayImages, ArrayImages]:
+    return load_sample()
+
+
+@cache
+def load_sample() -> tuple[ArrayImages, ArrayImages]:
+    with np.load(SAMPLE, allow_pickle=False) as arrays:
+        return tuple(
+            ArrayImages(arrays[f"{part}_images"], arrays[f"{part}_labels"].astype(np.int64))
+            for part in ("train", "test")
+        )

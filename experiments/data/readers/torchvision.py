@@ -1,0 +1,56 @@
+"""Small datasets, in memory, through torchvision, which downloads them."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torchvision import datasets
+
+from experiments.config.settings import Data
+from experiments.data.images import ArrayImages
+from experiments.errors import SettingsError
+
+DATASETS = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
+
+
+def load(data: Data) -> tuple[ArrayImages, ArrayImages]:
+    """The dataset `data.name` below the folder `data.path`."""
+    name, path = data.name, Path(data.path).expanduser()
+    if name not in DATASETS:
+        raise SettingsError(f"data.reader=torchvision has {', '.join(DATASETS)}; not data.name={name!r}")
+    dataset = getattr(datasets, DATASETS[name])
+    if name == "fashion_mnist":
+        todo = f"unpack its four files into {path / 'FashionMNIST' / 'raw'}"
+    else:
+        todo = f"put {dataset.filename} into {path}"
+    parts = []
+    for train in (True, False):
+        part = or_downloaded(lambda train=train, **how: dataset(path, train=train, **how), path, DATASETS[name], todo)
+        parts.append(ArrayImages(np.asarray(part.data), np.asarray(part.targets, np.int64)))
+    return tuple(parts)
+
+
+def or_downloaded(make: Callable[..., Any], path: Path, title: str, todo: str) -> Any:
+    """What `make()` finds in the folder `path`, or `make(download=True)` brings there: one process at a time."""
+    try:
+        try:
+            return make()
+        except RuntimeError:  # not there, or damaged
+            path.mkdir(parents=True, exist_ok=True)
+            with _alone(path / ".download"):  # the runs of a study start side by side
+                return make(download=True)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"{title} is not in {path} and could not be downloaded ({reason}); {todo}") from error
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

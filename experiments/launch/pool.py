@@ -1,0 +1,240 @@
+"""A pool of processes that train runs side by side on one machine: a study's (local.py), or those of a SLURM job
+(slurm.py).
+
+A process that dies takes no other run with it. Torch is imported once, by the server that they are forked from.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from experiments.config.run import Run
+from experiments.errors import DEVICE_FAILED, DONE, FAILED, HOST_FAILED, LOCKED, is_first
+from experiments.records.record import Known, is_done, is_training, read_summary, set_status
+from experiments.runtime.environment import MEETING, RUNS_PER_GPU
+from experiments.runtime.locks import unlock
+from experiments.runtime.machine import Machine, lock_gpu
+from roadmap.common.statuses import ENDED_BADLY, Status
+
+POLL = 0.5
+"""Seconds between two looks at the running runs."""
+PATIENCE = 60.0
+"""Seconds in which runs that were told to stop can save."""
+LOST = 255
+"""What multiprocessing says of a process when the server that it was forked from is gone: it may live on."""
+STOPPING = (signal.SIGTERM, signal.SIGUSR2)
+"""What a cluster sends to all processes of a job."""
+
+Alone = Literal["GPU", "machine"]
+"""Where no other run trains beside one that is tried again."""
+
+
+class Attempt:
+    """The processes that train a run: one, or one per GPU."""
+
+    def __init__(self, run: Run, gpus: tuple[str, ...], alone: Alone | None, runs_per_gpu: int, start) -> None:
+        self.run, self.gpus, self.alone = run, gpus, alone
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(gpus), RUNS_PER_GPU: str(runs_per_gpu)} if gpus else {}
+        world = max(1, len(gpus))
+        if world > 1:
+            self.meeting = TemporaryDirectory(prefix="roadmap-")  # a port that is free now may be another's by then
+            environment |= {MEETING: f"file://{self.meeting.name}/store"}
+            environment |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {} for rank in range(world)]
+        self.processes: list[BaseProcess] = [start(run, environment | rank) for rank in ranks]
+        self.failed: int | None = None
+        """The exit code of the process that ended the others."""
+
+    def is_over(self) -> bool:
+        """When one process has died, the others, which may wait for it, are ended too."""
+        alive = [process for process in self.processes if process.is_alive()]
+        if alive and any(process.exitcode for process in self.processes):
+            self.failed = self.code
+            for process in alive:
+                process.join(timeout=10)
+                process.kill()
+        if any(process.is_alive() for process in self.processes):
+            return False
+        return self.code != LOST or not is_training(self.run)
+
+    @property
+    def code(self) -> int:
+        """The first process's exit code, or that of another if it alone failed, or failed before."""
+        if self.failed is not None:
+            return self.failed
+        return next((process.exitcode for process in self.processes if process.exitcode), DONE)
+
+
+class Pool:
+    """Trains runs, as many at a time as the machine has slots.
+
+    A run that fails for memory or by a fault of its GPU, or whose process is killed, may owe it to the others beside
+    it: it is tried again alone, after them, once. `ended` has the exit code of each run that needs no further attempt.
+    """
+
+    def __init__(self, runs: Iterable[Run], machine: Machine, *, exclusive: bool = False) -> None:
+        """`exclusive`: nobody else's runs train on the machine's GPUs, as in a SLURM job."""
+        self.machine, self.exclusive = machine, exclusive
+        self.waiting = deque(runs)
+        self.running: dict[str, Attempt] = {}
+        self.ended: dict[str, int] = {}
+        self.alone: dict[str, Alone] = {}
+        self.free = [*(machine.gpus or [()] * machine.side_by_side)]
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["experiments.launch.preload"])
+
+    def train(self, say: Callable[[Run, str | None], None], is_stopped: Callable[[], bool] = lambda: False) -> None:
+        """Until every run has ended, or `is_stopped`; then `stop` is for the caller to call.
+
+        `say` is called with each run that ends, and None; and with each that is tried again, and why.
+        """
+        if self.waiting and self.exclusive:
+            _start_server()
+        while (self.waiting or self.running) and not is_stopped():
+            self._start_some()
+            for attempt in [attempt for attempt in self.running.values() if attempt.is_over()]:
+                self._end(attempt, say)
+            alive = [one for attempt in self.running.values() for one in attempt.processes if one.is_alive()]
+            wait([process.sentinel for process in alive], POLL)
+
+    def stop(self, patience: float = PATIENCE) -> None:
+        """Ask the running runs to stop, and wait until they have recorded that they did."""
+        processes = [process for attempt in self.running.values() for process in attempt.processes]
+        for process in processes:
+            process.terminate()  # not SIGINT, which a shell's background jobs ignore
+        deadline = time.monotonic() + patience
+        for process in processes:
+            process.join(timeout=max(0.0, deadline - time.monotonic()))
+            process.kill()  # it goes on from its last checkpoint
+
+    def _start_some(self) -> None:
+        """As many runs as there are free slots, second attempts last; what another process trains goes on waiting."""
+        for run in sorted(self.waiting, key=lambda run: run.identity in self.alone):
+            if (slot := self._free_slot(self.alone.get(run.identity))) is None:
+                return
+            if self.exclusive or not is_training(run):
+                self.waiting.remove(run)
+                self._start(run, slot)
+
+    def _free_slot(self, alone: Alone | None) -> tuple[str, ...] | None:
+        """The GPUs of a slot, those that are shared the least; () on a CPU. None if there is no slot now."""
+        running = self.running.values()
+        if any(attempt.alone == "machine" for attempt in running) or (alone == "machine" and running):
+            return None
+        used = Counter(gpu for attempt in running for gpu in attempt.gpus)
+        taken = {gpu for attempt in running if attempt.alone for gpu in attempt.gpus}
+        for slot in sorted(self.free, key=lambda slot: sum(used[gpu] for gpu in slot)):
+            is_alone = not any(used[gpu] for gpu in slot)
+            if taken.isdisjoint(slot) and (is_alone or not alone) and self._has_room(slot, alone):
+                return slot
+        return None
+
+    def _has_room(self, slot: tuple[str, ...], alone: Alone | None) -> bool:
+        """Whether what other launchers have started, or what has outlived them, leaves room on these GPUs."""
+        if self.exclusive:
+            return True
+        locks = [lock_gpu(gpu, self._runs_per_gpu(alone), patience=0) for gpu in slot]
+        for file in (file for lock in locks if lock for file in lock):
+            unlock(file)
+        return None not in locks
+
+    def _runs_per_gpu(self, alone: Alone | None) -> int:
+        return 1 if alone else self.machine.runs_per_gpu
+
+    def _start(self, run: Run, slot: tuple[str, ...]) -> None:
+        if is_done(run):  # by another launcher, while it waited here
+            self.ended[run.identity] = DONE
+            return
+        self.free.remove(slot)
+        alone = self.alone.get(run.identity)
+        run = run.with_cores(self.machine.threads)
+        self.running[run.identity] = Attempt(run, slot, alone, self._runs_per_gpu(alone), self._fork)
+
+    def _fork(self, run: Run, environment: dict[str, str]) -> BaseProcess:
+        process = self.context.Process(target=_train, args=(run, environment, self.exclusive), name=run.name)
+        process.start()
+        return process
+
+    def _end(self, attempt: Attempt, say: Callable[[Run, str | None], None]) -> None:
+        run, code = attempt.run, attempt.code
+        del self.running[run.identity]
+        self.free.append(attempt.gpus)
+        if code == LOCKED and not self.exclusive:  # another launcher was faster
+            self.waiting.append(run)
+            return
+        if code != DONE and is_done(run):
+            code = DONE
+        if code == LOST and (read_summary(run.directory) or {}).get("status") in ENDED_BADLY:
+            code = FAILED
+        if alone := self._alone_next(attempt, code):
+            self.alone[run.identity] = alone
+            self.waiting.append(run)
+            why = failure(run, code)
+            with suppress(OSError):  # of a full disk, say, which the next attempt will tell of
+                set_status(run, Status.UNFINISHED, f"{why}; it is tried again alone", retried_alone=why)
+            say(run, why)
+        else:
+            self.ended[run.identity] = code
+            say(run, None)
+
+    def _alone_next(self, attempt: Attempt, code: int) -> Alone | None:
+        """Where a run that ended so is tried again alone; None if it isn't, because it was, or because runs don't share
+        what failed."""
+        if attempt.run.identity in self.alone:
+            return None
+        if code == DEVICE_FAILED and self.machine.runs_per_gpu > 1:
+            return "GPU"
+        killed = code < 0 or code in (LOST, HOST_FAILED)
+        return "machine" if killed and self.machine.side_by_side > 1 else None
+
+
+def failure(run: Known, code: int) -> str | None:
+    """Why a run failed that ended with this code, in one line; None if it didn't. A process that was killed could
+    record nothing."""
+    if code == DONE:
+        return None
+    summary = read_summary(run.directory) or {}
+    if summary.get("status") in (None, Status.QUEUED, Status.RUNNING, Status.DONE):
+        return f"its process died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+    return f"{summary['status']}: {summary['reason']}"
+
+
+def _start_server() -> None:
+    """The server that processes are forked from, and Python's tracker of what they share, which leave to the runs what
+    a cluster sends to all processes of a job."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # again: starting the tracker unblocks SIGTERM
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _train(run: Run, environment: dict[str, str], exclusive: bool) -> None:
+    """In the child: the launcher itself imports no torch."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    os.environ.update(environment)
+    if exclusive:  # a job that comes back would find this run being trained; elsewhere a run outlives its launcher
+        pool = multiprocessing.parent_process()
+        threading.Thread(target=lambda: (pool.join(), os._exit(FAILED)), daemon=True).start()
+    gpus = environment["CUDA_VISIBLE_DEVICES"].split(",") if is_first() and environment and not exclusive else []
+    locks = [lock_gpu(gpu, int(environment[RUNS_PER_GPU])) for gpu in gpus]  # as long as this process lives
+    if None in locks:
+        sys.exit(LOCKED)
+    from experiments.launch.worker import train_in_child
+
+    train_in_child(run)

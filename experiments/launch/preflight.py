@@ -1,0 +1,238 @@
+"""What would make a run fail, found before anything is forked, submitted or trained: of single runs, of studies on this
+machine and on a cluster, and by `experiments.plan`.
+
+It sees what can be seen quickly: that data are there, not that each of their images can be read. Torch is imported for
+timm's optimizers, for layers of the user's own and for images that are to be kept in memory, alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.config.dataset_folders import EXTENSIONS, class_folders, files_in
+from experiments.config.run import Run
+from experiments.config.settings import IN_MEMORY, UNSTATED, Data
+from experiments.data.readers import check_folders, check_libraries, load_images
+from experiments.errors import SettingsError
+from experiments.runtime.machine import compute_capability, no_bf16
+from roadmap.designs import DesignError
+from roadmap.dotted import find_module, module_of
+
+ANNOTATIONS = "val_annotations.txt"
+"""Of Tiny ImageNet as it is given out, which has no class folders to evaluate on."""
+
+
+class Amounts(NamedTuple):
+    """How many images a run trains on and evaluates on, of how many classes; None is not known."""
+
+    training: int | None
+    evaluation: int | None
+    classes: int | None
+
+
+def preflight(runs: Iterable[Run], *, gpus: bool, here: bool = True) -> None:
+    """Look at each different dataset, network, optimizer and device of these runs once. `gpus`: whether they are
+    trained on GPUs; `here`: whether on this machine.
+
+    Raises:
+        SettingsError: for the first that can't be trained.
+    """
+    looked_at = set()
+    for run in runs:
+        data, batch = repr(run.data), run.recipe.batch_size
+        if (data, batch) not in looked_at:
+            check_amounts(run, amounts(run.data, enough=batch))
+            check_cache(run, here=here)
+        network = run.design, run.resolution
+        if network not in looked_at:
+            check_layers(run)
+        optimizer = run.recipe.optimizer, repr(run.recipe.betas), run.recipe.momentum, run.recipe.eps
+        if optimizer not in looked_at:
+            check_optimizer(run)
+        device = run.device, run.precision, run.sync_batch_norm
+        if device not in looked_at:
+            check_device(run, gpus=gpus, here=here)
+        looked_at |= {(data, batch), network, optimizer, device}
+
+
+# Data.
+
+
+def amounts(data: Data, *, enough: int | None = None) -> Amounts:
+    """Of folders as they lie there, of others as stated. Once there are `enough` to train on, one image per class is
+    all that is looked for; for a price, without `enough`, what is stated of a folder is believed.
+
+    Raises:
+        SettingsError: if the data aren't there.
+    """
+    known = stated(data)
+    if data.path == UNSTATED:
+        return known
+    if enough is not None and (data.subset != 1 or data.holdout) and data.reader not in IN_MEMORY:
+        known = Amounts(None, None, known.classes)  # how many are chosen depends on the size of each class
+    check_libraries(data.reader)
+    if data.holdout:  # what is evaluated on held-out images needs no others
+        data = replace(data, val=data.train)
+    path = Path(data.path or ".").expanduser()
+    parts = [path / part for part in dict.fromkeys((data.train, data.val))]
+    is_local = data.reader in ("folder", "tiny_imagenet", "tar") or (data.reader == "wds" and "://" not in data.path)
+    if is_local and not path.is_dir():
+        raise SettingsError(f"data.path={data.path} is not a folder")
+    if data.reader in ("hfds", "hfids") and data.path[0] in "/.~" and not path.exists():
+        raise SettingsError(f"data.path={data.path} does not exist")
+    if data.reader == "tar":
+        for part in parts:
+            _check_tar(part)
+    annotated = any((part / ANNOTATIONS).is_file() for part in parts)
+    if (
+        data.reader == "folder"
+        or (data.reader == "tiny_imagenet" and not annotated)
+        or (data.reader == "imagenette" and parts[0].is_dir())
+    ):
+        return _folders(data, known, enough)
+    return known
+
+
+def stated(data: Data) -> Amounts:
+    """As the settings say, if they do; classes are taken to be equally large."""
+    training, evaluation, classes = data.train_images, data.val_images, data.num_classes
+    if training is None:
+        return Amounts(None, None if data.holdout else evaluation, classes)
+    each, left = divmod(training, classes or 1)
+    counts = {each + 1: left, each: (classes or 1) - left}
+    chosen, held_out = (sum(of_each * many for of_each, many in sizes) for sizes in _split(counts, data))
+    return Amounts(chosen, held_out if data.holdout else evaluation, classes)
+
+
+def _split(counts: dict[int, int], data: Data) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """[(images of a class, classes)] that `partition` chooses and holds out, of {images of a class: classes}."""
+    chosen, held_out = [], []
+    for images, classes in counts.items():
+        cut = round(images * data.holdout)
+        held_out.append((cut, classes))
+        chosen.append((min(images - cut, max(1, round((images - cut) * data.subset))), classes))
+    return chosen, held_out
+
+
+def _folders(data: Data, known: Amounts, enough: int | None) -> Amounts:
+    check_folders(data)
+    root = Path(data.path).expanduser()
+    classes = class_folders(os.fsencode(root / data.train))
+    counted = enough is None and None not in (known.training, known.evaluation)  # for a price, which needs no folder
+    training = held_out = evaluation = 0
+    for name in classes:
+        satisfied = counted or (enough is not None and training >= enough and (held_out or not data.holdout))
+        images = _count(root / data.train, name, whole=not satisfied)
+        (chosen,), (held,) = ([size for size, _ in sizes] for sizes in _split({images: 1}, data))
+        training, held_out = training + chosen, held_out + held
+        if not data.holdout:
+            evaluation += _count(root / data.val, name, whole=not counted and enough is None)
+    found = Amounts(training, held_out if data.holdout else evaluation, len(classes))
+    return known._replace(classes=len(classes)) if counted else found
+
+
+def _count(root: Path, name: bytes, *, whole: bool) -> int:
+    """Images in a class folder; unless the `whole` of it is asked for, 1 may stand for any number.
+
+    Raises:
+        SettingsError: if there are none.
+    """
+    if not whole and _begins_with_an_image(root / os.fsdecode(name)):
+        return 1
+    if files := files_in(os.fsencode(root), name, EXTENSIONS):
+        return len(files)
+    known = ", ".join(map(os.fsdecode, EXTENSIONS))
+    raise SettingsError(f"the class folder {root / os.fsdecode(name)} has no images ({known})")
+
+
+def _begins_with_an_image(folder: Path) -> bool:
+    with suppress(OSError), os.scandir(os.fsencode(folder)) as entries:
+        return any(entry.name.lower().endswith(EXTENSIONS) and entry.is_file() for entry in entries)
+    return False
+
+
+def _check_tar(part: Path) -> None:
+    if part.with_name(f"{part.name}.tar").is_file():
+        return
+    if not part.is_dir():
+        raise SettingsError(f"there is neither {part}.tar nor a folder {part} of tar files")
+    if not any(part.glob("*.tar")):
+        raise SettingsError(f"there is no .tar file in {part}")
+
+
+def check_amounts(run: Run, found: Amounts) -> None:
+    """Refuse a run without a full step to train, or without an image to evaluate on."""
+    if found.training is not None and found.training < run.recipe.batch_size:
+        raise SettingsError(
+            f"recipe.batch_size={run.recipe.batch_size} is more than the {found.training} training images; "
+            "take a smaller batch or more data"
+        )
+    if found.evaluation == 0:
+        raise SettingsError(
+            f"data.holdout={run.data.holdout} rounds to no image of any class, so there is none to evaluate on; "
+            "take a larger part"
+            if run.data.holdout
+            else "there are no images to evaluate on"
+        )
+
+
+def check_cache(run: Run, *, here: bool) -> None:
+    """Look for room for the images that a run will keep in memory here. That lists them, and imports torch."""
+    if not run.data.cache or not here or run.data.path == UNSTATED:
+        return
+    from experiments.data.in_memory import Whole, check_room
+    from experiments.data.partition import partition
+
+    images, _ = load_images(replace(run.data, val=run.data.train))
+    chosen = partition(images, run.data).training
+    check_room(len(chosen), Whole(images, chosen).size, run.resolution)
+
+
+# What trains.
+
+
+def check_layers(run: Run) -> None:
+    """Try what the design names by dotted path on maps like those of its network. That imports it, and torch."""
+    if run.model != "design" or not run.design.dotted():
+        return
+    for field, path in run.design.dotted().items():
+        try:
+            find_module(module_of(path))
+        except LookupError as error:
+            raise SettingsError(f"design.{field}: {path}: {error}") from error
+    from roadmap.own import try_out
+
+    try:
+        try_out(run.design, run.resolution)
+    except DesignError as error:
+        raise SettingsError(f"design.{error}") from error
+
+
+def check_optimizer(run: Run) -> None:
+    """Build what timm builds, which alone knows what its optimizers take. That imports torch."""
+    if run.recipe.optimizer.startswith("timm:"):
+        from torch.nn import Linear
+
+        from experiments.training.recipe import make_optimizer
+
+        make_optimizer(run.recipe, Linear(2, 2))
+
+
+def check_device(run: Run, *, gpus: bool, here: bool = True) -> None:
+    """Refuse a device, or a precision, that isn't there."""
+    if run.device == "cuda" and not gpus:
+        todo = "is not available here; take device=auto" if here else "needs hydra.launcher.gpus_per_node of 1 or more"
+        raise SettingsError(f"device=cuda {todo}")
+    if run.device == "mps" and here and sys.platform != "darwin":
+        raise SettingsError("device=mps is not available here; take device=auto")
+    on_gpus = gpus and run.device in ("auto", "cuda")
+    if run.sync_batch_norm and run.split.processes > 1 and not on_gpus:
+        raise SettingsError("sync_batch_norm=true needs GPUs: torch has no other; leave it false")
+    if run.precision == "bf16" and on_gpus and here and (least := compute_capability()) is not None and least < 8:
+        raise SettingsError(no_bf16(f"a GPU here of compute capability {least}"))

@@ -1,0 +1,230 @@
+"""A run in a process: in this one with a progress bar, or in a child of a study, quietly. Both write log.txt."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from experiments.config.run import Run
+from experiments.data.loader import end_workers, waited
+from experiments.errors import (
+    DEVICE_FAILED,
+    DONE,
+    FAILED,
+    HOST_FAILED,
+    IMPOSSIBLE,
+    INTERRUPTED,
+    LOCKED,
+    DataError,
+    SettingsError,
+    is_first,
+)
+from experiments.records.record import DoneError, LockedError, Record, is_done, set_status
+from experiments.runtime.devices import keep_memory, pick_device
+from experiments.runtime.environment import world_size
+from experiments.runtime.processes import joined
+from experiments.runtime.terminal import Terminal
+from experiments.tracking.logger import LoggerThread
+from experiments.training.loop import DivergedError, StoppedError, train
+from roadmap.common.files import in_words, printable
+from roadmap.common.statuses import Status
+
+STUCK = 20.0
+"""Seconds for which a run that was asked to stop waits for its loader workers."""
+
+
+class Reporter:
+    """Tells how far a run is: lines in log.txt, and on a terminal the same lines and a bar. Of a run's several
+    processes the first alone has a log and a terminal."""
+
+    def __init__(self, run: Run, console: Console | None = None) -> None:
+        self.run, self.console = run, console if is_first() else None
+        self.log = _log_file(run) if is_first() else lambda line: None
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        hidden = self.console is None or not self.console.is_terminal
+        self.bar = Bar(*columns, console=self.console, transient=True, disable=hidden)
+        self.task = self.bar.add_task("", total=None)
+        self.logger: LoggerThread | None = None
+
+    def follow(self, record: Record) -> None:
+        """Have the run's logger, if it has one, called until the run is over."""
+        if self.run.logger and is_first():
+            self.logger = LoggerThread(self.run, record, self.say)
+
+    def over(self, status: str) -> None:
+        """The record is finished."""
+        if self.logger:
+            self.logger.end(status)
+
+    def say(self, line: str) -> None:
+        line = printable(line)
+        self.log(line)
+        if self.console:
+            with suppress(OSError):  # of a closed terminal, or a full disk: a run is worth more than what it says
+                self.console.print(line, soft_wrap=True)
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        if self.logger:
+            self.logger.step(epoch, step, steps, loss)
+        self.bar.update(self.task, description=f"epoch {epoch}  loss {loss:.3f}", completed=step, total=steps)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        self.say(self.run.task.describe_epoch(row))
+        if self.logger:
+            self.logger.epoch(row)
+
+
+def train_here(run: Run) -> None:
+    """Train a run in this process, with a progress bar, and exit with its code."""
+    console = Terminal()
+    if is_done(run):
+        if is_first():
+            console.print(f"done already: {run.directory}", soft_wrap=True)
+        return
+    code = train_recorded(run, console)
+    sys.exit(FAILED if code in (HOST_FAILED, DEVICE_FAILED) else code)  # which concern a launcher alone
+
+
+def train_in_child(run: Run) -> None:
+    """Train a run of a study, quietly, and exit with its code."""
+    sys.exit(train_recorded(run))
+
+
+def train_recorded(run: Run, console: Console | None = None) -> int:
+    """Train a run and record how it ended, whatever happens to it. Returns the exit code."""
+    keep_memory()
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    stop = StopFlag()
+    record, reporter, refused = _open(run, console)
+    if refused is not None and world_size() == 1:
+        return refused
+    try:
+        with joined(pick_device(run.device, run.precision)) as processes:
+            if (refused := processes.broadcast_from_first(refused)) is not None:
+                return refused
+            reporter.say(f"training {run.directory}")
+            reporter.follow(record)
+            with reporter.bar:
+                try:
+                    train(run, record, reporter, processes, stop.is_set)
+                finally:
+                    end_workers()
+    except BaseException as error:
+        status, reason, code = _outcome(error)
+        if world_size() > 1 and status == Status.FAILED:
+            if isinstance(error, RuntimeError) and "onnection" in reason:
+                reason = f"another process of the run ended, and said why on its standard error ({reason})"
+            elif not is_first():
+                reason = f"process {os.environ.get('RANK') or os.environ.get('SLURM_PROCID')}: {reason}"
+                print(f"error: {reason}", file=sys.stderr)
+                with suppress(OSError):  # srun ends the first, which may wait for this process, before it says anything
+                    set_status(run, status, reason)
+        try:
+            record.finish(status, reason)
+            reporter.say(f"{status}: {reason}")
+            if status == Status.FAILED and (code != IMPOSSIBLE or hasattr(error, "__notes__")):  # loader worker's
+                reporter.log(traceback.format_exc())
+        except OSError as full:  # the disk, say: then the terminal is all that is left to tell it to
+            print(f"error: {reason}; and it could not be recorded: {in_words(full)}", file=sys.stderr)
+        try:
+            stop.hand_over()
+        finally:
+            reporter.over(status)
+        return DONE if status == Status.DIVERGED and not is_first() else code  # all diverge at once
+    reporter.say(f"done: {run.task.describe(record.summary)} in {record.summary['wall_seconds']:.0f} s")
+    reporter.over(Status.DONE)
+    return DONE
+
+
+def _open(run: Run, console: Console | None) -> tuple[Record | None, Reporter | None, int | None]:
+    """The run's record, and who tells of it; or the exit code of a run that is not to be trained here."""
+    record = None
+    try:
+        record = Record(run, writes=is_first())
+        return record, Reporter(run, console), None
+    except DoneError:
+        return None, None, DONE
+    except LockedError as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return None, None, LOCKED
+    except OSError as error:
+        print(f"error: {in_words(error)}", file=sys.stderr)
+        if record:
+            with suppress(OSError):
+                record.finish(Status.FAILED, in_words(error))
+        return None, None, IMPOSSIBLE
+
+
+class StopFlag:
+    """Set by Ctrl-C, SIGTERM and SIGUSR2, which clusters send before they end a job. The run stops at its next look;
+    or, if loader workers keep it waiting for that for STUCK seconds, without a checkpoint."""
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._before = {
+            number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+        }
+        signal.signal(signal.SIGALRM, self._look)
+
+    def _handle(self, number: int, frame: object) -> None:
+        self._received = number
+        signal.setitimer(signal.ITIMER_REAL, STUCK / 4, STUCK / 4)
+
+    def _look(self, number: int, frame: object) -> None:
+        if waited() > STUCK:
+            raise StoppedError("stopped while it waited for images; the same command goes on from its last checkpoint")
+
+    def is_set(self) -> bool:
+        return self._received is not None
+
+    def hand_over(self) -> None:
+        """The run is saved: now the handler that was there before has its turn. submitit's puts the job back into the
+        queue."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        handler = self._before.get(self._received)
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(self._received, None)
+
+
+def _outcome(error: BaseException) -> tuple[str, str, int]:
+    """(status, one-line reason, exit code) of a run that ended with an exception."""
+    if isinstance(error, StoppedError):
+        return Status.UNFINISHED, str(error), INTERRUPTED
+    if isinstance(error, DivergedError):
+        return Status.DIVERGED, str(error), FAILED
+    if isinstance(error, (SettingsError, DataError)):
+        died = isinstance(error, DataError) and isinstance(error.__cause__, RuntimeError)  # a loader worker
+        return Status.FAILED, printable(error), HOST_FAILED if died else IMPOSSIBLE
+    if isinstance(error, OSError):
+        return Status.FAILED, in_words(error), FAILED
+    reason = printable(f"{type(error).__name__}: {error}".splitlines()[0])
+    return Status.FAILED, reason, _code_of(error)
+
+
+def _code_of(error: BaseException) -> int:
+    """By what failed. The errors of torch's CPU allocator and of CUDA's libraries have no type of their own."""
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return HOST_FAILED
+    types = torch.OutOfMemoryError, torch.AcceleratorError
+    of_device = isinstance(error, types) or str(error).startswith(("CUDA error", "cuDNN error"))
+    return DEVICE_FAILED if of_device else FAILED
+
+
+def _log_file(run: Run) -> Callable[[str], None]:
+    handler = logging.FileHandler(run.directory / "log.txt", encoding="utf-8")
+    handler.handleError = lambda _: None  # of a full disk, which stops the run as it writes what is worth more
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    logger = logging.Logger(run.name)
+    logger.addHandler(handler)
+    return logger.info

@@ -1,0 +1,239 @@
+"""The run record (docs/records.md): what a run leaves behind. Plain files, each written aside and renamed.
+
+Imports no torch, so that what is done and what is left can be told at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol, TextIO
+
+from experiments.config.run import Run
+from experiments.records.schema import BrokenRecordError, Row, summary_of
+from experiments.runtime.environment import RUNS_PER_GPU
+from experiments.runtime.locks import lock_file, locked, unlock
+from roadmap.common.files import write
+from roadmap.common.statuses import Status
+
+
+class LockedError(RuntimeError):
+    """Another process is training this run."""
+
+
+def read_summary(directory: Path) -> Row | None:
+    """summary.json, checked; None if there is none that can be used."""
+    try:
+        return summary_of(directory)
+    except BrokenRecordError:
+        return None
+
+
+class Known(Protocol):
+    """What suffices to find a run's record: a Run, or what a study keeps of one."""
+
+    @property
+    def directory(self) -> Path: ...
+
+    @property
+    def identity(self) -> str: ...
+
+
+def is_done(run: Known) -> bool:
+    summary = _own_summary(run)
+    return summary.get("status") == Status.DONE and summary.get(summary["metric"]) is not None
+
+
+def _own_summary(run: Known) -> Row:
+    """What the record says of this very run; nothing if there is none, or it is broken or another run's."""
+    summary = read_summary(run.directory) or {}
+    return summary if summary.get("identity") == run.identity else {}
+
+
+def is_training(run: Known) -> bool:
+    """Whether a process holds the run's lock."""
+    if not run.directory.exists():
+        return False
+    try:
+        with locked(run.directory / "lock", patience=0) as free:
+            return not free
+    except OSError:  # as whoever trains it will say
+        return False
+
+
+def set_status(run: Run, status: str, reason: str | None = None, **facts: Any) -> None:
+    """Say of a run that is not being trained what becomes of it; what its record knows already is kept."""
+    run.directory.mkdir(parents=True, exist_ok=True)
+    before = {name: value for name, value in _own_summary(run).items() if value is not None}
+    summary = _begun(run) | before | {"status": status, "reason": reason, **_divergences(before)} | facts
+    write(run.directory / "config.json", _pretty(run.to_json()))
+    write(run.directory / "summary.json", _pretty(summary))
+
+
+def remove_record(run: Run) -> None:
+    """Take back the record of a run that had none before `set_status`. What else is in its directory stays."""
+    for name in ("config.json", "summary.json", "lock"):
+        (run.directory / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it is not empty
+        run.directory.rmdir()
+
+
+def _begun(run: Run) -> Row:
+    return {
+        "status": Status.RUNNING,
+        "reason": None,
+        "identity": run.identity,
+        "series": run.series,
+        "seed": run.seed,
+        "epochs_done": 0,
+        "epochs": run.recipe.epochs,
+        "study": run.study_name,
+        "task": run.task.name,
+        "metric": run.task.metric,
+    }
+
+
+def _divergences(before: Row) -> Row:
+    """How often the run diverged before: that it is tried again, and may train, does not undo it."""
+    return {"diverged_before": (before.get("diverged_before") or 0) + (before.get("status") == Status.DIVERGED)}
+
+
+class DoneError(RuntimeError):
+    """Another process has trained this run since it was looked at."""
+
+
+class Record:
+    """A run's record while it is trained. Holding it holds the run's lock, which dies with the process.
+
+    Of a run's several processes the first alone `writes`; the others keep the same in memory.
+
+    Raises:
+        LockedError: if another process trains the run.
+        DoneError: if the run is done.
+    """
+
+    def __init__(self, run: Run, *, writes: bool = True) -> None:
+        self.directory, self.task, self.writes = run.directory, run.task, writes
+        self._lock = self._have(run) if writes else None
+        self.epochs: list[Row] = []
+        self._updating = Lock()
+        before = _own_summary(run)
+        self.summary: Row = _begun(run) | {
+            "job": _job(before.get("job")),
+            "wandb": before.get("wandb"),
+            **_divergences(before),
+            "started": _now(),
+            "finished": None,
+            "host": platform.node(),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "runs_per_gpu": int(os.environ[RUNS_PER_GPU]) if RUNS_PER_GPU in os.environ else None,
+            "retried_alone": before.get("retried_alone"),
+            "versions": versions(),
+            "git": git_state(),
+        }
+        self._write("config.json", _pretty(run.to_json()))
+        self.update()
+
+    def _have(self, run: Run) -> TextIO:
+        lock = lock_file(self.directory / "lock")
+        if lock is None:
+            raise LockedError(f"{self.directory} is being trained by another process")
+        if is_done(run):
+            unlock(lock)
+            raise DoneError(f"{self.directory} is done already")
+        return lock
+
+    def _write(self, name: str, text: str) -> None:
+        if self.writes:
+            write(self.directory / name, text)
+
+    def begin(self, epochs: Sequence[Row]) -> None:
+        """Go on after these finished epochs, which the run was resumed with; none if it starts anew."""
+        self.epochs = [*epochs]
+        self._write_epochs()
+
+    def update(self, **facts: Any) -> None:
+        """Add facts to the summary, from whichever thread."""
+        with self._updating:
+            self.summary |= facts
+            self._write("summary.json", _pretty(self.summary))
+
+    def epoch(self, row: Row, **facts: Any) -> None:
+        """A finished epoch, and the summary as it stands after it, with these facts."""
+        self.epochs.append({"epoch": len(self.epochs) + 1, **row})
+        self._write_epochs(**facts)
+
+    def _write_epochs(self, **facts: Any) -> None:
+        self._write("epochs.jsonl", "".join(json.dumps(row) + "\n" for row in self.epochs))
+        if not self.epochs:
+            return
+        row, metric = self.epochs[-1], self.task.metric
+        results = [prefix + name for prefix in ("", "ema_") for name in self.task.results]
+        best = max(self.epochs, key=lambda row: row[metric])
+        self.update(
+            epochs_done=len(self.epochs),
+            **{name: row[name] for name in results if name in row},
+            **{f"{metric}_best": best[metric], "epoch_best": best["epoch"]},
+            images_per_second=statistics.median(row["images_per_second"] for row in self.epochs),
+            seconds_per_epoch=statistics.median(row["seconds"] for row in self.epochs),
+            **facts,
+        )
+
+    def images(self, correct: Row | None) -> None:
+        """Which images of the last evaluation the network gets right, where that is known."""
+        if correct is not None:
+            self._write("correct.json", json.dumps(correct) + "\n")
+
+    def finish(self, status: str, reason: str | None = None, **facts: Any) -> None:
+        self.update(status=status, reason=reason, finished=_now(), **facts)
+        if self._lock:
+            unlock(self._lock)
+            self._lock = None
+
+
+def _job(reserved: Row | None) -> Row | None:
+    """The SLURM job that this process is in, if any: the one that the run's launcher reserved, or another."""
+    if "SLURM_JOB_ID" not in os.environ:
+        return None
+    array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
+    ours = reserved and reserved["name"] == os.environ.get("SLURM_JOB_NAME")
+    number = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    return (reserved if ours else {"name": None, "index": None}) | {"id": number}
+
+
+@cache
+def versions() -> dict[str, str]:
+    packages = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "roadmap": "convnext-roadmap"}
+    return {"python": platform.python_version()} | {name: version(package) for name, package in packages.items()}
+
+
+@cache
+def git_state() -> dict[str, Any] | None:
+    """The commit that the sources stand at, and whether they differ from it; None outside a checkout."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _pretty(value: Row) -> str:
+    return json.dumps(value, indent=1) + "\n"

@@ -1,0 +1,81 @@
+"""What follows a run besides its record: a class that the configuration names, in a thread of its own.
+
+`conf/logger/NAME.yaml`, or a file of the user's own, holds `_target_: module.Class` and the settings that the class
+takes. It is looked at before anything starts, and made again in the process that trains. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Mapping
+from queue import SimpleQueue
+from threading import Thread
+
+from experiments.config.logger import in_words, make_logger
+from experiments.config.run import Run
+from experiments.records.record import Record
+
+PATIENCE = 40
+"""Seconds that a run which has ended waits for its logger. W&B needs up to 30 of them."""
+
+
+class Logger:
+    """What a logger of one's own inherits from, to leave out what it doesn't need; or it has all four methods.
+
+    `__init__` takes the settings, refuses them with a ValueError of one line, and does nothing else: it is also called
+    to check a configuration. All else is called in a thread beside the training, one call after the other, and may
+    take its time; what it raises is a line of the log, and then it is not called again. It draws no numbers from the
+    global generators of random, numpy and torch, which are the run's.
+    """
+
+    def start(self, run: Run, record: Record, say: Callable[[str], None]) -> None:
+        """The run is about to be trained, from its beginning or from a checkpoint. `run.directory` is the place for
+        files; `record.epochs` are the rows of all finished epochs, `record.summary` is what summary.json says; `say`
+        writes a line to the log."""
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """About twice a second: step `step` of the `steps` of an epoch, both from 1, has been taken. Left out while the
+        logger is busy."""
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """An epoch has been trained and evaluated: its row of epochs.jsonl (docs/records.md)."""
+
+    def end(self, status: str) -> None:
+        """The record is finished: `done`, `unfinished`, `diverged` or `failed`. The run waits for this, up to PATIENCE
+        seconds."""
+
+
+class LoggerThread:
+    """A logger in a thread of its own, which can neither stop a run nor keep it waiting."""
+
+    def __init__(self, run: Run, record: Record, say: Callable[[str], None]) -> None:
+        self.name, self.say = run.logger["_target_"], say
+        self.events: SimpleQueue[tuple[str, tuple]] = SimpleQueue()
+        self.thread = Thread(target=self._call, args=(run, record), daemon=True)
+        self.thread.start()
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        if self.events.empty():
+            self.events.put(("step", (epoch, step, steps, loss)))
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        self.events.put(("epoch", ({**row},)))
+
+    def end(self, status: str) -> None:
+        self.events.put(("end", (status,)))
+        self.thread.join(PATIENCE)
+        if self.thread.is_alive():
+            self.say(f"the logger {self.name} has not ended within {PATIENCE} s: the run waits no longer for it")
+
+    def _call(self, run: Run, record: Record) -> None:
+        method = "start"
+        try:
+            logger = make_logger(run.logger)
+            logger.start(run, record, self.say)
+            while method != "end":
+                method, arguments = self.events.get()
+                getattr(logger, method)(*arguments)
+        except (Exception, SystemExit) as error:  # whatever somebody's code may raise
+            *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+            raised = f"{method} raised {in_words(error)} ({frame.f_code.co_filename}, line {line})"
+            self.say(f"the logger {self.name} has failed, and is not called again: {raised}")

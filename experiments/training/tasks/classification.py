@@ -1,0 +1,89 @@
+"""Each image is of one class: the loss, and how good networks are on a set of images, each counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from timm.data import Mixup
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from experiments.config.settings import Recipe
+from experiments.data.batch import Batch
+from experiments.data.correct_images import CorrectImages
+from experiments.data.prefetch import prefetch
+from experiments.data.transforms import Preprocess
+from experiments.runtime.processes import Processes
+
+
+class Objective:
+    """The training loss of a batch, after mixup or cutmix if the recipe mixes. Mixing draws from numpy's generator."""
+
+    def __init__(self, recipe: Recipe, num_classes: int) -> None:
+        self.smoothing = recipe.label_smoothing
+        self.mixup = None
+        if recipe.mixup or recipe.cutmix:
+            self.mixup = Mixup(
+                recipe.mixup,
+                recipe.cutmix,
+                prob=recipe.mixup_prob,
+                switch_prob=recipe.mixup_switch_prob,
+                mode=recipe.mixup_mode,
+                label_smoothing=recipe.label_smoothing,
+                num_classes=num_classes,
+            )
+
+    def __call__(self, network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        if self.mixup is None:
+            return F.cross_entropy(network(images), labels, label_smoothing=self.smoothing)
+        images, targets = self.mixup(images, labels)  # targets: (N, classes), smoothed and mixed
+        return F.cross_entropy(network(images), targets)
+
+
+@torch.inference_mode()
+def evaluate(
+    networks: Sequence[nn.Module],
+    batches: Iterable[Batch],
+    preprocess: Preprocess,
+    processes: Processes,
+    precision: Callable[[], AbstractContextManager] = nullcontext,
+    outcomes: CorrectImages | None = None,
+    confusion: Tensor | None = None,
+) -> list[dict[str, float]]:
+    """Of each network val_loss, top1 and top5 (percent) over all images of all processes' batches, and how many
+    `images` those are. In one pass over them, at whose end alone the device is waited for.
+
+    For each image of this process, of the first network `outcomes` gets whether its top-1 is right, and `confusion`,
+    (classes, classes) on the device, 1 added at [label, prediction].
+    """
+    for network in networks:
+        network.eval()
+    images_seen, sums = 0, []
+    for images, labels, samples in prefetch(batches, preprocess):
+        images_seen += len(labels)
+        for network in networks:
+            with precision():
+                logits = network(images)
+            logits = logits.float()
+            ranked = logits.topk(min(5, logits.shape[1])).indices
+            right = ranked == labels[:, None]
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            sums.append(torch.stack([loss, right[:, 0].float().sum(), right.float().sum()]))
+            if network is not networks[0]:
+                continue
+            if outcomes is not None:
+                outcomes.add((index for _, index in samples), right[:, 0])
+            if confusion is not None:
+                ones = torch.ones_like(labels, dtype=confusion.dtype)
+                confusion.index_put_((labels, ranked[:, 0]), ones, accumulate=True)
+    sums = torch.stack(sums).cpu().double().view(-1, len(networks), 3).sum(0) if sums else torch.zeros(len(networks), 3)
+    images_seen, *sums = processes.sum(images_seen, *sums.flatten().tolist())
+    if not images_seen:
+        raise ValueError("there are no images to evaluate")
+    found = []
+    for loss, top1, top5 in zip(sums[::3], sums[1::3], sums[2::3], strict=True):
+        row = {"val_loss": loss / images_seen, "top1": 100 * top1 / images_seen, "top5": 100 * top5 / images_seen}
+        found.append(row | {"images": int(images_seen)})
+    return found
