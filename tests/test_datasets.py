@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from experiments.data.loader.readers import imagenette
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -20,7 +19,7 @@ from experiments.config.run import Run
 from experiments.config.settings import Data
 from experiments.data.images import ArrayImages
 from experiments.data.partition import partition
-from experiments.data.readers import load_images
+from experiments.data.readers import imagenette, load_images
 from experiments.errors import SettingsError
 from roadmap.conf import CONF
 

@@ -22,9 +22,9 @@ from torchvision.datasets import ImageFolder
 from benchmarks.input import Case, make_images
 from experiments.config.code_digest import training_sources
 from experiments.config.settings import READERS, Data, Recipe
+from experiments.data import images as images_module
 from experiments.data.images import BrokenImageError, Jpeg, Stream, decode, undecoded
 from experiments.data.loader import Collection, Streamed
-from experiments.data.loader import images as images_module
 from experiments.data.readers import load_images
 from experiments.data.transforms import ResizedCrop, TrainingTransform
 from experiments.errors import SettingsError

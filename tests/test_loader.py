@@ -22,9 +22,9 @@ from PIL import Image
 from torch import Tensor
 
 from experiments.config.run import Run
+from experiments.data import loader as data_module
 from experiments.data.images import Jpeg
 from experiments.data.loader import Batch, Loader, end_workers
-from experiments.data.loader import loader as data_module
 from experiments.errors import SettingsError
 from experiments.launch import worker
 from experiments.records.record import Record

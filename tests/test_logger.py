@@ -23,8 +23,8 @@ from experiments.config.run import Run
 from experiments.errors import SettingsError
 from experiments.launch.worker import train_recorded
 from experiments.records.record import Record
+from experiments.tracking import logger, tensorboard
 from experiments.tracking.logger import Logger
-from experiments.tracking.wandb import logger, tensorboard
 from roadmap.common.bounds import Number, setting
 
 DOCUMENT = (Path(__file__).parents[1] / "docs" / "tracking.md").read_text("utf-8")

@@ -20,8 +20,8 @@ from test_processes import as_torchrun
 from wandb_server import Server
 
 from experiments.config.run import Run
-from experiments.tracking.wandb import wandb as tracking
-from experiments.tracking.wandb import wandb_mirror as mirror
+from experiments.tracking import wandb as tracking
+from experiments.tracking import wandb_mirror as mirror
 
 KEY = "5ec2e7" * 6 + "5ec2"
 """As long as W&B's are."""

@@ -175,7 +175,9 @@ def train(
         found = task.evaluate(
             [*networks.values()], data.evaluation.batches(), preprocess, processes, precision, outcomes
         )
-        row |= {prefix + name: of[name] for prefix, of in zip(networks, found, strict=True) for name in task.results}
+        row |= {
+            prefix + name: of[name] for prefix, of in zip(networks, found, strict=True) for name in run.task.results
+        }
         if not math.isfinite(loss := row.get("val_loss", 0.0)):
             raise DivergedError(f"the loss in evaluation is {loss} after epoch {epoch + 1}")
         row["images_per_second"] = steps_per_epoch * run.recipe.batch_size / seconds

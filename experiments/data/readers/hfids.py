@@ -10,11 +10,11 @@ from typing import Any
 
 import fsspec
 import numpy as np
-from experiments.data.loader.readers import streaming
 from PIL import Image
 
 from experiments.config.settings import Data
 from experiments.data.images import BrokenImageError, Jpeg, decode, fingerprint
+from experiments.data.readers import streaming
 from experiments.data.readers.hfds import IMAGE, LABEL, explained
 from experiments.errors import SettingsError
 from experiments.runtime.randomness import Purpose, derive

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from experiments.data.loader.readers import folder
-
 from experiments.config.settings import Data
+from experiments.data.readers import folder
 from experiments.data.readers.folder import FolderImages
 from experiments.data.readers.torchvision import or_downloaded
 from experiments.errors import SettingsError

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import numpy as np
-from experiments.data.loader.readers import folder
 
 from experiments.config.settings import Data
 from experiments.data.images import same_classes
+from experiments.data.readers import folder
 from experiments.data.readers.folder import FolderImages, class_names_in, images_of
 from experiments.errors import SettingsError
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from experiments.data.loader.readers import streaming
 from PIL import Image
 
 from experiments.config.settings import Data
 from experiments.data.images import BrokenImageError, Jpeg, decode, fingerprint
+from experiments.data.readers import streaming
 from experiments.errors import SettingsError
 from experiments.runtime.randomness import Purpose, derive, permutation
 
