@@ -18,10 +18,11 @@ from experiments.config.run import Run
 from experiments.config.settings import Data
 from experiments.data.partition import partition
 from experiments.data.readers.sample import load_sample
-from experiments.launch.preflight import amounts
+from experiments.launch.preflight import Amounts, amounts
 from experiments.plan.__main__ import main
-from experiments.plan.memory import footprint, kept_for_backward
-from experiments.plan.throughput import Pace, Sample, between, measured, recorded
+from experiments.plan.memory import Footprint, activations, footprint
+from experiments.plan.network import Network, Pace
+from experiments.plan.throughput import between, measured, recorded
 from experiments.runtime.devices import forget_activations
 from experiments.training.models import make_network
 from experiments.training.recipe import make_optimizer
@@ -47,7 +48,7 @@ class Planned(NamedTuple):
 @pytest.fixture
 def planned(call: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Planned]:
     """`python -m experiments.plan ...` in this process, in an empty working directory, measured for half a second."""
-    monkeypatch.setattr("experiments.plan.rates.BUDGET", 0.5)
+    monkeypatch.setattr("experiments.plan.throughput.BUDGET", 0.5)
     return lambda *arguments: Planned(*call(main, *arguments))
 
 
@@ -201,17 +202,20 @@ def test_measuring_begins_at_both_ends_and_stays_within_its_time(
 ) -> None:
     order, clock = [], iter(range(1000))
 
-    def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
-        order.append(sample.macs)
-        return Pace(sample.macs, 1, 1, 0, "measured")
+    def measure(network: Network, device: torch.device, seconds: float) -> Pace:
+        order.append(network.macs)
+        return Pace(network.macs, 1, 1, 0, "measured")
 
     monkeypatch.setattr("experiments.plan.throughput.measure", measure)
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    samples = [Sample(run_of(f"recipe.epochs={macs}"), macs, 10, 2) for macs in (5, 9, 8, 1, 2)]
-    assert len(measured(samples, torch.device("cpu"), 100)) == 5
+    networks = [
+        Network((run_of(f"recipe.epochs={macs}"),), Amounts(100, 10, 10), macs, 1, Footprint(0, 0, 0, 0, 0))
+        for macs in (5, 9, 8, 1, 2)
+    ]
+    assert len(measured(networks, torch.device("cpu"), 100)) == 5
     assert order == [1, 9, 5, 8, 2] or order == [1, 9, 5, 2, 8]
     order.clear()
-    assert len(measured(samples, torch.device("cpu"), 0)) == 1
+    assert len(measured(networks, torch.device("cpu"), 0)) == 1
     assert order == [1]
 
 
@@ -228,7 +232,7 @@ def test_memory_of_two_layers_is_as_by_hand() -> None:
     with torch.device("meta"):
         convs = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, padding=1)]
         network = nn.Sequential(*convs)
-    assert kept_for_backward(network, 8) == (4 * 8 * 8 * (3 + 4), None)
+    assert activations(network, 8) == (4 * 8 * 8 * (3 + 4), None)
 
 
 @pytest.mark.parametrize("forgetful", [False, True])
@@ -263,13 +267,13 @@ def test_memory_is_what_torch_allocates(rung: str, forgetful: bool, run_of: Call
 def test_halves_and_checkpointing_take_less(run_of: Callable) -> None:
     asked = ("rung=gelu", "recipe=convnext", "design.depths=[3,3,9,3]")
     plain, half = footprint(run_of(*asked), 10), footprint(run_of(*asked, "precision=bf16"), 10)
-    assert half.an_image == plain.an_image // 2
+    assert half.per_image == plain.per_image // 2
     weights = 4 * roadmap.cost(run_of(*asked).design, 32, 10).params
     assert plain.fixed == pytest.approx(5 * weights, rel=0.03)  # and gradients, AdamW's two averages, the moving one
     assert half.fixed - plain.fixed == weights // 2
     forgetful = footprint(run_of(*asked, "gradient_checkpointing=true"), 10)
-    assert forgetful.an_image < plain.an_image / 3
-    assert plain.an_image_at_least == forgetful.an_image
+    assert forgetful.per_image < plain.per_image / 3
+    assert plain.per_image_checkpointed == forgetful.per_image
 
 
 def test_memory_that_is_not_there_is_a_problem_with_remedies_that_help(planned: Callable) -> None:
@@ -372,7 +376,7 @@ def test_images_that_nobody_knows_can_be_said(planned: Callable) -> None:
     asked = ("data=hfds", "data.path=someone/something", "recipe.epochs=3", "recipe.batch_size=100")
     code, out, _ = planned(*asked, "--images-per-second", "10")
     assert code == 0
-    assert "say --images" in out
+    assert "state --images" in out
     found = planned(*asked, "--images-per-second", "10", "--images", "1050,30", "--json")
     assert found.price["rows"][0]["seconds"] == pytest.approx(3 * (1000 / 10 + 30 / 30))
 

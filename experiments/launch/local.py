@@ -20,7 +20,7 @@ from experiments.launch.slurm import in_queue
 from experiments.launch.study import Member, Study, command
 from experiments.records.record import read_summary
 from experiments.runtime.machine import Machine
-from roadmap.common.words import clock
+from roadmap.common.words import duration
 
 
 def train_study(study: Study, machine: Machine) -> int:
@@ -33,7 +33,7 @@ def train_study(study: Study, machine: Machine) -> int:
     local = LocalStudy(study, machine)
     local.train()
     elsewhere = f"; SLURM has {len(local.elsewhere)} more in its queue" if local.elsewhere else ""
-    return study.conclude(f", after {clock(time.monotonic() - local.started)}{elsewhere}", local.failure)
+    return study.conclude(f", after {duration(time.monotonic() - local.started)}{elsewhere}", local.failure)
 
 
 class LocalStudy:
@@ -91,7 +91,7 @@ class LocalStudy:
         left = len(self.members) - len(self.pool.ended) - len(self.elsewhere)
         trained = len(self.pool.ended) - len(self.done_before)
         elapsed = time.monotonic() - self.started
-        to_go = clock(elapsed / trained * left) if trained else "?"
+        to_go = duration(elapsed / trained * left) if trained else "?"
         ended, running, waiting = len(self.pool.ended), len(self.pool.running), len(self.pool.waiting)
         counts = f"{ended} of {len(self.members)} done, {running} running, {waiting} left"
         bar = Table.grid(padding=(0, 2))
