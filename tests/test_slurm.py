@@ -345,14 +345,14 @@ def test_changed_sources_stop_a_run_unless_they_may(
     trained = []
     monkeypatch.setattr("experiments.launch.worker.train_in_child", trained.append)
     with pytest.raises(SystemExit) as end:
-        Job(run, {"roadmap/block.py": "as it was"}, changed_sources=False)()
+        Job((run,), {"roadmap/block.py": "as it was"}, changed_sources=False)()
     assert end.value.code == 2
     assert trained == []
     summary = json.loads((here / run.directory / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert "the sources have changed since this run was launched (" in summary["reason"]
     assert capsys.readouterr().err == f"error: {summary['reason']}\n"
-    Job(run, {"roadmap/block.py": "as it was"}, changed_sources=True)()
+    Job((run,), {"roadmap/block.py": "as it was"}, changed_sources=True)()
     assert trained == [run]
     assert in_queue([run]) == set()
 
@@ -363,13 +363,13 @@ def test_where_one_process_fails_the_others_are_ended_and_the_job_is_over(
     """With NCCL they would wait for it for ever. What has failed is not tried again; who else may write its jobs?"""
 
     class Half(Job):  # which is pickled as it is, for a job cannot import this file
-        def __call__(self) -> None:
+        def train(self) -> None:
             rank, sleep = os.environ["SLURM_PROCID"], __import__("time").sleep
             worker = sys.modules["experiments.launch.worker"] = __import__("types").ModuleType(
                 "worker"
             )  # without torch
             worker.train_in_child = lambda run: sys.exit(1) if rank == "1" else sleep(600)
-            super().__call__()
+            super().train()
 
     monkeypatch.setattr("experiments.launch.slurm.Job", Half)
     assert command(*LAUNCH, *tiny, "hydra.launcher.tasks_per_node=2").code == 0
