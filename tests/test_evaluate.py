@@ -265,7 +265,7 @@ IMPOSSIBLE = [
     ({"resolution": 100_000}, "beside these weights does not say how its images are prepared"),
     ({"recipe": {"crop_pct": 1e-4}}, "beside these weights does not say how its images are prepared"),
     ({"resolution": 0}, "beside these weights does not say how its images are prepared"),
-    ({"resolution": None}, "config.json: resolution is missing or no such value; move the weights away from it"),
+    ({"resolution": None}, "config.json: resolution is missing or has another type; move the weights elsewhere"),
 ]
 
 

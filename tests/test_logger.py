@@ -179,13 +179,13 @@ def test_rude_logger_changes_nothing_and_keeps_nobody_waiting(
     assert all(torch.equal(weights[name], same[name]) for name in weights)
     said = [line.partition(" the logger ")[2] for line in log(here / "runs") if " the logger " in line]
     if what == "hang":
-        assert said == ["test_logger.Rude has not ended within 0.1 s: the run waits no longer for it"]
+        assert said == ["test_logger.Rude has not finished within 0.1 s; the run ends without it"]
     else:
         raised = {"raise": "RuntimeError: out of luck", "exit": "SystemExit: enough"}[what]
         where = r"\(.*\.py, line \d+\)"  # wandb, once another test has imported it, puts itself before sys.exit
         [line] = said
         assert re.fullmatch(
-            f"test_logger.Rude has failed, and is not called again: {when} raised {raised} {where}", line
+            f"test_logger.Rude has failed and is not called again: {when} raised {raised} {where}", line
         )
 
 

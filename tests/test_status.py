@@ -271,7 +271,7 @@ def test_folders_without_a_record_are_skipped_and_counted(status: Callable, runs
     assert code == 0
     assert out.splitlines()[0] == "2 runs: 1 failed, 1 done, 4 skipped (no record)"
     assert r"a b \x1b[31mc" in out
-    assert "skipped runs/half: summary.json is no JSON (" in out
+    assert "skipped runs/half: summary.json is not JSON (" in out
     assert out.splitlines()[-1] == "... and 1 more skipped"
     assert "\x1b" not in out
 

@@ -104,7 +104,7 @@ def test_interrupted_study_records_its_runs_and_says_how_to_go_on(
     code, out, _ = command("-m", *tiny, "recipe.epochs=10000", SEEDS, "hydra.launcher.jobs=2")
     assert code == 130
     assert [summary["status"] for summary in summaries(here / "runs").values()] == ["unfinished"] * 2
-    assert "interrupted; the same command goes on:" in out
+    assert "interrupted; to resume:" in out
 
 
 def test_study_can_be_changed_on_the_command_line(asked: Callable) -> None:

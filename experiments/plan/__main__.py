@@ -28,7 +28,7 @@ from roadmap.common.command_line import Parser
 from roadmap.conf import CONF, Conf, conf_of
 
 PAGE = """\
-What a study, or a run, would cost: time, memory and disk space; what exists already, and what will fail. Trains nothing.
+What a study, or a run, would cost: time, memory and disk; what exists already, and what will fail. Trains nothing.
 Every argument of experiments.train means what it means there; write plan for train:
 
   python -m experiments.plan -m study=ladder                             measured here, within about 10 s

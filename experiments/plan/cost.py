@@ -181,7 +181,7 @@ def estimate(
     for network in networks:
         if None in (network.amounts.training, network.amounts.evaluation):
             name = network.run.data.name
-            warnings[f"how many images {name} has is not known here; state --images TRAIN,VAL"].append(
+            warnings[f"how many images {name} has is not known here; state --images TRAIN,VAL to get hours"].append(
                 network.run.title
             )
     device, paces = None, {}
