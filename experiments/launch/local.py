@@ -121,4 +121,4 @@ class LocalStudy:
         if self.pool.ended[member.identity] != DONE:
             return Text("stopped" if self.pool.ended[member.identity] == INTERRUPTED else "failed", "bold red")
         summary = read_summary(member.directory) or {}
-        return Text(f"{summary.get(summary.get('metric')) or float('nan'):.2f}", "green")
+        return Text(f"{summary.get(summary.get('metric') or '') or float('nan'):.2f}", "green")

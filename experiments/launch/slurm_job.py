@@ -118,8 +118,8 @@ class SharedJob(QueuedRuns):
         pool.train(report, is_stopped=lambda: bool(received))
         pool.stop(self.patience)
         try:
-            if signal.SIGUSR2 in received:
-                before[signal.SIGUSR2](signal.SIGUSR2, None)  # submitit's, which puts the job back into the queue
+            if signal.SIGUSR2 in received and callable(requeue := before[signal.SIGUSR2]):  # submitit's
+                requeue(signal.SIGUSR2, None)
         except Exception as error:  # it has done so too often
             for run in self.left():
                 set_status(run, Status.UNFINISHED, str(error))

@@ -97,12 +97,16 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
     if run.threads:
         torch.set_num_threads(run.threads)
     stop = StopFlag()
-    record, reporter, refused = _open(run, console)
-    if refused is not None and world_size() == 1:
-        return refused
+    opened = _open(run, console)
+    if isinstance(opened, int):  # in the first process alone
+        if world_size() > 1:
+            with joined(pick_device(run.device, run.precision)) as processes:
+                processes.broadcast_from_first(opened)
+        return opened
+    record, reporter = opened
     try:
         with joined(pick_device(run.device, run.precision)) as processes:
-            if (refused := processes.broadcast_from_first(refused)) is not None:
+            if (refused := processes.broadcast_from_first(None)) is not None:
                 return refused
             reporter.say(f"training {run.directory}")
             reporter.follow(record)
@@ -139,23 +143,23 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
     return errors.DONE
 
 
-def _open(run: Run, console: Console | None) -> tuple[Record | None, Reporter | None, int | None]:
+def _open(run: Run, console: Console | None) -> tuple[Record, Reporter] | int:
     """The run's record and reporter; or the exit code, if the run is not to be trained here."""
     record = None
     try:
         record = Record(run, writes=is_first())
-        return record, Reporter(run, console), None
+        return record, Reporter(run, console)
     except DoneError:
-        return None, None, errors.DONE
+        return errors.DONE
     except LockedError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
-        return None, None, errors.LOCKED
+        return errors.LOCKED
     except OSError as error:
         print(f"error: {in_words(error)}", file=sys.stderr)
         if record:
             with suppress(OSError):
                 record.finish(Status.FAILED, in_words(error))
-        return None, None, errors.IMPOSSIBLE
+        return errors.IMPOSSIBLE
 
 
 class StopFlag:
@@ -184,7 +188,9 @@ class StopFlag:
         """Call the signal handler that was installed before, now that the run is saved. submitit's puts the job back
         into the queue."""
         signal.setitimer(signal.ITIMER_REAL, 0)
-        handler = self._before.get(self._received)
+        if self._received is None:
+            return
+        handler = self._before[signal.Signals(self._received)]
         if callable(handler) and handler is not signal.default_int_handler:
             handler(self._received, None)
 

@@ -71,7 +71,7 @@ class Cost:
         for network in self.networks:
             is_shared = network.pace and network.pace.source == "shared"
             for part in network.missing:  # in the order of the study, each starts when another ends
-                seconds = part * network.seconds
+                seconds = part * (network.seconds or 0)
                 heapq.heapreplace(at_least, at_least[0] + seconds * (per_gpu if is_shared else 1))
                 heapq.heapreplace(in_turn, in_turn[0] + seconds)
         return max(at_least), max(*at_least, *in_turn)
@@ -98,17 +98,19 @@ class Cost:
     @property
     def note(self) -> str:
         """Where the hours come from."""
-        hardware, sources = self.hardware, defaultdict(list)
+        hardware, rates = self.hardware, []
+        sources: dict[str, list[Network]] = defaultdict(list)
         for network in self.networks:
-            sources[network.pace and network.pace.source].append(network)
-        if None in sources:
-            return "unknown: all runs are done, on another device" if hardware.device else "unknown"
+            if network.pace is None:
+                return "unknown: all runs are done, on another device" if hardware.device else "unknown"
+            sources[network.pace.source].append(network)
+            if network.pace.source == "stated":
+                rates.append(f"{1 / network.pace.training:,.0f} images/s of {network.run.title}")
         device = device_name(hardware.device) if hardware.device else ""
         device += f", {counted(hardware.threads, 'thread')}" if hardware.unit == "core" else ""
         notes = []
         for source, networks in sources.items():
             names = networks[0].run.title if len(networks) == 1 else f"{len(networks)} networks"
-            rates = [f"{1 / network.pace.training:,.0f} images/s of {network.run.title}" for network in networks]
             phrases = {
                 "stated": f"stated: {', '.join(rates)}",
                 "between": f"{names} by multiply-adds",
@@ -153,8 +155,13 @@ class Cost:
 
 
 def _sum(values: Iterable[float | None]) -> float | None:
-    known = [*values]
-    return None if None in known else sum(known)
+    """None if a value is not known."""
+    total = 0.0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
 
 
 def estimate(
@@ -195,7 +202,7 @@ def estimate(
     elif device:
         _check_devices(networks, device, problems)
         busy = device.type == "cpu" and is_busy()
-        paces = throughput.find_paces(networks, hardware)
+        paces = throughput.find_paces(networks, device, hardware)
         if busy and any(pace.source == "measured" for pace in paces.values()):
             warnings["other programs were running during the measurement: on an idle machine the hours are fewer"] += (
                 titles

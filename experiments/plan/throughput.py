@@ -85,19 +85,19 @@ def stated(networks: Sequence[Network], images_per_second: Mapping[str | None, f
     return paces
 
 
-def find_paces(networks: Sequence[Network], hardware: Hardware) -> dict[str, Pace]:
+def find_paces(networks: Sequence[Network], device: torch.device, hardware: Hardware) -> dict[str, Pace]:
     """{series: pace} as records of the same network on this device say, and of the rest as measured."""
     records = {runs: read_records(runs) for runs in {network.run.runs for network in networks}}
     paces = {}
     for network in networks:
-        arguments = records[network.run.runs], network.run, network.macs, hardware.device, hardware.threads
+        arguments = records[network.run.runs], network.run, network.macs, device, hardware.threads
         if pace := recorded(*arguments, hardware.runs_per_gpu) or recorded(*arguments):
             paces[network.run.series] = pace
     unknown = [network for network in networks if network.missing and network.run.series not in paces]
     threads_before = torch.get_num_threads()
     torch.set_num_threads(hardware.threads)
     try:
-        return paces | measured(unknown, hardware.device, BUDGET)
+        return paces | measured(unknown, device, BUDGET)
     finally:
         torch.set_num_threads(threads_before)
 
@@ -117,14 +117,14 @@ def between(known: Sequence[Pace], macs: int) -> Pace:
 
 Records = list[tuple[Mapping[str, Any], Mapping[str, Any]]]
 """config.json and summary.json of each run."""
-NEEDED = ("device", "processes", "threads", "images_per_second", "train_images", "evaluation_images")
-NEEDED += ("seconds_per_epoch",)
+NEEDED: tuple[str, ...] = ("device", "processes", "threads", "images_per_second", "train_images")
+NEEDED += ("evaluation_images", "seconds_per_epoch")
 """What of a summary a pace is computed from."""
 
 
 def read_records(runs: Path) -> Records:
     """Of the runs that have finished an epoch."""
-    records = []
+    records: Records = []
     for path in runs.glob("*/config.json"):
         with suppress(BrokenRecordError):
             config, summary = config_of(path.parent), summary_of(path.parent)
@@ -172,7 +172,8 @@ def measured(networks: Sequence[Network], device: torch.device, seconds: float) 
     """{series: pace} of as many networks as `seconds` allow, at least one: the one with the fewest multiply-adds, the
     one with the most, then always the one that is farthest from those."""
     end, share = time.perf_counter() + seconds, seconds / max(len(networks), 1)
-    waiting, paces, seconds_per_mac = [*networks], {}, 0.0
+    waiting, seconds_per_mac = [*networks], 0.0
+    paces: dict[str, Pace] = {}
     while waiting:
         known = [pace.macs for pace in paces.values()]
         network = max(waiting, key=lambda it: min((abs(it.macs - macs) for macs in known), default=-it.macs))
@@ -215,7 +216,8 @@ def measure(network: Network, device: torch.device, seconds: float) -> Pace:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    train(), update()  # the first time, torch chooses kernels
+    train()  # the first time, torch chooses kernels
+    update()
     trained, updated = _median(train, 0.5 * seconds), _median(update, 0.1 * seconds)
     noise, start = _noise(images, classes), time.perf_counter()
     transform = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
@@ -238,6 +240,7 @@ def _images_at_once(network: Network, device: torch.device) -> int:
 def _batches(run: Run, count: int, classes: int, processes: Processes, transforms: bool) -> Iterator[Batch]:
     """Batches without end; always the same unless the run's process `transforms` the images itself."""
     images, indices = _noise(count, classes), np.arange(count)
+    collection: InMemory | Collection
     if run.crops_together:
         cache = in_memory(images, indices)
         collection = InMemory(cache, training_crops(cache.pixels, run.recipe, run.resolution, run.seed))
@@ -254,7 +257,8 @@ def _noise(count: int, classes: int) -> ArrayImages:
 
 def _median(call: Callable[[], object], seconds: float) -> float:
     """Seconds of a call, repeated for about so many."""
-    end, times = time.perf_counter() + seconds, []
+    end = time.perf_counter() + seconds
+    times: list[float] = []
     while not times or (len(times) < REPEATS and time.perf_counter() + times[-1] < end):
         start = time.perf_counter()
         call()

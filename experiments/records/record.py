@@ -51,7 +51,7 @@ class RunReference(Protocol):
 
 def is_done(run: RunReference) -> bool:
     summary = _own_summary(run)
-    return summary.get("status") == Status.DONE and summary.get(summary.get("metric")) is not None
+    return summary.get("status") == Status.DONE and summary.get(summary.get("metric") or "") is not None
 
 
 def _own_summary(run: RunReference) -> Row:

@@ -33,7 +33,7 @@ def summary_of(directory: str | os.PathLike) -> Row:
         raise BrokenRecordError(f"summary.json: its status is none of {', '.join(Status)}")
     summary = _converted(summary, SUMMARY)
     metric = summary.get("metric")
-    for name in {metric, f"{metric}_best"} & summary.keys() - SUMMARY.keys():
+    for name in {str(metric), f"{metric}_best"} & summary.keys() - SUMMARY.keys():
         summary[name] = _number(summary[name])
     return summary
 
@@ -100,13 +100,13 @@ def _object(required: str = "", **fields: Kind) -> Kind:
 
 
 MOST = 2**63 - 1
-TEXTS = ("status", "reason", "identity", "series", "study", "host", "gpus", "device", "evaluated_on", "started")
-TEXTS += ("finished", "task", "metric", "retried_alone")
-COUNTS = ("seed", "epochs", "epochs_done", "epoch_best", "train_images", "evaluation_images", "broken_images")
-COUNTS += ("diverged_before", "classes", "macs", "params", "activations", "threads", "processes", "accumulation")
-COUNTS += ("runs_per_gpu",)
-NUMBERS = ("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss", "top1_best", "images_per_second")
-NUMBERS += ("seconds_per_epoch", "train_seconds", "wall_seconds", "peak_memory_mb")
+TEXTS: tuple[str, ...] = ("status", "reason", "identity", "series", "study", "host", "gpus", "device", "evaluated_on")
+TEXTS += ("started", "finished", "task", "metric", "retried_alone")
+COUNTS: tuple[str, ...] = ("seed", "epochs", "epochs_done", "epoch_best", "train_images", "evaluation_images")
+COUNTS += ("broken_images", "diverged_before", "classes", "macs", "params", "activations", "threads", "processes")
+COUNTS += ("accumulation", "runs_per_gpu")
+NUMBERS: tuple[str, ...] = ("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss", "top1_best")
+NUMBERS += ("images_per_second", "seconds_per_epoch", "train_seconds", "wall_seconds", "peak_memory_mb")
 SUMMARY: dict[str, Kind] = {
     **dict.fromkeys(TEXTS, _text),
     **dict.fromkeys(COUNTS, count),

@@ -132,7 +132,7 @@ def lock_gpu(gpu: str, runs: int, patience: float = PATIENCE) -> list[TextIO] | 
     """
     gpu_file = lock_file(gpu_lock(gpu), patience, shared=runs > 1)
     if gpu_file is None or runs == 1:
-        return gpu_file and [gpu_file]
+        return [gpu_file] if gpu_file else None
     for number in range(runs):
         if share_file := lock_file(gpu_lock(f"{gpu}-share-{number}"), patience=0):
             return [gpu_file, share_file]

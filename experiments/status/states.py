@@ -116,7 +116,7 @@ def read_state(directory: str, now: float) -> RunState:
     if state == Status.RUNNING and not _is_locked(directory):
         summary = summary_of(directory)  # it may have ended since
         state = KILLED if summary["status"] == Status.RUNNING else summary["status"]
-    values = {name: summary.get(name) for name in RunState.__dataclass_fields__} | {
+    values: dict[str, Any] = {name: summary.get(name) for name in RunState.__dataclass_fields__} | {
         "run": printable(os.path.basename(os.path.abspath(directory))),
         "directory": directory,
         "state": state,

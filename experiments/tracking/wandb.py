@@ -49,6 +49,8 @@ class Wandb:
         record.update(wandb=record.summary["wandb"] or {"id": self.id, "url": None})
         self.sync = f"wandb sync --include-online {shlex.quote(str(run.directory.absolute() / 'wandb'))}"
         self.started, self.closing = time.monotonic(), False
+        self.mirror: subprocess.Popen[bytes] | None = None
+        self.rest, self.answered, self.over = b"", False, False
         self._start(self.mode)
 
     def step(self, *_: float) -> None:
