@@ -149,7 +149,7 @@ def test_study_is_an_array_that_is_submitted_once(
     assert "2 submitted" in "".join(said)
     assert "2 in the queue already" in "".join(said)
     code, out, _ = command(*LAUNCH, *tiny)
-    assert (code, out) == (0, "1 runs: 1 done already\n")
+    assert (code, out) == (0, "1 run: 1 done already\n")
 
 
 def test_study_of_folders_trains_what_can_be_and_ends_the_jobs_of_what_cannot(
@@ -255,9 +255,9 @@ def test_run_trains_what_it_was_launched_as(
     ask("scontrol", "update", "NodeName=localhost", "State=drain", "Reason=test")
     code, out, err = command(*arguments)
     assert (code, err) == (0, "")
-    assert out.startswith("1 runs: 1 submitted (job ")
+    assert out.startswith("1 run: 1 submitted (job ")
     code, out, _ = command(*arguments)
-    assert (code, out.splitlines()[0]) == (0, "1 runs: 1 in the queue already")
+    assert (code, out.splitlines()[0]) == (0, "1 run: 1 in the queue already")
     assert len(jobs_in_queue()) == 1
     [summary] = summaries(here / "runs").values()
     assert (summary["status"], summary["study"], summary["job"]["id"]) == ("queued", "mine", jobs_in_queue()[0])

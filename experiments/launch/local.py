@@ -20,7 +20,7 @@ from experiments.launch.slurm import in_queue
 from experiments.launch.study import Member, Study, command
 from experiments.records.record import read_summary
 from experiments.runtime.machine import Machine
-from roadmap.common.words import duration
+from roadmap.common.words import counted, duration
 
 
 def train_study(study: Study, machine: Machine) -> int:
@@ -52,7 +52,7 @@ class LocalStudy:
     def train(self) -> None:
         before = f", {len(self.done_before)} of them done already" if self.done_before else ""
         before += f", {len(self.queued)} queued or running in SLURM" if self.queued else ""
-        self.console.print(f"{len(self.members)} runs{before}; {self.machine.describe()}", soft_wrap=True)
+        self.console.print(f"{counted(len(self.members), 'run')}{before}; {self.machine.describe()}", soft_wrap=True)
         if not self.pool.waiting:
             return
         signal.signal(signal.SIGTERM, signal.default_int_handler)

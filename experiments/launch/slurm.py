@@ -26,6 +26,7 @@ from experiments.launch.study import Member, Study, failure
 from experiments.records.record import is_done, is_training, read_summary, remove_record, set_status
 from experiments.runtime.locks import locked
 from roadmap.common.statuses import Status
+from roadmap.common.words import counted
 
 if TYPE_CHECKING:
     from submitit import AutoExecutor
@@ -96,7 +97,7 @@ def submit_study(
     }
     parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     job = f" (job {', '.join(ids)})" if ids else ""
-    study.console.print(f"{len(study.members)} runs: {parts}{job}", soft_wrap=True)
+    study.console.print(f"{counted(len(study.members), 'run')}: {parts}{job}", soft_wrap=True)
     if not wait:
         if todo or queued:
             study.console.print(f"follow them: python -m experiments.status {study.runs}", soft_wrap=True)

@@ -17,7 +17,7 @@ from experiments.config.run import Run
 from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, is_first
 from experiments.records.record import read_summary, set_status
 from roadmap.common.statuses import ENDED_BADLY, Status
-from roadmap.common.words import shortened
+from roadmap.common.words import counted, shortened
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -113,7 +113,7 @@ class SharedJob(QueuedRuns):
             print(f"{run.name}: {end}", flush=True)
 
         machine = share(len(runs), None, 1, self.runs[0].device, self.runs_per_gpu, self.cores)
-        print(f"{len(runs)} runs; {machine.describe()}", flush=True)
+        print(f"{counted(len(runs), 'run')}; {machine.describe()}", flush=True)
         pool = Pool(runs, machine, exclusive=True)
         pool.train(report, is_stopped=lambda: bool(received))
         pool.stop(self.patience)

@@ -13,6 +13,7 @@ from typing import TextIO
 
 from experiments.errors import SettingsError
 from experiments.runtime.locks import PATIENCE, lock_file, unlock
+from roadmap.common.words import counted
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class Machine:
         side_by_side = f"{self.runs_at_once} side by side"
         if not self.gpus:
             unused = f", no GPU for {self.runs_per_gpu} runs to share" if self.runs_per_gpu > 1 else ""
-            return f"{side_by_side}, {self.threads} thread(s) each{unused}"
+            return f"{side_by_side}, {counted(self.threads, 'thread')} each{unused}"
         if self.runs_per_gpu == 1:
-            return f"{side_by_side}, {len(self.gpus[0])} GPU(s) each"
+            return f"{side_by_side}, {counted(len(self.gpus[0]), 'GPU')} each"
         gpus = len({gpu for slot in self.gpus for gpu in slot})
         mps = "together, by NVIDIA's MPS" if mps_is_running() else "in turns, as NVIDIA's MPS is not running"
-        return f"{side_by_side}, at most {self.runs_per_gpu} on each of {gpus} GPU(s): {mps}"
+        return f"{side_by_side}, at most {self.runs_per_gpu} on each of {counted(gpus, 'GPU')}: {mps}"
 
 
 def share(
@@ -61,20 +62,18 @@ def share(
             raise SettingsError(f"hydra.launcher.gpus_per_run={gpus_per_run}, but there is no GPU here")
         at_a_time = jobs or min(available, runs)
         return Machine(at_a_time, (), max(1, available // at_a_time), runs_per_gpu)
-    room = len(gpus) // gpus_per_run * runs_per_gpu
+    slots = [gpus[n * gpus_per_run : (n + 1) * gpus_per_run] for n in range(len(gpus) // gpus_per_run)]
+    room = len(slots) * runs_per_gpu
     at_a_time = jobs or min(room, runs) or 1
     if at_a_time > room:
         needed = at_a_time * gpus_per_run if runs_per_gpu == 1 else -(-at_a_time // runs_per_gpu)
-        each, change = f"of {gpus_per_run} GPU(s)", "gpus_per_run"
+        each, change = f"of {counted(gpus_per_run, 'GPU')}", "gpus_per_run"
         if runs_per_gpu > 1:
             each, change = f"of which {runs_per_gpu} share a GPU", "runs_per_gpu"
         raise SettingsError(
-            f"{at_a_time} run(s) {each} at a time need {needed} GPUs, and there are {len(gpus)}; "
+            f"{needed} GPUs are needed for {counted(at_a_time, 'run')} {each} at a time, but there are {len(gpus)}; "
             f"change hydra.launcher.jobs or hydra.launcher.{change}"
         )
-    slots = [
-        gpus[first : first + gpus_per_run] for first in range(0, room // runs_per_gpu * gpus_per_run, gpus_per_run)
-    ]
     in_turn = tuple(slots * runs_per_gpu)[:at_a_time]  # so that as few runs as possible share a GPU
     on_each = -(-at_a_time // len(slots)) if slots else 1
     return Machine(at_a_time, in_turn, max(1, available // (at_a_time * gpus_per_run)), on_each)

@@ -12,7 +12,7 @@ from textwrap import wrap
 from experiments.status.states import KILLED, RunState, States
 from roadmap.common.files import printable
 from roadmap.common.statuses import Status
-from roadmap.common.words import duration
+from roadmap.common.words import counted, duration
 
 COLOURS = {
     Status.RUNNING: 32,
@@ -59,7 +59,7 @@ def _counts(states: States) -> str:
     counts = [f"{count} {state}" for state, count in states.counts().items()]
     counts += [f"{states.not_begun} not begun"] if states.not_begun else []
     counts += [f"{len(states.skipped)} skipped (no record)"] if states.skipped else []
-    return f"{len(states.runs) + states.not_begun} runs: {', '.join(counts)}"
+    return f"{counted(len(states.runs) + states.not_begun, 'run')}: {', '.join(counts)}"
 
 
 def _cells(run: RunState) -> dict[str, str]:
