@@ -151,7 +151,7 @@ def test_machine_is_shared_among_runs(
         (
             "0,1",
             (51, 17, 1, "auto", 8),
-            "3 GPUs are needed for 17 runs of which 8 share a GPU at a time, but there are 2",
+            "3 GPUs are needed for 17 runs of which 8 share a GPU",
         ),
     ],
 )
