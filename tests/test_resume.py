@@ -192,7 +192,7 @@ def test_process_that_does_not_see_the_checkpoint_is_told_of(run: Run, tmp_path:
         def broadcast_from_first(self, value: object) -> object:
             return 12
 
-        def union(self, names: list[str]) -> set[str]:
+        def gather_names(self, names: list[str]) -> set[str]:
             return {*names}
 
     run = replace(run, runs=tmp_path)
