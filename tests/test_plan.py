@@ -155,7 +155,7 @@ def test_pace_of_runs_that_shared_a_gpu_is_that_of_runs_that_will(run_of: Callab
 def test_run_that_was_trained_is_what_the_plan_says(
     planned: Callable, command: Callable, tiny: tuple[str, ...], here: Path
 ) -> None:
-    """Its files, its time; what is done or partly trained is not counted again; and times of another machine do not count."""
+    """Its files, its time; what is done or partly trained does not count again, nor do times of other machines."""
     arguments = (*tiny, "design.width=32", "recipe.ema_decay=0.9", "recipe.momentum=0.9")
     assert command(*arguments, "keep=all").code == 0
     [path] = here.glob("runs/*/summary.json")

@@ -290,7 +290,7 @@ def _check_sharing(networks: Sequence[Network], memory: float, runs_per_gpu: int
     missing = [network for network in networks for _ in network.missing]
 
     def largest(count: int) -> tuple[float, list[Network]]:
-        """GB, at most, of so many runs, and which these are."""
+        """GB, at most, of `count` runs, and which runs these are."""
         groups = [missing[first : first + count] for first in range(max(1, len(missing) - count + 1))]
         sizes = [sum((network.memory or 0) + CUDA_CONTEXT for network in group) / GB for group in groups]
         return max(zip(sizes, groups, strict=True), key=lambda pair: pair[0])

@@ -187,7 +187,7 @@ def measured(networks: Sequence[Network], device: torch.device, seconds: float) 
 
 
 def measure(network: Network, device: torch.device, seconds: float) -> Pace:
-    """Time training steps, updates and an evaluation on noise, for about so many seconds."""
+    """Time training steps, updates and an evaluation on noise, for about `seconds`."""
     keep_memory()
     run, classes, images = network.run, network.classes, _images_at_once(network, device)
     set_precision(run.precision, device)
@@ -256,7 +256,7 @@ def _noise(count: int, classes: int) -> ArrayImages:
 
 
 def _median(call: Callable[[], object], seconds: float) -> float:
-    """Seconds of a call, repeated for about so many."""
+    """The median duration of a call, repeated for about `seconds`."""
     end = time.perf_counter() + seconds
     times: list[float] = []
     while not times or (len(times) < REPEATS and time.perf_counter() + times[-1] < end):

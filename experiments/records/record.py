@@ -158,7 +158,7 @@ class Record:
             write(self.directory / name, text)
 
     def begin(self, epochs: Sequence[Row]) -> None:
-        """Continue after these finished epochs of a resumed run; none if it starts anew."""
+        """Continue after these finished epochs of a resumed run; none if it starts from scratch."""
         self.epochs = [*epochs]
         self._write_epochs()
 

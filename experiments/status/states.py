@@ -178,5 +178,5 @@ def _names(path: Path) -> list[str]:
         if all(os.path.basename(name) == name and "\0" not in name for name in names):
             return names
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NoRunsError(f"{path} can't be read; launch the study again, which writes it anew") from error
-    raise NoRunsError(f"{path} lists names that no run can have; launch the study again, which writes it anew")
+        raise NoRunsError(f"{path} can't be read; launch the study again, which rewrites it") from error
+    raise NoRunsError(f"{path} lists names that no run can have; launch the study again, which rewrites it")

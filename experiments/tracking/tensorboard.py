@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @dataclass
 class TensorBoard:
     """`logger=tensorboard`: event files in the run's directory. Step losses of an earlier attempt are kept up to the
-    step from which this one resumes; epochs are written anew, since the record has them all."""
+    step from which this one resumes; epochs are rewritten, since the record has them all."""
 
     every: int = setting(bounds=Number("[1, 1_000_000]"))
     """Steps between two losses, at least."""
