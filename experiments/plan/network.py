@@ -17,9 +17,6 @@ from experiments.training.models import cost_of
 
 CLASSES = 1000
 """Where their number is not known."""
-FORWARD = 1 / 3
-"""The forward pass's part of a training step's time, where only the training throughput is known: the backward pass
-has two products for each of its."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,6 @@ class Pace:
     source: str
     """stated, recorded, measured; shared: recorded of runs that shared a GPU as these are to; between: from networks
     with fewer and with more multiply-adds."""
-
-    @classmethod
-    def stated(cls, macs: int, images_per_second: float) -> Pace:
-        return cls(macs, 1 / images_per_second, FORWARD / images_per_second, 0, "stated")
 
 
 @dataclass(frozen=True)
