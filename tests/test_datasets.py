@@ -283,8 +283,8 @@ def test_tiny_imagenet_is_read_as_it_is_given_out(tiny: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("val_0.JPEG n1", "line 1: it should begin with an image's name, a tab"),
-        ("", "names no images"),
+        ("val_0.JPEG n1", "line 1: expected an image's name, a tab"),
+        ("", "lists no images"),
         ("val_0.JPEG\tn1\nval_1.JPEG\tn3", "lacks n2 and adds n3"),
     ],
 )

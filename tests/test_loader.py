@@ -22,9 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 from experiments.config.run import Run
-from experiments.data import loader as data_module
+from experiments.data import workers as workers_module
+from experiments.data.batch import Batch
 from experiments.data.images import Jpeg
-from experiments.data.loader import Batch, Loader, end_workers
+from experiments.data.loader import Loader
+from experiments.data.workers import end_workers
 from experiments.errors import SettingsError
 from experiments.launch import worker
 from experiments.records.record import Record
@@ -303,7 +305,7 @@ def test_loader_workers_start_in_every_way_and_live_as_long_as_the_run(
         return [*loader.epoch(0), *loader.epoch(1)]
 
     expected = batches(Loader(run_of(*overrides[:8], "workers=0", *overrides[9:]), alone))
-    monkeypatch.setattr(data_module, "START", start)
+    monkeypatch.setattr(workers_module, "START", start)
     loader = Loader(run, alone)
     try:
         begun = next(iter(loader.epoch(0))).samples

@@ -100,7 +100,7 @@ def test_stopped_run_ends_as_if_undisturbed(
         stop(run, steps)
     told = Told()
     train(replace(run, workers=2), Record(run), told)
-    assert f"going on after step {sum(stops)} of {STEPS}" in told.lines
+    assert f"resuming after step {sum(stops)} of {STEPS}" in told.lines
     assert_equal(results(run), undisturbed)
 
 
@@ -138,7 +138,7 @@ def test_damaged_checkpoint_is_reported_and_the_one_before_used(
     told = Told()
     train(run, Record(run), told)
     assert any("step-00000006.pt is damaged" in line for line in told.lines)
-    assert f"going on after step 5 of {STEPS}" in told.lines
+    assert f"resuming after step 5 of {STEPS}" in told.lines
     assert_equal(results(run), undisturbed)
 
 
@@ -192,7 +192,7 @@ def test_process_that_does_not_see_the_checkpoint_is_told_of(run: Run, tmp_path:
         def broadcast_from_first(self, value: object) -> object:
             return 12
 
-        def union(self, names: list[str]) -> set[str]:
+        def gather_names(self, names: list[str]) -> set[str]:
             return {*names}
 
     run = replace(run, runs=tmp_path)

@@ -18,6 +18,7 @@ from experiments.records.record import Record
 from experiments.runtime.processes import Processes
 from experiments.training.loop import DivergedError, StoppedError, train
 from experiments.training.sync import SyncPoints
+from experiments.training.tasks import classification
 
 ALONE = Processes(torch.device("cpu"))
 READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
@@ -109,7 +110,7 @@ def test_divergence_is_told_by_its_own_step(run: Run, monkeypatch: pytest.Monkey
     """Whenever it is seen; and no checkpoint follows it."""
     monkeypatch.setattr("experiments.training.loop.SyncPoints", Third)
     run = replace(run, checkpoint_minutes=0)
-    objective, calls = run.task.objective, []
+    objective, calls = classification.Objective, []
 
     def bursting(*args: object) -> Callable:
         loss = objective(*args)
@@ -120,7 +121,7 @@ def test_divergence_is_told_by_its_own_step(run: Run, monkeypatch: pytest.Monkey
 
         return of
 
-    monkeypatch.setattr("experiments.config.task.Classification.objective", lambda _, *args: bursting(*args))
+    monkeypatch.setattr(classification, "Objective", bursting)
     with pytest.raises(DivergedError, match="the loss is nan at step 4 of 20"):
         train(run, Record(run), Reads(), ALONE)
     assert len(calls) == 6

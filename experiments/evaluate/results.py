@@ -16,11 +16,12 @@ from rich.text import Text
 
 from experiments.config.initial_weights import Init
 from experiments.config.settings import Data
+from experiments.data.evaluation import EVALUATION_BATCH_SIZE, Evaluation
 from experiments.data.images import ArrayImages, Images, Stream
-from experiments.data.loader import EVALUATED_AT_ONCE, Evaluation, end_workers, loader_workers
 from experiments.data.partition import partition
 from experiments.data.readers import load_images
 from experiments.data.transforms import Preprocess, evaluation_transform
+from experiments.data.workers import end_workers, loader_workers
 from experiments.errors import SettingsError
 from experiments.evaluate.model import Preparation, find_model
 from experiments.runtime.devices import autocast, device_name, keep_memory, pick_device, set_precision
@@ -94,7 +95,7 @@ def _throughput(
     network: torch.nn.Module, preparation: Preparation, count: int, processes: Processes, precision: Any
 ) -> float:
     """Images/s of the network alone, in a batch like those that it was evaluated in: the median of some."""
-    size, count = preparation.resolution, min(count, EVALUATED_AT_ONCE)
+    size, count = preparation.resolution, min(count, EVALUATION_BATCH_SIZE)
     images = torch.rand(count, 3, size, size, device=processes.device)
     images = images.contiguous(memory_format=torch.channels_last)
     times = []

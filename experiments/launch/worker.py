@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from experiments.config.run import Run
-from experiments.data.loader import end_workers, waited
+from experiments.data.workers import end_workers, waited
 from experiments.errors import (
     DEVICE_FAILED,
     DONE,

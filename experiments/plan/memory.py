@@ -81,8 +81,8 @@ def _is_large(value: object) -> bool:
 
 
 def kept_for_backward(network: nn.Module, resolution: int) -> tuple[int | None, int | None]:
-    """Bytes in float32 that a forward pass of training keeps for the backward pass, an image: as it is; and where
-    blocks forget (`devices.forget_activations`) all but their inputs, and one at a time, the largest, runs again.
+    """Bytes in float32 that a forward pass of training keeps for the backward pass, per image: without and
+    with gradient checkpointing, blocks keep only their inputs, and one at a time runs again: the largest counts.
 
     Each storage counts once, and the parameters', which are there anyhow, not at all.
     """

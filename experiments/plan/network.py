@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from experiments.config.run import Run
-from experiments.data.loader import KEEP
+from experiments.data.evaluation import KEPT_BYTES
 from experiments.launch.preflight import Amounts, check_amounts, check_layers, check_optimizer
 from experiments.plan.memory import Footprint, footprint
 from experiments.plan.throughput import Pace
@@ -52,7 +52,7 @@ class Network:
             return None
         trained = training // recipe.batch_size * recipe.batch_size * recipe.epochs
         evaluations = recipe.epochs * (2 if recipe.ema_decay else 1)
-        prepared = 1 if evaluation * 3 * self.run.resolution**2 <= KEEP else evaluations
+        prepared = 1 if evaluation * 3 * self.run.resolution**2 <= KEPT_BYTES else evaluations
         evaluated = evaluation * (evaluations * pace.evaluation + prepared * pace.preparation)
         return (trained * pace.training + evaluated) / self.run.split.processes
 

@@ -18,15 +18,17 @@ import torch
 from experiments.config.run import Run
 from experiments.config.settings import IN_MEMORY
 from experiments.data.batch import Batch
+from experiments.data.cache import Cache
+from experiments.data.datasets import Collection
 from experiments.data.images import ArrayImages
 from experiments.data.in_memory import InMemory, training_crops
-from experiments.data.loader import Collection, Reader, in_memory, loader_workers
 from experiments.data.prefetch import prefetch
 from experiments.data.transforms import Preprocess, TrainingTransform, evaluation_transform
+from experiments.data.workers import BatchLoader, loader_workers
 from experiments.records.schema import BrokenRecordError, config_of, count, summary_of
-from experiments.runtime.devices import autocast, device_name, forget_activations, keep_memory, set_precision
+from experiments.runtime.devices import autocast, device_name, keep_memory, set_precision
 from experiments.runtime.processes import Processes
-from experiments.training.models import make_network
+from experiments.training.models import enable_gradient_checkpointing, make_network
 from experiments.training.recipe import make_average, make_optimizer
 from experiments.training.tasks.classification import Objective, evaluate
 
@@ -163,7 +165,7 @@ def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
     precision, processes = partial(autocast, run.precision, device), Processes(device)
     network = make_network(run, classes)
     if run.gradient_checkpointing:
-        forget_activations(network)
+        enable_gradient_checkpointing(network)
     network.to(device, memory_format=torch.channels_last).train()
     optimizer, average = make_optimizer(run.recipe, network), make_average(run.recipe, network)
     objective, preprocess = Objective(run.recipe, classes), Preprocess(device)
@@ -201,11 +203,11 @@ def _batches(run: Run, at_once: int, classes: int, processes: Processes, loads: 
     """Batches without end: transformed one by one if the run's process `loads` them itself, else always the same."""
     images, indices = _noise(at_once, classes), np.arange(at_once)
     if run.crops_together:
-        cache = in_memory(images, indices)
+        cache = Cache.of_array(images, indices)
         images = InMemory(cache, training_crops(cache.pixels, run.recipe, run.resolution, run.seed))
     else:
         images = Collection(images, indices, TrainingTransform(run.recipe, run.resolution), run.seed)
-    batches = Reader(images, processes, 0).read(0, cycle([torch.arange(at_once)]))
+    batches = BatchLoader(images, processes, 0).load(0, cycle([torch.arange(at_once)]))
     return batches if loads else cycle([next(batches)])
 
 

@@ -1,4 +1,4 @@
-"""Imagenette: ten classes of ImageNet that are easy to tell apart, in three sizes."""
+"""Imagenette: ten easily distinguished classes of ImageNet, in three sizes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COUNTS = (9_469, 3_925)
 
 
 def load(data: Data) -> tuple[FolderImages, FolderImages]:
-    """The folder `data.path` with parts train/CLASS and val/CLASS; else what torchvision has there, or downloads."""
+    """The folder `data.path` with train/CLASS and val/CLASS; else what torchvision finds there, or downloads."""
     path = Path(data.path).expanduser()
     if (path / data.train).is_dir():
         return folder.load(data)
@@ -31,7 +31,7 @@ def load(data: Data) -> tuple[FolderImages, FolderImages]:
     or_downloaded(lambda **how: Imagenette(path, size=SIZES[data.name], **how), path, "Imagenette", todo)
     parts = folder.load(replace(data, path=str(root)))
     counts = tuple(len(part.labels) for part in parts)
-    if (data.train, data.val) == ("train", "val") and counts != COUNTS:  # unpacking was interrupted
+    if (data.train, data.val) == ("train", "val") and counts != COUNTS:  # as if unpacking was interrupted
         has = " and ".join(f"{count:,}" for count in counts)
         raise SettingsError(f"{root} has {has} images, not {COUNTS[0]:,} and {COUNTS[1]:,}: remove it and start again")
     return parts

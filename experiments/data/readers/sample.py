@@ -1,4 +1,4 @@
-"""The sample of Fashion-MNIST that the package brings."""
+"""The sample of Fashion-MNIST that comes with the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small datasets, in memory, through torchvision, which downloads them."""
+"""Small datasets in memory, which torchvision downloads."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def load(data: Data) -> tuple[ArrayImages, ArrayImages]:
 
 
 def or_downloaded(make: Callable[..., Any], path: Path, title: str, todo: str) -> Any:
-    """What `make()` finds in the folder `path`, or `make(download=True)` brings there: one process at a time."""
+    """What `make()` finds in the folder `path`, or `make(download=True)` downloads there, in one process at a time."""
     try:
         try:
             return make()
         except RuntimeError:  # not there, or damaged
             path.mkdir(parents=True, exist_ok=True)
-            with _alone(path / ".download"):  # the runs of a study start side by side
+            with _exclusive(path / ".download"):  # the runs of a study start at the same time
                 return make(download=True)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -50,7 +50,7 @@ def or_downloaded(make: Callable[..., Any], path: Path, title: str, todo: str) -
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def _exclusive(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
