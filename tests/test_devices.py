@@ -152,7 +152,7 @@ def test_broken_image_stops_the_run_by_its_name(workers: int, command: Callable,
     assert code == 2
     text = " ".join(out.split())
     assert f"cannot read the image {Path('photos') / 'train' / 'b' / '03.jpg'}: image file is truncated" in text
-    assert "or pass over such images with data.broken=skip" in text
+    assert "or skip such images with data.broken=skip" in text
     assert "Traceback" not in text
 
 

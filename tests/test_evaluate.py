@@ -19,7 +19,7 @@ from torchvision.datasets import ImageFolder
 import roadmap
 from experiments.data.transforms import evaluation_transform
 from experiments.evaluate.__main__ import main
-from experiments.evaluate.model import preparation_of_timm
+from experiments.evaluate.model import timm_transform
 from roadmap import Design
 
 torch.set_num_threads(1)
@@ -262,9 +262,9 @@ IMPOSSIBLE = [
     ({"model": "timm:local-dir:/etc"}, "beside these weights: timm has no model 'local-dir:/etc'"),
     ({"model": "timm:"}, "beside these weights: timm has no model ''"),
     ({"model": "os.system"}, "beside these weights: model must be 'design' or timm:NAME, not 'os.system'"),
-    ({"resolution": 100_000}, "beside these weights does not say how its images are prepared"),
-    ({"recipe": {"crop_pct": 1e-4}}, "beside these weights does not say how its images are prepared"),
-    ({"resolution": 0}, "beside these weights does not say how its images are prepared"),
+    ({"resolution": 100_000}, "beside these weights does not say how its images are transformed"),
+    ({"recipe": {"crop_pct": 1e-4}}, "beside these weights does not say how its images are transformed"),
+    ({"resolution": 0}, "beside these weights does not say how its images are transformed"),
     ({"resolution": None}, "config.json: resolution is missing or no such value; move the weights away from it"),
 ]
 
@@ -331,7 +331,7 @@ MISTAKES = [
     ((), "say which weights"),
     (("weights=nowhere",), "there are no weights at nowhere"),
     (("weights=timm:resnet50", "foo=1"), "there is no setting 'foo'"),
-    (("weights=timm:resnet50.a1_in1k",), "say on which data"),
+    (("weights=timm:resnet50.a1_in1k",), "set the data to evaluate on"),
     (("weights=timm:resnet50", "data=imagnet"), "unknown data 'imagnet'; did you mean 'imagenet'?"),
     (("weights=timm:resnet50", "data=imagenet"), "data.path is not set"),
     (("weights=timm:resnet50", "crop_pct=2"), "crop_pct must be in (0, 1], not 2"),
@@ -354,7 +354,7 @@ def test_classes_that_differ_are_told(evaluate: Callable, photos: Path, here: Pa
     torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), here / "file.pth")
     code, _, _, err = evaluate("weights=file.pth", "model=timm:test_resnet", "data=folder", f"data.path={photos}")
     assert (code, err.count("\n")) == (2, 1)
-    assert "file.pth tells 7 classes apart, and photos" in err
+    assert "file.pth is for 7 classes, but photos" in err
 
 
 def test_broken_image_is_told_in_one_line(evaluate: Callable, photos: Path, here: Path) -> None:
@@ -371,7 +371,7 @@ def test_broken_image_is_told_in_one_line(evaluate: Callable, photos: Path, here
 
 @pytest.mark.parametrize("name", ["convnext_base.fb_in22k_ft_in1k_384", "convnext_tiny.fb_in1k", "resnet50.a1_in1k"])
 def test_images_are_prepared_as_timm_does(name: str) -> None:
-    how = preparation_of_timm(name)
+    how = timm_transform(name)
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
     theirs = timm.data.create_transform(**config | {"use_prefetcher": True})  # to bytes, not normalised
     ours = evaluation_transform(how.resolution, how.interpolation, how.crop_pct)
