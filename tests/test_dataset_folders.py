@@ -128,7 +128,7 @@ def test_class_in_any_encoding(folder: Path) -> None:
     assert train.image(3).size == (2, 2)
     (folder / "val" / "ü").mkdir()
     os.rename(os.path.join(os.fsencode(folder / "val"), b"\xe4"), folder / "val" / "c")
-    with pytest.raises(SettingsError, match=r"lacks \\xe4 and adds c, ü"):
+    with pytest.raises(SettingsError, match=r"lacks \\xe4 and adds c and ü"):
         load_images(Data("x", "folder", str(folder), num_classes=2))
 
 

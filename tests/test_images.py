@@ -608,7 +608,7 @@ def test_tar_mistakes_are_one_line_that_names_the_path(tmp_path: Path) -> None:
     one_tar(tmp_path)
     assert str(tmp_path / "nope.tar") in refused(data(val="nope"))
     tar_of(tmp_path / "fewer.tar", [("n10/1.png", encoded(1))])
-    assert "lacks n9, n9b" in refused(data(val="fewer"))
+    assert "lacks n9 and n9b" in refused(data(val="fewer"))
     tar_of(tmp_path / "none.tar", [("notes.txt", b"")])
     assert str(tmp_path / "none.tar") in refused(data(val="none"))
     (tmp_path / "cut.tar").write_bytes((tmp_path / "train.tar").read_bytes()[:700])
@@ -645,7 +645,7 @@ def test_mistakes_with_hugging_face_datasets_are_one_line_that_names_the_path(re
 def test_reader_without_its_library_says_what_to_install(
     reader: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images_module, "find_spec", lambda name: None if name == module else sys)
+    monkeypatch.setattr("experiments.data.readers.find_spec", lambda name: None if name == module else sys)
     assert f"needs {module}: pip install 'convnext-roadmap[readers]'" in refused(Data("x", reader, str(tmp_path)))
 
 

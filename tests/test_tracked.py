@@ -26,7 +26,7 @@ from analysis.sources import wandb as tracked
 
 pytestmark = pytest.mark.xdist_group("tracked")  # copied once
 
-MIRROR = Path(__file__).parents[1] / "experiments" / "mirror.py"
+MIRROR = Path(__file__).parents[1] / "experiments" / "tracking" / "wandb_mirror.py"
 IDS = {"done": "aaaaaaaa", "diverged": "bbbbbbbb", "resumed": "cccccccc"}
 
 
