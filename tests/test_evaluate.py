@@ -197,7 +197,7 @@ def test_code_that_a_record_names_runs_only_if_it_is_trusted(
 
     (here / "gate_of_somebody.py").write_text(f"import torch\n{GATE}\n")
     code, _, _, err = evaluate(f"weights={run}", "trust=true")
-    assert (code, "the code of gate_of_somebody.Gate is not what these weights were trained with" in err) == (2, True)
+    assert (code, "the code of gate_of_somebody.Gate has changed since these weights were trained" in err) == (2, True)
 
 
 def test_weights_to_start_from_are_read_and_nothing_else(
