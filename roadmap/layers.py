@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -92,13 +92,13 @@ class DepthwiseInStrips(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
         return functional.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
         channels, _, k, _ = weight.shape
         padded = functional.pad(x, [k // 2] * 4)
@@ -122,13 +122,14 @@ def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
 @contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Within this context, forward passes leave the running statistics of BatchNorms as they are."""
-    norms = [inner for inner in module.modules() if isinstance(inner, _BatchNorm)]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
+    before = []
+    for inner in module.modules():
+        if isinstance(inner, _BatchNorm) and inner.num_batches_tracked is not None:
+            before.append((inner, inner.momentum, inner.num_batches_tracked.clone()))
+            inner.momentum = 0.0
     try:
         yield
     finally:
-        for norm, (momentum, batches) in zip(norms, before, strict=True):
+        for norm, momentum, batches in before:
             norm.momentum = momentum
-            norm.num_batches_tracked.copy_(batches)
+            norm.get_buffer("num_batches_tracked").copy_(batches)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import groupby
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,10 @@ from roadmap.layers import checkpointed
 class Network(nn.Sequential):
     """stem -> stages -> head: (N, 3, H, W) images to (N, num_classes) logits. `design` describes it."""
 
+    stem: nn.Sequential
+    stages: nn.Sequential
+    head: nn.Sequential
+
     def __init__(self, design: Design, num_classes: int) -> None:
         super().__init__()
         self.design = design
@@ -29,6 +34,10 @@ class Network(nn.Sequential):
     def channels(self) -> tuple[int, ...]:
         """Of the four stages' output maps."""
         return tuple([*shapes][-1].c_out for _, shapes in groupby(self.design.blocks(), key=lambda shape: shape.stage))
+
+    @property
+    def classifier(self) -> nn.Linear:
+        return cast(nn.Linear, self.head.linear)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)
@@ -60,8 +69,9 @@ class Network(nn.Sequential):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Keep only the inputs of residual blocks for the backward pass, which runs each block again: less memory, a
         third more time, the same results. timm's interface."""
-        for stage in self.stages:
-            stage.blocks.grad_checkpointing = enable
+        for module in self.modules():
+            if isinstance(module, Blocks):
+                module.grad_checkpointing = enable
 
 
 class Blocks(nn.Sequential):
@@ -105,8 +115,8 @@ def stages(design: Design) -> nn.Sequential:
     """Four stages of residual blocks; each after the first halves the resolution and doubles the channels."""
     layers = nn.Sequential()
     c_in = design.width
-    for index, shapes in groupby(design.blocks(), key=lambda shape: shape.stage):
-        shapes = list(shapes)
+    for index, group in groupby(design.blocks(), key=lambda shape: shape.stage):
+        shapes = list(group)
         stage = nn.Sequential()
         if design.downsampling == "separate" and index > 0:
             stage.add_module("downsample", downsample(design, c_in, shapes[0].c_in))
@@ -147,7 +157,7 @@ def initialise(network: Network) -> None:
     Norms and layer scales keep the values that they are constructed with; so does everything user-defined: a layer of
     `design.layers`, a norm or an activation given by its dotted path.
     """
-    design, classifier, custom = network.design, network.head.linear, user_defined(network)
+    design, classifier, custom = network.design, network.classifier, user_defined(network)
     for module in network.modules():
         if module in custom or not isinstance(module, (nn.Conv2d, nn.Linear)):
             continue

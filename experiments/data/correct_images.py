@@ -34,12 +34,12 @@ class CorrectImages:
         if self._correct:
             codes = torch.where(torch.cat(self._correct).cpu(), CORRECT, WRONG).to(torch.uint8)
             outcomes[np.searchsorted(self.indices, self._evaluated)] = codes
-        outcomes = processes.total(outcomes).numpy()
-        if (outcomes == UNREAD).all():
+        total = processes.total(outcomes).numpy()
+        if (total == UNREAD).all():
             return None
         return {
             "images": fingerprint(self.images.fingerprint, self.indices),
-            "count": len(outcomes),
-            "unread": np.flatnonzero(outcomes == UNREAD).tolist(),
-            "correct": np.packbits(outcomes == CORRECT).tobytes().hex(),
+            "count": len(total),
+            "unread": np.flatnonzero(total == UNREAD).tolist(),
+            "correct": np.packbits(total == CORRECT).tobytes().hex(),
         }

@@ -44,7 +44,8 @@ class Collection(Dataset):
 
     def __getitem__(self, keys: Sequence[tuple[int, int]]) -> Batch:
         """A batch of (epoch, position) pairs."""
-        pixels, labels, samples, broken = [], [], [], []
+        pixels, labels, samples = [], [], []
+        broken: list[str] = []
         try:
             with preserved():
                 for epoch, position in keys:
@@ -53,7 +54,7 @@ class Collection(Dataset):
                     if image is None:
                         continue
                     pixels.append(image)
-                    labels.append(self.images.labels[index])
+                    labels.append(int(self.images.labels[index]))
                     samples.append(sample)
             batch = _batch(pixels, labels, samples, broken)
             return batch._replace(erased=self.erasing(samples)) if self.erasing else batch

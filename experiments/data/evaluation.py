@@ -11,7 +11,7 @@ from experiments.data.batch import Batch
 from experiments.data.cache import Cache
 from experiments.data.correct_images import CorrectImages
 from experiments.data.datasets import Collection, Streamed
-from experiments.data.images import ArrayImages, Images, Stream
+from experiments.data.images import ArrayImages, Images, Stream, is_stream
 from experiments.data.in_memory import CentreCrops, InMemory
 from experiments.data.transforms import CentreCrop, Transform
 from experiments.data.workers import BatchLoader
@@ -34,9 +34,9 @@ class Evaluation:
         workers: int,
         broken: set[str] | None = None,
     ) -> None:
-        self.processes, self.streamed = processes, not hasattr(images, "labels")
+        self.processes = processes
         self.dataset: Streamed | InMemory | Collection
-        if self.streamed:
+        if is_stream(images):
             self.count = images.length
             self.dataset = Streamed(images, transform, None, EVALUATION_BATCH_SIZE, processes)
         else:
@@ -55,15 +55,16 @@ class Evaluation:
 
     def correct_images(self) -> CorrectImages | None:
         """For `evaluate` to note which images a network gets right; None of a stream, whose images have no order."""
-        return None if self.streamed else CorrectImages(self.dataset.images, self.dataset.indices)
+        return None if isinstance(self.dataset, Streamed) else CorrectImages(self.dataset.images, self.dataset.indices)
 
     def batches(self) -> Iterator[Batch]:
         """This process's share of the images: over all processes, each image once."""
         if self.loader is None:
             return iter(self._kept)
-        share = torch.arange(0 if self.streamed else len(self))[self.processes.rank :: self.processes.world]
-        batches = self.loader.load(0, share.split(EVALUATION_BATCH_SIZE))
-        return batches if self.streamed else self._keep(batches)
+        if isinstance(self.dataset, Streamed):
+            return self.loader.load(0)
+        share = torch.arange(len(self))[self.processes.rank :: self.processes.world]
+        return self._keep(self.loader.load(0, share.split(EVALUATION_BATCH_SIZE)))
 
     def _keep(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches, which are kept for the next time if all of them together are small: then no loader worker is

@@ -11,14 +11,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import IO, ClassVar, Protocol
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from experiments.config.settings import Data
 from experiments.errors import SettingsError, printable
 from roadmap.common.words import listed, shortened
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of images that it opens nevertheless
 
@@ -26,14 +31,24 @@ warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of images tha
 class Images(Protocol):
     """A map-style collection of labelled images: any of them, in any order, any number of times."""
 
-    labels: np.ndarray
-    """(N,) int64."""
-    classes: int
-    class_names: tuple[str, ...] | None
-    """The name of each label; None if they have none."""
-    fingerprint: str
-    """The form in which it is stored, and a digest of which image is where: in the middle of an epoch, a run resumes
-    only with images of the same fingerprint."""
+    @property
+    def labels(self) -> np.ndarray:
+        """(N,) int64."""
+        ...
+
+    @property
+    def classes(self) -> int: ...
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The name of each label; None if they have none."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """The form in which it is stored, and a digest of which image is where: in the middle of an epoch, a run
+        resumes only with images of the same fingerprint."""
+        ...
 
     def image(self, index: int) -> Image.Image | Jpeg:
         """The whole image in RGB; or a `Jpeg`, if it is one and the collection is `undecoded`.
@@ -60,11 +75,18 @@ class Images(Protocol):
 class Stream(Protocol):
     """Labelled images that can only be read in order, once per epoch."""
 
-    length: int
-    """The number of images in the whole part."""
-    classes: int
-    fingerprint: str
-    """See `Images`."""
+    @property
+    def length(self) -> int:
+        """The number of images in the whole part."""
+        ...
+
+    @property
+    def classes(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Images`."""
+        ...
 
     def images(
         self, epoch: int, *, shuffle: bool, rank: int, world: int, worker: int, workers: int
@@ -80,6 +102,10 @@ class Stream(Protocol):
             BrokenImageError: by the iterator's next(); the following next() continues after that image.
         """
         ...
+
+
+def is_stream(images: Images | Stream) -> TypeIs[Stream]:
+    return not hasattr(images, "labels")
 
 
 class BrokenImageError(Exception):
@@ -133,7 +159,7 @@ class Jpeg:
             BrokenImageError: as by the function `decode`.
         """
         with _as_broken(self.name), self.header as image:
-            image.draft(None, tuple(side // reduction for side in self.size))
+            image.draft(None, (self.size[0] // reduction, self.size[1] // reduction))
             return _in_rgb(image)
 
 
@@ -189,7 +215,7 @@ class ArrayImages:
 
     pixels: np.ndarray
     labels: np.ndarray
-    class_names = None
+    class_names: ClassVar[None] = None
 
     @cached_property
     def classes(self) -> int:
@@ -249,9 +275,18 @@ def fingerprint(form: str, *parts: np.ndarray | Sequence[bytes]) -> str:
     return f"{form} {digest.hexdigest()}"
 
 
-def undecoded(images: Images | Stream) -> Images | Stream:
+Source = TypeVar("Source", Images, Stream)
+
+
+def undecoded(images: Source) -> Source:
     """The same images from files, but JPEGs as `Jpeg`, for a transform to choose the scale at which to decode them."""
-    return replace(images, lazy=True)
+    return replace(cast(Any, images), lazy=True)
+
+
+def data_folder(data: Data) -> Path:
+    """The folder `data.path`, which is set for all readers but `sample`."""
+    assert data.path is not None
+    return Path(data.path).expanduser()
 
 
 def check_same_classes(train: Sequence[str], val: Sequence[str], train_name: str, val_name: str) -> None:

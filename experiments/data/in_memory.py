@@ -44,7 +44,8 @@ class InMemory(Dataset):
         samples = [(epoch, int(self.indices[position])) for epoch, position in keys]
         positions = torch.tensor([position for _, position in keys])
         images = self.crops(samples, self.positions[positions])
-        return Batch(images, self.labels[positions], samples, erased=self.erasing and self.erasing(samples))
+        erased = self.erasing(samples) if self.erasing else None
+        return Batch(images, self.labels[positions], samples, erased=erased)
 
 
 def training_crops(pixels: Tensor, recipe: Recipe, resolution: int, seed: int) -> Crops:

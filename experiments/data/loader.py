@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from experiments.config.run import Run
-from experiments.data.batch import Batch
+from experiments.data.batch import Batch, Sample
 from experiments.data.cache import Cache, read_into_memory
 from experiments.data.datasets import NO_IMAGES, Collection, Streamed
 from experiments.data.evaluation import Evaluation
-from experiments.data.images import ArrayImages, Images, Stream, undecoded
+from experiments.data.images import ArrayImages, Images, Stream, is_stream, undecoded
 from experiments.data.in_memory import InMemory, training_crops
 from experiments.data.partition import partition
 from experiments.data.readers import load_images
@@ -45,7 +45,6 @@ class Loader:
         data = replace(run.data, val=run.data.train) if run.data.holdout else run.data
         train, test = processes.of_node(lambda: load_images(data))
         self.num_classes, self.fingerprint = train.classes, train.fingerprint
-        self.streamed = not hasattr(train, "labels")
         self.broken: set[str] = set()
         """The images that could not be read so far, and why."""
         self.reported: set[str] = set()
@@ -54,17 +53,19 @@ class Loader:
         self.skipped = self.broken if run.data.broken == "skip" else None
         self.erasing = Erasing(run.recipe, run.resolution, run.seed) if run.recipe.random_erasing else None
         self.evaluated_on = "holdout" if run.data.holdout else "test"
-        if self.streamed:
-            self.training_images, held_out = train.length, None
+        held_out: np.ndarray | None = None
+        dataset: Streamed | Collection | InMemory
+        if is_stream(train):
+            self.training_images = train.length
             dataset = self._stream(train)
         else:
             chosen, held_out = partition(train, run.data)
             self.training_images = len(chosen)
             dataset = self._collection(train, chosen)
         self.training = BatchLoader(dataset, processes, self.workers, self.skipped)
-        evaluated = (train, held_out) if run.data.holdout else (test, None)
+        images, indices = (train, held_out) if run.data.holdout else (test, None)
         transform = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
-        self.evaluation = Evaluation(*evaluated, transform, processes, self.workers, self.skipped)
+        self.evaluation = Evaluation(images, indices, transform, processes, self.workers, self.skipped)
         self.steps_per_epoch = self.training_images // run.recipe.batch_size
         if not self.steps_per_epoch:
             raise SettingsError(
@@ -82,11 +83,13 @@ class Loader:
         run = self.run
         if run.data.cache:
             self.say(f"reading {len(chosen):,} images into memory")
-            images = read_into_memory(
+            cache = read_into_memory(
                 images, chosen, run.resolution, self.processes, self.workers, self.skipped, self.asked_to_stop
             )
+            images = cast(Images, cache)
+        elif isinstance(images, ArrayImages):
+            cache = Cache.of_array(images, chosen)
         if run.crops_together:
-            cache = images if run.data.cache else Cache.of_array(images, chosen)
             pixels = cache.pixels.to(self.processes.device) if run.data.cache == "device" else cache.pixels
             return InMemory(cache, training_crops(pixels, run.recipe, run.resolution, run.seed), self.erasing)
         images = undecoded(images) if run.data.reduced_decoding else images
@@ -98,7 +101,7 @@ class Loader:
         step as it accumulates. What does not fill a step is dropped. A step has the same images on any number of
         processes. Of a stream, `first` must be 0."""
         run = self.run
-        if self.streamed:
+        if not self.resumes_within_epochs:
             return self._full(self.training.load(epoch))
         order = permutation(self.training_images, Purpose.ORDER, run.seed, epoch)
         steps = order[: self.steps_per_epoch * run.recipe.batch_size].view(self.steps_per_epoch, run.split.passes, -1)
@@ -109,15 +112,17 @@ class Loader:
         """Full batches of a stream, of which each loader worker's last may be smaller: as many as an epoch has. If
         images could not be read, the last batch is repeated in their place."""
         size, left = self.run.split.micro_batch_size, self.steps_per_epoch * self.run.split.accumulation
-        images, labels, samples, full = NO_IMAGES, torch.empty(0, dtype=torch.int64), [], None
+        images, labels = NO_IMAGES, torch.empty(0, dtype=torch.int64)
+        samples: list[Sample] = []
+        full: Batch | None = None
         for batch in batches:
             images = torch.cat([images, batch.images]) if len(images) else batch.images
             labels, samples = torch.cat([labels, batch.labels]), samples + batch.samples
             while left and len(images) >= size:
-                full = Batch(images[:size], labels[:size], samples[:size])
-                yield (full := full._replace(erased=self.erasing and self.erasing(full.samples)))
+                erased = self.erasing(samples[:size]) if self.erasing else None
+                yield (full := Batch(images[:size], labels[:size], samples[:size], erased=erased))
                 images, labels, samples, left = images[size:], labels[size:], samples[size:], left - 1
-        for _ in range(left if self.broken and full else 0):
+        while left and full and self.broken:
             yield full
             left -= 1
         if left:
@@ -131,7 +136,7 @@ class Loader:
     @property
     def resumes_within_epochs(self) -> bool:
         """Whether a run can resume in the middle of an epoch: a stream always starts at its beginning."""
-        return not self.streamed
+        return not isinstance(self.training.dataset, Streamed)
 
     def resume_point(self, epoch: int) -> str:
         """Where a run that is stopped within an epoch resumes, in words."""

@@ -16,7 +16,7 @@ from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision import transforms
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision.transforms.functional import InterpolationMode, pil_to_tensor
 
 from experiments.config.settings import SMALL, Recipe
 from experiments.data.batch import Erased, Sample
@@ -46,7 +46,7 @@ class TrainingTransform:
             resolution,
             is_training=True,
             use_prefetcher=True,
-            color_jitter=None,  # off when RandAugment is on, and not part of the original recipe
+            color_jitter=None,  # type: ignore[arg-type]  # neither beside RandAugment nor in the original recipe
             auto_augment=recipe.rand_augment,
             interpolation=recipe.interpolation,
         )
@@ -61,6 +61,7 @@ class TrainingTransform:
     def __call__(self, image: Image.Image | Jpeg, key: int) -> Tensor:
         """`key`: 64 bits that determine all draws."""
         if self.padded_crop:
+            assert isinstance(image, Image.Image)  # reduced_decoding is for images that are resized
             image = self.padded_crop(image, key)
         seed_cpu(key)
         return self.transform(image)
@@ -92,6 +93,8 @@ class ResizedCrop(RandomResizedCropAndInterpolation):
     A `Jpeg` is decoded at the smallest scale at which the crop is no smaller than the result. The crop's edges then lie
     between pixels, which Pillow's resize allows."""
 
+    interpolation: InterpolationMode
+
     def __call__(self, image: Image.Image | Jpeg) -> Tensor:
         header = image.header if isinstance(image, Jpeg) else image
         top, left, height, width = self.get_params(header, self.scale, self.ratio)
@@ -102,7 +105,8 @@ class ResizedCrop(RandomResizedCropAndInterpolation):
             image = image.decode(reduction)
             if reduction > 1:
                 resample = Image.Resampling[self.interpolation.name]
-                return pil_to_tensor(image.resize(self.size[::-1], resample, [edge / reduction for edge in box]))
+                reduced = left / reduction, top / reduction, box[2] / reduction, box[3] / reduction
+                return pil_to_tensor(image.resize(self.size[::-1], resample, reduced))
         crop = torch.from_numpy(np.array(image.crop(box)))
         crop = crop[None].permute(0, 3, 1, 2)  # in this order torch sees that it is channels-last; so is the result
         return interpolate(crop, self.size, mode=self.interpolation.value, antialias=True)[0]

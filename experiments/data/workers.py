@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,14 +55,13 @@ class BatchLoader:
     def __init__(
         self, dataset: Dataset[Batch], processes: Processes, workers: int, broken: set[str] | None = None
     ) -> None:
-        self.dataset, self.broken = dataset, broken
-        self.requests = None if isinstance(dataset, Streamed) else Requests()
-        self.loader = None
+        self.dataset, self.broken, self.requests = dataset, broken, Requests()
+        self.loader: DataLoader | None = None
         if isinstance(dataset, (Collection, Streamed)):
             self.loader = DataLoader(
                 dataset,
                 batch_size=None,  # the dataset gives batches
-                sampler=self.requests,
+                sampler=None if isinstance(dataset, Streamed) else self.requests,
                 collate_fn=_unchanged,
                 num_workers=workers,
                 persistent_workers=workers > 0,
@@ -89,7 +89,7 @@ class BatchLoader:
                 raise failed
             if batch.broken and self.broken is None:
                 raise DataError(f"{batch.broken[0]}; fix or remove it, or skip such images with data.broken=skip")
-            if batch.broken:
+            if self.broken is not None:
                 self.broken.update(batch.broken)
             if len(batch.images):
                 yield batch
@@ -129,7 +129,7 @@ def waited() -> float:
     return 0.0 if _waiting_since is None else time.monotonic() - _waiting_since
 
 
-def _unchanged(batch: Batch) -> Batch:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
@@ -138,8 +138,13 @@ def _begin_worker(_: int) -> None:
     handles them. It ends when the run does, however that ends: workers that outlived it would keep its lock."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    run = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (run.join(), os._exit(1)), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+    os._exit(1)
 
 
 def end_workers() -> None:

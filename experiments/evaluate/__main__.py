@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -32,6 +33,7 @@ def evaluate_one(config: DictConfig) -> None:
     try:
         check_evaluation(config)
         init = find_init(config.weights)
+        assert init is not None  # check_evaluation requires weights
         data = data_of(config, init, HydraConfig.get().overrides.task)
         check_path(data)
         out = Path(config.out) if config.out not in (None, "-") else None
@@ -69,7 +71,7 @@ def data_of(config: DictConfig, init: Init, overrides: Sequence[str]) -> Data:
         SettingsError: if there are neither, or the run's record is impossible.
     """
     if not OmegaConf.is_missing(config.data, "name"):
-        return OmegaConf.to_object(config.data)
+        return cast(Data, OmegaConf.to_object(config.data))
     run = run_config(init.file) if init.file else None
     if run is None:
         raise SettingsError(
@@ -78,7 +80,7 @@ def data_of(config: DictConfig, init: Init, overrides: Sequence[str]) -> Data:
     keys = [field.name for field in fields(Data)]
     recorded = {key: run["data"][key] for key in keys if key in run["data"]}
     given = {key: config.data[key] for key in keys if any(text.startswith(f"data.{key}=") for text in overrides)}
-    data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Data), recorded, given))
+    data = cast(Data, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Data), recorded, given)))
     for name, problem in problems(data):
         raise SettingsError(f"the config.json beside these weights: data.{name} {problem}; set data=...")
     return data

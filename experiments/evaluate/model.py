@@ -108,7 +108,8 @@ def _published(init: Init) -> EvaluatedModel:
 
 def timm_transform(name: str) -> TransformSettings:
     """What timm's MODEL.TAG was evaluated with. From 384 px on, images that were squashed have no crop_pct."""
-    config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    pretrained: Any = timm.get_pretrained_cfg(name)
+    config = timm.data.resolve_data_config(pretrained_cfg=pretrained.to_dict())
     resolution, squashed = config["input_size"][-1], config["crop_mode"] == "squash"
     crop_pct = None if squashed and resolution >= 384 else config["crop_pct"]
     return TransformSettings(resolution, config["interpolation"], crop_pct, config["mean"], config["std"])
@@ -141,9 +142,10 @@ def _recorded_design(config: Mapping[str, Any], trust: bool) -> Design:
             "roadmap and would be run; trust=true allows that"
         )
     recorded = config.get("code")
-    for path, digest in code_of(design).items() if isinstance(recorded, Mapping) else ():
-        if recorded.get(path) != digest:
-            raise SettingsError(f"the code of {path} has changed since these weights were trained; restore it")
+    if isinstance(recorded, Mapping):
+        for path, digest in code_of(design).items():
+            if recorded.get(path) != digest:
+                raise SettingsError(f"the code of {path} has changed since these weights were trained; restore it")
     return design
 
 

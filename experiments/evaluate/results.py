@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def evaluate_weights(init: Init, data: Data, config: DictConfig, design: Design 
         broken: set[str] = set()
         skipped = broken if data.broken == "skip" else None
         evaluation = Evaluation(images, indices, transforms, processes, workers, skipped)
-        network = model.network.to(processes.device, memory_format=torch.channels_last)
+        network = model.network.to(processes.device).to(memory_format=torch.channels_last)
         preprocess = Preprocess(processes.device, transform.mean, transform.std)
         precision = partial(autocast, config.precision, processes.device)
         confusion = torch.zeros(classes, classes, dtype=torch.int64, device=processes.device)
@@ -89,7 +89,7 @@ def _images(data: Data) -> tuple[Images | Stream, np.ndarray | None]:
     missing."""
     part = data.train if data.holdout else data.val
     train, test = load_images(replace(data, train=part, val=part))
-    return (train, partition(train, data).held_out) if data.holdout else (test, None)
+    return (train, partition(cast(Images, train), data).held_out) if data.holdout else (test, None)
 
 
 def _throughput(network: torch.nn.Module, resolution: int, count: int, processes: Processes, precision: Any) -> float:
@@ -97,7 +97,7 @@ def _throughput(network: torch.nn.Module, resolution: int, count: int, processes
     count = min(count, EVALUATION_BATCH_SIZE)
     images = torch.rand(count, 3, resolution, resolution, device=processes.device)
     images = images.contiguous(memory_format=torch.channels_last)
-    times = []
+    times: list[float] = []
     with torch.inference_mode(), precision():
         while len(times) < 2 or (sum(times) < 1 and len(times) < 50):
             started = time.perf_counter()
@@ -106,7 +106,7 @@ def _throughput(network: torch.nn.Module, resolution: int, count: int, processes
     return count / float(np.median(times[1:])) * processes.world
 
 
-def _per_class(confusion: torch.Tensor) -> list[dict[str, float]]:
+def _per_class(confusion: torch.Tensor) -> list[dict[str, float | None]]:
     """For each class: images, accuracy (percent; None without images), and the class that it is most often mistaken
     for."""
     rows = []

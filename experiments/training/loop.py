@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -85,7 +85,7 @@ def train(
     step, train_seconds = 0, 0.0  # optimizer steps of the run, and seconds of its finished epochs' steps
     losses, seconds = 0.0, 0.0  # the epoch's: sum of its steps' losses, and seconds
     checkpoints = Checkpoints(run, progress.say, processes)
-    stateful = {"network": network, "optimizer": optimizer, "scaler": scaler}
+    stateful: dict[str, Any] = {"network": network, "optimizer": optimizer, "scaler": scaler}
     stateful |= {"average": average} if average else {}
     if state := checkpoints.load():
         for name, part in stateful.items():
@@ -168,7 +168,7 @@ def train(
         save_weights(network, run.directory / "weights.pt")
         if average:
             save_weights(average.module, run.directory / "weights_ema.pt")
-    record.images(correct and correct.to_json(processes))
+    record.images(correct.to_json(processes) if correct else None)
     record.finish(
         Status.DONE,
         train_seconds=train_seconds,

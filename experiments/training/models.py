@@ -6,6 +6,7 @@ import argparse
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ def initial_network(run: Run, num_classes: int, processes: Processes, say: Calla
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     if run.gradient_checkpointing:
         enable_gradient_checkpointing(network)
-    return network.to(processes.device, memory_format=torch.channels_last)
+    return network.to(processes.device).to(memory_format=torch.channels_last)
 
 
 def make_network(run: Run, num_classes: int) -> nn.Module:
@@ -58,7 +59,7 @@ def make_network(run: Run, num_classes: int) -> nn.Module:
     import timm
 
     name = run.model.removeprefix(PREFIX)
-    options = {"num_classes": num_classes, "drop_path_rate": run.design.drop_path or None}
+    options: dict[str, Any] = {"num_classes": num_classes, "drop_path_rate": run.design.drop_path or None}
     try:
         return timm.create_model(name, img_size=run.resolution, **options)
     except TypeError:  # convolutional networks take any size and have no such argument
@@ -84,7 +85,7 @@ def enable_gradient_checkpointing(network: nn.Module) -> None:
             "gradient_checkpointing would update this model's BatchNorm statistics twice per batch; set it to false"
         )
     try:
-        network.set_grad_checkpointing(True)
+        cast(Any, network).set_grad_checkpointing(True)
     except (AttributeError, AssertionError) as error:
         raise SettingsError("this timm model does not support gradient_checkpointing=true; set it to false") from error
 
@@ -107,7 +108,7 @@ def start_from(init: Init, network: nn.Module, say: Callable[[str], None]) -> No
     state = read_weights(init)
     try:
         if isinstance(network, Network):
-            classes, own_classes = classes_of(network, state), network.head.linear.out_features
+            classes, own_classes = classes_of(network, state), network.classifier.out_features
             layout = load_weights(network, state, head=classes == own_classes)
             origin = f"{init.source} ({layout} layout)"
         else:
@@ -119,7 +120,7 @@ def start_from(init: Init, network: nn.Module, say: Callable[[str], None]) -> No
     say(f"starting from {origin}{'' if classes == own_classes else head}")
 
 
-def load_timm_model(network: nn.Module, state: State, *, adapt: bool = False) -> tuple[int, int]:
+def load_timm_model(network: Any, state: State, *, adapt: bool = False) -> tuple[int, int]:
     """Load a state dict into a timm model. If their classes differ, the model keeps its own head, unless it is to
     `adapt` that to the state dict.
 

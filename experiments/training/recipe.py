@@ -5,6 +5,7 @@ Its settings are in `experiments.config.settings.Recipe`, its loss and mixing in
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import torch
 from timm.optim import (
@@ -28,7 +29,8 @@ def make_optimizer(recipe: Recipe, network: nn.Module, *, scaled: bool = False) 
     Raises:
         SettingsError: if a timm optimizer refuses its settings.
     """
-    groups, betas = parameter_groups(recipe, network), tuple(recipe.betas)
+    groups = parameter_groups(recipe, network)
+    betas: Any = tuple(recipe.betas)
     if recipe.optimizer == "sgd":
         # torch's fused SGD would use uninitialised momentum if its first step is skipped, as loss scaling does
         return torch.optim.SGD(groups, recipe.lr, momentum=recipe.momentum, fused=not scaled)
@@ -39,7 +41,7 @@ def make_optimizer(recipe: Recipe, network: nn.Module, *, scaled: bool = False) 
         raise SettingsError(
             f"recipe.optimizer={recipe.optimizer} takes {info.num_betas} recipe.betas, not {recipe.betas}"
         )
-    settings = {"lr": recipe.lr, "momentum": recipe.momentum, "betas": betas, "eps": recipe.eps}
+    settings: dict[str, Any] = {"lr": recipe.lr, "momentum": recipe.momentum, "betas": betas, "eps": recipe.eps}
     try:
         return create_optimizer_v2(groups, name, weight_decay=recipe.weight_decay, **settings)
     except (ValueError, TypeError, AssertionError, RuntimeError, ImportError) as error:
@@ -51,7 +53,7 @@ def parameter_groups(recipe: Recipe, network: nn.Module) -> list[dict]:
     """Parameters grouped by weight decay, of which one-dimensional ones have none unless `decay_norm_and_bias`; and by
     layer, whose `lr_scale` is layer_decay ** (number of layers above it) (A.2)."""
     has_undecayed = hasattr(network, "no_weight_decay") and not recipe.decay_norm_and_bias
-    undecayed = network.no_weight_decay() if has_undecayed else ()
+    undecayed = cast(Any, network).no_weight_decay() if has_undecayed else ()
     if recipe.layer_decay < 1:
         return param_groups_layer_decay(
             network,

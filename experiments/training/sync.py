@@ -47,9 +47,9 @@ class SyncPoints:
         """Wait for the device. `losses`: scalars on it, of this process's passes since the last synchronization."""
         values = torch.stack(losses).tolist()
         now = time.perf_counter()
-        steps = max(1, min(int(self.taken * SECONDS_APART / max(now - self.began, 1e-6)), 2 * self.taken))
+        fitting = max(1, min(int(self.taken * SECONDS_APART / max(now - self.began, 1e-6)), 2 * self.taken))
         *means, stops, saves, steps = self.processes.sum(
-            *(loss / self.processes.world for loss in values), stop, save, steps if self.processes.is_first else 0
+            *(loss / self.processes.world for loss in values), stop, save, fitting if self.processes.is_first else 0
         )
-        self.taken, self.steps, self.began = 0, steps, now
+        self.taken, self.steps, self.began = 0, round(steps), now
         return Synced(means, stops > 0, saves > 0)

@@ -41,7 +41,7 @@ def check_folders(data: Data) -> None:
     """
     from experiments.data.readers.folder import find_parts
 
-    _, classes = find_parts(data)
+    *_, classes = find_parts(data)
     _check_classes(data, len(classes))
 
 

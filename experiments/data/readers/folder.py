@@ -12,7 +12,7 @@ from PIL import Image
 
 from experiments.config.dataset_folders import EXTENSIONS, class_folders, files_in
 from experiments.config.settings import Data
-from experiments.data.images import FileImages, Jpeg, check_same_classes, decode
+from experiments.data.images import FileImages, Jpeg, check_same_classes, data_folder, decode
 from experiments.errors import SettingsError
 
 
@@ -33,20 +33,20 @@ class FolderImages(FileImages):
 def load(data: Data) -> tuple[FolderImages, FolderImages]:
     """`data.path/train/<class>/**/*.jpg` and the same of `val`: order and labels are those of torchvision's
     ImageFolder."""
-    roots, classes = find_parts(data)
-    parts = {root: images_of(root, classes) for root in dict.fromkeys(roots)}  # with a hold-out, both are the same
-    return tuple(parts[root] for root in roots)
+    train, val, classes = find_parts(data)
+    parts = {root: images_of(root, classes) for root in dict.fromkeys([train, val])}  # with a hold-out, one
+    return parts[train], parts[val]
 
 
-def find_parts(data: Data) -> tuple[list[Path], list[bytes]]:
+def find_parts(data: Data) -> tuple[Path, Path, list[bytes]]:
     """The folders of the two parts, and the names of their class folders, without reading these."""
-    path = Path(data.path).expanduser()
+    path = data_folder(data)
     if not path.is_dir():
         raise SettingsError(f"data.path={data.path} is not a folder")
-    roots = [path / data.train, path / data.val]
-    classes = [class_names_in(root, key) for root, key in zip(roots, ("train", "val"), strict=True)]
-    check_same_classes(*([*map(os.fsdecode, names)] for names in classes), *map(str, roots))
-    return roots, classes[0]
+    train, val = path / data.train, path / data.val
+    classes, val_classes = class_names_in(train, "train"), class_names_in(val, "val")
+    check_same_classes([*map(os.fsdecode, classes)], [*map(os.fsdecode, val_classes)], str(train), str(val))
+    return train, val, classes
 
 
 def class_names_in(root: Path, key: str) -> list[bytes]:

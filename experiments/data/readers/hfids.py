@@ -77,7 +77,8 @@ class HubStream:
 
 
 def load(data: Data) -> tuple[HubStream, HubStream]:
-    return tuple(stream_of(data.path, part, data.num_classes) for part in (data.train, data.val))
+    path = data.path or ""
+    return stream_of(path, data.train, data.num_classes), stream_of(path, data.val, data.num_classes)
 
 
 def stream_of(path: str, split: str, num_classes: int | None) -> HubStream:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from experiments.config.settings import Data
+from experiments.data.images import data_folder
 from experiments.data.readers import folder
 from experiments.data.readers.folder import FolderImages
 from experiments.data.readers.torchvision import or_downloaded
@@ -18,7 +18,7 @@ COUNTS = (9_469, 3_925)
 
 def load(data: Data) -> tuple[FolderImages, FolderImages]:
     """The folder `data.path` with train/CLASS and val/CLASS; else what torchvision finds there, or downloads."""
-    path = Path(data.path).expanduser()
+    path = data_folder(data)
     if (path / data.train).is_dir():
         return folder.load(data)
     if data.name not in SIZES:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from experiments.config.dataset_folders import EXTENSIONS
 from experiments.config.settings import Data
-from experiments.data.images import BrokenImageError, FileImages, Jpeg, check_same_classes, decode
+from experiments.data.images import BrokenImageError, FileImages, Jpeg, check_same_classes, data_folder, decode
 from experiments.errors import SettingsError
 
 
@@ -47,7 +47,7 @@ class TarImages(FileImages):
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise BrokenImageError(self.name(index), error.strerror) from error
+            raise BrokenImageError(self.name(index), error.strerror or str(error)) from error
         return decode(io.BytesIO(data), self.name(index), self.lazy)
 
     def name(self, index: int) -> str:
@@ -60,13 +60,13 @@ def load(data: Data) -> tuple[TarImages, TarImages]:
     An image's class is the folder that contains it, or if it is in none the innermost tar file. Classes and images are
     in the order of a folder of the same images.
     """
-    path = Path(data.path).expanduser()
+    path = data_folder(data)
     if not path.is_dir():
         raise SettingsError(f"data.path={data.path} is not a folder")
-    roots = [_root(path, part) for part in (data.train, data.val)]
-    parts = {root: _images(root) for root in dict.fromkeys(roots)}  # with a hold-out, both are the same
-    check_same_classes(*(parts[root].class_names for root in roots), *map(str, roots))
-    return tuple(parts[root] for root in roots)
+    train, val = _root(path, data.train), _root(path, data.val)
+    parts = {root: _images(root) for root in dict.fromkeys([train, val])}  # with a hold-out, one
+    check_same_classes(parts[train].class_names, parts[val].class_names, str(train), str(val))
+    return parts[train], parts[val]
 
 
 def _root(path: Path, part: str) -> Path:
@@ -133,7 +133,7 @@ def _members(file: tarfile.TarFile, archive: int, stem: str, start: int = 0, out
     regular: dict[str, tuple[int, int]] = {}
     links: dict[str, str] = {}
     while info := file.next():
-        file.members.clear()  # of which there may be millions
+        file.members.clear()  # type: ignore[attr-defined]  # of which there may be millions
         path = posixpath.normpath(info.name)
         if info.issparse():
             raise tarfile.TarError(f"its member {info.name} is sparse")

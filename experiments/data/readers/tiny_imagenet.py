@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.config.settings import Data
-from experiments.data.images import check_same_classes
+from experiments.data.images import check_same_classes, data_folder
 from experiments.data.readers import folder
 from experiments.data.readers.folder import FolderImages, class_names_in, images_of
 from experiments.errors import SettingsError
@@ -19,13 +19,13 @@ ANNOTATIONS = "val_annotations.txt"
 def load(data: Data) -> tuple[FolderImages, FolderImages]:
     """The folder `data.path`: class folders, or as published train/CLASS/images/*.JPEG, and val/images/*.JPEG with
     their classes in val/val_annotations.txt."""
-    path = Path(data.path).expanduser()
-    roots = {key: path / getattr(data, key) for key in ("train", "val")}
-    if not any((root / ANNOTATIONS).is_file() for root in roots.values()):
+    path = data_folder(data)
+    train_root, val_root = path / data.train, path / data.val
+    if not any((root / ANNOTATIONS).is_file() for root in (train_root, val_root)):
         return folder.load(data)
-    parts = [_part(root, key) for key, root in roots.items()]
-    check_same_classes(*(part.class_names for part in parts), *map(str, roots.values()))
-    return tuple(parts)
+    train, val = _part(train_root, "train"), _part(val_root, "val")
+    check_same_classes(train.class_names, val.class_names, str(train_root), str(val_root))
+    return train, val
 
 
 def _part(root: Path, key: str) -> FolderImages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from torchvision import datasets
 
 from experiments.config.settings import Data
-from experiments.data.images import ArrayImages
+from experiments.data.images import ArrayImages, data_folder
 from experiments.errors import SettingsError
 
 DATASETS = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -20,7 +21,7 @@ DATASETS = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "
 
 def load(data: Data) -> tuple[ArrayImages, ArrayImages]:
     """The dataset `data.name` below the folder `data.path`."""
-    name, path = data.name, Path(data.path).expanduser()
+    name, path = data.name, data_folder(data)
     if name not in DATASETS:
         raise SettingsError(f"data.reader=torchvision has {', '.join(DATASETS)}; not data.name={name!r}")
     dataset = getattr(datasets, DATASETS[name])
@@ -28,11 +29,12 @@ def load(data: Data) -> tuple[ArrayImages, ArrayImages]:
         todo = f"unpack its four files into {path / 'FashionMNIST' / 'raw'}"
     else:
         todo = f"put {dataset.filename} into {path}"
-    parts = []
-    for train in (True, False):
-        part = or_downloaded(lambda train=train, **how: dataset(path, train=train, **how), path, DATASETS[name], todo)
-        parts.append(ArrayImages(np.asarray(part.data), np.asarray(part.targets, np.int64)))
-    return tuple(parts)
+
+    def part(train: bool) -> ArrayImages:
+        images = or_downloaded(partial(dataset, path, train=train), path, DATASETS[name], todo)
+        return ArrayImages(np.asarray(images.data), np.asarray(images.targets, np.int64))
+
+    return part(train=True), part(train=False)
 
 
 def or_downloaded(make: Callable[..., Any], path: Path, title: str, todo: str) -> Any:

@@ -98,7 +98,8 @@ class Shards:
 
 
 def load(data: Data) -> tuple[Shards, Shards]:
-    return tuple(shards_of(data.path, part, data.num_classes) for part in (data.train, data.val))
+    path = data.path or ""
+    return shards_of(path, data.train, data.num_classes), shards_of(path, data.val, data.num_classes)
 
 
 def shards_of(path: str, split: str, num_classes: int | None) -> Shards:

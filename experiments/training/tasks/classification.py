@@ -60,7 +60,7 @@ def evaluate(
     """
     for network in networks:
         network.eval()
-    images_seen, sums = 0, []
+    images_seen, batch_sums = 0, []
     for images, labels, samples in prefetch(batches, preprocess):
         images_seen += len(labels)
         for network in networks:
@@ -70,7 +70,7 @@ def evaluate(
             ranked = logits.topk(min(5, logits.shape[1])).indices
             correct = ranked == labels[:, None]
             loss = F.cross_entropy(logits, labels, reduction="sum")
-            sums.append(torch.stack([loss, correct[:, 0].float().sum(), correct.float().sum()]))
+            batch_sums.append(torch.stack([loss, correct[:, 0].float().sum(), correct.float().sum()]))
             if network is not networks[0]:
                 continue
             if correct_images is not None:
@@ -78,12 +78,14 @@ def evaluate(
             if confusion is not None:
                 ones = torch.ones_like(labels, dtype=confusion.dtype)
                 confusion.index_put_((labels, ranked[:, 0]), ones, accumulate=True)
-    sums = torch.stack(sums).cpu().double().view(-1, len(networks), 3).sum(0) if sums else torch.zeros(len(networks), 3)
-    images_seen, *sums = processes.sum(images_seen, *sums.flatten().tolist())
-    if not images_seen:
+    sums = torch.zeros(len(networks), 3)
+    if batch_sums:
+        sums = torch.stack(batch_sums).cpu().double().view(-1, len(networks), 3).sum(0)
+    count, *totals = processes.sum(images_seen, *sums.flatten().tolist())
+    if not count:
         raise ValueError("there are no images to evaluate")
-    results = []
-    for loss, top1, top5 in zip(sums[::3], sums[1::3], sums[2::3], strict=True):
-        result = {"val_loss": loss / images_seen, "top1": 100 * top1 / images_seen, "top5": 100 * top5 / images_seen}
-        results.append(result | {"images": int(images_seen)})
+    results: list[dict[str, float]] = []
+    for total_loss, top1, top5 in zip(totals[::3], totals[1::3], totals[2::3], strict=True):
+        result = {"val_loss": total_loss / count, "top1": 100 * top1 / count, "top5": 100 * top5 / count}
+        results.append({**result, "images": int(count)})
     return results
