@@ -129,7 +129,7 @@ def read_into_memory(
     processes: Processes,
     workers: int,
     broken: set[str] | None,
-    asked_to_stop: Callable[[], bool] = lambda: False,
+    stop_requested: Callable[[], bool] = lambda: False,
 ) -> Cache:
     """The images of a collection at some indices, read by loader workers. `broken`: as of `BatchLoader`.
 
@@ -147,7 +147,7 @@ def read_into_memory(
         positions = np.searchsorted(indices, [index for _, index in batch.samples])
         pixels[positions] = batch.images.permute(0, 2, 3, 1)
         is_read[positions] = True
-        if asked_to_stop():
+        if stop_requested():
             raise StoppedError("stopped while its images were read into memory; the same command reads them again")
     unread = {int(position): _reason(images, int(indices[position])) for position in np.flatnonzero(~is_read)}
     return Cache(images, indices, pixels, unread)

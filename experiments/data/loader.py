@@ -38,9 +38,9 @@ class Loader:
         run: Run,
         processes: Processes,
         say: Callable[[str], None] = lambda line: None,
-        asked_to_stop: Callable[[], bool] = lambda: False,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.run, self.processes, self.say, self.asked_to_stop = run, processes, say, asked_to_stop
+        self.run, self.processes, self.say, self.stop_requested = run, processes, say, stop_requested
         # A run that is evaluated on held-out images needs no others.
         data = replace(run.data, val=run.data.train) if run.data.holdout else run.data
         train, test = processes.of_node(lambda: load_images(data))
@@ -84,7 +84,7 @@ class Loader:
         if run.data.cache:
             self.say(f"reading {len(chosen):,} images into memory")
             cache = read_into_memory(
-                images, chosen, run.resolution, self.processes, self.workers, self.skipped, self.asked_to_stop
+                images, chosen, run.resolution, self.processes, self.workers, self.skipped, self.stop_requested
             )
             images = cast(Images, cache)
         elif isinstance(images, ArrayImages):

@@ -47,7 +47,7 @@ def train(
     record: Record,
     progress: Progress,
     processes: Processes,
-    asked_to_stop: Callable[[], bool] = lambda: False,
+    stop_requested: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train and evaluate a run, and record it. A run that was stopped, by whatever, resumes from its last checkpoint,
     and ends with the weights and metrics, to the bit, that it would have had.
@@ -55,13 +55,13 @@ def train(
     Raises:
         SettingsError: if the run is impossible with these data, this network or this device.
         DivergedError: at the first synchronization after a loss that is not finite, or after such an evaluation.
-        StoppedError: at the first synchronization after `asked_to_stop`, of any process.
+        StoppedError: at the first synchronization after `stop_requested`, of any process.
     """
     started = time.perf_counter()
     device = processes.device
     set_precision(run.precision, device)
     precision = partial(autocast, run.precision, device)
-    data = Loader(run, processes, progress.say, asked_to_stop)
+    data = Loader(run, processes, progress.say, stop_requested)
     preprocess = Preprocess(device)
     network = initial_network(run, data.num_classes, processes, progress.say)
     optimizer = make_optimizer(run.recipe, network, scaled=run.precision == "fp16")
@@ -113,8 +113,8 @@ def train(
             optimizer.zero_grad()
             for part in range(run.split.accumulation):
                 images, labels, _ = next(batches)
-                own = step * run.split.passes + part * processes.world + processes.rank
-                seed_all(derive(Purpose.STEP, run.seed, own))
+                number = step * run.split.passes + part * processes.world + processes.rank
+                seed_all(derive(Purpose.STEP, run.seed, number))
                 with processes.averaging(parallel, when=part == run.split.accumulation - 1):
                     with precision():
                         loss = objective(forward, images, labels) / run.split.accumulation
@@ -130,7 +130,7 @@ def train(
             step += 1
 
             if sync_points.due() or step == last:
-                synced = sync_points.synchronize(pending, stop=asked_to_stop(), save=checkpoints.due())
+                synced = sync_points.synchronize(pending, stop=stop_requested(), save=checkpoints.due())
                 for loss in finite(synced.losses, run, step, steps):
                     losses += loss
                 pending = []

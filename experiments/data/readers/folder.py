@@ -34,7 +34,7 @@ def load(data: Data) -> tuple[FolderImages, FolderImages]:
     """`data.path/train/<class>/**/*.jpg` and the same of `val`: order and labels are those of torchvision's
     ImageFolder."""
     train, val, classes = find_parts(data)
-    parts = {root: images_of(root, classes) for root in dict.fromkeys([train, val])}  # with a hold-out, one
+    parts = {root: images_of(root, classes) for root in dict.fromkeys([train, val])}  # one, with a hold-out
     return parts[train], parts[val]
 
 

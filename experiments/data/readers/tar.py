@@ -64,7 +64,7 @@ def load(data: Data) -> tuple[TarImages, TarImages]:
     if not path.is_dir():
         raise SettingsError(f"data.path={data.path} is not a folder")
     train, val = _root(path, data.train), _root(path, data.val)
-    parts = {root: _images(root) for root in dict.fromkeys([train, val])}  # with a hold-out, one
+    parts = {root: _images(root) for root in dict.fromkeys([train, val])}  # one, with a hold-out
     check_same_classes(parts[train].class_names, parts[val].class_names, str(train), str(val))
     return parts[train], parts[val]
 
