@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -34,7 +34,6 @@ class Images(Protocol):
     @property
     def labels(self) -> np.ndarray:
         """(N,) int64."""
-        ...
 
     @property
     def classes(self) -> int: ...
@@ -42,13 +41,11 @@ class Images(Protocol):
     @property
     def class_names(self) -> tuple[str, ...] | None:
         """The name of each label; None if they have none."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """The form in which it is stored, and a digest of which image is where: in the middle of an epoch, a run
         resumes only with images of the same fingerprint."""
-        ...
 
     def image(self, index: int) -> Image.Image | Jpeg:
         """The whole image in RGB; or a `Jpeg`, if it is one and the collection is `undecoded`.
@@ -56,11 +53,9 @@ class Images(Protocol):
         Raises:
             BrokenImageError: if it can't be read to its end.
         """
-        ...
 
     def name(self, index: int) -> str:
         """Its path, or whatever else identifies it to a person."""
-        ...
 
     def keys(self) -> list[bytes]:
         """What identifies each image in whatever form the dataset is stored: b"CLASS/FILE", or its number in a dataset
@@ -69,7 +64,6 @@ class Images(Protocol):
         Raises:
             SettingsError: if there are no such keys.
         """
-        ...
 
 
 class Stream(Protocol):
@@ -78,7 +72,6 @@ class Stream(Protocol):
     @property
     def length(self) -> int:
         """The number of images in the whole part."""
-        ...
 
     @property
     def classes(self) -> int: ...
@@ -86,7 +79,6 @@ class Stream(Protocol):
     @property
     def fingerprint(self) -> str:
         """See `Images`."""
-        ...
 
     def images(
         self, epoch: int, *, shuffle: bool, rank: int, world: int, worker: int, workers: int
@@ -101,7 +93,6 @@ class Stream(Protocol):
         Raises:
             BrokenImageError: by the iterator's next(); the following next() continues after that image.
         """
-        ...
 
 
 def is_stream(images: Images | Stream) -> TypeIs[Stream]:
@@ -275,12 +266,9 @@ def fingerprint(form: str, *parts: np.ndarray | Sequence[bytes]) -> str:
     return f"{form} {digest.hexdigest()}"
 
 
-Source = TypeVar("Source", Images, Stream)
-
-
-def undecoded(images: Source) -> Source:
+def undecoded(images: Any) -> Any:
     """The same images from files, but JPEGs as `Jpeg`, for a transform to choose the scale at which to decode them."""
-    return replace(cast(Any, images), lazy=True)
+    return replace(images, lazy=True)
 
 
 def data_folder(data: Data) -> Path:
