@@ -168,13 +168,13 @@ def test_outcomes_are_in_the_order_of_the_images(modern: Run) -> None:
 
     correct = evaluation.correct_images()
     evaluate([Marked()], evaluation.batches(), Preprocess(CPU), ALONE, correct_images=correct)
-    found = correct.to_json(ALONE)
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(found["correct"]), np.uint8), count=found["count"])
+    result = correct.to_json(ALONE)
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(result["correct"]), np.uint8), count=result["count"])
     np.testing.assert_array_equal(bits, right[held_out])
-    assert found["unread"] == []
+    assert result["unread"] == []
     other = Evaluation(images, held_out[1:], evaluation_transform(32, "bicubic"), ALONE, 0).correct_images()
     other.add([1, 2], torch.tensor([True, False]))
-    assert other.to_json(ALONE)["images"] != found["images"]  # which images they are of
+    assert other.to_json(ALONE)["images"] != result["images"]  # which images they are of
 
 
 def epoch(run: Run, number: int = 0, processes: Processes = ALONE) -> list[Batch]:

@@ -90,8 +90,8 @@ def test_run_is_what_its_record_says(evaluate: Callable, command: Callable, tiny
     for file, (row, prefix) in cases.items():
         code, result, _, _ = evaluate(f"weights={run / file}", "out=-")
         assert code == 0
-        found = {name: result[name] for name in ("top1", "top5", "val_loss")}
-        assert found == pytest.approx({name: row[f"{prefix}{name}"] for name in found}, rel=1e-5), file
+        results = {name: result[name] for name in ("top1", "top5", "val_loss")}
+        assert results == pytest.approx({name: row[f"{prefix}{name}"] for name in results}, rel=1e-5), file
         assert (result["images"], result["data"]["holdout"]) == (200, 0.02)
     for other in ("data=fashion_mnist_sample", "data.holdout=0"):
         code, result, _, _ = evaluate(f"weights={run}", other, "out=-")
@@ -229,14 +229,14 @@ def test_layer_of_timm_in_a_record_needs_no_trust(
 def recorded(here: Path) -> Callable[..., None]:
     """`run`, with weights of ten classes, and a record that says what is given in place of the truth."""
 
-    def write(**said: object) -> None:
+    def write(**changes: object) -> None:
         small = Design(width=8, depths=(1, 1, 1, 1))
         config = {"model": "design", "design": small.to_json(), "resolution": 32}
         config |= {
             "recipe": {"name": "original", "interpolation": "bicubic"},
             "data": {"name": "x", "reader": "sample"},
         }
-        for name, value in said.items():
+        for name, value in changes.items():
             config[name] = config[name] | value if isinstance(value, dict) else value
         (here / "run").mkdir()
         torch.save(roadmap.build(small, 10).state_dict(), here / "run" / "weights.pt")
@@ -257,7 +257,7 @@ IMPOSSIBLE_DESIGNS = [
     ({"depths": [1001, 1, 1, 1]}, "design.depths must be in [1, 1000], not 1001"),
 ]
 IMPOSSIBLE = [
-    *(({"design": design}, said) for design, said in IMPOSSIBLE_DESIGNS),
+    *(({"design": design}, message) for design, message in IMPOSSIBLE_DESIGNS),
     ({"model": "timm:hf-hub:a/b"}, "beside these weights: timm has no model 'hf-hub:a/b'"),
     ({"model": "timm:local-dir:/etc"}, "beside these weights: timm has no model 'local-dir:/etc'"),
     ({"model": "timm:"}, "beside these weights: timm has no model ''"),
@@ -269,18 +269,18 @@ IMPOSSIBLE = [
 ]
 
 
-@pytest.mark.parametrize(("record", "said"), IMPOSSIBLE, ids=[str(record) for record, _ in IMPOSSIBLE])
+@pytest.mark.parametrize(("record", "message"), IMPOSSIBLE, ids=[str(record) for record, _ in IMPOSSIBLE])
 def test_record_of_an_impossible_network_is_told_in_one_line(
-    record: dict, said: str, evaluate: Callable, recorded: Callable, photos: Path
+    record: dict, message: str, evaluate: Callable, recorded: Callable, photos: Path
 ) -> None:
     recorded(**record)
     code, _, out, err = evaluate("weights=run", "data=folder", f"data.path={photos}", "workers=0")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert said in err
+    assert message in err
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         ({"reader": "os.system"}, "beside these weights: data.reader must be sample or"),
         ({"holdout": -1}, "beside these weights: data.holdout must be in [0, 1), not -1"),
@@ -288,19 +288,19 @@ def test_record_of_an_impossible_network_is_told_in_one_line(
     ],
 )
 def test_record_of_impossible_data_is_told_in_one_line(
-    data: dict, said: str, evaluate: Callable, recorded: Callable
+    data: dict, message: str, evaluate: Callable, recorded: Callable
 ) -> None:
     recorded(data=data)
     code, _, out, err = evaluate("weights=run")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert said in err
+    assert message in err
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"architecture": "resnet50"}'])
 def test_broken_record_is_not_passed_over(
     text: str, evaluate: Callable, recorded: Callable, photos: Path, here: Path
 ) -> None:
-    """The network would be guessed. What is said on the command line needs no record."""
+    """The network would be guessed. What the command line says needs no record."""
     recorded()
     (here / "run" / "config.json").write_text(text)
     typed = ("weights=run", "data=folder", f"data.path={photos}", "workers=0", "out=-")
@@ -343,11 +343,11 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("typed", "said"), MISTAKES, ids=[" ".join(typed) for typed, _ in MISTAKES])
-def test_mistake_is_told_in_one_line(typed: tuple[str, ...], said: str, evaluate: Callable) -> None:
+@pytest.mark.parametrize(("typed", "message"), MISTAKES, ids=[" ".join(typed) for typed, _ in MISTAKES])
+def test_mistake_is_told_in_one_line(typed: tuple[str, ...], message: str, evaluate: Callable) -> None:
     code, _, out, err = evaluate(*typed)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert said in err
+    assert message in err
 
 
 def test_classes_that_differ_are_told(evaluate: Callable, photos: Path, here: Path) -> None:

@@ -359,7 +359,7 @@ def test_norm_by_dotted_path_is_our_norm_where_it_is_the_same(downsampling: str)
     torch.testing.assert_close(theirs(images), ours(images))
 
 
-WRONG_PATHS = {  # what a path names, and what is said of it
+WRONG_PATHS = {  # what a path names, and the message about it
     f"{HERE}Gte": f"{__name__} has no 'Gte'; did you mean 'Gate'?",
     f"{HERE}sketch": "sketch is no class of nn.Module",
     f"{HERE}Design": "Design is no class of nn.Module",
@@ -369,12 +369,12 @@ WRONG_PATHS = {  # what a path names, and what is said of it
 }
 
 
-@pytest.mark.parametrize(("path", "said"), WRONG_PATHS.items())
-def test_wrong_path_is_named_with_its_field(path: str, said: str) -> None:
+@pytest.mark.parametrize(("path", "message"), WRONG_PATHS.items())
+def test_wrong_path_is_named_with_its_field(path: str, message: str) -> None:
     with pytest.raises(DesignError) as error:
         roadmap.build(replace(SMALL, layers={"mine": {"at": "hidden", "_target_": path}}), CLASSES)
     assert str(error.value).startswith(f"layers.mine: {path}")
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ LAYER_NORM = (
 
 @pytest.fixture
 def together(fork: Callable[..., Forked]) -> Callable[..., list[Forked]]:
-    """`python -m experiments.train ...` in two processes, each told by its environment which of the two it is."""
+    """`python -m experiments.train ...` in two processes, whose environments say which is which."""
 
     def start(environment: Callable[[int], dict[str, str]], *overrides: str) -> list[Forked]:
         return [fork(*overrides, **environment(rank)) for rank in range(2)]
@@ -103,10 +103,10 @@ def test_two_processes_train_what_one_does(
     assert_close(one, passes)
     for runs, environment in {"torchrun": as_torchrun(), "srun": as_srun()}.items():
         pair = together(environment, *overrides, f"runs={runs}")
-        said = [process.communicate(timeout=100)[0] for process in pair]
-        assert [process.returncode for process in pair] == [0, 0], said
-        assert "done: top-1" in said[0]
-        assert [line for line in said[1].splitlines() if not line.startswith("[Gloo]")] == []  # of two, one speaks
+        output = [process.communicate(timeout=100)[0] for process in pair]
+        assert [process.returncode for process in pair] == [0, 0], output
+        assert "done: top-1" in output[0]
+        assert [line for line in output[1].splitlines() if not line.startswith("[Gloo]")] == []  # of two, one speaks
         two = results(here / runs)
         assert [two[0][name] for name in ("processes", "accumulation", "evaluation_images")] == [2, 1, 200]
         assert_close(one, two)
@@ -143,14 +143,14 @@ def test_process_that_fails_says_why_and_the_others_end(together: Callable, tiny
     (here / "photos" / "train" / "a" / "04.png").write_bytes(b"no image")
     data = ("data=folder", "data.path=photos", "data.subset=1", "data.holdout=0", "recipe.batch_size=10", "workers=1")
     pair = together(as_torchrun(), *tiny, *data)
-    said = [process.communicate(timeout=100)[0] for process in pair]
+    output = [process.communicate(timeout=100)[0] for process in pair]
     assert all(process.returncode for process in pair)
-    assert "04.png: not an image" in "".join(said)
+    assert "04.png: not an image" in "".join(output)
     [path] = here.glob("runs/*/summary.json")
     summary = json.loads(path.read_text())
     assert summary["status"] == "failed"
     assert "04.png" in summary["reason"] or summary["reason"].startswith("another process of the run ended")
-    assert "Traceback" not in "".join(said)
+    assert "Traceback" not in "".join(output)
 
 
 def _meet(rank: int, folder: Path) -> None:
@@ -200,9 +200,9 @@ def test_run_that_is_done_is_done_for_both(
     overrides = (*tiny, *LAYER_NORM)
     assert command(*overrides).code == 0
     pair = together(as_torchrun(), *overrides)
-    said = [process.communicate(timeout=60)[0] for process in pair]
-    assert ([process.returncode for process in pair], said[1]) == ([0, 0], "")
-    assert "done already" in said[0]
+    output = [process.communicate(timeout=60)[0] for process in pair]
+    assert ([process.returncode for process in pair], output[1]) == ([0, 0], "")
+    assert "done already" in output[0]
 
 
 @pytest.mark.parametrize(
@@ -219,12 +219,12 @@ def test_batch_is_split(batch: int, at_once: int | None, processes: int, split: 
 
 
 @pytest.mark.parametrize(
-    ("batch", "at_once", "processes", "said"),
+    ("batch", "at_once", "processes", "message"),
     [
         (100, None, 8, "recipe.batch_size=100 can't be split among 8 processes; take a multiple of 8"),
         (4096, 100, 8, "micro_batch_size=100 does not divide the 512 images .* take micro_batch_size=64"),
     ],
 )
-def test_impossible_split_says_so(batch: int, at_once: int | None, processes: int, said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_impossible_split_says_so(batch: int, at_once: int | None, processes: int, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
         split_batch(batch, at_once, processes)

@@ -205,6 +205,6 @@ def test_loading_never_unpickles(run: Run, tmp_path: Path) -> None:
     folder = run.directory / "checkpoints"
     folder.mkdir(parents=True)
     torch.save({"identity": run.identity, "step": 1, "object": Log()}, folder / "step-00000001.pt")
-    said: list[str] = []
-    assert Checkpoints(run, said.append, ALONE).load() is None
-    assert "damaged" in said[0]
+    lines: list[str] = []
+    assert Checkpoints(run, lines.append, ALONE).load() is None
+    assert "damaged" in lines[0]

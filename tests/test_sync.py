@@ -26,7 +26,7 @@ READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.d
 
 
 class Reads(TorchDispatchMode):
-    """Counts them; and is told when the loop synchronizes."""
+    """Counts them, and notes when the loop synchronizes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -146,9 +146,9 @@ def test_whenever_it_looks_a_run_is_the_same_to_the_bit(
     whole, stopped = (replace(run, runs=tmp_path / name) for name in ("whole", "stopped"))
     train(whole, Record(whole), Reads(), ALONE)
     monkeypatch.setattr("experiments.training.loop.SyncPoints", Third)
-    record, asked = Record(stopped), iter([False, True])
+    record, stops = Record(stopped), iter([False, True])
     with pytest.raises(StoppedError, match="stopped after step 6 of 20"):
-        train(stopped, record, Reads(), ALONE, lambda: next(asked))
+        train(stopped, record, Reads(), ALONE, lambda: next(stops))
     record.finish("unfinished")
     train(stopped, Record(stopped), Reads(), ALONE)
     weights, rows = [], []

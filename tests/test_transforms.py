@@ -71,7 +71,7 @@ def array(tensor: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("image", [noise(375, 500), smooth(375, 500)], ids=["noise", "smooth"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_crop_is_resized_as_by_pillow(interpolation: str, image: Image.Image) -> None:
-    """Each pass of Pillow asked for alone, so that it can't turn their order round."""
+    """Each pass of Pillow on its own, so that it can't change their order."""
     resample = Image.Resampling[interpolation.upper()]
     crop = ResizedCrop(224, interpolation=interpolation)
     counts = np.zeros(256, int)
