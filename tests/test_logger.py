@@ -302,7 +302,7 @@ def test_tensorboard_has_each_epoch_of_a_killed_run_once(
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert command(*overrides).code == 0
-    assert any("going on after step " in line for line in log(here / "runs"))
+    assert any("resuming after step " in line for line in log(here / "runs"))
     assert_each_epoch_is_there_once(here / "runs")
 
 

@@ -22,8 +22,7 @@ from experiments.plan.__main__ import main
 from experiments.plan.memory import Footprint, activations, footprint
 from experiments.plan.network import Network, Pace
 from experiments.plan.throughput import between, measured, recorded
-from experiments.runtime.devices import forget_activations
-from experiments.training.models import make_network
+from experiments.training.models import enable_gradient_checkpointing, make_network
 from experiments.training.recipe import make_optimizer
 
 TRAIN, VAL = 1_281_167, 50_000
@@ -241,7 +240,7 @@ def test_memory_is_what_torch_allocates(rung: str, forgetful: bool, run_of: Call
     run = run_of(f"rung={rung}", "resolution=64", "micro_batch_size=16", f"gradient_checkpointing={forgetful}")
     network = make_network(run, 10)
     if forgetful:
-        forget_activations(network)
+        enable_gradient_checkpointing(network)
     optimizer = make_optimizer(run.recipe, network)
     images = torch.randn(16, 3, 64, 64)
 
@@ -296,7 +295,7 @@ PROBLEMS = [  # what is typed, what the plan reports beside the cost
     ("micro_batch_size=7", "micro_batch_size=7 does not divide the 64 images"),
     ("-m design.width=16,0", "design.width=0: design.width must be a positive integer, not 0"),
     ("-m recipe.batch_size=64,20000", "recipe.batch_size=20000 is more than the 10000 training images"),
-    ("-m model=design,timm:vgg11 recipe=modern", "timm:vgg11 knows no stochastic depth"),
+    ("-m model=design,timm:vgg11 recipe=modern", "timm:vgg11 has no stochastic depth"),
 ]
 
 

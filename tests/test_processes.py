@@ -31,7 +31,7 @@ LAYER_NORM = (
 
 @pytest.fixture
 def together(fork: Callable[..., Forked]) -> Callable[..., list[Forked]]:
-    """`python -m experiments.train ...` in two processes, each told by its environment which of the two it is."""
+    """`python -m experiments.train ...` in two processes, whose environments say which is which."""
 
     def start(environment: Callable[[int], dict[str, str]], *overrides: str) -> list[Forked]:
         return [fork(*overrides, **environment(rank)) for rank in range(2)]

@@ -105,7 +105,7 @@ def assert_identical(first: Path, second: Path) -> None:
 
 
 def steps_when_resumed(log: str) -> list[int]:
-    return [int(line.split("after step ")[1].split()[0]) for line in log.splitlines() if "going on after" in line]
+    return [int(line.split("after step ")[1].split()[0]) for line in log.splitlines() if "resuming after" in line]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from rich.progress import Progress as Bar
 
 from experiments import errors
 from experiments.config.run import Run
-from experiments.data.loader import end_workers, waited
+from experiments.data.workers import end_workers, waited
 from experiments.errors import DataError, SettingsError, is_first
 from experiments.records.record import DoneError, LockedError, Record, is_done, set_status
 from experiments.runtime.devices import keep_memory, pick_device

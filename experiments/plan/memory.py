@@ -78,7 +78,7 @@ def optimizer_state(recipe: Recipe) -> float:
 
 def activations(network: nn.Module, resolution: int) -> tuple[int | None, int | None]:
     """Bytes per image in float32 that a forward pass keeps for the backward pass: as it is; and with gradient
-    checkpointing, where blocks keep their inputs alone and the largest of them runs again (`forget_activations`).
+    checkpointing, where blocks keep their inputs alone and the largest of them runs again (`set_grad_checkpointing`).
 
     Each storage counts once; those of parameters do not count.
     """

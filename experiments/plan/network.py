@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from experiments.config.run import Run
-from experiments.data.loader import KEEP
+from experiments.data.evaluation import KEPT_BYTES
 from experiments.launch.preflight import Amounts, check_amounts, check_layers, check_optimizer
 from experiments.plan.memory import Footprint, footprint
 from experiments.records.record import is_done, read_summary
@@ -85,7 +85,7 @@ class Network:
             return None
         trained = training // recipe.batch_size * recipe.batch_size * recipe.epochs
         evaluations = recipe.epochs * (2 if recipe.ema_decay else 1)
-        preparations = 1 if evaluation * 3 * self.run.resolution**2 <= KEEP else evaluations
+        preparations = 1 if evaluation * 3 * self.run.resolution**2 <= KEPT_BYTES else evaluations
         evaluated = evaluation * (evaluations * self.pace.evaluation + preparations * self.pace.preparation)
         return (trained * self.pace.training + evaluated) / self.run.split.processes
 

@@ -18,18 +18,20 @@ import torch
 from experiments.config.run import Run
 from experiments.config.settings import IN_MEMORY
 from experiments.data.batch import Batch
+from experiments.data.cache import Cache
+from experiments.data.datasets import Collection
 from experiments.data.images import ArrayImages
 from experiments.data.in_memory import InMemory, training_crops
-from experiments.data.loader import Collection, Reader, in_memory, loader_workers
 from experiments.data.prefetch import prefetch
 from experiments.data.transforms import Preprocess, TrainingTransform, evaluation_transform
+from experiments.data.workers import BatchLoader, loader_workers
 from experiments.errors import SettingsError
 from experiments.plan.network import Network, Pace
 from experiments.records.schema import BrokenRecordError, config_of, count, summary_of
-from experiments.runtime.devices import autocast, device_name, forget_activations, keep_memory, set_precision
+from experiments.runtime.devices import autocast, device_name, keep_memory, set_precision
 from experiments.runtime.machine import cores
 from experiments.runtime.processes import Processes
-from experiments.training.models import make_network
+from experiments.training.models import enable_gradient_checkpointing, make_network
 from experiments.training.recipe import make_average, make_optimizer
 from experiments.training.tasks.classification import Objective, evaluate
 from roadmap.designs import did_you_mean
@@ -196,7 +198,7 @@ def measure(network: Network, device: torch.device, seconds: float) -> Pace:
     precision, processes = partial(autocast, run.precision, device), Processes(device)
     model = make_network(run, classes)
     if run.gradient_checkpointing:
-        forget_activations(model)
+        enable_gradient_checkpointing(model)
     model.to(device, memory_format=torch.channels_last).train()
     optimizer, average = make_optimizer(run.recipe, model), make_average(run.recipe, model)
     objective, preprocess = Objective(run.recipe, classes), Preprocess(device)
@@ -244,11 +246,11 @@ def _batches(run: Run, count: int, classes: int, processes: Processes, transform
     images, indices = _noise(count, classes), np.arange(count)
     collection: InMemory | Collection
     if run.crops_together:
-        cache = in_memory(images, indices)
+        cache = Cache.of_array(images, indices)
         collection = InMemory(cache, training_crops(cache.pixels, run.recipe, run.resolution, run.seed))
     else:
         collection = Collection(images, indices, TrainingTransform(run.recipe, run.resolution), run.seed)
-    batches = Reader(collection, processes, 0).read(0, cycle([torch.arange(count)]))
+    batches = BatchLoader(collection, processes, 0).load(0, cycle([torch.arange(count)]))
     return batches if transforms else cycle([next(batches)])
 
 
