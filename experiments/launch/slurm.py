@@ -34,7 +34,7 @@ from experiments.errors import (
     SettingsError,
     is_first,
 )
-from experiments.launch.study import Member, Study, failure
+from experiments.launch.study import Study, failure
 from experiments.records.record import Row, is_done, is_training, read_summary, remove_record, set_status
 from experiments.runtime.locks import locked
 from roadmap.common.statuses import ENDED_BADLY, Status
@@ -289,7 +289,7 @@ def _wait(study: Study) -> None:
     in_queue(study.todo)  # which says what is wrong
 
 
-def _unfinished(member: Member) -> str | None:
+def _unfinished(member: Run) -> str | None:
     """Why a run that has left the queue is not done; None if it is."""
     if is_done(member):
         return None
