@@ -57,9 +57,9 @@ def train_one(config: DictConfig) -> None:
 
 
 def train_several(jobs: Sequence[Sequence[str]], launcher: Any) -> int:
-    from experiments.launch.study import find_study
+    from experiments.launch.study import make_study
 
-    study = find_study(jobs, launcher.compose, launcher.config, launcher.processes, launcher.gpus)
+    study = make_study(jobs, launcher.compose, launcher.config, launcher.processes, launcher.gpus)
     preflight(study.todo, gpus=launcher.gpus, here=launcher.here)
     return launcher.train(study)
 

@@ -116,7 +116,7 @@ MISTAKES = [  # what was typed, what the line must say
     ("-m road=convnext,convnext_v2", "road=convnext,convnext_v2: a study is of one road"),
     ("-m rung=glob(nothing*)", "rung=glob(nothing*) names no rung of the road convnext"),
     ("-m study=ladder,sections", "study=ladder,sections: study takes one name"),
-    ("-m seed=glob(*)", "this asks for no run"),
+    ("-m seed=glob(*)", "the sweep has no runs"),
     ("hydra.searchpath=null", "hydra.searchpath takes a list"),
     ("road=convnex", "unknown road 'convnex'; did you mean 'convnext'?"),
     ("rung=separate_downsampling road=convnext_v3", "unknown road 'convnext_v3'; did you mean 'convnext_v2'?"),

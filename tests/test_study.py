@@ -2,14 +2,12 @@
 
 import os
 import shlex
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from experiments.config.dataset_folders import dataset_version
 from experiments.config.run import Run
 from experiments.errors import SettingsError
 from experiments.launch import local
@@ -253,75 +251,40 @@ def test_mps_is_seen_where_cuda_would_look_for_it(here: Path, monkeypatch: pytes
         assert mps_is_running() == is_running
 
 
-@pytest.fixture
-def composed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """What Hydra has composed."""
+def test_replicates_are_composed_once(asked: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
-    original, calls = ConfigLoaderImpl.load_sweep_config, []
+    original, composed = ConfigLoaderImpl.load_sweep_config, []
 
     def counted(self: ConfigLoaderImpl, master: object, overrides: list[str]) -> object:
-        calls.append(tuple(overrides))
+        composed.append(overrides)
         return original(self, master, overrides)
 
     monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
-    return calls
+    runs = asked("rung=gelu,kernel_7", "seed=0,1,2")
+    assert [(run.requested.rung, run.seed) for run in runs] == [
+        (rung, seed) for rung in ("gelu", "kernel_7") for seed in range(3)
+    ]
+    assert len(composed) == 2
 
 
-def test_what_is_done_is_not_even_composed(
-    command: Callable, here: Path, composed: list, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Replicates are composed once, a study that is done not at all; but again when a file of it has changed."""
-    monkeypatch.setattr(local, "train_study", lambda study, machine: study.begin() or asked.extend(study.todo) or 0)
-    asked: list[Run] = []
+def test_setting_that_depends_on_the_seed_follows_it(asked: Callable) -> None:
+    runs = asked("seed=0,3", "recipe.weight_decay=${seed}")
+    assert [(run.seed, run.recipe.weight_decay) for run in runs] == [(0, 0), (3, 3)]
+
+
+def test_what_is_done_is_not_trained_again(command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But it is when a file of the user's own that it was composed from has changed, or its images have."""
+    studies: list[list[Run]] = []
+    monkeypatch.setattr(local, "train_study", lambda study, machine: studies.append(study.todo))
     own = here / "own" / "study" / "mine.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("# @package _global_\nstudy_name: mine\nrecipe: {epochs: 3}\n")
-    study = ("-m", "study=mine", "rung=gelu,kernel_7", "seed=0,1,2", "--config-dir", str(own.parent.parent))
+    study = ("-m", "study=mine", "rung=gelu,kernel_7", "seed=0,1", "--config-dir", str(own.parent.parent))
     assert command(*study).code == 0
-    assert (len(asked), len(composed)) == (6, 2)
-    for run in asked:
+    for run in studies[-1]:
         set_status(run, "done", top1=50.0)
-    asked.clear()
-    composed.clear()
     assert command(*study).code == 0
-    assert (asked, composed) == ([], [])
-    assert command(*study[:3], "seed=0,3", *study[4:]).code == 0
-    assert [(run.seed, run.recipe.epochs) for run in asked] == [(3, 3), (3, 3)]
-    asked.clear()
     own.write_text("# @package _global_\nstudy_name: mine\nrecipe: {epochs: 4}\n")
     assert command(*study).code == 0
-    assert [run.recipe.epochs for run in asked] == [4] * 6
-
-
-def test_folders_that_are_swept_over_are_looked_at_again(
-    photographs: Path, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Run] = []
-    monkeypatch.setattr(local, "train_study", lambda study, machine: study.begin() or asked.extend(study.todo) or 0)
-    for name in ("one", "two"):
-        shutil.copytree(photographs, here / name)
-    study = ("-m", "data=folder", "data.path=one,two", "recipe.batch_size=8", "study_name=mine")
-    assert command(*study).code == 0
-    for run in asked:
-        set_status(run, "done", top1=50.0)
-    asked.clear()
-    next((here / "two" / "val").glob("*/*")).unlink()
-    dataset_version.cache_clear()  # as in another process
-    assert command(*study).code == 0
-    assert [run.data.name for run in asked] == ["two"]
-
-
-def test_other_primary_config_is_another_study(command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Run] = []
-    monkeypatch.setattr(local, "train_study", lambda study, machine: study.begin() or asked.extend(study.todo) or 0)
-    for name, decay in {"one": 0.011, "other": 0.022}.items():
-        (here / f"{name}.yaml").write_text(f"defaults: [config, _self_]\nrecipe: {{weight_decay: {decay}}}\n")
-        assert command("--config-dir", str(here), "--config-name", name, "-m", "seed=0").code == 0
-        set_status(asked[-1], "done", top1=50.0)
-    assert [run.recipe.weight_decay for run in asked] == [0.011, 0.022]
-
-
-def test_seed_that_something_hangs_on_is_composed_each_time(asked: Callable) -> None:
-    runs = asked("seed=0,3", "recipe.weight_decay=${seed}")
-    assert [(run.seed, run.recipe.weight_decay) for run in runs] == [(0, 0), (3, 3)]
+    assert [[run.recipe.epochs for run in todo] for todo in studies] == [[3] * 4, [], [4] * 4]

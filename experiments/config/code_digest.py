@@ -1,5 +1,5 @@
-"""What the code is that trains, and what it is that composes a configuration, as hashes of files: not of commits, of
-which most changes say nothing about training, and which say nothing about what is not committed."""
+"""The code that trains, as hashes of files: not of commits, most of which change nothing about training, and which say
+nothing about what is not committed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hashlib
 import json
 import sysconfig
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -36,19 +36,6 @@ def changed_sources(before: dict[str, str]) -> list[str]:
     """The files of `before` that are others now, and those that came or went."""
     now = training_sources()
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
-
-
-def composition_digest(folders: Iterable[Path]) -> str | None:
-    """A hash of everything that a composed configuration comes from: YAML in these folders, and all of our code.
-
-    None if some of it looks at the environment or the clock, so that equal files may compose differently.
-    """
-    files = [path for folder in folders for path in sorted(folder.rglob("*.yaml"))]
-    if any("${oc.env:" in (text := path.read_text("utf-8")) or "${now:" in text for path in files):
-        return None
-    for package in OURS:
-        files += sorted((HERE / package).rglob("*.py"))
-    return hashlib.sha256(json.dumps([[str(path), _digest(path)] for path in files]).encode()).hexdigest()
 
 
 def code_of(design: Design) -> dict[str, str]:

@@ -75,11 +75,11 @@ class Run:
         in_memory = self.data.reader in IN_MEMORY and self.resolution <= SMALL and not self.workers
         return not self.recipe.rand_augment and (in_memory or self.data.cache is not None)
 
-    @property
+    @cached_property
     def identity(self) -> str:
         return _digest(self._decisive())
 
-    @property
+    @cached_property
     def series(self) -> str:
         """The identity without the seed: replicates share it."""
         decisive = self._decisive()

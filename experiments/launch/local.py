@@ -17,7 +17,7 @@ from experiments.config.task import CLASSIFICATION
 from experiments.errors import DONE, INTERRUPTED
 from experiments.launch.pool import Pool, failure
 from experiments.launch.slurm import in_queue
-from experiments.launch.study import Member, Study, command
+from experiments.launch.study import Study, command
 from experiments.records.record import read_summary
 from experiments.runtime.machine import Machine
 from roadmap.common.words import counted, duration
@@ -75,13 +75,13 @@ class LocalStudy:
             count = f"{len(self.pool.ended)}/{len(self.members)}"
             self.console.print(f"{count}  {run.name}: {self.verdict(run)}", soft_wrap=True)
 
-    def verdict(self, run: Run | Member) -> str:
+    def verdict(self, run: Run) -> str:
         if why := self.failure(run):
             return why
         summary = read_summary(run.directory) or {}
         return f"{CLASSIFICATION.describe(summary)} in {summary['wall_seconds']:.0f} s"
 
-    def failure(self, run: Run | Member) -> str | None:
+    def failure(self, run: Run) -> str | None:
         """Why a run failed, in one line; None if it didn't."""
         return failure(run, self.pool.ended.get(run.identity, DONE))
 
@@ -100,7 +100,7 @@ class LocalStudy:
 
     def grid(self) -> Table:
         seeds = sorted({member.seed for member in self.members})
-        rows: dict[str, dict[int, Member]] = {}
+        rows: dict[str, dict[int, Run]] = {}
         for member in self.members:
             rows.setdefault(member.series, {})[member.seed] = member
         grid = Table(box=None, padding=(0, 2, 0, 0))
@@ -112,7 +112,7 @@ class LocalStudy:
             grid.add_row(next(iter(by_seed.values())).title, *cells)
         return grid
 
-    def cell(self, member: Member) -> Text:
+    def cell(self, member: Run) -> Text:
         if member.identity in self.pool.running:
             summary = read_summary(member.directory) or {}
             return Text(f"{summary.get('epochs_done', 0)}/{summary.get('epochs', '?')}", "yellow")

@@ -22,7 +22,7 @@ from experiments.config.code_digest import training_sources
 from experiments.config.run import Run
 from experiments.errors import DONE, SettingsError
 from experiments.launch.slurm_job import Job, QueuedRuns, SharedJob
-from experiments.launch.study import Member, Study, failure
+from experiments.launch.study import Study, failure
 from experiments.records.record import is_done, is_training, read_summary, remove_record, set_status
 from experiments.runtime.locks import locked
 from roadmap.common.statuses import Status
@@ -135,7 +135,7 @@ def _wait(study: Study) -> None:
     in_queue(study.todo)  # which raises what is wrong
 
 
-def _unfinished(member: Member) -> str | None:
+def _unfinished(member: Run) -> str | None:
     """Why a run that has left the queue is not done; None if it is."""
     if is_done(member):
         return None

@@ -21,7 +21,7 @@ from experiments.config.checks import check_names
 from experiments.config.run import Run, to_run
 from experiments.config.settings import UNSTATED, Config
 from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line, refuse
-from experiments.launch.study import Composed, Overrides
+from experiments.launch.study import Overrides, compose_each
 from experiments.records.record import is_done
 from experiments.runtime.machine import has_gpus
 from roadmap.common.command_line import Parser
@@ -58,13 +58,8 @@ def plan_with(options: argparse.Namespace) -> Callable[[], None]:
     def plan_study(jobs: Sequence[Overrides], launcher: Any) -> int:
         gpus = bool(options.images_per_second) or launcher.gpus
         conf = conf_of(launcher.config.hydra.runtime.config_sources)
-        composed = Composed(
-            launcher.compose, lambda config, overrides: _request(config, overrides, launcher.processes, gpus, conf)
-        )
-        requests = []
-        for overrides in jobs:
-            (run, refusal), seed = composed(overrides)
-            requests.append((run if seed is None or not run else replace(run, seed=seed), refusal))
+        composed = compose_each(jobs, launcher.compose)
+        requests = [_request(config, overrides, launcher.processes, gpus, conf) for overrides, config in composed]
         missing = sum(run is not None and not is_done(run) for run, _ in requests)
         return plan(requests, options, launcher.at_a_time(missing), launcher.runs_per_gpu)
 
