@@ -254,29 +254,36 @@ def test_of_an_epoch_that_is_there_again_the_last_is_kept(tmp_path: Path) -> Non
     again = EPOCH | {"epoch": 2, "top1": 50.0}
     found, reasons = epochs_of(tmp_path, lines(EPOCH, EPOCH | {"epoch": 2}, EPOCH | {"epoch": 3}, again))
     assert list(zip(found["epoch"], found["top1"], strict=True)) == [(1, 30.5), (2, 50.0), (3, 30.5)]
-    assert reasons == ["1 lines are of an epoch that is there again; the last of each is kept"]
+    assert reasons == ["1 lines repeat an epoch; the last line of each is kept"]
 
 
-@pytest.mark.parametrize(("executable", "here"), [(sys.executable, 1), ("/no/python", 3), ("/bin/false", 3)])
-def test_several_processes_read_what_one_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executable: str, here: int
-) -> None:
-    """Also where there can be no other process, so that all three shares are read here."""
+def test_several_processes_read_what_one_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the system has no process left after the first, so that all are read here."""
     write_study(tmp_path, rungs=["resnet", "gelu", "kernel_7"], seeds=range(2))
     odd = write_run(tmp_path / "\udcff\n é", "layer_norm")
     (odd / "epochs.jsonl").write_text(lines(EPOCH) + "{")
-    one = load(tmp_path)
-    expected = one.epochs
-    shares = []
-    plain = epochs.read_files
-    monkeypatch.setattr(epochs, "read_files", lambda paths: shares.append(paths) or plain(paths))
-    monkeypatch.setattr(epochs, "SHARE", 2)
-    monkeypatch.setattr(epochs, "_cores", lambda: 3)
-    monkeypatch.setattr(sys, "executable", executable)
-    several = load(tmp_path)
-    pd.testing.assert_frame_equal(several.epochs, expected)
-    assert several.skipped == one.skipped != []
-    assert len(shares) == here
+    alone = load(tmp_path)
+    expected = alone.epochs
+    files = []
+    plain, fork = epochs._read_file, os.fork
+    monkeypatch.setattr(epochs, "_read_file", lambda path: files.append(path) or plain(path))
+    monkeypatch.setattr(epochs, "MANY", 2)
+    monkeypatch.setattr(epochs, "BATCH", 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    children = []
+
+    def fork_once() -> int:
+        if children:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        children.append(fork())
+        return children[0]
+
+    for allowed, read_here in ((fork, 0), (fork_once, 7)):
+        monkeypatch.setattr(os, "fork", allowed)
+        several = load(tmp_path)
+        pd.testing.assert_frame_equal(several.epochs, expected)
+        assert several.skipped == alone.skipped != []
+        assert len(files) == read_here
 
 
 # What counts

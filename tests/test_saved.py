@@ -151,4 +151,4 @@ def test_of_saved_epochs_the_good_are_kept(tmp_path: Path) -> None:
     assert runs.epochs["top1"].tolist()[:2] == run.epochs["top1"].tolist()[1:]
     assert np.isnan(runs.epochs["top1"].iloc[2])
     ((_, why),) = runs.skipped
-    assert why.startswith(f"{name}: 2 of 6 lines are no epoch; the others are kept; 1 lines are of an epoch")
+    assert why.startswith(f"{name}: 2 of 6 lines are no epoch; the others are kept; 1 lines repeat an epoch")

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.sources.correct_images import FIELDS, Correct
-from analysis.sources.epochs import EPOCH_COLUMNS, Skip, number, tidy
+from analysis.sources.epochs import EPOCH_COLUMNS, Skip, number, ordered
 from analysis.sources.rows import (
     COLUMNS,
     FLAG,
@@ -123,7 +123,7 @@ def read_epochs(folder: str, paths: Iterable[str], skip: Skip) -> Iterator[tuple
     except csv.Error as error:
         skip(file, f"no CSV ({one_line(error)}); the epochs before that are kept")
     for path, of_run in rows.items():
-        epochs, complaint = tidy(np.array(of_run, dtype=float).reshape(len(of_run), len(EPOCH_COLUMNS)).T)
+        epochs, complaint = ordered(np.array(of_run, dtype=float).reshape(len(of_run), len(EPOCH_COLUMNS)).T)
         if complaint:
             skip(file, f"{os.path.relpath(path, folder)}: {complaint}")
         if epochs.size:
