@@ -1,15 +1,20 @@
-"""The epochs of a run: what they hold, and how those of thousands of epochs.jsonl (docs/records.md) are read."""
+"""The epochs of a run: what they hold, and how those of thousands of epochs.jsonl (docs/records.md) are read.
+
+Imports no pandas: processes that help to read start at once.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import pickle
+import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
-from multiprocessing import current_process, get_context
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,10 +30,14 @@ EPOCH_COLUMNS = (
 """The columns of `Runs.epochs` besides `path`."""
 READERS = 4
 """Threads: while one waits for the disk, another parses."""
-MANY = 2000
-"""Files from which on several processes read them."""
-BATCH = 100
-"""Files that a process reads at a time."""
+SHARE = 1000
+"""Files that are worth another process."""
+_PROCESS = """
+import pickle, sys
+sys.path.insert(0, sys.argv[1])  # the package need not be installed
+from analysis.sources.epochs import read_files
+pickle.dump(read_files(pickle.load(sys.stdin.buffer)), sys.stdout.buffer)
+"""
 
 Skip = Callable[[str, str], None]
 """Called with what cannot be read: where, and why in one line."""
@@ -44,9 +53,17 @@ class Epochs(NamedTuple):
 
 
 def read_epochs(paths: Iterable[str], skip: Skip) -> Iterator[tuple[str, np.ndarray]]:
-    """The epochs of the runs in these directories. What is broken is skipped, and `skip` called with where and why."""
+    """The epochs of the runs in these directories. What is broken is skipped, and `skip` called with where and why.
+
+    Parsing holds Python's lock, so thousands of files are divided among processes, as many as there are cores.
+    """
     paths = list(paths)
-    for path, (values, complaint) in zip(paths, read_files(paths), strict=True):
+    count = max(1, min(_cores(), len(paths) // SHARE))
+    shares = [paths[len(paths) * index // count : len(paths) * (index + 1) // count] for index in range(count)]
+    with ThreadPoolExecutor(count) as pool:
+        elsewhere = [pool.submit(_read_in_process, share) for share in shares[1:]]
+        runs = chain(read_files(shares[0]), *(share.result() for share in elsewhere))
+    for path, (values, complaint) in zip(paths, runs, strict=True):
         if complaint:
             skip(f"{path}/{EPOCHS}", complaint)
         if values.size:
@@ -54,21 +71,26 @@ def read_epochs(paths: Iterable[str], skip: Skip) -> Iterator[tuple[str, np.ndar
 
 
 def read_files(paths: list[str]) -> list[Epochs]:
-    """The epochs of the run in each of these directories.
-
-    Parsing holds Python's lock, so thousands of files are read by a process per core. They are forked, because a
-    spawned process would run the caller's script again; where that is unsafe or impossible, this process reads alone.
-    """
-    if len(paths) >= MANY and sys.platform == "linux" and not current_process().daemon:
-        batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
-        with suppress(OSError), get_context("fork").Pool(len(os.sched_getaffinity(0))) as pool:
-            return list(chain.from_iterable(pool.imap(_read_batch, batches)))
-    return _read_batch(paths)
-
-
-def _read_batch(paths: list[str]) -> list[Epochs]:
+    """The epochs of the run in each of these directories."""
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(_read_file, paths))
+
+
+def _read_in_process(paths: list[str]) -> list[Epochs]:
+    """`read_files` in another process, or in this one if there can be no other.
+
+    No pool of `multiprocessing`: what it spawns runs the caller's script again, and what it forks took a fifth longer.
+    """
+    try:
+        command = [sys.executable, "-c", _PROCESS, str(Path(__file__).parents[2])]
+        done = subprocess.run(command, input=pickle.dumps(paths), capture_output=True, check=True)
+        return pickle.loads(done.stdout)
+    except (OSError, subprocess.CalledProcessError):
+        return read_files(paths)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read_file(path: str) -> Epochs:
@@ -103,11 +125,13 @@ def ordered(values: np.ndarray, lost: int = 0, where: str = "") -> Epochs:
         kept = "the others are kept" if valid.any() else "none is left"
         complaints.append(f"{lines - int(valid.sum())} of {lines} lines are no epoch{where}; {kept}")
         values = values[:, valid]
-    last_first = values[:, ::-1]
-    _, columns = np.unique(last_first[0], return_index=True)
-    if repeated := values.shape[1] - len(columns):
-        complaints.append(f"{repeated} lines repeat an epoch; the last line of each is kept")
-    return Epochs(last_first[:, columns], "; ".join(complaints))
+    if (np.diff(values[0]) <= 0).any():
+        reverse = values[:, ::-1]
+        _, last = np.unique(reverse[0], return_index=True)
+        if repeated := values.shape[1] - len(last):
+            complaints.append(f"{repeated} lines repeat an epoch; the last line of each is kept")
+        values = reverse[:, last]
+    return Epochs(values, "; ".join(complaints))
 
 
 def _table(rows: list[dict[str, Any]]) -> np.ndarray:
