@@ -11,14 +11,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from roadmap.common.files import printable, read_json
+from roadmap.common.files import printable
+from roadmap.common.records import BrokenRecordError, read_record_file
 from roadmap.common.statuses import Status
 
 Row = dict[str, Any]
-
-
-class BrokenRecordError(ValueError):
-    """There is no record that can be used. The message gives the reason in one line."""
 
 
 def summary_of(directory: str | os.PathLike) -> Row:
@@ -28,7 +25,7 @@ def summary_of(directory: str | os.PathLike) -> Row:
     Raises:
         BrokenRecordError: if there is none that can be used.
     """
-    summary = _object_in(directory, "summary.json")
+    summary = read_record_file(directory, "summary.json")
     if summary.get("status") not in [*Status]:
         raise BrokenRecordError(f"summary.json: its status is none of {', '.join(Status)}")
     summary = _converted(summary, SUMMARY)
@@ -44,24 +41,10 @@ def config_of(directory: str | os.PathLike) -> Row:
     Raises:
         BrokenRecordError: if there is none that can be used.
     """
-    config = _converted(_object_in(directory, "config.json"), CONFIG | OPTIONAL)
+    config = _converted(read_record_file(directory, "config.json"), CONFIG | OPTIONAL)
     if lacking := [name for name in CONFIG if config.get(name) is None]:
         raise BrokenRecordError(f"config.json: {lacking[0]} is missing or has another type")
     return config
-
-
-def _object_in(directory: str | os.PathLike, name: str) -> Row:
-    try:
-        value = read_json(os.path.join(directory, name))
-    except FileNotFoundError:
-        raise BrokenRecordError(f"no {name}") from None
-    except OSError as error:
-        raise BrokenRecordError(f"{name} cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise BrokenRecordError(f"{name} is not JSON ({printable(error)})") from None
-    if not isinstance(value, dict):
-        raise BrokenRecordError(f"{name} is not a JSON object")
-    return value
 
 
 Kind = Callable[[Any], Any]
