@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -57,7 +59,7 @@ def pareto_figure(table: pd.DataFrame, cost: str = "macs") -> Figure:
             if not pd.isna(row.std):
                 axes.errorbar(x, row.mean, yerr=row.std, color=PALETTE["side"], lw=1, zorder=2)
             axes.plot(x, row.mean, "o", ms=7, color=PALETTE["bar"], mfc=face, mew=1.3, zorder=4)
-        line = {"color": PALETTE["published"], "lw": 1.3, "zorder": 3}
+        line: dict[str, Any] = {"color": PALETTE["published"], "lw": 1.3, "zorder": 3}
         axes.step(front[cost] / unit, front["mean"], where="post" if smaller else "pre", **line)
         axes.plot(front[cost] / unit, front["mean"], "o", ms=11, mfc="none", color=PALETTE["published"], zorder=5)
         names = {
@@ -82,7 +84,7 @@ def pareto_figure(table: pd.DataFrame, cost: str = "macs") -> Figure:
         labels = [(getattr(row, cost) / unit, row.mean, wrapped(row.title, 42, 1)) for row in front.itertuples()]
         points = zip(shown[cost] / unit, shown["mean"], strict=True)
         label_points(axes, labels, points, fontsize=8, color=PALETTE["ink"], zorder=6)
-        looks = {
+        looks: dict[str, dict[str, Any]] = {
             "rung of the ladder": {"ls": "", "ms": 7, "color": PALETTE["bar"]},
             "not adopted": {"ls": "", "ms": 7, "color": PALETTE["bar"], "mfc": PALETTE["paper"]},
             "other network": {"ls": "", "ms": 5, "color": PALETTE["behind"]},

@@ -6,6 +6,7 @@ adjustText, which moves labels by simulated forces, leaves some on each other wh
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
@@ -29,7 +30,7 @@ def label_points(
     axes: Axes,
     labels: Iterable[tuple[float, float, str]],
     unlabelled: Iterable[tuple[float, float]] = (),
-    **style: object,
+    **style: Any,
 ) -> None:
     """Write each label beside its point (x, y), inside the axes, off all points and labels; distant ones get a line.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -64,7 +66,7 @@ def ladder_figure(table: pd.DataFrame, background: pd.DataFrame | None = None) -
             _draw_texts(page, table, table["published_change"], WIDE_CHANGE_X, WIDE_MACS_X)
             _draw_published(_columns(figure, WIDE_BARS, rows), table, background, references)
         for index, reference in enumerate(references, len(table)):
-            text_style = {"ha": "right", "va": "center", "color": PALETTE["published"]}
+            text_style: dict[str, Any] = {"ha": "right", "va": "center", "color": PALETTE["published"]}
             page.text(RUNG_X, index, reference.name, **text_style)
             if not measured:
                 page.text(WIDE_MACS_X, index, f"{reference.gflops:.2f}", **text_style)
@@ -215,7 +217,7 @@ def _bar_axis(axes: Axes, lowest: float, highest: float, room: float) -> None:
     axes.set_axisbelow(True)
 
 
-def _bar(axes: Axes, row: tuple, value: float, error: float, text: str, height: float = 0.68) -> None:
+def _bar(axes: Axes, row: Any, value: float, error: float, text: str, height: float = 0.68) -> None:
     low = axes.get_xlim()[0]
     axes.barh(
         *(row.Index, value - low),
@@ -232,7 +234,7 @@ def _bar(axes: Axes, row: tuple, value: float, error: float, text: str, height: 
 
 
 def _value(axes: Axes, x: float, row: int, text: str, colour: str) -> None:
-    offset = {"xytext": (VALUE_X, 0), "textcoords": "offset points"}
+    offset: dict[str, Any] = {"xytext": (VALUE_X, 0), "textcoords": "offset points"}
     clear = {"fc": PALETTE["paper"], "ec": "none", "pad": 0.8, "alpha": 0.85}  # hides lines that pass behind it
     axes.annotate(text, (x, row), **offset, va="center", fontsize=8, color=colour, bbox=clear)
 
@@ -291,7 +293,7 @@ def _draw_beside(axes: Axes, table: pd.DataFrame, references: tuple[Reference, .
 def _draw_titles(figure: Figure, table: pd.DataFrame, background: pd.DataFrame | None, heads: bool) -> None:
     height = figure.get_figheight()
 
-    def write(x: float, from_top: float, text: str, **style: object) -> None:
+    def write(x: float, from_top: float, text: str, **style: Any) -> None:
         figure.text(x / WIDTH, 1 - from_top / height, text, **style)
 
     road = wrapped(table.attrs.get("road", "The road"), 60, 1)
@@ -314,7 +316,7 @@ def _draw_legend(
     references: tuple[Reference, ...],
 ) -> None:
     height = figure.get_figheight()
-    keys = [
+    keys: list[Patch | Line2D] = [
         Patch(facecolor=PALETTE["bar"], edgecolor=PALETTE["bar"], label="adopted"),
         Patch(facecolor=PALETTE["side"], edgecolor=PALETTE["bar"], hatch="////", label="measured, not adopted"),
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -58,14 +60,14 @@ def _draw_quadrants(axes: Axes, shown: pd.DataFrame) -> None:
         axes.fill_between([0, side * wide], 0, side * high, color=PALETTE["band"], lw=0, zorder=0)
     axes.axhline(0, color=PALETTE["muted"], lw=0.8, zorder=1)
     axes.axvline(0, color=PALETTE["muted"], lw=0.8, zorder=1)
-    style = {"fontsize": 8, "color": PALETTE["muted"], "style": "italic"}
+    style: dict[str, Any] = {"fontsize": 8, "color": PALETTE["muted"], "style": "italic"}
     axes.text(0.985 * wide, 0.97 * high, "up in both", ha="right", va="top", **style)
     axes.text(-0.985 * wide, -0.97 * high, "down in both", ha="left", va="bottom", **style)
     axes.text(-0.985 * wide, 0.97 * high, "up here only", ha="left", va="top", **style)
     axes.text(0.985 * wide, -0.97 * high, "down here only", ha="right", va="bottom", **style)
 
 
-def _draw_step(axes: Axes, row: tuple) -> None:
+def _draw_step(axes: Axes, row: Any) -> None:
     clear = row.published_verdict in VERDICTS
     colour = PALETTE["bar" if clear else "side"]
     if not pd.isna(row.low):
@@ -101,7 +103,7 @@ def _draw_names(figure: Figure, shown: pd.DataFrame) -> None:
         weight = "bold" if shown_here else "normal"
         figure.text(left + 0.335, y, signed(row.change), ha="right", fontsize=8.5, fontweight=weight)
     has_noise = shown["published_noise"].notna().any()
-    looks = {
+    looks: dict[str, dict[str, Any]] = {
         "published change beyond 2 × its noise": {"marker": "o", "color": PALETTE["bar"]},
         "about 0 there: within 2 × its noise" if has_noise else "noise not published": {
             "marker": "o",

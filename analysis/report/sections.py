@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -139,12 +139,11 @@ def ends_sentence(ladder: pd.DataFrame) -> str:
         if ends.get("other_verdict") == ends["verdict"]:
             return f"{text}, and for other images too ({interval(ends['other_low'], ends['other_high'])})."
         return f"{text}{', but not for other images' * bool(ends.get('other_verdict'))}."
-    return f"{text}not distinguishable from zero{_detectable([ends['detectable']], ladder)}."
+    return f"{text}not distinguishable from zero{_detectable(pd.Series([ends['detectable']]), ladder)}."
 
 
-def _detectable(sizes: Iterable[float], ladder: pd.DataFrame) -> str:
+def _detectable(sizes: pd.Series, ladder: pd.DataFrame) -> str:
     """How large a difference these seeds would show, as far as their noise is known."""
-    sizes = pd.Series(sizes)
     known, median = sizes.dropna(), sizes.fillna(math.inf).median()  # unknown where the noise is largest
     if math.isinf(median):
         return ": so few seeds show very large differences only"
@@ -230,12 +229,12 @@ def _without_noise(verdicts: Iterable[str]) -> str:
     return "With one seed, " if {*verdicts} == {"one seed"} else "With their noise unknown, "
 
 
-def _largest(rows: pd.DataFrame) -> Iterable[tuple]:
+def _largest(rows: pd.DataFrame) -> Iterable[Any]:
     """The rows in descending order of the size of their change."""
     return rows.reindex(rows["change"].abs().sort_values(ascending=False).index).itertuples()
 
 
-def _named(row: tuple, change: str, reference: str | None) -> str:
+def _named(row: Any, change: str, reference: str | None) -> str:
     """The name of what changed, and the change: the step or, compared with a reference, the whole rung."""
     return f"{row.rung if reference else step_name(row.title)} ({change}{', of those that trained' * row.survivors})"
 

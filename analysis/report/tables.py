@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -341,7 +341,7 @@ def _number(value: float, text: str, style: str = "") -> Cell:
     return Cell(text) if pd.isna(value) else Cell(text, float(value), style)
 
 
-def _step(row: tuple) -> Cell:
+def _step(row: Any) -> Cell:
     """The name of a ladder's step, sorted by its place on the road."""
     return Cell(step_name(row.title) + ("" if row.adopted else " (not adopted)"), row.Index)
 

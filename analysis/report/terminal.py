@@ -32,7 +32,7 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
     lines: list[tuple[list[str | Text], bool]] = []
     for _, rows in stretches(rungs):
         for row in rows.itertuples():
-            cells = [
+            cells: list[str | Text] = [
                 Text(row.rung, "" if row.adopted else "italic"),
                 f"{row.n} of {row.n + row.diverged}" if row.diverged else str(row.n),
                 percent(row.mean, row.std),
@@ -49,8 +49,8 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
     for head in (heads[index] for index in kept):
         justify, style = "left" if head in ("rung", "verdict") else "right", "dim" if head.startswith("paper") else ""
         table.add_column(head, justify=justify, no_wrap=True, style=style)
-    for cells, end in lines:
-        table.add_row(*(cells[index] for index in kept), end_section=end)
+    for row_cells, is_last in lines:
+        table.add_row(*(row_cells[index] for index in kept), end_section=is_last)
     console.print(Text(ladder.attrs["scale"], "bold"))
     console.print(Text(ladder.attrs["about"]))
     has_added = effects is not None and effects["kind"].isin(("besides", "elsewhere")).any()
@@ -61,9 +61,9 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
         console.print(Text(sentence))
     if not has_table:
         return
-    unit = f", in {metric.unit}" if metric.unit else ""
+    points = f", in {metric.unit}" if metric.unit else ""
     start = f"“{reference}”" if (reference := ladder.attrs["reference"]) else "the parent"
-    notes = [f"change: from {start}{unit}, in colour where shown"]
+    notes = [f"change: from {start}{points}, in colour where shown"]
     notes += ["italic: not adopted"] if not rungs["adopted"].all() else []
     notes += ["paper: ImageNet-1K"] if has_published else []
     notes += ["n: the seeds that trained; the others diverged"] if rungs["diverged"].any() else []
