@@ -56,14 +56,14 @@ def label_points(
             bbox={"fc": PALETTE["paper"], "ec": "none", "pad": 0.6, "alpha": 0.8},
             **style,
         )
-        overlaps = {}
+        overlaps: dict[tuple[float, float], int] = {}
         for right, lines in OFFSETS:
             box = _move(label, right, lines * size, renderer)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             overlaps[right, lines] = 100 * (not inside) + sum(box.overlaps(area) for area in taken)
             if not overlaps[right, lines]:
                 break
-        right, lines = min(overlaps, key=overlaps.get)  # the first without any, or else the one with the fewest
+        right, lines = min(overlaps, key=overlaps.__getitem__)  # the first without any, or else the one with the fewest
         box = _move(label, right, lines * size, renderer)
         near = abs(right) <= OFFSETS[0][0] and abs(lines) < 1
         label.arrow_patch.set_visible(not near)

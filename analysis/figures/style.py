@@ -38,7 +38,7 @@ LINES = tuple(PALETTE[f"line{number}"] for number in range(1, 7))
 """After Okabe and Ito, safe for colour-blind readers; two of them darker, for thin lines on white."""
 MARKERS = ("o", "s", "D", "^", "v", "P")
 """One per line, so that lines can be distinguished in greyscale as well."""
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so the layout is the same on every machine
     "font.size": 9,
     "text.color": PALETTE["ink"],
