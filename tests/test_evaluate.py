@@ -102,7 +102,7 @@ def test_run_is_what_its_record_says(evaluate: Callable, command: Callable, tiny
 def test_published_weights_of_torchvision(
     name: str, evaluate: Callable, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images are prepared as torchvision prepares them; resnet50 and convnext_tiny run as our network."""
+    """Images are prepared as torchvision prepares them; resnet50 and convnext_tiny run as roadmap's network."""
     torch.manual_seed(0)
     network = torchvision.models.get_model(name, num_classes=10)
     for module in network.modules():
@@ -117,7 +117,7 @@ def test_published_weights_of_torchvision(
     code, result, _, err = evaluate(f"weights={source}", "data=folder", f"data.path={photos}", "out=-", "workers=0")
     assert code == 0, err
     assert_equal(result, plain(network, photos, weights.transforms()))
-    assert result["network"].startswith("torchvision's resnet18" if name == "resnet18" else f"our {name}")
+    assert result["network"].startswith("torchvision's resnet18" if name == "resnet18" else f"roadmap's {name}")
 
 
 def test_file_in_the_authors_layout_at_another_resolution(evaluate: Callable, photos: Path, here: Path) -> None:

@@ -16,7 +16,7 @@ UNREAD, WRONG, CORRECT = 0, 1, 2
 
 
 class CorrectImages:
-    """Whether the images at `indices` (ascending) of a collection are classified correctly: an evaluation adds them."""
+    """Which of the images at `indices` (ascending) of a collection are classified correctly, added batch by batch."""
 
     def __init__(self, images: Images, indices: np.ndarray) -> None:
         self.images, self.indices = images, indices

@@ -55,8 +55,8 @@ class EvaluatedModel:
 
 
 def find_model(init: Init, model: str | None, design: Design | None, *, trust: bool = False) -> EvaluatedModel:
-    """The network of some weights: `model` (timm:NAME) or `design`, if given; else of a run, the run's; of published
-    weights, the design of that name or the library's model; of another file, the first named design that they fit.
+    """The network of some weights. Of published weights, it is the design of that name or the library's model; of a
+    file, `model` (timm:NAME) or `design` if given, else the run's to which it belongs, else the named design that fits.
 
     Raises:
         SettingsError: if the weights can't be loaded, or fit no such network; or if a run's record names code for its
@@ -94,7 +94,7 @@ def _published(init: Init) -> EvaluatedModel:
     else:
         transform = timm_transform(name)
     if model in NAMED:
-        return _designed(init, state, named(model), transform, f"our {model}")
+        return _designed(init, state, named(model), transform, f"roadmap's {model}")
     if library == "timm":
         return _timm_model(init, state, f"timm:{model}", transform)
     import torchvision
