@@ -26,7 +26,7 @@ LAYER_NORM = (
     "recipe.ema_decay=0.9",
     "recipe.lr=1e-3",
 )
-"""What has nothing of a batch's own: no mixing, no stochastic depth, no BatchNorm."""
+"""Without anything that depends on the batch: mixup, stochastic depth, BatchNorm."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 def as_torchrun() -> Callable[[int], dict[str, str]]:
-    """What torchrun tells the processes that it starts."""
+    """The environment of processes started by torchrun."""
     port = str(free_port())
     return lambda rank: {
         "MASTER_ADDR": "127.0.0.1",
@@ -59,7 +59,7 @@ def as_torchrun() -> Callable[[int], dict[str, str]]:
 
 
 def as_srun() -> Callable[[int], dict[str, str]]:
-    """What srun tells the tasks that it starts."""
+    """The environment of tasks started by srun."""
     job = str(random.randrange(10**9))  # from which submitit draws the port
     return lambda rank: {
         "SLURM_JOB_ID": job,
@@ -106,7 +106,7 @@ def test_two_processes_train_what_one_does(
         outputs = [process.communicate(timeout=100)[0] for process in pair]
         assert [process.returncode for process in pair] == [0, 0], outputs
         assert "done: top-1" in outputs[0]
-        assert [line for line in outputs[1].splitlines() if not line.startswith("[Gloo]")] == []  # of two, one speaks
+        assert [line for line in outputs[1].splitlines() if not line.startswith("[Gloo]")] == []  # the first one prints
         two = results(here / runs)
         assert [two[0][name] for name in ("processes", "accumulation", "evaluation_images")] == [2, 1, 200]
         assert_close(first, two)
@@ -154,7 +154,7 @@ def test_process_that_fails_says_why_and_the_others_end(together: Callable, tiny
 
 
 def _meet(rank: int, folder: Path) -> None:
-    """One of two processes on a machine: what it gets of what one of them makes, and what of one that fails."""
+    """One of two processes on a machine: both get what one of them makes, or its exception."""
     store = f"file://{folder}/store"
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     processes = Processes(torch.device("cpu"), rank, 2)
@@ -194,7 +194,7 @@ def test_study_is_not_started_by_torchrun(command: Callable, monkeypatch: pytest
     assert "a study starts its runs itself" in err
 
 
-def test_run_that_is_done_is_done_for_both(
+def test_run_that_is_done_is_trained_by_neither(
     together: Callable, command: Callable, tiny: tuple[str, ...], here: Path
 ) -> None:
     overrides = (*tiny, *LAYER_NORM)

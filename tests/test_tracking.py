@@ -207,8 +207,7 @@ def test_wandb_that_is_down_changes_nothing(
     wait_for: Callable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The results are as without it, no process stays behind, and what it was not sent is sent by what the log says,
-    once it is up."""
+    """The results are as without it, no process stays behind, and the log's command sends the rest when W&B is back."""
     down = serve(fault)
     monkeypatch.setattr(tracking, "CONNECT", 10 if fault.startswith("hangs") else 1)  # so that it is asked at all
     monkeypatch.setattr(tracking, "PATIENCE", 6 if fault == "hangs later" else 20)
@@ -248,7 +247,7 @@ def processes_in(folder: Path) -> list[str]:
 def test_nothing_stays_behind_of_a_run_that_is_killed(
     fork: Callable, tiny: tuple[str, ...], serve: Callable, here: Path, wait_for: Callable
 ) -> None:
-    """wandb's processes see to the rest, and end."""
+    """wandb's processes send the rest, and end."""
     server = serve()
     process = fork(*tiny, "logger=wandb", "recipe.epochs=10000")
     wait_for(lambda: [kept for kept in server.runs.values() if kept.history])

@@ -207,12 +207,7 @@ def failure(run: RunReference, code: int) -> str | None:
     if code == DONE:
         return None
     summary = read_summary(run.directory) or {}
-    if summary.get("status") in (
-        None,
-        Status.QUEUED,
-        Status.RUNNING,
-        Status.DONE,
-    ):  # it was killed: nothing is recorded
+    if summary.get("status") in (None, Status.QUEUED, Status.RUNNING, Status.DONE):  # killed before it could record
         return f"its process died ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
     return f"{summary['status']}: {summary['reason']}"
 
@@ -229,13 +224,18 @@ def _start_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _end_with_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(FAILED)
+
+
 def _train(run: Run, environment: dict[str, str], exclusive: bool) -> None:
     """In the child: the launcher itself imports no torch."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     os.environ.update(environment)
     if exclusive:  # end with the job, which may be requeued at once; elsewhere a run may outlive its launcher
-        pool = multiprocessing.parent_process()
-        threading.Thread(target=lambda: (pool.join(), os._exit(FAILED)), daemon=True).start()
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     gpus = environment["CUDA_VISIBLE_DEVICES"].split(",") if is_first() and environment and not exclusive else []
     locks = [lock_gpu(gpu, int(environment[RUNS_PER_GPU])) for gpu in gpus]  # as long as this process lives
     if None in locks:

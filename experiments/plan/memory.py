@@ -86,8 +86,8 @@ def activations(network: nn.Module, resolution: int) -> tuple[int | None, int | 
     parameters = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
     storages: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address is used twice
     inputs: set[int] = set()
-    saved: dict[Block | None, set[int]] = {block: set() for block in [None, *blocks]}  # None: outside of blocks
-    current: list[Block | None] = [None]
+    saved: dict[nn.Module | None, set[int]] = {block: set() for block in [None, *blocks]}  # None: outside of blocks
+    current: list[nn.Module | None] = [None]
 
     def save(tensor: Tensor, keys: set[int]) -> Tensor:
         storage = tensor.untyped_storage()

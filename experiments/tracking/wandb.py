@@ -152,10 +152,9 @@ class Wandb:
 
     def _end(self) -> None:
         """wandb's own process ends with the mirror, to which it was connected."""
-        self.mirror.kill()
-        self.mirror.wait()
-        self.mirror.stdin.close()
-        self.mirror.stdout.close()
+        if self.mirror:
+            with self.mirror:  # which closes its pipes and waits for its end
+                self.mirror.kill()
         self.mirror = None
 
 

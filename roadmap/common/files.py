@@ -68,7 +68,7 @@ def read_json(path: str | os.PathLike, parse: Callable[[bytes], Any] = json.load
 
     Raises:
         OSError: if there is none, or it cannot be read.
-        ValueError: if it is no JSON. The message is one line.
+        ValueError: if it is not JSON. The message is one line.
     """
     try:
         return parse(read_bytes(path))
