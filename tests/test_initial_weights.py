@@ -195,7 +195,7 @@ def test_run_says_in_one_line_that_its_weights_cannot_be_read(command: Callable,
         ("nowhere.pt", "there are no weights at nowhere.pt; name a run's directory, a file, torchvision:"),
         (
             "torchvision:resnet50",
-            "torchvision:resnet50 names no weights; say which, as in torchvision:resnet50.IMAGENET",
+            "torchvision:resnet50 does not name its weights; for example torchvision:resnet50.IMAGENET",
         ),
         ("timm:resnet5", "timm has no model 'resnet5'; did you mean"),
         (".", "has no weights.pt: is it a run's directory, and is the run done?"),

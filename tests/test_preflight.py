@@ -56,7 +56,11 @@ FAILURES = [  # what becomes of the folder, what is typed, what is said
     (lambda data: None, "data.num_classes=4", "data.num_classes=4, but flowers has 3 classes"),
     (lambda data: None, "recipe.optimizer=timm:adan", "recipe.optimizer=timm:adan takes 3 recipe.betas"),
     (lambda data: None, "data=tar", "there is no .tar file in flowers/train"),
-    (lambda data: None, "sync_batch_norm=true hydra.launcher.gpus_per_run=2", "needs GPUs: torch has no other"),
+    (
+        lambda data: None,
+        "sync_batch_norm=true hydra.launcher.gpus_per_run=2",
+        "needs GPUs: torch has it for no other device",
+    ),
 ]
 
 
@@ -396,7 +400,7 @@ def test_busy_machine_is_warned_of(command: Callable, tiny: tuple[str, ...], mon
     monkeypatch.setattr("os.getloadavg", lambda: (1e6, 0, 0))
     code, _, err = command("device=cpu")
     assert (code, err.count("\n")) == (0, 1)
-    assert err.startswith("warning: others keep this machine busy, and this run takes all of its cores")
+    assert err.startswith("warning: other processes keep this machine busy, and this run takes all of its cores")
     assert command(*tiny).err == ""  # it says how many threads it takes
     monkeypatch.setattr("os.getloadavg", lambda: (0, 0, 0))
     assert command("device=cpu").err == ""

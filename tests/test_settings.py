@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import roadmap
-from experiments.config.requested import Requested, spelled_out
+from experiments.config.overrides import with_steps
+from experiments.config.requested import Requested
 from experiments.config.run import to_run
 from experiments.config.settings import Config, EvaluationConfig, Recipe, register
 from experiments.config.timm_names import RandAugment
@@ -296,7 +297,7 @@ def test_published_regimes_are_the_same_run_on_any_number_of_gpus(regime: str, r
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         words = [f"regime={regime}", f"rung={rung}", "data=imagenet", "data.path=/x"]
-        config = hydra.compose("config", spelled_out(words, OURS))
+        config = hydra.compose("config", with_steps(words, OURS))
     identities = {}
     for processes in (1, 2, 4, 8, 16, 32):
         run = to_run(config, processes=processes)

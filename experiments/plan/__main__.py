@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -25,7 +24,7 @@ from experiments.launch.study import Overrides, compose_each
 from experiments.records.record import is_done
 from experiments.runtime.machine import has_gpus
 from roadmap.common.command_line import Parser
-from roadmap.conf import CONF, Conf, conf_of
+from roadmap.conf import Conf, conf_of
 
 PAGE = """\
 What a study, or a run, would cost: time, memory and disk; what exists already, and what will fail. Trains nothing.
@@ -39,15 +38,15 @@ Every argument of experiments.train means what it means there, so a launch is pr
 AFTER = "Exit codes: 0 priced, 1 something will certainly fail, 2 a mistake on the command line. See docs/plan.md."
 
 
-def plan_with(options: argparse.Namespace) -> Callable[[], None]:
-    """Hydra's task function, with `of_study` for the launchers (hydra_plugins/study.py)."""
+def tasks(options: argparse.Namespace) -> tuple[Callable[[DictConfig], None], Callable[..., int]]:
+    """What `train.main` does with a run, and with the runs of a study."""
 
     def plan_one(config: DictConfig) -> None:
         try:
             gpus = True if options.images_per_second else has_gpus()
-            hydra = HydraConfig.get()
-            conf = conf_of(hydra.runtime.config_sources)
-            code = plan([_asked(config, hydra.overrides.task, None, gpus, conf)], options, side_by_side=1)
+            settings = HydraConfig.get()
+            conf = conf_of(settings.runtime.config_sources)
+            code = plan([_asked(config, settings.overrides.task, None, gpus, conf)], options, side_by_side=1)
         except CONFIGURATION_ERRORS as error:  # not left to Hydra, which would add a line of its own
             refuse(error, Config)
         if code:
@@ -62,8 +61,7 @@ def plan_with(options: argparse.Namespace) -> Callable[[], None]:
         missing = sum(run is not None and not is_done(run) for run, _ in asked)
         return plan(asked, options, launcher.at_a_time(missing), launcher.runs_per_gpu)
 
-    plan_one.of_study = plan_several
-    return hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(plan_one)
+    return plan_one, plan_several
 
 
 Asked = tuple[Run | None, tuple[str, str] | None]
@@ -177,7 +175,7 @@ def main() -> None:
     options, words = parser().parse_known_args()
     first = next((index for index, word in enumerate(words) if "=" in word), len(words))
     sys.argv[1:] = [*words[:first], "hydra.run.dir=.", *words[first:]]  # else Hydra would make the folder of the runs
-    train.main(plan_with(options))
+    train.main(*tasks(options))
 
 
 if __name__ == "__main__":

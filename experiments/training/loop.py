@@ -69,7 +69,7 @@ def train(
         start_from(run.init, network, progress.say)
     if run.sync_batch_norm and processes.world > 1:
         if device.type != "cuda":
-            raise SettingsError("sync_batch_norm=true needs GPUs: torch has no other; leave it false")
+            raise SettingsError("sync_batch_norm=true needs GPUs: torch has it for no other device; leave it false")
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     if run.gradient_checkpointing:
         forget_activations(network)
