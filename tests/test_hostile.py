@@ -48,7 +48,7 @@ def hidden(text: str) -> set[str]:
 def test_report_of_spoiled_records(
     spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("analysis.report.files.TOLD", 2)
+    monkeypatch.setattr("analysis.report.files.MOST_CHAPTERS", 2)
     monkeypatch.setattr("analysis.figures.style.png", lambda *_, **__: b"")  # the same figures are drawn as SVG
     assert report([str(spoiled), "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out

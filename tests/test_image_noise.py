@@ -163,7 +163,7 @@ def damaged(change: Callable[[dict], object]) -> Callable[[Path], None]:
         (damaged(lambda one: one | {"unread": "all"}), "'count' is no integer, or 'unread' no list of integers"),
         (damaged(lambda one: one | {"correct": "zz" * 50}), "'correct' is not in hexadecimal"),
         (damaged(lambda one: one | {"correct": "00" * 50}), "has 0.00 % of the images right, and top1 is "),
-        (lambda folder: sorted(folder.glob("*gelu*"))[0].joinpath("correct.json").write_bytes(b"\0"), "cannot be read"),
+        (lambda folder: sorted(folder.glob("*gelu*"))[0].joinpath("correct.json").write_bytes(b"\0"), "is no JSON"),
     ],
 )
 def test_where_it_is_not_known_nothing_is_said(study: Path, damage: Callable[[Path], None], note: str) -> None:

@@ -145,11 +145,11 @@ NO_WEIGHTS = {
     "half": (WHOLE[:2000], "is damaged, or was not written by torch.save"),
     "flipped": (WHOLE[:60] + b"\xff" * 20 + WHOLE[80:], "is damaged, or was not written by torch.save"),
     "code": (pickled({"model": Code()}), "nothing but tensors is read from a file"),
-    "list": (pickled([1, 2]), "holds no state dict"),
-    "nested": (pickled({"model": {"model": {"state_dict": [7]}}}), "holds no state dict: model is no tensor"),
-    "numbers": (pickled({HEAD: 3.0}), "holds no state dict: head.linear.weight is no tensor"),
-    "no names": (pickled({7: torch.zeros(1)}), "holds no state dict: 7 is no tensor"),
-    "escapes": (pickled({"\x1b[2J": "a"}), r"holds no state dict: \x1b[2J is no tensor"),
+    "list": (pickled([1, 2]), "contains no state dict"),
+    "nested": (pickled({"model": {"model": {"state_dict": [7]}}}), "contains no state dict: model is not a tensor"),
+    "numbers": (pickled({HEAD: 3.0}), "contains no state dict: head.linear.weight is not a tensor"),
+    "no names": (pickled({7: torch.zeros(1)}), "contains no state dict: 7 is not a tensor"),
+    "escapes": (pickled({"\x1b[2J": "a"}), r"contains no state dict: \x1b[2J is not a tensor"),
     "sparse": (pickled({HEAD: torch.zeros(10, 64).to_sparse()}), "no dense tensor of real numbers"),
     "complex": (pickled({HEAD: torch.zeros(10, 64, dtype=torch.complex64)}), "no dense tensor of real numbers"),
     "expanded": (pickled({HEAD: torch.zeros(1, 64).expand(10**12, 64)}), "no dense tensor of real numbers"),
@@ -177,7 +177,7 @@ def test_file_that_is_no_such_weights(name: str, run: Run, here: Path) -> None:
 def test_scalar_as_the_head_of_a_model_of_timm(run_of: Callable, tmp_path: Path) -> None:
     state = timm.create_model("test_convnext", num_classes=7).state_dict() | {"head.fc.weight": torch.tensor(1.0)}
     torch.save(state, tmp_path / "file.pth")
-    with pytest.raises(SettingsError, match=r"head\.fc\.weight has no row for each class"):
+    with pytest.raises(SettingsError, match=r"head\.fc\.weight should have one row per class"):
         started(run_of("model=timm:test_convnext"), tmp_path / "file.pth")
 
 
@@ -185,7 +185,7 @@ def test_run_says_in_one_line_that_its_weights_cannot_be_read(command: Callable,
     (here / "file.pth").write_bytes(b"no file of torch's")
     code, out, err = command(*tiny, *NETWORK, "init=file.pth")
     assert code == 2
-    assert "failed: file.pth holds no weights: it is damaged" in " ".join(out.split())
+    assert "failed: file.pth contains no weights: it is damaged" in " ".join(out.split())
     assert "Traceback" not in out + err
 
 

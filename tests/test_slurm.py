@@ -83,12 +83,12 @@ def command_line(pid: int) -> bytes:
 
 def holders(path: Path) -> list[int]:
     """The processes that have a file open."""
-    found = []
+    pids = []
     for opened in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):
             if opened.readlink() == path:
-                found.append(int(opened.parts[2]))
-    return found
+                pids.append(int(opened.parts[2]))
+    return pids
 
 
 def result(runs: Path) -> tuple[list, dict[str, torch.Tensor]]:
@@ -97,15 +97,15 @@ def result(runs: Path) -> tuple[list, dict[str, torch.Tensor]]:
     return [[row[name] for name in METRICS] for row in rows], torch.load(directory / "weights.pt", weights_only=True)
 
 
-def assert_identical(one: Path, other: Path) -> None:
-    (rows, weights), (other_rows, other_weights) = result(one), result(other)
+def assert_identical(first: Path, second: Path) -> None:
+    (rows, weights), (other_rows, other_weights) = result(first), result(second)
     assert rows == other_rows
     assert weights.keys() == other_weights.keys()
     assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
 
 
 def steps_when_resumed(log: str) -> list[int]:
-    return [int(line.split("after step ")[1].split()[0]) for line in log.splitlines() if "going on after" in line]
+    return [int(line.split("after step ")[1].split()[0]) for line in log.splitlines() if "resuming after" in line]
 
 
 @pytest.fixture
@@ -137,19 +137,19 @@ def test_study_is_an_array_that_is_submitted_once(
     """By two launchers at the same time; a run that diverges takes no other with it; what failed is named."""
     arguments = (*LAUNCH, *tiny, "recipe.lr=0.05,1e12", WAIT)
     launchers = [fork(*arguments) for _ in range(2)]
-    said = [process.communicate(timeout=200)[0] for process in launchers]
-    assert [process.returncode for process in launchers] == [1, 1], said
+    outputs = [process.communicate(timeout=200)[0] for process in launchers]
+    assert [process.returncode for process in launchers] == [1, 1], outputs
     assert times_trained(here / "runs") == [1, 1]
     runs = summaries(here / "runs")
     assert sorted(summary["status"] for summary in runs.values()) == ["diverged", "done"]
     jobs = [summary["job"] for summary in runs.values()]
     assert len({job["name"] for job in jobs}) == len({job["id"].partition("_")[0] for job in jobs}) == 1
     assert sorted(job["index"] for job in jobs) == [0, 1]
-    assert all("1 of 2 runs are done" in out for out in said)
-    assert "2 submitted" in "".join(said)
-    assert "2 in the queue already" in "".join(said)
+    assert all("1 of 2 runs are done" in out for out in outputs)
+    assert "2 submitted" in "".join(outputs)
+    assert "2 in the queue already" in "".join(outputs)
     code, out, _ = command(*LAUNCH, *tiny)
-    assert (code, out) == (0, "1 runs: 1 done already\n")
+    assert (code, out) == (0, "1 run: 1 done already\n")
 
 
 def test_study_of_folders_trains_what_can_be_and_ends_the_jobs_of_what_cannot(
@@ -158,10 +158,10 @@ def test_study_of_folders_trains_what_can_be_and_ends_the_jobs_of_what_cannot(
     """An image that a loader worker cannot take ends its job too."""
     network = tiny[:2]
     overrides = (*network, "recipe.epochs=1", "recipe.batch_size=8", "data=folder", "workers=2", "device=cpu")
-    code, said, _ = command(*LAUNCH, *overrides, f"data.path={photographs},{small_images}", WAIT)
+    code, out, _ = command(*LAUNCH, *overrides, f"data.path={photographs},{small_images}", WAIT)
     assert code == 1
-    assert "1 of 2 runs are done" in said
-    assert "padded by 4 px and cropped" in " ".join(said.split())
+    assert "1 of 2 runs are done" in out
+    assert "padded by 4 px and cropped" in " ".join(out.split())
     wait_for(lambda: not jobs_in_queue())
 
 
@@ -209,16 +209,16 @@ def test_preempted_by_a_job_that_is_more_urgent_it_goes_on_bit_identical(
 
 def processes_of(job: str) -> list[int]:
     """The processes that train, of a job."""
-    marks = f"SLURM_JOB_ID={job}\0".encode(), b"SUBMITIT_EXECUTOR=slurm\0"
-    found = []
+    variables = f"SLURM_JOB_ID={job}\0".encode(), b"SUBMITIT_EXECUTOR=slurm\0"
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             environment, arguments = (process / "environ").read_bytes(), (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if all(mark in environment for mark in marks) and b"submitit.core._submit\0" in arguments:
-            found.append(int(process.name))
-    return found
+        if all(variable in environment for variable in variables) and b"submitit.core._submit\0" in arguments:
+            pids.append(int(process.name))
+    return pids
 
 
 @pytest.mark.parametrize("killed", ["process", "node"])
@@ -255,9 +255,9 @@ def test_run_trains_what_it_was_launched_as(
     ask("scontrol", "update", "NodeName=localhost", "State=drain", "Reason=test")
     code, out, err = command(*arguments)
     assert (code, err) == (0, "")
-    assert out.startswith("1 runs: 1 submitted (job ")
+    assert out.startswith("1 run: 1 submitted (job ")
     code, out, _ = command(*arguments)
-    assert (code, out.splitlines()[0]) == (0, "1 runs: 1 in the queue already")
+    assert (code, out.splitlines()[0]) == (0, "1 run: 1 in the queue already")
     assert len(jobs_in_queue()) == 1
     [summary] = summaries(here / "runs").values()
     assert (summary["status"], summary["study"], summary["job"]["id"]) == ("queued", "mine", jobs_in_queue()[0])
@@ -345,14 +345,14 @@ def test_changed_sources_stop_a_run_unless_they_may(
     trained = []
     monkeypatch.setattr("experiments.launch.worker.train_in_child", trained.append)
     with pytest.raises(SystemExit) as end:
-        Job(run, {"roadmap/block.py": "as it was"}, changed_sources=False)()
+        Job((run,), {"roadmap/block.py": "as it was"}, changed_sources=False)()
     assert end.value.code == 2
     assert trained == []
     summary = json.loads((here / run.directory / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert "the sources have changed since this run was launched (" in summary["reason"]
     assert capsys.readouterr().err == f"error: {summary['reason']}\n"
-    Job(run, {"roadmap/block.py": "as it was"}, changed_sources=True)()
+    Job((run,), {"roadmap/block.py": "as it was"}, changed_sources=True)()
     assert trained == [run]
     assert in_queue([run]) == set()
 
@@ -363,13 +363,13 @@ def test_where_one_process_fails_the_others_are_ended_and_the_job_is_over(
     """With NCCL they would wait for it for ever. What has failed is not tried again; who else may write its jobs?"""
 
     class Half(Job):  # which is pickled as it is, for a job cannot import this file
-        def __call__(self) -> None:
+        def train(self) -> None:
             rank, sleep = os.environ["SLURM_PROCID"], __import__("time").sleep
             worker = sys.modules["experiments.launch.worker"] = __import__("types").ModuleType(
                 "worker"
             )  # without torch
             worker.train_in_child = lambda run: sys.exit(1) if rank == "1" else sleep(600)
-            super().__call__()
+            super().train()
 
     monkeypatch.setattr("experiments.launch.slurm.Job", Half)
     assert command(*LAUNCH, *tiny, "hydra.launcher.tasks_per_node=2").code == 0

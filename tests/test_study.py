@@ -102,7 +102,7 @@ def test_interrupted_study_records_its_runs_and_says_how_to_go_on(
     code, out, _ = command("-m", *tiny, "recipe.epochs=10000", SEEDS, "hydra.launcher.jobs=2")
     assert code == 130
     assert [summary["status"] for summary in summaries(here / "runs").values()] == ["unfinished"] * 2
-    assert "interrupted; the same command goes on:" in out
+    assert "interrupted; to resume:" in out
 
 
 def test_study_can_be_changed_on_the_command_line(asked: Callable) -> None:
@@ -144,9 +144,13 @@ def test_machine_is_shared_among_runs(
     ("gpus", "asked", "said"),
     [
         ("", (51, None, 2), "gpus_per_run=2, but there is no GPU here"),
-        ("0,1", (51, None, 4), r"1 run\(s\) of 4 GPU\(s\) at a time need 4 GPUs, and there are 2; change"),
-        ("0,1", (51, 2, 2), r"2 run\(s\) of 2 GPU\(s\) at a time need 4 GPUs"),
-        ("0,1", (51, 17, 1, "auto", 8), r"17 run\(s\) of which 8 share a GPU at a time need 3 GPUs, and there are 2"),
+        ("0,1", (51, None, 4), "4 GPUs are needed for 1 run of 4 GPUs at a time, but there are 2; change"),
+        ("0,1", (51, 2, 2), "4 GPUs are needed for 2 runs of 2 GPUs at a time"),
+        (
+            "0,1",
+            (51, 17, 1, "auto", 8),
+            "3 GPUs are needed for 17 runs of which 8 share a GPU",
+        ),
     ],
 )
 def test_machine_that_is_too_small_is_refused(
@@ -215,7 +219,7 @@ def test_run_that_fails_beside_others_is_tried_again_alone(
     study = launch(*arguments, "hydra.launcher.runs_per_gpu=2", CUDA_VISIBLE_DEVICES="0", PYTHONPATH=f"{here}:{ROOT}")
     out, _ = study.communicate(timeout=120)
     assert study.returncode == 0, out
-    assert "2 runs; 2 side by side, at most 2 on each of 1 GPU(s): in turns, as NVIDIA's MPS is not running" in out
+    assert "2 runs; 2 side by side, at most 2 on each of 1 GPU: in turns, as NVIDIA's MPS is not running" in out
     assert "2 of 2 runs are done" in out
     runs = summaries(here / "runs").values()
     assert {run["retried_alone"] for run in runs} == {

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from analysis.sources.epochs import Skip
-from analysis.sources.rows import TOP1, BrokenRecordError
+from analysis.sources.rows import TOP1
+from roadmap.common.records import BrokenRecordError
 
 FIELDS = ("images", "count", "unread", "correct")
 

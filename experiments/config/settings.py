@@ -16,7 +16,7 @@ from experiments.config.dataset_folders import dataset_version, folder_name
 from experiments.config.timm_names import Optimizer, RandAugment
 from experiments.errors import SettingsError
 from roadmap.common.bounds import Each, Number, OneOf, PathText, Text, setting
-from roadmap.designs import Design
+from roadmap.designs import RENAMED, Design
 from roadmap.roads import MOST_ORDERS
 
 READERS = ("sample", "torchvision", "folder", "imagenette", "tiny_imagenet", "tar", "hfds", "wds", "hfids")
@@ -174,9 +174,9 @@ class Config:
     renamed: ClassVar[dict[str, str]] = {
         "study": "study_name",
         "device_batch": "micro_batch_size",
-        "design.norms": "design.norm_placement",
-        "design.activations": "design.activation_placement",
+        **{f"design.{old}": f"design.{new}" for old, new in RENAMED.items()},
         "recipe.ema": "recipe.ema_decay",
+        "regime.ema": "regime.ema_decay",
         "recipe.drops": "recipe.milestones",
         "recipe.drop_factor": "recipe.gamma",
         "recipe.decay_1d": "recipe.decay_norm_and_bias",

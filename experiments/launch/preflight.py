@@ -191,12 +191,12 @@ def check_cache(run: Run, *, here: bool) -> None:
     """Check that the images that a run will keep in memory here fit. That lists them, and imports torch."""
     if not run.data.cache or not here or run.data.path == UNSTATED:
         return
-    from experiments.data.in_memory import Whole, check_room
+    from experiments.data.cache import SameSize, check_room
     from experiments.data.partition import partition
 
     images, _ = load_images(replace(run.data, val=run.data.train))
     chosen = partition(images, run.data).training
-    check_room(len(chosen), Whole(images, chosen).size, run.resolution)
+    check_room(len(chosen), SameSize(images, chosen).size, run.resolution)
 
 
 # What trains.
@@ -239,6 +239,6 @@ def check_device(run: Run, *, gpus: bool, here: bool = True) -> None:
         raise SettingsError("device=mps is not available here; take device=auto")
     on_gpus = gpus and run.device in ("auto", "cuda")
     if run.sync_batch_norm and run.split.processes > 1 and not on_gpus:
-        raise SettingsError("sync_batch_norm=true needs GPUs: torch has it for no other device; leave it false")
+        raise SettingsError("sync_batch_norm=true needs GPUs: torch has it for no other device; set it to false")
     if run.precision == "bf16" and on_gpus and here and (least := compute_capability()) is not None and least < 8:
         raise SettingsError(no_bf16(f"a GPU here of compute capability {least}"))
