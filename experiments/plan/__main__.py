@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -20,7 +21,7 @@ from experiments.config.checks import check_names
 from experiments.config.run import Run, to_run
 from experiments.config.settings import UNSTATED, Config
 from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line, refuse
-from experiments.launch.study import Overrides, compose_each
+from experiments.launch.study import Overrides, make_each
 from experiments.records.record import is_done
 from experiments.runtime.machine import has_gpus
 from roadmap.common.command_line import Parser
@@ -57,8 +58,11 @@ def tasks(options: argparse.Namespace) -> tuple[Callable[[DictConfig], None], Ca
     def plan_study(jobs: Sequence[Overrides], launcher: Any) -> int:
         gpus = bool(options.images_per_second) or launcher.gpus
         conf = conf_of(launcher.config.hydra.runtime.config_sources)
-        composed = compose_each(jobs, launcher.compose)
-        requests = [_request(config, overrides, launcher.processes, gpus, conf) for overrides, config in composed]
+        make = partial(_request, processes=launcher.processes, gpus=gpus, conf=conf)
+        requests = [
+            (replace(run, seed=seed) if run and seed is not None else run, refusal)
+            for (run, refusal), seed in make_each(jobs, launcher.compose, make)
+        ]
         missing = sum(run is not None and not is_done(run) for run, _ in requests)
         return plan(requests, options, launcher.at_a_time(missing), launcher.runs_per_gpu)
 
