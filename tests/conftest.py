@@ -163,7 +163,7 @@ def command(call: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ou
 
 
 @pytest.fixture
-def asked(command: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Run]]:
+def study_runs(command: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Run]]:
     """The runs that a study would train."""
 
     def runs_of(*arguments: str) -> list[Run]:

@@ -31,7 +31,7 @@ MISTAKES = [  # what was typed, what the line must say
     ("regime.name=resnet51", "regime.name must be one of nano, resnet200, resnet50, not 'resnet51'"),
     ("recipe=modren", "unknown recipe 'modren'; did you mean 'modern'?"),
     ("data=fashion_mist", "unknown data 'fashion_mist'; did you mean 'fashion_mnist'?"),
-    ("rung=[gelu,resnet]", "rung takes one name; with -m, rung=one,other takes one after the other"),
+    ("rung=[gelu,resnet]", "rung takes one name; with -m, rung=A,B trains a run of each"),
     ("study=null", "study=null: study takes a name (add_one_in, "),
     ("rung=null", "rung=null: rung takes a name (resnet, "),
     ("hydra/launcher=null", "hydra/launcher=null: hydra/launcher takes a name; for none, leave it out"),
@@ -157,14 +157,14 @@ MISTAKES = [  # what was typed, what the line must say
 ]
 
 
-@pytest.mark.parametrize(("typed", "said"), MISTAKES, ids=[typed for typed, _ in MISTAKES])
-def test_mistake_is_told_in_one_line(
-    typed: str, said: str, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("typed", "expected"), MISTAKES, ids=[typed for typed, _ in MISTAKES])
+def test_mistake_is_reported_in_one_line(
+    typed: str, expected: str, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "experiments.launch.worker", None)  # no run may get as far as to import it
     monkeypatch.delattr("experiments.launch.local.LocalStudy.train")
     code, out, err = command(*typed.split())
-    assert said in err
+    assert expected in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert (code, out) == (2, "")
@@ -210,8 +210,8 @@ def test_command_works_from_any_directory(launch: Callable) -> None:
 def test_order_of_steps_never_changes_the_run(seed: int, run_of: Callable) -> None:
     rng = random.Random(seed)
     kernels = [name for name in OURS.options("step") if name.startswith("kernel_")]
-    others = [name for name in OURS.options("step") if name not in kernels]
-    steps = [*rng.sample(others, rng.randint(2, len(others))), rng.choice(kernels)]
+    rest = [name for name in OURS.options("step") if name not in kernels]
+    steps = [*rng.sample(rest, rng.randint(2, len(rest))), rng.choice(kernels)]
     runs = [run_of(f"step=[{','.join(rng.sample(steps, len(steps)))}]") for _ in range(3)]
     assert len({run.identity for run in runs}) == 1
     assert runs[0] == runs[1] == runs[2]

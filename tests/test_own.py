@@ -129,9 +129,9 @@ def test_steps_that_set_no_switch_of_the_network_are_steps_too(own: Callable, he
             assert run.requested.steps == ("modern_recipe", step)
 
 
-def test_study_of_ones_own_names_its_road(own: Callable, asked: Callable, here: Path) -> None:
+def test_study_of_ones_own_names_its_road(own: Callable, study_runs: Callable, here: Path) -> None:
     own({"study/walk.yaml": GLOBAL + "road: {name: mine}\nhydra: {sweeper: {params: {rung: '${road:rungs}'}}}\n"})
-    runs = asked("--config-dir", "my", "study=walk")
+    runs = study_runs("--config-dir", "my", "study=walk")
     assert [run.label for run in runs][-2:] == ["silu", "wide"]
     assert {run.requested.road.name for run in runs} == {"mine"}
 

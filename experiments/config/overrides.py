@@ -47,7 +47,7 @@ def check_groups(words: Sequence[str], conf: Conf) -> None:
                 known = f" ({', '.join(names)})" if names else ""
                 raise SettingsError(f"{word}: {key} takes a name{known}; for none, leave it out")
             if isinstance(choice, list) and key != "step":
-                raise SettingsError(f"{word}: {key} takes one name; with -m, {key}=one,other takes one after the other")
+                raise SettingsError(f"{word}: {key} takes one name; with -m, {key}=A,B trains a run of each")
 
 
 def with_steps(words: Sequence[str], conf: Conf, road: str = "convnext") -> list[str]:

@@ -133,8 +133,8 @@ def _folders(data: Data, known: Amounts, enough: int | None) -> Amounts:
     for name in classes:
         satisfied = counted or (enough is not None and training >= enough and (held_out or not data.holdout))
         images = _count(root / data.train, name, whole=not satisfied)
-        (chosen,), (held,) = ([size for size, _ in sizes] for sizes in _split({images: 1}, data))
-        training, held_out = training + chosen, held_out + held
+        [(chosen, _)], [(unused, _)] = _split({images: 1}, data)
+        training, held_out = training + chosen, held_out + unused
         if not data.holdout:
             evaluation += _count(root / data.val, name, whole=not counted and enough is None)
     if counted:
