@@ -109,19 +109,16 @@ def stated(data: Data) -> Amounts:
     if training is None:
         return Amounts(None, None if data.holdout else evaluation, classes)
     size, remainder = divmod(training, classes or 1)
-    counts = {size + 1: remainder, size: (classes or 1) - remainder}
-    chosen, held_out = (sum(images * count for images, count in sizes) for sizes in _split(counts, data))
+    parts = [_split(size + 1, data)] * remainder + [_split(size, data)] * ((classes or 1) - remainder)
+    chosen, held_out = map(sum, zip(*parts, strict=True))
     return Amounts(chosen, held_out if data.holdout else evaluation, classes)
 
 
-def _split(counts: dict[int, int], data: Data) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """[(images per class, classes)] that `partition` chooses and holds out, of {images per class: classes}."""
-    chosen, held_out = [], []
-    for images, classes in counts.items():
-        cut = round(images * data.holdout)
-        held_out.append((cut, classes))
-        chosen.append((min(images - cut, max(1, round((images - cut) * data.subset))), classes))
-    return chosen, held_out
+def _split(images: int, data: Data) -> tuple[int, int]:
+    """How many of a class's images `partition` chooses to train on, and holds out."""
+    held_out = round(images * data.holdout)
+    rest = images - held_out
+    return min(rest, max(1, round(rest * data.subset))), held_out
 
 
 def _folders(data: Data, known: Amounts, enough: int | None) -> Amounts:
@@ -133,7 +130,7 @@ def _folders(data: Data, known: Amounts, enough: int | None) -> Amounts:
     for name in classes:
         satisfied = counted or (enough is not None and training >= enough and (held_out or not data.holdout))
         images = _count(root / data.train, name, whole=not satisfied)
-        [(chosen, _)], [(unused, _)] = _split({images: 1}, data)
+        chosen, unused = _split(images, data)
         training, held_out = training + chosen, held_out + unused
         if not data.holdout:
             evaluation += _count(root / data.val, name, whole=not counted and enough is None)
