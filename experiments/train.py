@@ -75,7 +75,7 @@ def main(
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: errors.py words all errors
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch uses huge pages: up to a tenth faster on a CPU
     register()
-    task.of_study = study_task  # type: ignore[attr-defined]  # Hydra hands its launchers the task function alone
+    task.study_task = study_task  # type: ignore[attr-defined]  # Hydra hands its launchers the task function alone
     try:
         with refusing(Config):
             words = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))  # Hydra needs it first

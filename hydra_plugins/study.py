@@ -92,12 +92,12 @@ class StudyLauncher(Launcher):
 
         return has_gpus()
 
-    def at_a_time(self, runs: int) -> int | None:
+    def runs_at_once(self, runs: int) -> int | None:
         """How many of `runs` runs train at the same time; None if it depends on the machine."""
         raise NotImplementedError
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        if code := self.task.of_study(job_overrides, self):
+        if code := self.task.study_task(job_overrides, self):
             sys.exit(code)
         return [JobReturn(overrides=list(job), status=JobStatus.COMPLETED) for job in job_overrides]
 
@@ -124,7 +124,7 @@ class LocalLauncher(StudyLauncher):
     def __init__(self, jobs: int | None, gpus_per_run: int, runs_per_gpu: int) -> None:
         self.jobs, self.processes, self.runs_per_gpu = jobs, gpus_per_run, runs_per_gpu
 
-    def at_a_time(self, runs: int) -> int | None:
+    def runs_at_once(self, runs: int) -> int | None:
         return self.jobs
 
     def train(self, study: Any) -> int:
@@ -191,15 +191,15 @@ class SlurmLauncher(StudyLauncher):
             tasks = 1
         self.options = options | {"tasks_per_node": tasks}
         self.runs_per_gpu = min(runs_per_gpu, -(-runs_per_job // max(1, gpus)))
-        self.in_a_job = min(runs_per_job, gpus * runs_per_gpu if gpus else cores)
+        self.runs_in_job = min(runs_per_job, gpus * runs_per_gpu if gpus else cores)
         self.processes = options["nodes"] * tasks
         self.gpus = gpus > 0
 
-    def at_a_time(self, runs: int) -> int:
+    def runs_at_once(self, runs: int) -> int:
         jobs = self.options["array_parallelism"]
         if self.runs_per_job > 1:
             jobs = min(jobs, max(1, -(-runs // self.runs_per_job)))
-        return jobs * self.in_a_job
+        return jobs * self.runs_in_job
 
     def train(self, study: Any) -> int:
         from experiments.launch.slurm import submit_study

@@ -64,7 +64,7 @@ def tasks(options: argparse.Namespace) -> tuple[Callable[[DictConfig], None], Ca
             for (run, refusal), seed in make_each(jobs, launcher.compose, make)
         ]
         missing = sum(run is not None and not is_done(run) for run, _ in requests)
-        return plan(requests, options, launcher.at_a_time(missing), launcher.runs_per_gpu)
+        return plan(requests, options, launcher.runs_at_once(missing), launcher.runs_per_gpu)
 
     return plan_run, plan_study
 
