@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.config.dataset_folders import EXTENSIONS, class_folders, files_in
 from experiments.config.run import Run
@@ -191,7 +191,7 @@ def check_cache(run: Run, *, here: bool) -> None:
     from experiments.data.cache import SameSize, check_room
     from experiments.data.partition import partition
 
-    images, _ = load_images(replace(run.data, val=run.data.train))
+    images: Any = load_images(replace(run.data, val=run.data.train))[0]  # no stream: those are refused with a cache
     chosen = partition(images, run.data).training
     check_room(len(chosen), SameSize(images, chosen).size, run.resolution)
 
