@@ -46,13 +46,16 @@ class StudySweeperConf(BasicSweeperConf):
 class StudySweeper(BasicSweeper):
     """Hydra's basic sweeper, but it composes and writes nothing: the launcher checks every job before it trains any."""
 
+    config: Any
+    hydra_context: Any
+    launcher: Any
+
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         from experiments.config.overrides import for_sweep, with_steps
         from roadmap.conf import conf_of
 
-        assert self.config and self.hydra_context and self.launcher  # which Hydra has set up
         conf, road = conf_of(self.config.hydra.runtime.config_sources), self.config.road.name
-        loader: Any = self.hydra_context.config_loader
+        loader = self.hydra_context.config_loader
         loader.repository = ReadOnce(loader.repository)
         parser = OverridesParser.create(config_loader=loader)
         overrides = parser.parse_overrides(for_sweep([*self._parse_config(), *arguments], conf, road))
