@@ -26,7 +26,7 @@ from timm.optim import create_optimizer_v2
 from timm.utils import AverageMeter, ModelEmaV3
 from torch import Tensor, nn
 
-from experiments.config.requested import spelled_out
+from experiments.config.overrides import with_steps
 from experiments.config.run import Run, to_run
 from experiments.config.settings import register
 from experiments.data.batch import Batch, Erased
@@ -100,7 +100,7 @@ class Silent:
 def composed(*overrides: str) -> Run:
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_run(hydra.compose("config", spelled_out(overrides, OURS)))
+        return to_run(hydra.compose("config", with_steps(overrides, OURS)))
 
 
 def prepared(run: Run, size: int, number: int, device: torch.device) -> list[Batch]:

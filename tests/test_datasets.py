@@ -198,11 +198,11 @@ def test_part_that_is_not_read_and_classes_that_are_stated(run_on: Callable[...,
         assert len({make(run) for run in stated}) == 2
 
 
-def test_name_that_is_stated_is_taken_at_its_word(asked: Callable, photographs: Path) -> None:
+def test_name_that_is_stated_is_taken_at_its_word(study_runs: Callable, photographs: Path) -> None:
     """Also where the folder happens to be called so."""
     data = ("data=folder", f"data.path={photographs}", "recipe.batch_size=8")
     for name, is_versioned in (((), True), ((f"data.name={photographs.name}",), False)):
-        [run] = asked(*data, *name)
+        [run] = study_runs(*data, *name)
         assert (run.data.name, run.data.version is not None) == (photographs.name, is_versioned)
 
 

@@ -328,7 +328,7 @@ def test_file_of_convnext_v2_in_the_authors_layout(evaluate: Callable, photos: P
 
 
 MISTAKES = [
-    ((), "say which weights"),
+    ((), "weights is not set"),
     (("weights=nowhere",), "there are no weights at nowhere"),
     (("weights=timm:resnet50", "foo=1"), "there is no setting 'foo'"),
     (("weights=timm:resnet50.a1_in1k",), "set the data to evaluate on"),

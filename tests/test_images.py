@@ -663,7 +663,7 @@ def test_data_of_ones_own_need_a_path(group: str, run_of: Callable) -> None:
     [
         (("data.reader=foldr",), "data.reader must be .* did you mean 'folder'"),
         (("data.broken=skp",), "data.broken must be stop or skip, not 'skp'"),
-        (("data.reduced_decoding=true",), "is for JPEG files .*; with reader=sample it would change nothing"),
+        (("data.reduced_decoding=true",), "is for JPEG files .*; with data.reader=sample it would change nothing"),
         (
             ("data=folder", "data.path=x", "resolution=32", "data.reduced_decoding=true"),
             "at more than 32 px; with resolution=32 it would change nothing",

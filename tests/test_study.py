@@ -105,17 +105,17 @@ def test_interrupted_study_records_its_runs_and_says_how_to_go_on(
     assert "interrupted; to resume:" in out
 
 
-def test_study_can_be_changed_on_the_command_line(asked: Callable) -> None:
-    runs = asked("study=ladder", "rung=gelu,kernel_7", "seed=5", "recipe.epochs=17")
+def test_study_can_be_changed_on_the_command_line(study_runs: Callable) -> None:
+    runs = study_runs("study=ladder", "rung=gelu,kernel_7", "seed=5", "recipe.epochs=17")
     assert [(run.requested.rung, run.seed, run.recipe.epochs) for run in runs] == [("gelu", 5, 17), ("kernel_7", 5, 17)]
 
 
-def test_same_run_is_asked_for_once(asked: Callable) -> None:
-    assert len(asked("step=[gelu,stage_ratio],[stage_ratio,gelu]", "seed=0,0")) == 1
+def test_same_run_is_asked_for_once(study_runs: Callable) -> None:
+    assert len(study_runs("step=[gelu,stage_ratio],[stage_ratio,gelu]", "seed=0,0")) == 1
 
 
 @pytest.mark.parametrize(
-    ("cores", "gpus", "asked", "machine"),
+    ("cores", "gpus", "sharing", "machine"),
     [
         (8, "", (51, None, 1), Machine(8, (), 1)),
         (8, "", (2, None, 1), Machine(2, (), 4)),
@@ -132,16 +132,16 @@ def test_same_run_is_asked_for_once(asked: Callable) -> None:
     ],
 )
 def test_machine_is_shared_among_runs(
-    cores: int, gpus: str, asked: tuple, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    cores: int, gpus: str, sharing: tuple, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     monkeypatch.setattr("experiments.runtime.machine.cores", lambda: cores)
-    assert share(*asked) == machine
-    assert share(*asked[:2], 1, "cpu").gpus == ()
+    assert share(*sharing) == machine
+    assert share(*sharing[:2], 1, "cpu").gpus == ()
 
 
 @pytest.mark.parametrize(
-    ("gpus", "asked", "said"),
+    ("gpus", "sharing", "expected"),
     [
         ("", (51, None, 2), "gpus_per_run=2, but there is no GPU here"),
         ("0,1", (51, None, 4), "4 GPUs are needed for 1 run of 4 GPUs at a time, but there are 2; change"),
@@ -154,11 +154,11 @@ def test_machine_is_shared_among_runs(
     ],
 )
 def test_machine_that_is_too_small_is_refused(
-    gpus: str, asked: tuple, said: str, monkeypatch: pytest.MonkeyPatch
+    gpus: str, sharing: tuple, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    with pytest.raises(SettingsError, match=said):
-        share(*asked)
+    with pytest.raises(SettingsError, match=expected):
+        share(*sharing)
 
 
 def test_gpus_are_counted_without_cuda(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +234,7 @@ def test_gpu_is_shared_among_launchers_as_far_as_each_allows(here: Path, monkeyp
     monkeypatch.setenv("HOME", str(here))
 
     def locked_for(*runs: int) -> list[bool]:
-        locks = [lock_gpu("0", one, patience=0) for one in runs]
+        locks = [lock_gpu("0", count, patience=0) for count in runs]
         for file in (file for lock in locks if lock for file in lock):
             unlock(file)
         return [lock is not None for lock in locks]
@@ -251,7 +251,7 @@ def test_mps_is_seen_where_cuda_would_look_for_it(here: Path, monkeypatch: pytes
         assert mps_is_running() == is_running
 
 
-def test_replicates_are_composed_once(asked: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_replicates_are_composed_once(study_runs: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
     original, composed = ConfigLoaderImpl.load_sweep_config, []
@@ -261,15 +261,15 @@ def test_replicates_are_composed_once(asked: Callable, monkeypatch: pytest.Monke
         return original(self, master, overrides)
 
     monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
-    runs = asked("rung=gelu,kernel_7", "seed=0,1,2")
+    runs = study_runs("rung=gelu,kernel_7", "seed=0,1,2")
     assert [(run.requested.rung, run.seed) for run in runs] == [
         (rung, seed) for rung in ("gelu", "kernel_7") for seed in range(3)
     ]
     assert len(composed) == 2
 
 
-def test_setting_that_depends_on_the_seed_follows_it(asked: Callable) -> None:
-    runs = asked("seed=0,3", "recipe.weight_decay=${seed}")
+def test_setting_that_depends_on_the_seed_follows_it(study_runs: Callable) -> None:
+    runs = study_runs("seed=0,3", "recipe.weight_decay=${seed}")
     assert [(run.seed, run.recipe.weight_decay) for run in runs] == [(0, 0), (3, 3)]
 
 

@@ -10,9 +10,12 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from experiments.config.run import Run, to_run
@@ -22,10 +25,12 @@ from experiments.runtime.environment import world_size
 from experiments.runtime.terminal import Terminal
 from roadmap.common.files import write
 from roadmap.common.statuses import ENDED_BADLY
-from roadmap.conf import conf_of
+from roadmap.conf import conf_of, flat
 
 Overrides = Sequence[str]
 """Of one job, as Hydra's sweeper makes them."""
+
+T = TypeVar("T")
 
 
 class Study:
@@ -95,24 +100,36 @@ def make_study(
     if not jobs:
         raise SettingsError("the sweep has no runs: what is swept over has no value")
     conf = conf_of(config.hydra.runtime.config_sources)
-    members = [to_run(job, words, processes, gpus, conf) for words, job in compose_each(jobs, compose)]
+    runs = make_each(jobs, compose, partial(to_run, processes=processes, gpus=gpus, conf=conf))
+    members = [run if seed is None else replace(run, seed=seed) for run, seed in runs]
     return Study(config.study_name, Path(config.runs), members)
 
 
-def compose_each(
-    jobs: Sequence[Overrides], compose: Callable[[Overrides], DictConfig]
-) -> Iterator[tuple[Overrides, DictConfig]]:
-    """The overrides of each job but its seed, and its configuration. Hydra takes 0.2 s to compose one, so replicates
-    share it: it is the job's until the iterator moves on, which may set another seed in it."""
-    composed: dict[Overrides, DictConfig] = {}
+def make_each(
+    jobs: Sequence[Overrides], compose: Callable[[Overrides], DictConfig], make: Callable[[DictConfig, Overrides], T]
+) -> Iterator[tuple[T, int | None]]:
+    """What `make` makes of each job's configuration and overrides, and the seed to set in it, if it isn't in it yet.
+
+    Hydra takes 0.2 s to compose a job, so replicates share one result, unless a setting depends on the seed.
+    """
+    shared: dict[Overrides, T | None] = {}
     for overrides in jobs:
         seeds = [word for word in overrides if re.fullmatch(r"seed=\d{1,18}", word)]
         rest = tuple(word for word in overrides if word not in seeds)
-        if rest not in composed:
-            composed[rest] = compose(rest)
-        if seeds:
-            composed[rest].seed = int(seeds[-1].removeprefix("seed="))
-        yield rest, composed[rest]
+        if rest not in shared:
+            config = compose(rest)
+            shared[rest] = None if _depends_on_seed(config) else make(config, rest)
+        result = shared[rest]
+        if result is None:
+            yield make(compose(overrides), overrides), None
+        else:
+            yield result, int(seeds[-1].removeprefix("seed=")) if seeds else None
+
+
+def _depends_on_seed(config: DictConfig) -> bool:
+    settings: Any = OmegaConf.to_container(config, resolve=False)
+    values = flat({name: value for name, value in settings.items() if name != "hydra"}).values()
+    return any("${" in text and "seed" in text for text in map(str, values))
 
 
 def command() -> str:

@@ -10,9 +10,9 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,11 +21,11 @@ from experiments.config.checks import check_names
 from experiments.config.run import Run, to_run
 from experiments.config.settings import UNSTATED, Config
 from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line, refuse
-from experiments.launch.study import Overrides, compose_each
+from experiments.launch.study import Overrides, make_each
 from experiments.records.record import is_done
 from experiments.runtime.machine import has_gpus
 from roadmap.common.command_line import Parser
-from roadmap.conf import CONF, Conf, conf_of
+from roadmap.conf import Conf, conf_of
 
 PAGE = """\
 What a study, or a run, would cost: time, memory and disk; what exists already, and what will fail. Trains nothing.
@@ -41,15 +41,15 @@ EXIT_CODES = (
 )
 
 
-def plan_with(options: argparse.Namespace) -> Callable[[], None]:
-    """Hydra's task function, with `of_study` for the launchers (hydra_plugins/study.py)."""
+def tasks(options: argparse.Namespace) -> tuple[Callable[[DictConfig], None], Callable[..., int]]:
+    """What `train.main` does with a run, and with the runs of a study."""
 
     def plan_run(config: DictConfig) -> None:
         try:
             gpus = bool(options.images_per_second) or has_gpus()
-            hydra = HydraConfig.get()
-            conf = conf_of(hydra.runtime.config_sources)
-            code = plan([_request(config, hydra.overrides.task, None, gpus, conf)], options, runs_at_once=1)
+            settings = HydraConfig.get()
+            conf = conf_of(settings.runtime.config_sources)
+            code = plan([_request(config, settings.overrides.task, None, gpus, conf)], options, runs_at_once=1)
         except CONFIGURATION_ERRORS as error:  # Hydra would add a line of its own
             refuse(error, Config)
         if code:
@@ -58,13 +58,15 @@ def plan_with(options: argparse.Namespace) -> Callable[[], None]:
     def plan_study(jobs: Sequence[Overrides], launcher: Any) -> int:
         gpus = bool(options.images_per_second) or launcher.gpus
         conf = conf_of(launcher.config.hydra.runtime.config_sources)
-        composed = compose_each(jobs, launcher.compose)
-        requests = [_request(config, overrides, launcher.processes, gpus, conf) for overrides, config in composed]
+        make = partial(_request, processes=launcher.processes, gpus=gpus, conf=conf)
+        requests = [
+            (replace(run, seed=seed) if run and seed is not None else run, refusal)
+            for (run, refusal), seed in make_each(jobs, launcher.compose, make)
+        ]
         missing = sum(run is not None and not is_done(run) for run, _ in requests)
-        return plan(requests, options, launcher.at_a_time(missing), launcher.runs_per_gpu)
+        return plan(requests, options, launcher.runs_at_once(missing), launcher.runs_per_gpu)
 
-    plan_run.of_study = plan_study  # type: ignore[attr-defined]
-    return hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(plan_run)
+    return plan_run, plan_study
 
 
 Request = tuple[Run | None, tuple[str, str] | None]
@@ -178,7 +180,7 @@ def main() -> None:
     options, words = parser().parse_known_args()
     first = next((index for index, word in enumerate(words) if "=" in word), len(words))
     sys.argv[1:] = [*words[:first], "hydra.run.dir=.", *words[first:]]  # or Hydra would create the folder of the runs
-    train.main(plan_with(options))
+    train.main(*tasks(options))
 
 
 if __name__ == "__main__":

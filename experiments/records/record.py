@@ -40,7 +40,7 @@ def read_summary(directory: Path) -> Row | None:
 
 
 class RunReference(Protocol):
-    """What identifies a run's record: a Run, or a study's Member."""
+    """What identifies a run's record."""
 
     @property
     def directory(self) -> Path: ...
