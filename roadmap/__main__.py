@@ -110,9 +110,7 @@ def parser() -> argparse.ArgumentParser:
     for group, default in {"regime": "resnet50", "road": "convnext"}.items():
         names = ", ".join(OURS.options(group))
         parser.add_argument(f"--{group}", metavar="NAME", default=default, help=f"{names} (default: %(default)s)")
-    parser.add_argument(
-        "--config-dir", metavar="DIR", type=Path, help="folder with your own regimes, roads, steps"
-    )
+    parser.add_argument("--config-dir", metavar="DIR", type=Path, help="folder with your own regimes, roads, steps")
     parser.add_argument("--resolution", metavar="PX", type=_resolution, help="image size (default: the regime's own)")
     parser.add_argument("--format", choices=FORMATS, default="table", help="(default: %(default)s)")
     return parser

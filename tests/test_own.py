@@ -214,7 +214,7 @@ MISTAKES = [  # a file of one's own, what is typed, what the line must say
         "wide and x contradict each other: both set design.w",
     ),
     ({"step/null.yaml": GLOBAL}, "seed=0", "my/step/null.yaml: a step is called by letters, digits and _, not 'null'"),
-    ({"step/x.yaml": f"{GLOBAL}3\n"}, "step=[x]", "my/step/x.yaml is no mapping of settings"),
+    ({"step/x.yaml": f"{GLOBAL}3\n"}, "step=[x]", "my/step/x.yaml is not a mapping of settings"),
     (
         {"road/x.yaml": "extends: convnext\nrungs: [{step: silu, adopted: 'no'}]\n"},
         "road=x",

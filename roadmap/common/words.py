@@ -12,7 +12,7 @@ def listed(words: Iterable[str]) -> str:
 
 
 def shortened(words: Iterable[str], most: int, join: Callable[[list[str]], str] = listed) -> str:
-    """At most so many of the words, and how many more there are: "a, b and 3 more"."""
+    """At most this many of the words, and how many more there are: "a, b and 3 more"."""
     words = [*words]
     return join(words[:most] + [f"{len(words) - most} more"] * (len(words) > most))
 
