@@ -213,7 +213,11 @@ MISTAKES = [  # a file of one's own, what is typed, what the line must say
         "step=[x,wide]",
         "wide and x contradict each other: both set design.w",
     ),
-    ({"step/null.yaml": GLOBAL}, "seed=0", "my/step/null.yaml: a step's name has letters, digits and _ alone, not 'null'"),
+    (
+        {"step/null.yaml": GLOBAL},
+        "seed=0",
+        "my/step/null.yaml: a step's name has letters, digits and _ alone, not 'null'",
+    ),
     ({"step/x.yaml": f"{GLOBAL}3\n"}, "step=[x]", "my/step/x.yaml is not a mapping of settings"),
     (
         {"road/x.yaml": "extends: convnext\nrungs: [{step: silu, adopted: 'no'}]\n"},
