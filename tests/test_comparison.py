@@ -144,7 +144,7 @@ def test_a_network_that_is_not_there_is_refused_in_a_line_that_lists_those_that_
         contrast(one, "gelu", STEPS["gelu"])
     with pytest.raises(ValueError, match="runs have no number 'topp1'; did you mean 'top1'"):
         contrast(one, "gelu", "kernel_7", "topp1")
-    with pytest.raises(ValueError, match="no mapping"):
+    with pytest.raises(ValueError, match="not by a mapping"):
         ladder_table(one, {})
 
 
