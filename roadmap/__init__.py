@@ -5,7 +5,7 @@
     ['resnet', 'modern_recipe', 'stage_ratio']
     >>> network = roadmap.build(roadmap.design("convnext_tiny"))
 
-Importing `roadmap` imports nothing else: a name is imported when it is first used, and those of networks need torch.
+Importing `roadmap` imports nothing else: each name is imported on first use, and those of networks need torch.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
-"""`conf/`, and folders of the user's own, composed without Hydra and torch: designs, steps, regimes, recipes and roads.
+"""Composes `conf/` and user-defined folders without Hydra and torch: designs, steps, regimes, recipes and roads.
 
 On the command line Hydra composes these files; here OmegaConf does, so that a road, a report or `--help` needs neither
-Hydra nor torch. A test holds the two against each other.
+Hydra nor torch. A test compares the two.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from omegaconf import DictConfig, OmegaConf
 
 from roadmap.common.bounds import did_you_mean
 from roadmap.common.words import listed
-from roadmap.designs import Design
+from roadmap.designs import RENAMED, Design, DesignError
 from roadmap.roads import Road, Rung, Steps
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 GLOBAL = "# @package _global_"
-"""The first line of a file that sets what stands elsewhere in a configuration."""
+"""The first line of a file whose settings are placed at the root of the configuration."""
 
 
 @dataclass(frozen=True)
 class Conf:
-    """The files that a configuration is composed of: of several folders with a file of one name the first has it, as
-    in Hydra."""
+    """The files that a configuration is composed of. Where several folders have a file of the same name, the first
+    folder's is used, as in Hydra."""
 
     folders: tuple[Path, ...] = (CONF,)
 
     def options(self, group: str) -> list[str]:
-        """The names that a group has."""
+        """The names in a group."""
         return sorted({path.stem for folder in self.folders for path in (folder / group).glob("*.yaml")})
 
     def load(self, group: str, name: str) -> DictConfig:
@@ -42,14 +42,22 @@ class Conf:
         Raises:
             ValueError: if there is none.
         """
-        found = [path for folder in self.folders if (path := folder / group / f"{name}.yaml").is_file()]
-        if not found or "/" in name:
+        return _read(self.path(group, name))
+
+    def path(self, group: str, name: str) -> Path:
+        """The path of a file.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        paths = [path for folder in self.folders if (path := folder / group / f"{name}.yaml").is_file()]
+        if not paths or "/" in name:
             known = self.options(group)
             raise ValueError(f"unknown {group} {name!r}{did_you_mean(name, known)} (known: {', '.join(known)})")
-        return _read(found[0])
+        return paths[0]
 
     def road(self, name: str = "convnext", regime: str | None = None) -> Road:
-        """A road, with what was published for a regime; its rungs are without designs.
+        """A road, with the numbers published for a regime; its rungs have no designs.
 
         Raises:
             ValueError: if there is no such road or regime, or its file is wrong. The message is one line.
@@ -57,7 +65,7 @@ class Conf:
         return _road(self, name, regime)
 
     def ladder(self, regime: str, road: str = "convnext") -> tuple[Rung, ...]:
-        """The rungs of a road with the designs that they make in a regime.
+        """The rungs of a road with their designs in a regime.
 
         Raises:
             ValueError: if there is no such road or regime.
@@ -72,23 +80,26 @@ class Conf:
         recipe: str | None = None,
         design: str | None = None,
     ) -> DictConfig:
-        """The configuration with these steps on: `design`, `recipe` and what they refer to.
+        """The configuration with these steps applied: `design`, `recipe` and all that they refer to.
 
-        The recipe is the steps' unless it is given; `design` is a named one, instead of the steps'.
+        Args:
+            recipe: by default that of the steps.
+            design: the name of a design, instead of the steps' design.
 
         Raises:
             ValueError: if there is no such name, or if steps contradict each other.
         """
-        steps = [self.whole("step", name) for name in self.in_order(steps, road)]
+        files = [self.whole("step", name) for name in self.in_order(steps, road)]
         base = _read(CONF / "config.yaml")
         chosen = {
             key: value for entry in base.defaults if isinstance(entry, DictConfig) for key, value in entry.items()
         }
-        for step in steps:
-            chosen |= _overrides(step)
+        for file in files:
+            chosen |= _overrides(file)
         recipes = self.with_bases("recipe", recipe or chosen["recipe"])
-        named = [OmegaConf.create({"design": file}) for file in self.with_bases("design", design)] if design else []
-        return OmegaConf.merge(base, *recipes, self.whole("regime", regime), *steps, *named)
+        bases = self.with_bases("design", design) if design else []
+        named = [OmegaConf.create({"design": base}) for base in bases]
+        return OmegaConf.merge(base, *recipes, self.whole("regime", regime), *files, *named)
 
     def in_order(self, steps: Iterable[str], road: str = "convnext") -> Steps:
         """Steps in the order in which they are composed: the road's, then those that are not on it, by name.
@@ -99,7 +110,7 @@ class Conf:
         return _in_order(self, self.road(road).in_order(steps), road)
 
     def with_bases(self, group: str, name: str, *above: str) -> list[DictConfig]:
-        """A file after the files of its group that its `defaults` name.
+        """The files of its group that a file is based on by its `defaults`, then the file itself.
 
         Raises:
             ValueError: if there is no such file, or one is based on itself.
@@ -111,7 +122,7 @@ class Conf:
         return [file for base in bases for file in self.with_bases(group, base, name, *above)] + [config]
 
     def whole(self, group: str, name: str) -> DictConfig:
-        """A file and the files that it is based on as one; what it chooses from other groups stays in `defaults`."""
+        """A file merged with those that it is based on; its choices from other groups stay in `defaults`."""
         return _whole(self, group, name)
 
 
@@ -119,7 +130,7 @@ OURS = Conf()
 
 
 def design(name: str) -> Design:
-    """A named design of `conf/design/`: resnet50, resnet101, ..., convnext_tiny, ..., convnext_xlarge.
+    """A named design of `conf/design/`, such as resnet50 or convnext_tiny.
 
     Stochastic depth is 0: it belongs to the recipe, not to the network.
 
@@ -130,7 +141,7 @@ def design(name: str) -> Design:
 
 
 def ladder(regime: str = "resnet50", road: str = "convnext") -> tuple[Rung, ...]:
-    """The rungs of a road of ours in its order, with the designs that they make in a regime.
+    """The rungs of a road of this package, in order, with their designs in a regime.
 
     Raises:
         ValueError: if there is no such regime or road.
@@ -139,7 +150,7 @@ def ladder(regime: str = "resnet50", road: str = "convnext") -> tuple[Rung, ...]
 
 
 def road(name: str = "convnext", regime: str | None = None) -> Road:
-    """A road of ours, with what was published for a regime, if one is given.
+    """A road of this package, with the numbers published for a regime, if one is given.
 
     Raises:
         ValueError: if there is no such road or regime.
@@ -152,13 +163,19 @@ def regimes() -> list[str]:
 
 
 def to_design(config: Mapping | DictConfig) -> Design:
-    """The one conversion from Hydra's edge, where every field can be overridden, to the frozen, validated value.
+    """Converts a design as Hydra or YAML has it to the frozen, validated value.
 
     Raises:
-        DesignError: if a value is impossible.
+        DesignError: if there is no such switch, or a value is impossible.
     """
     values = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
-    return Design(**{field.name: values[field.name] for field in fields(Design) if field.name in values})
+    values.pop("defaults", None)  # which files a file of conf/design/ is based on
+    known = [field.name for field in fields(Design)]
+    if unknown := [name for name in values if name not in known]:
+        renamed = RENAMED.get(unknown[0])
+        hint = f"; it is called {renamed!r} now" if renamed else did_you_mean(unknown[0], known)
+        raise DesignError(f"{unknown[0]}: there is no such switch{hint}")
+    return Design(**values)
 
 
 @cache
@@ -170,14 +187,14 @@ def _read(path: Path) -> DictConfig:
     except OSError as error:
         if error.errno:
             raise
-        config = None  # OmegaConf's word for a number or a flag
+        config = None  # OmegaConf's error for a file that is a number or a flag
     if not isinstance(config, DictConfig):
-        raise ValueError(f"{path} is no mapping of settings")
+        raise ValueError(f"{path} is not a mapping of settings")
     return config
 
 
-LONGEST = 100
-"""Roads of which each extends the next."""
+MOST_EXTENDED = 100
+"""How long a chain of roads that extend each other may be."""
 
 
 @cache
@@ -216,29 +233,31 @@ def _road(conf: Conf, name: str, regime: str | None) -> Road:
 
 
 def _extended(conf: Conf, name: str, *extending: str) -> dict[str, Any]:
-    """What a road's file says, after what the road says that it extends."""
-    if name in extending or len(extending) > LONGEST:
+    """The content of a road's file, appended to that of the road that it extends."""
+    if name in extending or len(extending) > MOST_EXTENDED:
         raise ValueError(f"road {name} extends itself" if name in extending else "too many roads extend each other")
     value = OmegaConf.to_container(conf.load("road", name), resolve=True)
     value = value if isinstance(value, dict) else {}
     rungs = value.setdefault("rungs", [])
     if not isinstance(rungs, list) or not all(isinstance(rung, dict) for rung in rungs):
-        raise ValueError(f"road {name}: `rungs` is a list, an entry for each rung, like `- step: gelu`")
-    for key, of in [("sections", value), ("references", value), *(("published", rung) for rung in rungs)]:
-        if not isinstance(of.setdefault(key, {}), dict):
-            raise ValueError(f"road {name}: `{key}` is a mapping, like in conf/road/convnext.yaml, not {of[key]!r}")
+        raise ValueError(f"road {name}: `rungs` must be a list with one entry per rung, like `- step: gelu`")
+    for key, parent in [("sections", value), ("references", value), *(("published", rung) for rung in rungs)]:
+        if not isinstance(parent.setdefault(key, {}), dict):
+            raise ValueError(
+                f"road {name}: `{key}` must be a mapping, as in conf/road/convnext.yaml, not {parent[key]!r}"
+            )
     if (base := value.pop("extends", None)) is None:
         return value
-    before = _extended(conf, base, name, *extending)
-    before.pop("title", None)  # another road, another title
-    more = {
-        regime: [*before["references"].get(regime, []), *(listed or [])]
-        for regime, listed in value["references"].items()
+    extended = _extended(conf, base, name, *extending)
+    extended.pop("title", None)  # another road, another title
+    references = {
+        regime: [*extended["references"].get(regime, []), *(networks or [])]
+        for regime, networks in value["references"].items()
     }
-    return before | value | {
-        "rungs": [*before["rungs"], *rungs],
-        "sections": before["sections"] | value["sections"],
-        "references": before["references"] | more,
+    return extended | value | {
+        "rungs": [*extended["rungs"], *rungs],
+        "sections": extended["sections"] | value["sections"],
+        "references": extended["references"] | references,
     }  # fmt: skip
 
 
@@ -252,29 +271,29 @@ def _ladder(conf: Conf, regime: str, name: str) -> tuple[Rung, ...]:
 
 
 def _check_step(conf: Conf, name: str, file: DictConfig) -> None:
-    """Refuse what no step can be: one sets what is trained, not on what road, where or how often."""
-    path = next(path for folder in conf.folders if (path := folder / "step" / f"{name}.yaml").is_file())
+    """Refuse a step that sets anything but what is trained, such as the road or the number of runs."""
+    path = conf.path("step", name)
     if GLOBAL not in path.read_text("utf-8", "replace"):
         raise ValueError(f"{path}: its first line must be '{GLOBAL}'")
-    if unknown := [key for key in file if key not in OF_A_STEP]:
-        raise ValueError(f"step {name} may not set {unknown[0]!r}, only {', '.join(OF_A_STEP)}")
+    if unknown := [key for key in file if key not in STEP_SETTINGS]:
+        raise ValueError(f"step {name} may not set {unknown[0]!r}, only {', '.join(STEP_SETTINGS)}")
     if unknown := [group for group in _overrides(file) if group not in ("recipe", "data")]:
         raise ValueError(f"step {name} may not choose a {unknown[0]}, only a recipe or data")
     layers = OmegaConf.select(file, "design.layers")
-    listed = layers.values() if isinstance(layers, DictConfig) else [layers]
-    if not all(isinstance(layer, DictConfig | None) for layer in listed):
-        raise ValueError(f"step {name}: design.layers is like {{NAME: {{at: hidden, _target_: package.Class}}}}")
+    values = layers.values() if isinstance(layers, DictConfig) else [layers]
+    if not all(isinstance(layer, DictConfig | None) for layer in values):
+        raise ValueError(f"step {name}: design.layers must be like {{NAME: {{at: hidden, _target_: package.Class}}}}")
 
 
-OF_A_STEP = ("defaults", "design", "widths", "kernel_sizes", "recipe", "data", "resolution", "precision")
-OF_A_STEP += ("micro_batch_size", "sync_batch_norm")
-SAME = {"kernel_sizes": "design.kernel_size", "widths": "design.width"}
-"""What steps set in two ways."""
+STEP_SETTINGS = ("defaults", "design", "widths", "kernel_sizes", "recipe", "data", "resolution", "precision")
+STEP_SETTINGS += ("micro_batch_size", "sync_batch_norm")
+SYNONYMS = {"kernel_sizes": "design.kernel_size", "widths": "design.width"}
+"""Settings that steps can make in two ways."""
 
 
 def _refuse_contradictions(files: Mapping[str, DictConfig], road: Road) -> None:
-    """Refuse two steps that put a layer at one place; or, of those that are on no road, two that give a setting
-    different values: which should win? On a road it is the later."""
+    """Refuse two steps that put a layer at the same position; or two that are not on the road and give a setting
+    different values, since neither has precedence. On a road the later one has."""
     layers: dict[str, str] = {}
     for step, file in files.items():
         for name, layer in (OmegaConf.select(file, "design.layers") or {}).items():
@@ -283,34 +302,30 @@ def _refuse_contradictions(files: Mapping[str, DictConfig], road: Road) -> None:
                 if what in layers:
                     raise ValueError(f"steps {layers[what]} and {step} contradict each other: both put {what}")
                 layers[what] = step
-    for (one, first), (other, second) in combinations(files.items(), 2):
-        if one in road.steps or other in road.steps:
-            continue
-        first, second = _settings(first), _settings(second)
-        chosen, others = _overrides(files[one]), _overrides(files[other])
-        different = [group for group in chosen if others.get(group, chosen[group]) != chosen[group]]
-        different += [key for key in first if key in second and first[key] != second[key]]
-        for group, key in SAME.items():
-            listed = [any(name.startswith(f"{group}.") for name in step) for step in (first, second)]
-            different += [key] if (key in first and listed[1]) or (key in second and listed[0]) else []
+    off_road = {step: _settings(file) for step, file in files.items() if step not in road.steps}
+    for (first, settings), (second, more) in combinations(off_road.items(), 2):
+        different = [key for key in settings if key in more and settings[key] != more[key]]
+        for group, key in SYNONYMS.items():
+            has_group = [any(name.startswith(f"{group}.") for name in step) for step in (settings, more)]
+            different += [key] if (key in settings and has_group[1]) or (key in more and has_group[0]) else []
         if different:
             raise ValueError(
-                f"steps {one} and {other} contradict each other: both set {different[0]}; take one of them"
+                f"steps {first} and {second} contradict each other: both set {different[0]}; take one of them"
             )
 
 
 def _settings(step: DictConfig) -> dict[str, Any]:
-    """{dotted key: value} of what a step sets, as written."""
+    """{group: option} and {dotted key: value} of what a step chooses and sets, as written."""
     values = OmegaConf.to_container(step, resolve=False)
-    return flat({key: value for key, value in values.items() if key != "defaults"})
+    return _overrides(step) | flat({key: value for key, value in values.items() if key != "defaults"})
 
 
 def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """{dotted key: value} of nested settings."""
-    found: dict[str, Any] = {}
+    flattened: dict[str, Any] = {}
     for key, value in values.items():
-        found |= flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
-    return found
+        flattened |= flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return flattened
 
 
 def _overrides(config: DictConfig) -> dict[str, str | list[str]]:
@@ -324,7 +339,7 @@ def _overrides(config: DictConfig) -> dict[str, str | list[str]]:
     }
 
 
-# What files of conf/ ask for while they are composed: `${NAME:...}`.
+# Resolvers: what files of conf/ write as `${NAME:...}`.
 
 
 def _only(sizes: DictConfig, default: int) -> int:
@@ -336,14 +351,14 @@ def _only(sizes: DictConfig, default: int) -> int:
 SIZES = ("tiny", "small", "base", "large", "xlarge")
 
 
-def _by_size(values: DictConfig, otherwise: float, *, _root_: DictConfig) -> float:
-    """The value for the size of ConvNeXt whose depths and width the design has; `otherwise` if none is listed."""
+def _by_size(values: DictConfig, default: float, *, _root_: DictConfig) -> float:
+    """The value for the size of ConvNeXt with the design's depths and width; `default` if none is listed."""
     shape = _root_.design.depths, _root_.design.width
     for size in filter(values.__contains__, SIZES):
         named = OURS.load("design", f"convnext_{size}")
         if shape == (named.depths, named.width):
             return values[size]
-    return otherwise
+    return default
 
 
 SETS = {
@@ -354,15 +369,16 @@ SETS = {
     "sections": lambda road: road.unions(road.groups().values()),
     "orderings": lambda road, count, seed=0: road.prefixes(road.orderings(count, seed)),
 }
-"""What a study may train of a road: names of rungs, or sets of steps."""
+"""What a study can train on a road: names of rungs, or sets of steps."""
 
 
 def _sweep(name: str, *arguments: int, _root_: DictConfig) -> str:
-    """`a,b` or `[a,b],[a,c]`: what Hydra's sweeper reads as one value after the other."""
+    """`a,b` or `[a,b],[a,c]`: what Hydra's sweeper reads as a series of values."""
     if name not in SETS:
         raise ValueError(f"a road has no {name!r}{did_you_mean(name, SETS)} (known: {', '.join(SETS)})")
-    found = SETS[name](conf_of(_root_.hydra.runtime.config_sources).road(_root_.road.name), *arguments)
-    return ", ".join(one if isinstance(one, str) else f"[{','.join(one)}]" for one in found)
+    road = conf_of(_root_.hydra.runtime.config_sources).road(_root_.road.name)
+    values = SETS[name](road, *arguments)
+    return ", ".join(value if isinstance(value, str) else f"[{','.join(value)}]" for value in values)
 
 
 def conf_of(sources: Sequence[Mapping[str, str]]) -> Conf:

@@ -1,4 +1,4 @@
-"""`Design`: one value that says everything about a network but its number of classes.
+"""`Design`: one value that specifies a network, except for its number of classes.
 
 Every field is a switch of Section 2 of *A ConvNet for the 2020s* (arXiv 2201.03545), or a quantity that a step changes;
 `layers` adds layers that the paper does not have. This module imports no torch: designs are compared, hashed and
@@ -19,7 +19,7 @@ from roadmap.dotted import is_dotted
 
 
 class DesignError(ValueError):
-    """A value that no network can have. The message is one sentence that names the field, the value and a right one."""
+    """A value that no network can have. The message is one sentence with the field, the value and a valid one."""
 
 
 ACTIVATIONS = {
@@ -31,13 +31,13 @@ ACTIVATIONS = {
     )
 }  # fmt: skip
 """{name: class of torch.nn}: the elementwise activations that can be made without arguments."""
-TORCHS = ("torch.nn", "torch.nn.modules", "torch.nn.modules.activation")
-"""The modules in which a dotted path may find them."""
+TORCH_MODULES = ("torch.nn", "torch.nn.modules", "torch.nn.modules.activation")
+"""The modules in which a dotted path can find them."""
 
 
 @dataclass(frozen=True)
 class ClassName:
-    """The bounds of a name of ours for a class, or a dotted path to one."""
+    """The bounds of a class name: one of the known names, or a dotted path."""
 
     known: Collection[str]
     kinds: str
@@ -52,19 +52,19 @@ class ClassName:
 
 
 class Layer(NamedTuple):
-    """A layer that every block's residual branch gets: `target(channels, **arguments)`, which maps (N, C, H, W) to the
-    same."""
+    """A layer in every block's residual branch: `target(channels, **arguments)`, which maps (N, C, H, W) to the same
+    shape."""
 
     name: str
-    """Of a person's choice. Modules are named by their place, so that weights don't depend on it."""
+    """Any identifier. Modules are named by their position, so that weights don't depend on it."""
     at: Literal["spatial", "hidden", "output"]
     """"spatial": after the spatial conv's norm, before its activation. "hidden": directly before the last 1x1 conv,
     after any activation. "output": at the branch's end, before layer scale."""
     target: str
     """Dotted path of the class."""
     arguments: str = "{}"
-    """Keywords with numbers, texts, true, false, null, and lists of them, as JSON: 1, 1.0 and true, which are equal in
-    Python, make three layers."""
+    """Keyword arguments (numbers, text, true, false, null, and lists of them), as JSON: 1, 1.0 and true are equal in
+    Python but make three different layers."""
 
     @property
     def keywords(self) -> dict[str, Any]:
@@ -72,6 +72,10 @@ class Layer(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         return {"at": self.at, "_target_": self.target} | self.keywords
+
+
+RENAMED = {"norms": "norm_placement", "activations": "activation_placement"}
+"""Switches of earlier versions, and what they are called now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,34 +87,34 @@ class Design:
     """
 
     depths: tuple[int, int, int, int] = setting((3, 4, 6, 3), Each(Number("[1, 1000]")))
-    """Residual blocks in each of the four stages (2.2, stage ratio)."""
+    """Numbers of residual blocks in the four stages (2.2, stage ratio)."""
     width: int = setting(64, Number("[1, 65536]"))
     """Base width w: stage i of 4 has c = w * 2**(i-1) channels, 4c in a classic bottleneck's residual path (2.3)."""
     stem: Literal["resnet", "patchify"] = "resnet"
     """"resnet": 7x7 stride-2 conv and 3x3 stride-2 max pool. "patchify": 4x4 stride-4 conv (2.2)."""
     groups: int | Literal["depthwise"] = 1
-    """Groups of the spatial conv: 1 is dense, an integer as in ResNeXt, "depthwise" a group a channel (2.3)."""
+    """Groups of the spatial conv: 1 is dense, an integer as in ResNeXt, "depthwise" one group per channel (2.3)."""
     bottleneck: Literal["classic", "inverted"] = "classic"
     """"classic": 4c -> c -> 4c. "inverted": c -> 4c -> c (2.4)."""
     spatial_conv: Literal["middle", "first"] = "middle"
-    """Where the spatial conv stands: between the two 1x1 convs, or before them (2.5, moving up depthwise conv)."""
+    """Position of the spatial conv: between the two 1x1 convs, or before them (2.5, moving up depthwise conv)."""
     kernel_size: int = setting(3, Number("[1, 255]"))
     """Of the spatial conv, odd (2.5)."""
     activation: str = setting("relu", ClassName(ACTIVATIONS, "an activation of torch.nn in lower case, like 'silu',"))
     """An elementwise activation of torch.nn by its class's name in lower case ("relu", "gelu", "silu", "leakyrelu"), or
-    a class by dotted path, made without arguments (2.6). torch.nn.SiLU becomes "silu"."""
+    a class by dotted path, constructed without arguments (2.6). torch.nn.SiLU becomes "silu"."""
     activation_placement: Literal["all", "one"] = "all"
-    """"all": after every conv but the branch's last, and after the addition. "one": before the last 1x1 alone (2.6)."""
+    """"all": after every conv but the branch's last, and after the addition. "one": only before the last 1x1 (2.6)."""
     norm: str = setting("batch", ClassName(("batch", "layer"), "'batch', 'layer'"))
-    """"batch": BatchNorm. "layer": LayerNorm over channels. Or a class by dotted path, made with the number of
-    channels, that maps (N, C, H, W) to the same; in the head (N, C, 1, 1) (2.6)."""
+    """"batch": BatchNorm. "layer": LayerNorm over channels. Or a class by dotted path, constructed with the
+    number of channels, that maps (N, C, H, W) to the same shape; in the head (N, C, 1, 1) (2.6)."""
     norm_placement: Literal["all", "one"] = "all"
-    """"all": after every conv. "one": after the spatial conv alone (2.6)."""
+    """"all": after every conv. "one": only after the spatial conv (2.6)."""
     downsampling: Literal["block", "separate"] = "block"
     """"block": stride in a stage's first block, projected shortcut. "separate": norm and 2x2 stride-2 conv between
     stages, a norm after the stem and one after the global average pool (2.6)."""
     layer_scale: float = setting(0.0, Number("[0, 1000]"))
-    """Initial value of the residual branches' learned scale, a parameter a channel; 0 for none (Table 5)."""
+    """Initial value of the residual branches' learned scale, one parameter per channel; 0 for none (Table 5)."""
     drop_path: float = setting(0.0, Number("[0, 1)"))
     """Stochastic depth: the last block's probability of being dropped, from 0 at the first, linearly (Table 5)."""
     init: Literal["kaiming", "truncated_normal"] = "kaiming"
@@ -118,7 +122,7 @@ class Design:
     head_scale: float = setting(1.0, Number("[0, 1000]"))
     """Factor on the classifier's initial weights (Table 6)."""
     layers: tuple[Layer, ...] = ()
-    """Layers that the paper's blocks lack, at most one at a place, sorted by name. Also given as YAML has it:
+    """Layers that the paper's blocks lack, at most one per position, sorted by name. Also accepted as in YAML:
     {grn: {at: hidden, _target_: timm.layers.grn.GlobalResponseNorm, channels_last: false}}; {grn: null} is none."""
 
     def __post_init__(self) -> None:
@@ -183,18 +187,18 @@ class Design:
                 c_in = c_out
 
     def dotted(self) -> dict[str, str]:
-        """{field: dotted path} of every class that is not of our tables; a layer's field is "layers.NAME"."""
-        named = {f"layers.{layer.name}": layer.target for layer in self.layers}
-        return named | {name: path for name in ("activation", "norm") if is_dotted(path := getattr(self, name))}
+        """{field: dotted path} of every class that is given by one; a layer's field is "layers.NAME"."""
+        layers = {f"layers.{layer.name}": layer.target for layer in self.layers}
+        return layers | {name: path for name in ("activation", "norm") if is_dotted(path := getattr(self, name))}
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON and YAML write it: `layers` is a mapping. `roadmap.conf.to_design` reads it back."""
+        """For JSON and YAML, where `layers` is a mapping. `roadmap.conf.to_design` reads it back."""
         values = dataclasses.asdict(self) | {"layers": {layer.name: layer.to_json() for layer in self.layers}}
         return values | {"depths": list(self.depths)}
 
 
 class BlockShape(NamedTuple):
-    """What distinguishes one block of a network from the next."""
+    """The properties in which the blocks of a network differ."""
 
     stage: int
     c_in: int
@@ -230,7 +234,7 @@ def _check_groups(value: object) -> None:
 def _depths(value: object) -> tuple[int, ...]:
     depths = tuple(value) if isinstance(value, (list, tuple)) else ()
     if len(depths) != 4 or not all(map(_is_count, depths)):
-        raise DesignError(f"depths must be four positive integers, one a stage, not {value!r}")
+        raise DesignError(f"depths must be four positive integers, one per stage, not {value!r}")
     return depths
 
 
@@ -240,46 +244,46 @@ def _check_text(field: dataclasses.Field, value: object) -> None:
 
 
 def _short(activation: str) -> str:
-    """Of an activation of torch.nn, the one name that we have for it: the same network is one design."""
+    """The short name of an activation of torch.nn, so that the same network is the same design."""
     module, _, name = activation.rpartition(".")
-    known = ACTIVATIONS.get(name.lower()) == name and module in TORCHS
+    known = ACTIVATIONS.get(name.lower()) == name and module in TORCH_MODULES
     return name.lower() if known else activation
 
 
 def _layers(value: object) -> tuple[Layer, ...]:
-    """Of the mapping that YAML holds, or of layers; canonical."""
+    """The layers of a mapping as in YAML, or of a sequence of layers, in canonical form."""
     if isinstance(value, Mapping):
-        layers = [_layer_of(name, written) for name, written in value.items() if written is not None]
+        layers = [_layer_of(name, mapping) for name, mapping in value.items() if mapping is not None]
     else:
         try:
-            written = [(name, at, target, dict(json.loads(arguments))) for name, at, target, arguments in value]
+            parsed = [(name, at, target, dict(json.loads(arguments))) for name, at, target, arguments in value]
         except (TypeError, ValueError, RecursionError) as error:
             raise DesignError(f"layers must be a mapping of names to layers, not {value!r}") from error
-        layers = [_layer(*each) for each in written]
+        layers = [_layer(*fields) for fields in parsed]
     layers.sort(key=lambda layer: layer.name)
     at: dict[str, str] = {}
     for layer in layers:
         if layer.name in at.values():
             raise DesignError(f"layers.{layer.name} is given twice")
         if layer.at in at:
-            raise DesignError(f"layers {at[layer.at]} and {layer.name} both stand at {layer.at!r}; a place takes one")
+            raise DesignError(f"layers {at[layer.at]} and {layer.name} are both at {layer.at!r}, which takes only one")
         at[layer.at] = layer.name
     return tuple(layers)
 
 
-def _layer_of(name: object, written: object) -> Layer:
-    if not isinstance(written, Mapping):
-        raise DesignError(f"layers.{name} must be a mapping with 'at', '_target_' and arguments, not {written!r}")
-    arguments = dict(written)
+def _layer_of(name: object, mapping: object) -> Layer:
+    if not isinstance(mapping, Mapping):
+        raise DesignError(f"layers.{name} must be a mapping with 'at', '_target_' and arguments, not {mapping!r}")
+    arguments = dict(mapping)
     return _layer(name, arguments.pop("at", None), arguments.pop("_target_", None), arguments)
 
 
 def _layer(name: object, at: object, target: object, arguments: dict[object, object]) -> Layer:
     if not isinstance(name, str) or not name.isidentifier():
         raise DesignError(f"layers must have names of letters, digits and _, not {name!r}")
-    if at not in (places := get_args(get_type_hints(Layer)["at"])):
+    if at not in (positions := get_args(get_type_hints(Layer)["at"])):
         raise DesignError(
-            f"layers.{name}.at must be {' or '.join(map(repr, places))}, not {at!r}{did_you_mean(at, places)}"
+            f"layers.{name}.at must be {' or '.join(map(repr, positions))}, not {at!r}{did_you_mean(at, positions)}"
         )
     if not is_dotted(target):
         raise DesignError(
@@ -290,8 +294,7 @@ def _layer(name: object, at: object, target: object, arguments: dict[object, obj
             raise DesignError(f"layers.{name} must have arguments with names, not {key!r}")
         if not _is_argument(value):
             raise DesignError(
-                f"layers.{name}.{key} must be a finite number, a text, true, false, null or a list of them, "
-                f"not {value!r}"
+                f"layers.{name}.{key} must be a finite number, text, true, false, null or a list of them, not {value!r}"
             )
     return Layer(name, at, target, json.dumps(arguments, sort_keys=True))
 

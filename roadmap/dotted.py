@@ -1,6 +1,6 @@
-"""Classes from outside our tables, named by dotted path: package.module.Class.
+"""Dotted paths of classes: package.module.Class.
 
-Imports no torch, and nothing that a path names; `roadmap.own` does.
+Imports neither torch nor what a path names; `roadmap.own` does.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 from roadmap.common.bounds import did_you_mean
 
 PACKAGES = ("torch.nn", "timm.layers", "roadmap")
-"""Whose layers are built whoever names them. Anything else is somebody's code: it runs only if the user names it."""
+"""Packages whose layers may always be built. Anything else is user-defined code, and runs only if the user names it."""
 
 
 def is_dotted(value: object) -> bool:
-    """Whether a value is written like package.module.Class."""
+    """Whether a value has the form package.module.Class."""
     return isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split("."))
 
 
 def module_of(path: str) -> str:
-    """The module that a class is looked for in; the class itself is the last word."""
+    """The module part of a dotted path; the last word is the class."""
     return path.rpartition(".")[0]
 
 
@@ -32,32 +32,32 @@ def is_of_packages(module: str) -> bool:
 
 
 def find_module(name: str) -> ModuleSpec:
-    """Where Python would load a module from. Neither it nor what it lies in is imported.
+    """The spec from which Python would load a module. Neither it nor its packages are imported.
 
     Raises:
         LookupError: if there is none. The message is one line.
     """
-    folders, found = None, ""
+    folders, prefix = None, ""
     for word in name.split("."):
-        found = f"{found}.{word}" if found else word
-        spec = next(filter(None, (_ask(finder, found, folders) for finder in sys.meta_path)), None)
+        prefix = f"{prefix}.{word}" if prefix else word
+        spec = next(filter(None, (_find_spec(finder, prefix, folders) for finder in sys.meta_path)), None)
         if spec is None:
             hint = did_you_mean(word, [module.name for module in pkgutil.iter_modules(folders)])
             if folders == []:
-                hint = "; a class is looked for directly in a module, not in another class"
-            raise LookupError(f"there is no module {found!r} where Python looks{hint}")
+                hint = "; a class must be directly in a module, not in another class"
+            raise LookupError(f"Python finds no module {prefix!r}{hint}")
         folders = list(spec.submodule_search_locations or ())
     return spec
 
 
-def _ask(finder: Any, name: str, folders: list[str] | None) -> ModuleSpec | None:
+def _find_spec(finder: Any, name: str, folders: list[str] | None) -> ModuleSpec | None:
     if finder is PathFinder and folders is not None:
         return _find_in(folders, name)
     return finder.find_spec(name, folders) if hasattr(finder, "find_spec") else None
 
 
 def _find_in(folders: list[str], name: str) -> ModuleSpec | None:
-    """What PathFinder would find, which for a package without an __init__.py in another needs that to be imported."""
+    """What PathFinder would find; for a namespace package within another, PathFinder would import the outer one."""
     namespace = ModuleSpec(name, None, is_package=True)
     for importer in filter(None, map(pkgutil.get_importer, folders)):
         spec = importer.find_spec(name)

@@ -1,4 +1,4 @@
-"""Layers that a design names by dotted path: found, made, and tried before anything is built of them.
+"""Classes that a design names by dotted path: imported, constructed, and tried before a network is built with them.
 
 Everything that can be wrong with one is a DesignError in one line, which begins with the field that names it.
 """
@@ -23,15 +23,15 @@ from roadmap.designs import Design, DesignError, Layer
 from roadmap.dotted import is_of_packages, module_of
 
 RAISED = (Exception, SystemExit, GeneratorExit)
-"""Whatever somebody's code may raise; but an interrupt is the user's."""
+"""What user-defined code may raise; interrupts are left to the user."""
 PATIENCE = 5.0
-"""Seconds after which it is said which class is being tried."""
-TRIED = ((2, True), (1, False), (3, True), (3, False))
-"""(batch size, whether training) that a layer is tried with, in turn: a network that trains is evaluated in between."""
+"""Seconds after which a line says which class is being tried."""
+TRIALS = ((2, True), (1, False), (3, True), (3, False))
+"""(batch size, whether training) of each call, in order: a network is evaluated in between while it trains."""
 
 
 def make_layer(layer: Layer, channels: int) -> nn.Module:
-    """A layer of `Design.layers` for maps of so many channels."""
+    """A layer of `Design.layers` for maps with this number of channels."""
     return make(f"layers.{layer.name}", layer.target, channels, **layer.keywords)
 
 
@@ -39,46 +39,46 @@ def make(field: str, path: str, *args: object, **kwargs: object) -> nn.Module:
     """A module of the class that a field of the design names.
 
     Raises:
-        DesignError: if there is no such class, if it refuses the arguments, or if it is lazy.
+        DesignError: if there is no such class, if it does not accept the arguments, or if it is lazy.
     """
     try:
-        made = class_at(path)
+        module_class = class_at(path)
     except LookupError as error:
         raise DesignError(f"{field}: {path}: {error}") from error
     try:
-        layer = made(*args, **kwargs)
+        layer = module_class(*args, **kwargs)
         lazy = any(map(is_lazy, chain(layer.parameters(), layer.buffers())))
     except RAISED as error:
-        given = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
-        raise DesignError(f"{field}: {path}({', '.join(given)}) raises {_in_words(error)}") from error
+        arguments = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
+        raise DesignError(f"{field}: {path}({', '.join(arguments)}) raises {_in_words(error)}") from error
     if lazy:
-        raise DesignError(f"{field}: {path}: its weights have no shape until it is called; take a class that has")
+        raise DesignError(f"{field}: {path}: its weights have no shape until it is called; use a class that has one")
     return layer
 
 
 def class_at(path: str) -> type[nn.Module]:
-    """The class that a dotted path names. Its module is imported, from where Python looks.
+    """The class that a dotted path names. Its module is imported.
 
     Raises:
-        LookupError: if there is none, or it is no nn.Module. The message is one line.
+        LookupError: if there is none, or it is not an nn.Module. The message is one line.
     """
-    name, within = path.rpartition(".")[2], module_of(path)
+    name, module_name = path.rpartition(".")[2], module_of(path)
     try:
-        module = import_module(within)
-        found = getattr(module, name, None)  # which a module may compute
+        module = import_module(module_name)
+        value = getattr(module, name, None)  # may run code of the module
     except RAISED as error:
-        raise LookupError(f"importing {within} raises {_in_words(error)}") from error
-    if _is_module_class(found):
-        return found
-    if found is not None:
-        raise LookupError(f"{name} is no class of nn.Module")
-    known = [one for one, value in vars(module).items() if _is_module_class(value)]
-    raise LookupError(f"{within} has no {name!r}{did_you_mean(name, known)}")
+        raise LookupError(f"importing {module_name} raises {_in_words(error)}") from error
+    if _is_module_class(value):
+        return value
+    if value is not None:
+        raise LookupError(f"{name} is not a subclass of nn.Module")
+    known = [key for key, value in vars(module).items() if _is_module_class(value)]
+    raise LookupError(f"{module_name} has no {name!r}{did_you_mean(name, known)}")
 
 
 def foreign(design: Design) -> list[str]:
-    """The dotted paths of a design that do not name a layer of torch.nn, timm.layers or roadmap: what must not be built
-    of a design that somebody else has written. Nothing outside of those packages is imported to find out."""
+    """The dotted paths of a design that do not name a layer of torch.nn, timm.layers or roadmap, and so must not be
+    built from somebody else's design. Nothing outside those packages is imported to find out."""
     return [path for path in dict.fromkeys(design.dotted().values()) if not _is_known(path)]
 
 
@@ -94,27 +94,26 @@ def _is_module_class(value: object) -> bool:
 
 
 def try_out(design: Design, resolution: int) -> None:
-    """Try each class by dotted path on maps like those that it will get: of every number of channels that the network
-    has there, and as large as the stage's for square images of `resolution` pixels. Says on stderr which one, if that
-    takes long.
+    """Call each class given by a dotted path on maps of all the shapes that it will get in the network, for square
+    images of `resolution` pixels. If that takes long, a line on stderr says which class it is.
 
     Raises:
-        DesignError: if one does not map (N, C, H, W) to the same, in training and in evaluation, in memory and on the
-            meta device, where networks are counted; or if it can't be made.
+        DesignError: if one does not map (N, C, H, W) to the same shape, in training and in evaluation, in memory and on
+            the meta device, where networks are counted; or if it can't be constructed.
     """
     maps = _maps(design, resolution)
     layers = {f"layers.{layer.name}": layer for layer in design.layers}
     with torch.random.fork_rng(devices=()):
         for field, path in design.dotted().items():
             layer = layers.get(field)
-            with _said_if_slow(f"still trying {field}: {path}"):
+            with _message_if_slow(f"still trying {field}: {path}"):
                 for channels, size in sorted(maps[layer.at if layer else field]):
                     args = () if field == "activation" else (channels,)
                     _try(field, path, args, layer, (channels, size, size))
 
 
 @contextmanager
-def _said_if_slow(text: str) -> Iterator[None]:
+def _message_if_slow(text: str) -> Iterator[None]:
     timer = Timer(PATIENCE, print, [text], {"file": sys.stderr, "flush": True})
     timer.daemon = True
     timer.start()
@@ -122,12 +121,14 @@ def _said_if_slow(text: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-        timer.join()  # who forks next should not have threads
+        timer.join()  # no thread may be left if the process forks next
 
 
 def _maps(design: Design, resolution: int) -> dict[str, set[tuple[int, int]]]:
-    """{place, or field: (channels, side) of each map there}."""
-    maps = {name: set() for name in ("spatial", "hidden", "output", "norm", "activation")}
+    """{position of a layer, or field: (channels, side) of each map there}."""
+    maps: dict[str, set[tuple[int, int]]] = {
+        name: set() for name in ("spatial", "hidden", "output", "norm", "activation")
+    }
     maps["norm"].add((design.width, max(1, resolution // 4)))  # the stem's
     for block in design.blocks():
         size = max(1, resolution // 2 ** (block.stage + 2))
@@ -146,12 +147,12 @@ def _maps(design: Design, resolution: int) -> dict[str, set[tuple[int, int]]]:
 def _try(field: str, path: str, args: tuple[int, ...], layer: Layer | None, shape: tuple[int, int, int]) -> None:
     for device in ("cpu", "meta"):
         with torch.device(device):
-            made = make(field, path, *args, **(layer.keywords if layer else {}))
-            for batch, training in TRIED:
+            module = make(field, path, *args, **(layer.keywords if layer else {}))
+            for batch, training in TRIALS:
                 where = "" if training else " in evaluation,"
                 where += "" if device == "cpu" else " on the meta device, where networks are counted,"
                 with torch.inference_mode(not training):
-                    _call(f"{field}: {path}:{where}", made, torch.randn(batch, *shape), training)
+                    _call(f"{field}: {path}:{where}", module, torch.randn(batch, *shape), training)
 
 
 def _call(what: str, layer: nn.Module, x: Tensor, training: bool) -> None:
@@ -167,9 +168,9 @@ def _call(what: str, layer: nn.Module, x: Tensor, training: bool) -> None:
 
 
 def _in_words(error: BaseException) -> str:
-    """Its name and the first line of its message."""
+    """The error's class and the first line of its message."""
     try:
         text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    except RAISED:  # by its __str__
+    except RAISED:  # raised by its __str__
         text = ""
     return printable(f"{type(error).__name__}: {text}" if text else type(error).__name__)

@@ -1,7 +1,8 @@
-"""A road: rungs in order, each its parent and one step more; and the sets of steps that studies train because of it.
+"""A road: rungs in order, each its parent plus one step; and the sets of steps that studies derive from it.
 
-`conf/road/` has a file for each road (`conf.Conf.road` reads it); a run's record has the road that it was asked for on,
-so that anyone's runs can be reported. A set names its steps in the road's order, so that equal sets are equal values.
+`conf/road/` has one file per road (`conf.Conf.road` reads it); a run's record contains the road that it was requested
+on, so that anyone's runs can be reported. A set lists its steps in the road's order, so that equal sets are equal
+values.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from roadmap.designs import Design
 Steps = tuple[str, ...]
 
 MOST_ORDERS = 1000
-"""Of a study: they pass nearly all of the 2^13 sets that there are."""
-LONGEST = 1000
-"""Rungs of a road."""
+"""How many orders a study may have: these cover nearly all of the 2^13 sets of steps."""
+MOST_RUNGS = 1000
+"""How many rungs a road may have."""
 
 
 class Published(NamedTuple):
-    """What was published for a rung, as the road's file says."""
+    """The published numbers of a rung, from the road's file."""
 
     top1: float
     """ImageNet-1K top-1 accuracy in percent, at 224 px."""
@@ -38,7 +39,7 @@ class Published(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """A network that is drawn beside a road: no rung, of the same size."""
+    """A network of the same size that is shown for comparison; not a rung."""
 
     name: str
     top1: float
@@ -52,27 +53,27 @@ class Rung:
 
     name: str
     parent: str | None
-    """The rung to compare with: its set of steps lacks exactly this rung's own step. None for the first."""
+    """The rung to compare with: the same set of steps without this rung's own. None for the first."""
     title: str
     section: str
     adopted: bool
-    """False for a side branch: measured, and not part of the rungs that follow."""
+    """False for a side branch: measured, but not part of the following rungs."""
     steps: Steps
     published: Published | None = None
-    """Of the regime itself, or of the one whose proportions it keeps (`nano`: resnet50)."""
+    """For the regime, or for the one whose proportions it has (`nano`: resnet50)."""
     design: Design | None = None
-    """None where no regime is meant."""
+    """None if the road was read without a regime."""
     recipe: str | None = None
 
     @property
     def step(self) -> str | None:
-        """The step that it takes from its parent; None for a first rung without one."""
+        """The step that it adds to its parent; None for a first rung without one."""
         return self.steps[-1] if self.steps else None
 
 
 @dataclass(frozen=True)
 class Road:
-    """The rungs of a road, in order, with what was published for a regime. A test holds it against Hydra."""
+    """The rungs of a road, in order, with the numbers published for a regime."""
 
     name: str
     rungs: tuple[Rung, ...]
@@ -81,10 +82,10 @@ class Road:
     base: str
     """The rung to which "add one in" adds each step alone."""
     published: str | None = None
-    """The regime whose published numbers stand beside the rungs; None for no numbers."""
+    """The regime of the published numbers; None if there are none."""
     references: tuple[Reference, ...] = ()
     title: str = ""
-    """Of a figure of it: `From ResNet to ConvNeXt`."""
+    """For figures: `From ResNet to ConvNeXt`."""
 
     def __getitem__(self, name: str) -> Rung:
         """The rung of this name.
@@ -106,32 +107,32 @@ class Road:
 
     @cached_property
     def steps(self) -> Steps:
-        """Every step of a rung, in the road's order; those of side branches too."""
+        """The steps of all rungs, in the road's order, including side branches."""
         return tuple(dict.fromkeys(step for rung in self.rungs for step in rung.steps))
 
     @cached_property
     def adopted(self) -> Steps:
-        """The steps that were taken: those of the last adopted rung."""
+        """The adopted steps: those of the last adopted rung."""
         return [rung for rung in self.rungs if rung.adopted][-1].steps
 
     def in_order(self, steps: Iterable[str]) -> Steps:
-        """These steps in the road's order, each once; those that are not on it last, by name."""
-        place = {step: index for index, step in enumerate(self.steps)}
-        return tuple(sorted(set(steps), key=lambda step: (place.get(step, len(place)), step)))
+        """These steps in the road's order, each once; steps that are not on the road come last, by name."""
+        position = {step: index for index, step in enumerate(self.steps)}
+        return tuple(sorted(set(steps), key=lambda step: (position.get(step, len(position)), step)))
 
     def nearest(self, steps: Iterable[str]) -> Rung:
-        """The rung whose steps differ least from these; of several the last."""
+        """The rung whose steps differ least from these; of several, the last."""
         steps = frozenset(steps)
         return min(reversed(self.rungs), key=lambda rung: len(steps.symmetric_difference(rung.steps)))
 
     def name_of(self, steps: Iterable[str], differs: Mapping[str, Any] | None = None) -> str:
-        """What a network is called: its nearest rung, the steps that it lacks or has besides, and the switches of its
-        design that are set by hand, as in `separate_downsampling -gelu` or `kernel_9 activation=silu`."""
+        """The name of a network: its nearest rung, the steps that it lacks or has in addition, and the switches of its
+        design that were set by hand, as in `separate_downsampling -gelu` or `kernel_9 activation=silu`."""
         steps = self.in_order(steps)
         rung = self.nearest(steps)
-        lacking = [f"-{step}" for step in rung.steps if step not in steps]
-        besides = [f"+{step}" for step in steps if step not in rung.steps]
-        return " ".join([rung.name, *lacking, *besides, *switches(differs or {})])
+        removed = [f"-{step}" for step in rung.steps if step not in steps]
+        added = [f"+{step}" for step in steps if step not in rung.steps]
+        return " ".join([rung.name, *removed, *added, *switches(differs or {})])
 
     # Sets of steps.
 
@@ -140,41 +141,41 @@ class Road:
         return self.adopted, *(self.in_order({*self.adopted} - {step}) for step in self.adopted)
 
     def add_one_in(self) -> tuple[Steps, ...]:
-        """The base; then it and one step, for each of the others."""
+        """The base; then the base plus one step, for each other step."""
         base = self[self.base].steps
         return base, *(self.in_order({*base, step}) for step in self.adopted if step not in base)
 
     def groups(self) -> dict[str, Steps]:
-        """The adopted steps by their section's title: groups that share none and together are all."""
+        """The adopted steps by their section's title: a partition of them."""
         section = {rung.step: rung.section for rung in self.rungs}
-        groups = {title: tuple(one for one in self.adopted if section[one] == key) for key, title in self.sections}
+        groups = {title: tuple(step for step in self.adopted if section[step] == key) for key, title in self.sections}
         return {title: steps for title, steps in groups.items() if steps}
 
     def unions(self, groups: Iterable[Steps]) -> tuple[Steps, ...]:
-        """Every combination of groups, from none to all: 2^n sets for n groups."""
+        """Every combination of the groups, from none to all: 2^n sets for n groups."""
         choices = product(*(((), group) for group in groups))
         return tuple(self.in_order(step for group in chosen for step in group) for chosen in choices)
 
     def orderings(self, count: int, seed: int = 0) -> tuple[Steps, ...]:
-        """`count` random orders of the adopted steps. More of them begin with the same ones, on any machine.
+        """`count` random orders of the adopted steps. A larger count begins with the same orders, on any machine.
 
         Raises:
-            ValueError: if there are to be none, or too many.
+            ValueError: if the count is out of bounds.
         """
         if problem := Number(f"[1, {MOST_ORDERS}]").problem(count):
             raise ValueError(f"orders {problem}")
-        draw = Random(seed).random  # Python promises its sequence for good; what shuffle makes of it, it does not
+        draw = Random(seed).random  # Python guarantees this sequence across versions, but not that of shuffle
         return tuple(tuple(sorted(self.adopted, key=lambda _: draw())) for _ in range(count))
 
     def prefixes(self, orders: Iterable[Steps]) -> tuple[Steps, ...]:
-        """The sets that one passes, step by step, from none to all, on each of these orders; each set once."""
-        passed = (self.in_order(order[:length]) for order in orders for length in range(len(order) + 1))
-        return tuple(dict.fromkeys(passed))
+        """The sets along each of these orders, step by step from none to all; each set once."""
+        sets = (self.in_order(order[:length]) for order in orders for length in range(len(order) + 1))
+        return tuple(dict.fromkeys(sets))
 
     # In a record.
 
     def to_json(self) -> dict[str, Any]:
-        """As a run's record has it: all but designs, which depend on the regime. Empty fields are left out."""
+        """For a run's record: all but designs, which depend on the regime. Empty fields of rungs are left out."""
         rungs = []
         for rung in self.rungs:
             values = asdict(rung) | {"step": rung.step, "published": rung.published and rung.published._asdict()}
@@ -195,7 +196,7 @@ class Road:
         """The road of `to_json`, or of a file of conf/road/ with `published` and `references` chosen for a regime.
 
         Raises:
-            ValueError: if this is no road. The message is one line.
+            ValueError: if this is not a road. The message is one line.
         """
         try:
             return _road(value)
@@ -204,9 +205,9 @@ class Road:
 
 
 def switches(differs: Mapping[str, Any]) -> list[str]:
-    """`activation=silu` for each switch of the design among settings that differ; `layers.gate=Gate` for a layer that
-    is there by hand alone, whatever its place and arguments."""
-    found = {}
+    """`activation=silu` for each switch of the design among the settings that differ; `layers.gate=Gate` for a
+    layer that was added by hand, whatever its position and arguments."""
+    values = {}
     for key in sorted(differs):
         path, value = key.split("."), differs[key]
         if path[0] != "design":
@@ -214,33 +215,33 @@ def switches(differs: Mapping[str, Any]) -> list[str]:
         layer = ".".join(path[:3])
         if path[1:2] == ["layers"] and f"{layer}._target_" in differs:
             path, value = path[:3], str(differs.get(f"{layer}._target_")).rpartition(".")[2]
-        found[".".join(path[1:])] = value
-    return [f"{switch}={_written(value)}" for switch, value in found.items()]
+        values[".".join(path[1:])] = value
+    return [f"{switch}={_as_argument(value)}" for switch, value in values.items()]
 
 
-def _written(value: Any) -> str:
+def _as_argument(value: Any) -> str:
     """As on the command line: [1,2,1,1]."""
-    return f"[{','.join(map(_written, value))}]" if isinstance(value, (list, tuple)) else str(value)
+    return f"[{','.join(map(_as_argument, value))}]" if isinstance(value, (list, tuple)) else str(value)
 
 
 def _road(value: Mapping[str, Any]) -> Road:
     if not isinstance(value, Mapping):
-        raise ValueError("not a road: it is no mapping")
+        raise ValueError("not a road: it is not a mapping")
     known = ("name", "title", "base", "published", "sections", "references", "rungs")
     if unknown := [key for key in value if key not in known]:
         raise ValueError(f"a road has no {unknown[0]!r}{did_you_mean(unknown[0], known)} (it has {', '.join(known)})")
-    if not isinstance(value["rungs"], list) or not 1 <= len(value["rungs"]) <= LONGEST:
-        raise ValueError(f"a road has a list of 1 to {LONGEST} rungs")
+    if not isinstance(value["rungs"], list) or not 1 <= len(value["rungs"]) <= MOST_RUNGS:
+        raise ValueError(f"a road has a list of 1 to {MOST_RUNGS} rungs")
     rungs: dict[str, Rung] = {}
     before: str | None = None  # the last adopted rung
     titles = {str(key): str(title) for key, title in (value.get("sections") or {}).items()}
     for entry in value["rungs"]:
         rung = _rung(entry, rungs, before)
         if rung.name in rungs:
-            raise ValueError(f"two rungs are called {rung.name!r}; give one a `name` of its own")
+            raise ValueError(f"two rungs are called {rung.name!r}; give one of them another `name`")
         rungs[rung.name] = rung
         before = rung.name if rung.adopted else before
-    # In the order of the rungs: what copies a record need not keep that of a mapping.
+    # In the order of the rungs: a copy of a record need not keep the order of a mapping.
     sections = {rung.section: titles.get(rung.section, rung.section) for rung in rungs.values()}
     if len({*sections.values()}) < len(sections):
         raise ValueError("two of its sections have the same title")
@@ -249,8 +250,8 @@ def _road(value: Mapping[str, Any]) -> Road:
     base = value.get("base") or next(iter(rungs))
     if base not in rungs or not rungs[base].adopted:
         adopted = [name for name, rung in rungs.items() if rung.adopted]
-        raise ValueError(f"its base is {base!r}, which is no adopted rung{did_you_mean(base, adopted)}")
-    references = [_reference(one) for one in value.get("references") or ()]
+        raise ValueError(f"its base is {base!r}, which is not an adopted rung{did_you_mean(base, adopted)}")
+    references = [_reference(network) for network in value.get("references") or ()]
     name, published = str(value["name"]), value.get("published")
     return Road(
         name,
@@ -264,43 +265,45 @@ def _road(value: Mapping[str, Any]) -> Road:
 
 
 def is_name(value: object) -> bool:
-    """Whether a rung or a step may be called so: what Hydra reads as a text, in a list too."""
+    """Whether a rung or step may have this name: Hydra must read it as text, also in a list."""
     literal = str(value).lower() in ("null", "true", "false", "nan", "inf")
     return isinstance(value, str) and not literal and bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,99}", value))
 
 
-ENTRY = ("name", "step", "parent", "section", "title", "adopted", "published")
-"""What an entry of `rungs` may say."""
+RUNG_KEYS = ("name", "step", "parent", "section", "title", "adopted", "published")
+"""The keys of an entry of `rungs`."""
 OWN = "own"
-"""The section of a rung that names none."""
+"""The section of a rung that has none."""
 
 
 def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | None) -> Rung:
-    if unknown := [key for key in entry if key not in ENTRY]:
-        raise ValueError(f"a rung has no {unknown[0]!r}{did_you_mean(unknown[0], ENTRY)} (it has {', '.join(ENTRY)})")
+    if unknown := [key for key in entry if key not in RUNG_KEYS]:
+        raise ValueError(
+            f"a rung has no {unknown[0]!r}{did_you_mean(unknown[0], RUNG_KEYS)} (it has {', '.join(RUNG_KEYS)})"
+        )
     step = entry.get("step")
     if step is not None and not isinstance(step, str):
-        raise ValueError(f"a rung's step is {step!r}, which is no name")
+        raise ValueError(f"a rung's step is {step!r}, which is not a name")
     name = entry.get("name") or step
     if not is_name(name):
         raise ValueError(f"a rung needs a step, or a name of letters, digits and _, not {name!r}")
     parent = entry.get("parent", before)
     if (parent is None) != (not rungs) or (parent is not None and parent not in rungs):
         raise ValueError(
-            f"the parent of rung {name!r} is {parent!r}, which is no rung before it{did_you_mean(parent, rungs)}"
+            f"the parent of rung {name!r} is {parent!r}, which is not a rung before it{did_you_mean(parent, rungs)}"
         )
     if step is None and rungs:
-        raise ValueError(f"rung {name!r} takes no step; only the first may do without")
+        raise ValueError(f"rung {name!r} has no step; only the first may have none")
     if not isinstance(adopted := entry.get("adopted", True), bool):
-        raise ValueError(f"`adopted` of rung {name!r} is true or false, not {adopted!r}")
+        raise ValueError(f"`adopted` of rung {name!r} must be true or false, not {adopted!r}")
     if adopted and parent != before:
         raise ValueError(
-            f"rung {name!r} is adopted, so its parent is the adopted rung before it, {before!r}, not {parent!r}"
+            f"rung {name!r} is adopted, so its parent must be the adopted rung before it, {before!r}, not {parent!r}"
         )
     steps = rungs[parent].steps if parent else ()
     if step in steps:
-        raise ValueError(f"rung {name!r} takes step {step!r}, which its parent has already")
-    printed = entry.get("published")
+        raise ValueError(f"rung {name!r} adds step {step!r}, which its parent already has")
+    published = entry.get("published")
     return Rung(
         name=name,
         parent=parent,
@@ -308,7 +311,7 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
         section=str(entry.get("section") or OWN),
         adopted=adopted,
         steps=(*steps, step) if step else steps,
-        published=_published(name, printed) if printed else None,
+        published=_published(name, published) if published else None,
     )
 
 
@@ -325,7 +328,7 @@ def _published(rung: str, printed: Mapping[str, Any]) -> Published:
         return Published(_number(printed["top1"]), None if std is None else _number(std), _number(printed["gflops"]))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise ValueError(
-            f"what is published of rung {rung!r} must be like {{top1: 80.62, std: 0.14, gflops: 4.15}}"
+            f"`published` of rung {rung!r} must be like {{top1: 80.62, std: 0.14, gflops: 4.15}}"
         ) from None
 
 

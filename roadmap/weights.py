@@ -1,36 +1,38 @@
 """Weights in and out: the state-dict layouts of torchvision, timm and the authors' released checkpoints.
 
-A layout says what each of our modules is called there. timm and torchvision share that of ResNets.
+A layout maps the names of our modules to theirs. timm and torchvision share that of ResNets.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from roadmap.common.bounds import did_you_mean
 from roadmap.conf import design
-from roadmap.designs import Design, did_you_mean
+from roadmap.designs import Design
 from roadmap.network import Network
 
 
 class WeightsError(ValueError):
-    """A state dict that does not fit the network. The message names keys and shapes; the network is unchanged."""
+    """A state dict that does not fit the network. The message lists keys and shapes; the network is unchanged."""
 
 
 def load_weights(network: Network, state: Mapping[str, Tensor], *, head: bool = True) -> str:
-    """Copy a state dict into a network, whatever known layout it has; returns the layout's name.
+    """Copy a state dict in any known layout into a network; returns the layout's name.
 
-    With `head=False` the classifier keeps the weights that it has: the state dict may be for other classes.
+    With `head=False` the classifier keeps its weights: the state dict may be for other classes.
 
     The layout is "ours", "torchvision" (for ResNets timm's too), "timm" or "authors". Checkpoints that wrap the state
     dict in {"model": ...} or {"state_dict": ...} are unwrapped. BatchNorms may lack `num_batches_tracked`, as in torch.
 
     Raises:
-        WeightsError: if keys or shapes do not fit. Nothing has been changed then.
+        WeightsError: if keys or shapes do not fit; the network is unchanged then.
     """
     state = _unwrapped(state)
     own = network.state_dict()
@@ -68,17 +70,17 @@ def layout_of(network: Network, state: Mapping[str, Tensor]) -> str:
 
 
 def classes_of(network: Network, state: Mapping[str, Tensor]) -> int | None:
-    """For how many classes a state dict of this kind of network is; None if it has no classifier.
+    """The number of classes of a state dict of this kind of network; None if it has no classifier.
 
     Raises:
-        WeightsError: if its classifier is none.
+        WeightsError: if its classifier has the wrong shape.
     """
     state = _unwrapped(state)
     name = _keys(network, layout_of(network, state))["head.linear.weight"]
     if name not in state:
         return None
     if state[name].ndim < 2:
-        raise WeightsError(f"{name} has shape {_shape(state[name])}, not a row for each class")
+        raise WeightsError(f"{name} has shape {_shape(state[name])}, not one row per class")
     return len(state[name])
 
 
@@ -92,17 +94,17 @@ def _unwrapped(state: Mapping) -> Mapping[str, Tensor]:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping):
-        raise WeightsError(f"these are no weights: {type(state).__name__}, not a state dict")
+        raise WeightsError(f"these are not weights: {type(state).__name__}, not a state dict")
     if wrong := [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]:
-        raise WeightsError(f"these are no weights: {wrong[0]!r} is no tensor")
+        raise WeightsError(f"these are not weights: {wrong[0]!r} is not a tensor")
     return state
 
 
 def export_weights(network: Network, layout: str) -> dict[str, Tensor]:
-    """The network's state dict in a foreign layout: what `load_state_dict` of that library's network takes.
+    """The network's state dict in another layout, for `load_state_dict` of that library's network.
 
     Raises:
-        WeightsError: if no network of that library is this one.
+        WeightsError: if that library has no such network.
     """
     if layout not in (known := layouts(network)):
         raise WeightsError(f"this network has no {layout} layout, only {', '.join(known)}{did_you_mean(layout, known)}")
@@ -120,7 +122,7 @@ def export_weights(network: Network, layout: str) -> dict[str, Tensor]:
 
 
 def layouts(network: Network) -> list[str]:
-    """The layouts that the network has: always "ours"; the others if it is a ResNet, a ConvNeXt or a ConvNeXt V2."""
+    """The layouts of the network: always "ours"; others if it is a ResNet, a ConvNeXt or a ConvNeXt V2."""
     if _differs_in_size_alone(network.design, design("resnet50")):
         return ["ours", "torchvision", "timm"]
     if _differs_in_size_alone(network.design, design("convnext_tiny")):
@@ -135,18 +137,18 @@ def _is_v2(network: Design) -> bool:
 
 
 def _has_convs_in_timm(network: Design) -> bool:
-    """Where timm has 1x1 convs and we a linear layer: in ConvNeXt V2 from atto to nano."""
+    """Whether timm has 1x1 convs where we have linear layers: in ConvNeXt V2 from atto to nano."""
     return _is_v2(network) and network.width < design("convnextv2_tiny").width
 
 
-def _differs_in_size_alone(one: Design, other: Design) -> bool:
-    """Whether two designs have the same modules but for depths and width. What no module is made of does not count."""
-    free = {name: getattr(other, name) for name in ("depths", "width", "drop_path", "init", "head_scale")}
-    if one.layer_scale and other.layer_scale:
-        free["layer_scale"] = other.layer_scale
-    if [layer[1:] for layer in one.layers] == [layer[1:] for layer in other.layers]:  # their names don't count either
-        free["layers"] = other.layers
-    return replace(one, **free) == other
+def _differs_in_size_alone(design: Design, known: Design) -> bool:
+    """Whether two designs have the same modules except for depths and width. Fields that add no module are ignored."""
+    free = {name: getattr(known, name) for name in ("depths", "width", "drop_path", "init", "head_scale")}
+    if design.layer_scale and known.layer_scale:
+        free["layer_scale"] = known.layer_scale
+    if [layer[1:] for layer in design.layers] == [layer[1:] for layer in known.layers]:  # their names are ignored too
+        free["layers"] = known.layers
+    return replace(design, **free) == known
 
 
 def _resnet(network: Network) -> dict[str, str]:
@@ -170,22 +172,22 @@ def _convnext(
     branch: tuple[str, ...],
     head: tuple[str, str],
 ) -> dict[str, str]:
-    """A layout of ConvNeXt. Names: the stem's conv and norm; a downsampling; a block; its spatial conv, norm,
-    two 1x1 convs, layer scale and, where there is V2, its response norm; the last norm and the classifier."""
+    """A layout of ConvNeXt, from the names of the stem's conv and norm; a downsampling; a block; its spatial conv,
+    norm, two 1x1 convs, layer scale and, in V2, its response norm; the last norm and the classifier."""
     names = {"stem.conv": stem[0], "stem.norm": stem[1], "head.norm": head[0], "head.linear": head[1]}
     for s in range(1, 4):
         names[f"stages.{s}.downsample.norm"] = f"{downsample(s)}.0"
         names[f"stages.{s}.downsample.conv"] = f"{downsample(s)}.1"
-    ours = ("branch.spatial", "branch.spatial_norm", "branch.pointwise1", "branch.pointwise2", "layer_scale")
-    ours += ("branch.hidden_layer",)
+    convs = ("branch.spatial", "branch.spatial_norm", "branch.pointwise1", "branch.pointwise2")
+    modules = (*convs, "layer_scale", "branch.hidden_layer")
     for s, b, _ in _blocks(network):
-        for our, their in zip(ours, branch, strict=False):
-            names[f"stages.{s}.blocks.{b}.{our}"] = f"{block(s, b)}.{their}"
+        for ours, theirs in zip(modules, branch, strict=False):
+            names[f"stages.{s}.blocks.{b}.{ours}"] = f"{block(s, b)}.{theirs}"
     return names
 
 
 def _modules(network: Network, layout: str) -> dict[str, str]:
-    """{our module: their module} for every module that holds parameters or buffers."""
+    """{our module: their module} for every module with parameters or buffers."""
     if "authors" not in layouts(network):
         return _resnet(network)
     if layout == "torchvision":
@@ -231,15 +233,15 @@ def _keys(network: Network, layout: str) -> dict[str, str]:
     return keys
 
 
-def _blocks(network: Network):
+def _blocks(network: Network) -> Iterator[tuple[int, int, Any]]:
     for s, stage in enumerate(network.stages):
         for b, block in enumerate(stage.blocks):
             yield s, b, block
 
 
 def _squeezed(tensor: Tensor) -> list[int]:
-    """A 1x1 conv's weight is (o, i, 1, 1) or (o, i), a layer scale's (c,) or (c, 1, 1), a response norm's (c,) or
-    (1, 1, 1, c): without ones."""
+    """The shape without ones: a 1x1 conv's weight is (o, i, 1, 1) or (o, i), a layer scale's (c,) or (c, 1, 1), a
+    response norm's (c,) or (1, 1, 1, c)."""
     return [length for length in tensor.shape if length != 1]
 
 

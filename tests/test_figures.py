@@ -332,12 +332,12 @@ def test_where_there_is_nothing_to_draw_the_figure_says_why(tmp_path):
     ladder, effects, costs = analysis.ladder_table(found), analysis.effect_table(found), analysis.cost_table(found)
     shapley, interactions = (table(found) for table in TABLES)
     expected = {
-        figures.paper_figure(analysis.paper_table(ladder)): "No change was measured here that was published",
-        figures.effects_figure(effects): "No two finished networks differ in a step of the road alone",
-        figures.besides_figure(effects): "No two finished networks differ in such a step alone",
+        figures.paper_figure(analysis.paper_table(ladder)): "None of the published changes was measured here",
+        figures.effects_figure(effects): "No two networks with finished runs differ in a step of the road alone",
+        figures.besides_figure(effects): "No two networks with finished runs differ in such a step alone",
         figures.shapley_figure(shapley): "64 of 64 combinations of sections have no finished run",
         figures.interactions_figure(shapley, interactions): "64 of 64 combinations of sections have no finished run",
-        figures.pareto_figure(costs): "No finished run says its multiply-adds an image",
+        figures.pareto_figure(costs): "No finished run’s record has its multiply-adds per image",
         figures.speed_figure(ladder): "No rung has a finished run whose cost is known",
         figures.learning_curves_figure(found.counted, runs.epochs, "ema_top1"): "No epoch of these runs has ema_top1;",
         figures.learning_curves_figure(found.counted[:0], runs.epochs): "No epoch of these runs has anything;",

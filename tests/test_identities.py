@@ -1,7 +1,7 @@
-"""The identities of twenty runs, pinned: a run that somebody has trained must be found again by any later version.
+"""The identities of twenty runs, pinned: a run that somebody has trained is found again by any later version.
 
-Where one of these changes, TRAINING_VERSION should have been raised, or a setting lost its default. A new setting that is
-off by default changes none of them.
+Where one of these changes, either TRAINING_VERSION was raised or a default was changed by mistake. A new setting that
+is off by default changes none of them.
 """
 
 import json

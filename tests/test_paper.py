@@ -8,8 +8,8 @@ import pytest
 from games import play
 from scipy import stats
 
-from analysis.report import tables as sheets
 from analysis.report.sections import agreement_sentence
+from analysis.report.tables import format_agreement, format_paper
 from analysis.statistics.estimates import estimate
 from analysis.statistics.ladder import ladder_table, published_ladder
 from analysis.statistics.noise import Scores
@@ -60,9 +60,9 @@ def test_a_deviation_that_is_not_printed_is_the_ladders_largest():
     table = paper_table(found_here())
     assert table["rung"][table["noise_assumed"]].tolist() == ["modern_recipe"]
     assert table["published_noise"][0] == pytest.approx(math.hypot(0.07, 0.18))
-    sheet = sheets.paper_sheet(table)
-    assert [row[2].text for row in sheet.rows][:2] == ["0.19*", "0.10"]
-    assert "* A deviation that is not printed is taken as the ladder’s largest." in sheet.note
+    formatted = format_paper(table)
+    assert [row[2].text for row in formatted.rows][:2] == ["0.19*", "0.10"]
+    assert "* Where the paper prints no deviation, the largest of its ladder is assumed." in formatted.note
 
 
 def test_the_opposite_way_is_opposite():
@@ -78,8 +78,8 @@ def test_noise_confirms_and_contradicts_nothing():
 def test_the_table_counts_what_is_measured_by_what_was_found_there_and_here():
     table = paper_table(found_here(modern_recipe=-1.75, stage_ratio=1, gelu=-3, fewer_norms=2))
     assert agreement_table(table).to_numpy().tolist() == [[1, 1, 8], [0, 0, 2], [1, 1, 2]]
-    sheet = sheets.agreement_sheet(table)
-    assert [cell.text for cell in sheet.rows[2]] == ["about 0", "1", "1", "2"]
+    formatted = format_agreement(table)
+    assert [cell.text for cell in formatted.rows[2]] == ["about 0", "1", "1", "2"]
     few = paper_table(found_here(rest=None, gelu=-3))
     assert agreement_table(few).to_numpy().tolist() == [[0, 0, 0], [0, 0, 0], [0, 1, 0]]
 

@@ -119,10 +119,10 @@ def test_epochs_are_read_once_and_when_they_are_asked_for(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("file", "text", "reason"),
     [
-        ("config.json", '{"model": "des', "config.json is no JSON"),
-        ("config.json", "[1, 2]", "holds no JSON object"),
-        ("config.json", "[" * 5000, "config.json is no JSON"),
-        ("config.json", b"\x00\xff\xfe\x80", "config.json is no JSON"),
+        ("config.json", '{"model": "des', "config.json is not JSON"),
+        ("config.json", "[1, 2]", "is not a JSON object"),
+        ("config.json", "[" * 5000, "config.json is not JSON"),
+        ("config.json", b"\x00\xff\xfe\x80", "config.json is not JSON"),
         ("config.json", '{"architectures": ["Llama"]}', "'recipe' is missing"),
         ("config.json", '{"model": 1, "design": 1, "recipe": 1, "data": 1, "resolution": 1, "seed": 1}', "not a"),
         ("config.json", {"seed": 10**400}, "'seed' is no 64-bit integer"),
@@ -134,7 +134,7 @@ def test_epochs_are_read_once_and_when_they_are_asked_for(tmp_path: Path, monkey
         ("config.json", {"road": {"name": "mine", "rungs": [{"step": "a"}, {"step": 5}]}}, "a rung's step is 5"),
         ("config.json", {"road": {"name": "mine", "rungs": [{"step": "a", "published": {"top1": 1}}]}}, "'road'"),
         ("config.json", {"sync_batch_norm": 3}, "'sync_batch_norm' is not true or false"),
-        ("summary.json", "", "summary.json is no JSON"),
+        ("summary.json", "", "summary.json is not JSON"),
         ("summary.json", '{"status": "done"}', "'identity' is missing"),
         ("summary.json", {"status": "odd"}, "status is 'odd'"),
         ("summary.json", {"status": ["done"]}, "status is"),
@@ -199,7 +199,7 @@ def test_nothing_to_read_is_one_line(tmp_path: Path) -> None:
         load(tmp_path)
     run = write_run(tmp_path)
     (run / "config.json").write_text("{")
-    with pytest.raises(analysis.RecordsError, match=r"1 broken, the first: .*config.json is no JSON") as error:
+    with pytest.raises(analysis.RecordsError, match=r"1 broken, the first: .*config.json is not JSON") as error:
         load([tmp_path])
     assert "\n" not in str(error.value)
 
@@ -211,7 +211,7 @@ def test_nothing_to_read_is_one_line(tmp_path: Path) -> None:
         (lines(EPOCH) + "\n\n" + lines(EPOCH | {"epoch": 2}), [1, 2], None),
         ("", [], None),
         (lines(EPOCH, EPOCH | {"epoch": 2}) + '{"epoch": 3, "top1": 3', [1, 2], "1 of 3 lines are no epoch (line 3 is"),
-        ('{"epoch": 1, "top1": 3', [], "1 of 1 lines are no epoch (line 1 is no JSON); none is left"),
+        ('{"epoch": 1, "top1": 3', [], "1 of 1 lines are no epoch (line 1 is not JSON); none is left"),
         (b"\x00\xff\n\x80\n", [], "2 of 2 lines are no epoch"),
         (lines(EPOCH) + "[1, 2]\nnull\n7\n", [1], "3 of 4 lines are no epoch; the others are kept"),
         (lines(EPOCH, EPOCH | {"epoch": "two"}, EPOCH | {"epoch": 0.5}, {"top1": 3}), [1], "3 of 4 lines"),

@@ -22,7 +22,7 @@ from studies import write_everything, write_pair
 
 import analysis
 from analysis.report.__main__ import main
-from analysis.report.files import TOLD
+from analysis.report.files import MOST_CHAPTERS
 from analysis.report.sections import headline
 from analysis.report.terminal import print_ladder
 from analysis.sources.load import load
@@ -338,10 +338,7 @@ def test_first_rung_last_rung_and_two_seeds_are_a_report(tmp_path, capsys):
         "test, not corrected).**"
     )
     assert words in text
-    assert (
-        "Differences are from “nano ResNet, original recipe”, as no rung here has its parent measured beside it."
-        in text
-    )
+    assert "Differences are from “nano ResNet, original recipe”, as no rung here has its parent measured too." in text
     table = pd.read_csv(tmp_path / "out" / "ladder.csv")
     assert table["rung"].tolist() == list(ends)
     assert table["change"].tolist() == pytest.approx([math.nan, 5.2], nan_ok=True)
@@ -420,14 +417,14 @@ def test_report_of_no_finished_run_says_so_and_keeps_nothing_of_an_earlier_one(o
 
 
 def test_a_sweep_is_a_few_sections_and_a_row_for_each_of_the_rest(tmp_path):
-    for number in range(TOLD + 3):
+    for number in range(MOST_CHAPTERS + 3):
         differs = {"config": {"recipe": {"lr": 0.1 + number}, "differs": {"recipe.lr": 0.1 + number}}}
         write_pair(tmp_path / "runs" / str(number), gelu={0: 80.0 + number}, kernel_7={0: 79.0}, **differs)
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     rest = pd.read_csv(tmp_path / "out" / "contexts.csv")
     assert len(rest) == 3
     page = (tmp_path / "out" / "report.html").read_text()
-    for number in range(TOLD + 3):
+    for number in range(MOST_CHAPTERS + 3):
         assert f"recipe.lr={0.1 + number}" in page
     assert (tmp_path / "out" / "2-ladder.svg").exists()
 
@@ -498,7 +495,7 @@ def test_a_folder_of_somebody_elses_is_reported_in_full(foreign, tmp_path, capsy
     for absent in ("paper", "Departures", "ConvNeXt", "published"):
         assert absent not in text + printed
     assert "Added steps, on no rung of the road: grn, added to" in printed
-    assert "Of star nothing can be said yet" in text
+    assert "Nothing can be said about star yet" in text
     table = pd.read_csv(tmp_path / "besides.csv")
     assert table[["step", "on"]].to_numpy().tolist() == [["grn", "overlap"], ["grn", "wide"]]
     assert table["effect"].tolist() == pytest.approx((table["with"] - table["without"]).tolist())
@@ -524,7 +521,7 @@ def test_models_that_are_no_rungs_are_reported_without_the_road(tmp_path, capsys
     assert "None of these networks is a rung of the road" in capsys.readouterr().out
     text = (tmp_path / "out" / "report.md").read_text().replace("\\", "")
     assert "timm:vit_tiny_patch16_224 | 1 | 72.00" in text
-    for absent in ("Published numbers", "Step by step", "Against the paper", "Departures"):
+    for absent in ("Published numbers", "Step by step", "Compared with the paper", "Departures"):
         assert absent not in text
 
 

@@ -11,44 +11,44 @@ from pathlib import Path
 import pytest
 
 import roadmap
-from roadmap.__main__ import CLOSED_PIPE, Sheet, as_csv, as_markdown, as_table, count, main
+from roadmap.__main__ import CLOSED_PIPE, CountedLadder, as_csv, as_markdown, as_table, count, main
 
 pytestmark = pytest.mark.xdist_group("costs")  # counted once
 
-sheet = cache(count)
+counted = cache(count)
 DISCREPANCIES = {"layer_norm": (4.46, "4.15"), "separate_downsampling": (4.49, "4.46")}
 
 
-def note(sheet: Sheet) -> str:
+def note(ladder: CountedLadder) -> str:
     """The one on discrepancies, if there is one."""
-    return " ".join(note for note in sheet.notes() if "Discrepancies" in note)
+    return " ".join(note for note in ladder.notes() if "Discrepancies" in note)
 
 
 def test_discrepancies_of_the_printed_table_are_found() -> None:
     found = {
         line.rung.name: (line.rung.published.gflops, f"{line.cost.macs / 1e9:.2f}")
-        for line in sheet("resnet50").discrepancies()
+        for line in counted("resnet50").discrepancies()
     }
     assert found == DISCREPANCIES
     assert "layer_norm 4.46 printed, 4.15 counted; separate_downsampling 4.49 printed, 4.46 counted" in note(
-        sheet("resnet50")
+        counted("resnet50")
     )
 
 
 def test_no_discrepancy_is_claimed_where_none_can_be() -> None:
     """At another size, or for another regime's networks, printed and counted do not compare."""
-    for incomparable in (sheet("nano")._replace(resolution=224), sheet("resnet50")._replace(resolution=64)):
+    for incomparable in (counted("nano")._replace(resolution=224), counted("resnet50")._replace(resolution=64)):
         assert not incomparable.discrepancies()
         assert not note(incomparable)
 
 
 def test_change_is_from_the_parent_and_not_from_the_line_above() -> None:
-    change = {line.rung.name: line.change for line in sheet("resnet50").lines}
+    change = {line.rung.name: line.change for line in counted("resnet50").rungs}
     assert change["resnet"] is None
     assert change["kernel_11"] == pytest.approx(80.47 - 79.92)
     assert change["gelu"] == pytest.approx(0.05)
     assert "from move_up_depthwise for kernel_7, kernel_9 and kernel_11; from kernel_7 for gelu" in "".join(
-        sheet("resnet50").notes()
+        counted("resnet50").notes()
     )
 
 
@@ -56,22 +56,22 @@ def test_change_is_from_the_parent_and_not_from_the_line_above() -> None:
 @pytest.mark.parametrize("regime", ["resnet50", "nano"])
 def test_table_fits_80_columns_and_cuts_nothing(regime: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    table = as_table(sheet(regime))
+    table = as_table(counted(regime))
     assert "…" not in table
     assert max(map(len, table.splitlines())) <= max(columns, 80)
-    for line in sheet(regime).lines:
+    for line in counted(regime).rungs:
         assert (line.rung.name if line.rung.adopted else f"({line.rung.name})") in table
 
 
 def test_nano_says_whose_the_published_numbers_are() -> None:
-    for text in (as_table(sheet("nano")), as_markdown(sheet("nano"))):
+    for text in (as_table(counted("nano")), as_markdown(counted("nano"))):
         assert "published: resnet50" in text
         assert "ImageNet-1K, 224 px" in text
-    assert "32 px, 10 classes" in as_table(sheet("nano"))
+    assert "32 px, 10 classes" in as_table(counted("nano"))
 
 
 def test_csv_is_the_ladder() -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv(sheet("nano")))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(counted("nano")))))
     for row, rung in zip(rows, roadmap.ladder("nano"), strict=True):
         assert row["rung"] == rung.name
         assert row["parent"] == (rung.parent or "")
@@ -89,7 +89,7 @@ def test_csv_leaves_stdout_to_the_data(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_markdown_is_one_table_and_its_notes() -> None:
-    table, *notes = as_markdown(sheet("resnet50")).split("\n\n")
+    table, *notes = as_markdown(counted("resnet50")).split("\n\n")
     assert {line.count("|") for line in table.splitlines()} == {7}
     assert len(table.splitlines()) == 2 + 17
     assert notes[-1].startswith(r"\* Discrepancies")
@@ -128,10 +128,10 @@ def test_a_road_that_goes_on_from_the_papers_has_its_numbers_and_none_for_the_re
 
 
 def test_resolution_is_counted() -> None:
-    assert sheet("nano").resolution == 32
-    larger = sheet("nano", 64)
+    assert counted("nano").resolution == 32
+    larger = counted("nano", 64)
     assert larger.resolution == 64
-    assert larger.lines[0].cost == roadmap.cost(roadmap.ladder("nano")[0].design, 64, 10)
+    assert larger.rungs[0].cost == roadmap.cost(roadmap.ladder("nano")[0].design, 64, 10)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_resolution_is_counted() -> None:
     [
         (["--regime", "resnet51"], "unknown regime 'resnet51'; did you mean 'resnet50'?"),
         (["--road", "convnxt"], "unknown road 'convnxt'; did you mean 'convnext'?"),
-        (["--config-dir", "/no/such"], "--config-dir /no/such is no folder"),
+        (["--config-dir", "/no/such"], "--config-dir /no/such is not a folder"),
         (["--resolution", "31"], "at least 32 pixels, not '31'"),
         (["--resolution", "big"], "at least 32 pixels, not 'big'"),
         (["--format", "html"], "'table', 'csv', 'markdown'"),

@@ -113,7 +113,7 @@ def test_no_machine_is_named_in_what_is_saved(tmp_path: Path) -> None:
         (random.Random(0).randbytes(3000), "not written by Runs.save"),
         (b'path,status,seed,series\n"a,done', "no CSV"),
         (b"path,status,seed,series\na,done,0,s\n", "'resolution' is missing"),
-        (b"path,status,seed,series,recipe\na,done,0,s,{\n", "'recipe' is no JSON"),
+        (b"path,status,seed,series,recipe\na,done,0,s,{\n", "'recipe' is not JSON"),
         (b"path,status,seed,series\na\n", "'seed' is missing"),
     ],
 )

@@ -20,8 +20,8 @@ import torch
 from records import write_run
 from rich.console import Console
 
-from analysis.report import files as pages
 from analysis.report.__main__ import main as report
+from analysis.report.files import replace_files
 from analysis.sources.load import load
 from analysis.sources.runs import RecordsError
 from experiments.config.run import Run
@@ -198,10 +198,10 @@ def test_report_that_cannot_be_written_is_told_and_leaves_the_one_before(
     assert code == 2
     assert_told(said, broken)
     (tmp_path / "out").mkdir()
-    pages.replace_files(tmp_path / "out", {"report.html": b"before", "old.csv": b"before"})
+    replace_files(tmp_path / "out", {"report.html": b"before", "old.csv": b"before"})
     for number in itertools.count():
         with broken.at(tmp_path, number), suppress(OSError):
-            pages.replace_files(tmp_path / "out", {"report.html": b"after", "report.md": b"after"})
+            replace_files(tmp_path / "out", {"report.html": b"after", "report.md": b"after"})
         assert not [*tmp_path.rglob(f".*.{os.getpid()}")]
         if not broken.failed:
             break

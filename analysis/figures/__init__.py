@@ -1,6 +1,6 @@
 """Figures: each function takes a frame and returns a figure, which Jupyter shows and `analysis.save` writes.
 
-Captions come from the frame's `attrs`, as far as they are there. No pyplot, no global state.
+Captions come from the frame's `attrs`, where there are any. No pyplot, no global state.
 """
 
 from analysis.figures.costs import COSTS, pareto_figure, speed_figure

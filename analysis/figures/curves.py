@@ -16,37 +16,36 @@ from analysis.measures import measure
 from analysis.text import wrapped
 from roadmap.roads import OWN, Road
 
-MOST = 54
-"""Networks that are named where no road groups them."""
-FEW = 6
-"""Networks that a single panel can tell apart."""
-MARKED = 12
-"""Epochs up to which each is marked."""
+MOST_NETWORKS = 54
+"""How many networks are named at most if no road groups them."""
+PER_PANEL = 6
+"""How many networks can be distinguished in one panel."""
+MARKED_EPOCHS = 12
+"""Up to how many epochs each has a marker."""
 TITLE = "Learning curves"
 
 
 def learning_curves_figure(runs: pd.DataFrame, epochs: pd.DataFrame, metric: str | None = None) -> Figure:
     """A measure by epoch: the mean over seeds, and one standard deviation as a band.
 
-    Up to six networks share a panel; a ladder has a panel for each section, its rungs in colour before all others in
-    grey, dashed if not adopted.
+    Up to six networks share a panel; a ladder has one panel per section, with its rungs in colour (dashed if not
+    adopted) in front of all other networks in grey.
 
     Args:
         runs: those to draw, of one comparison: `Comparison.counted`.
         epochs: `Runs.epochs`.
-        metric: a column of `epochs`; the runs' main one unless another is named. Where no epoch has it, the figure
-            says so.
+        metric: a column of `epochs`; by default the runs' main metric. If no epoch has it, the figure says so.
     """
     if not has_curves(runs, epochs, metric):
         named = metric or ", ".join(runs["metric"].unique()) or "anything"
         known = ", ".join(epochs.columns.drop(["path", "epoch"]))
-        return blank(TITLE, f"No epoch of these runs has {named}; one may have {known}.")
+        return blank(TITLE, f"No epoch of these runs has {named}; epochs can have {known}.")
     metric = metric or runs["metric"].iloc[0]
     curves = _curves(runs, epochs, metric)
     names = runs["network"].drop_duplicates()
     names = names[names.isin(curves.index.unique("network"))].tolist()
     with style():
-        figure = _few(curves, names) if len(names) <= FEW else _panels(curves, runs["road"].iloc[0])
+        figure = _few(curves, names) if len(names) <= PER_PANEL else _panels(curves, runs["road"].iloc[0])
         for axes in figure.axes:
             axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             axes.grid(axis="y")
@@ -68,7 +67,7 @@ def has_curves(runs: pd.DataFrame, epochs: pd.DataFrame, metric: str | None = No
 
 def _curves(runs: pd.DataFrame, epochs: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Mean and standard deviation by network and epoch."""
-    networks = dict(zip(runs["path"], runs["network"], strict=True))  # a path may be no text that pandas takes
+    networks = dict(zip(runs["path"], runs["network"], strict=True))  # pandas refuses a path that is not valid text
     paths = epochs["path"].astype("category").cat
     named = pd.DataFrame(
         {
@@ -81,7 +80,7 @@ def _curves(runs: pd.DataFrame, epochs: pd.DataFrame, metric: str) -> pd.DataFra
 
 
 def _few(curves: pd.DataFrame, names: list[str]) -> Figure:
-    """One panel, each line named at its end."""
+    """One panel, with each line labelled at its end."""
     figure = Drawing(figsize=(8.6, 4.8))
     axes = figure.subplots()
     figure.subplots_adjust(left=0.09, right=0.74, top=0.83, bottom=0.11)
@@ -92,12 +91,12 @@ def _few(curves: pd.DataFrame, names: list[str]) -> Figure:
         ends.append([curve["mean"].iloc[-1], name, colour, curve.index[-1]])
     ends.sort()
     low, high = axes.get_ylim()
-    room, place = 0.055 * (high - low), -float("inf")
+    spacing, y = 0.055 * (high - low), -float("inf")
     for value, name, colour, last in ends:
-        place = max(value, place + room)  # no label on another
+        y = max(value, y + spacing)  # labels must not overlap
         axes.annotate(
             *(name, (last, value)),
-            xytext=(1.02, place),
+            xytext=(1.02, y),
             textcoords=axes.get_yaxis_transform(),
             va="center",
             color=colour,
@@ -108,7 +107,7 @@ def _few(curves: pd.DataFrame, names: list[str]) -> Figure:
 
 
 def _panels(curves: pd.DataFrame, road: Road | None) -> Figure:
-    """A panel for each section of the road; without rungs, one for each six networks, of the first `MOST`."""
+    """One panel per section of the road; without rungs, one per six networks, for the first `MOST_NETWORKS`."""
     measured = curves.index.unique("network")
     rungs = {rung.name: rung for rung in (road.rungs if road else ()) if rung.name in measured}
     panels = {
@@ -119,8 +118,8 @@ def _panels(curves: pd.DataFrame, road: Road | None) -> Figure:
     }
     panels = {title: names for title, names in panels.items() if names}
     if not panels:
-        ends = range(0, min(len(measured), MOST), FEW)
-        panels = {f"networks from {start + 1} on": measured[start : start + FEW].tolist() for start in ends}
+        starts = range(0, min(len(measured), MOST_NETWORKS), PER_PANEL)
+        panels = {f"networks from {start + 1} on": measured[start : start + PER_PANEL].tolist() for start in starts}
     rows = math.ceil(len(panels) / 3)
     figure = Drawing(figsize=(11.6, 3.3 * rows if rows > 1 else 4.2))
     grid = figure.subplots(rows, 3, sharex=True, sharey=True, squeeze=False)
@@ -129,8 +128,8 @@ def _panels(curves: pd.DataFrame, road: Road | None) -> Figure:
         hspace=0.22, wspace=0.08,
     )  # fmt: skip
     for axes, (title, names) in zip(grid.flat, panels.items(), strict=False):
-        for other in measured.difference(names):
-            axes.plot(curves.loc[other, "mean"], color=PALETTE["grid"], lw=0.9, zorder=1)
+        for name in measured.difference(names):
+            axes.plot(curves.loc[name, "mean"], color=PALETTE["grid"], lw=0.9, zorder=1)
         for name, colour, marker in zip(names, cycle(LINES), cycle(MARKERS), strict=False):
             rung = rungs.get(name)
             dashes = "-" if rung is None or rung.adopted else "--"
@@ -140,17 +139,17 @@ def _panels(curves: pd.DataFrame, road: Road | None) -> Figure:
             loc="best", fontsize=8, handlelength=3,
             frameon=True, facecolor=PALETTE["paper"], edgecolor="none", framealpha=0.85,
         )  # fmt: skip
-    for place in range(len(panels), 3 * rows):
-        grid.flat[place].remove()
-        if place >= 3:  # the panel above is the last of its column
-            grid.flat[place - 3].tick_params(labelbottom=True)
-            grid.flat[place - 3].set_xlabel("epoch")
+    for index in range(len(panels), 3 * rows):
+        grid.flat[index].remove()
+        if index >= 3:  # the panel above is the last of its column
+            grid.flat[index - 3].tick_params(labelbottom=True)
+            grid.flat[index - 3].set_xlabel("epoch")
     return figure
 
 
-def _line(axes: Axes, curve: pd.DataFrame, name: str, colour: str, marker: str, dashes: str) -> None:
-    often = len(curve) <= MARKED
-    axes.plot(curve["mean"], dashes, color=colour, lw=1.8, label=name, marker=marker if often else None, ms=4)
+def _line(axes: Axes, curve: pd.DataFrame, name: str, colour: str, marker: str | None, dashes: str) -> None:
+    marker = marker if len(curve) <= MARKED_EPOCHS else None
+    axes.plot(curve["mean"], dashes, color=colour, lw=1.8, label=name, marker=marker, ms=4)
     if len(curve) > 1:
         low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
         axes.fill_between(curve.index, low, high, color=colour, alpha=0.15, lw=0)

@@ -1,10 +1,11 @@
-"""What each step, or section, is worth."""
+"""The effect of each step or section."""
 
 from __future__ import annotations
 
 import math
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -22,17 +23,17 @@ ROW = 0.44
 
 
 def effects_figure(table: pd.DataFrame) -> Figure:
-    """One row per step of `effect_table`, a mark per way of asking, with its 95 % interval.
+    """One row per step of `effect_table`, one marker per way of measuring its effect, with its 95 % interval.
 
-    Marks are filled where the effect is shown (Holm-corrected p < 0.05), hollow where it is not.
+    Markers are filled where the effect is shown (Holm-corrected p < 0.05), hollow where it is not.
     """
     table = table[table["kind"].isin(KINDS)]
     title, about = "What is each step worth?", table.attrs.get("scale", "")
     if table["effect"].isna().all():
-        return blank(title, "No two finished networks differ in a step of the road alone.", about)
+        return blank(title, "No two networks with finished runs differ in a step of the road alone.", about)
     kinds = [kind for kind in KINDS if (table["kind"] == kind).any()]
     steps = table.drop_duplicates("step")[["step", "title", "section"]].reset_index(drop=True)
-    place = {step: index for index, step in enumerate(steps["step"])}
+    rows_of = {step: index for index, step in enumerate(steps["step"])}
     with style():
         height = 1.0 + 0.2 * math.ceil(len(kinds) / 2) + ROW * len(steps) + 0.75
         figure = Drawing(figsize=(9.2, height))
@@ -44,7 +45,7 @@ def effects_figure(table: pd.DataFrame) -> Figure:
             offset = 0.22 * (index - (len(kinds) - 1) / 2)
             look = {"color": LINES[index], "marker": MARKERS[index]}
             for row in table[(table["kind"] == kind) & table["effect"].notna()].itertuples():
-                _draw(axes, row.effect, row.low, row.high, place[row.step] + offset, row.verdict, **look)
+                _draw(axes, row.effect, row.low, row.high, rows_of[row.step] + offset, row.verdict, **look)
         _finish(axes, steps["title"].map(step_name).map(wrapped), table.attrs)
         keys = [
             Line2D([], [], color=LINES[index], marker=MARKERS[index], ms=6, label=KINDS[kind])
@@ -63,13 +64,13 @@ def besides_figure(table: pd.DataFrame, kind: str = "besides") -> Figure:
     """One row per pair of networks of `effect_table`'s "besides", or of "elsewhere": the effect of a step, and its 95 %
     interval, on the network that it was added to.
 
-    Marks are filled where the effect is shown (Holm-corrected p < 0.05), hollow where it is not.
+    Markers are filled where the effect is shown (Holm-corrected p < 0.05), hollow where it is not.
     """
     rows = table[table["kind"] == kind].reset_index(drop=True)
     steps = "the steps bring that are on no rung of the road" if kind == "besides" else "steps bring on other rungs"
     title, about = f"What {steps}", table.attrs.get("scale", "")
     if rows.empty:
-        return blank(title, "No two finished networks differ in such a step alone.", about)
+        return blank(title, "No two networks with finished runs differ in such a step alone.", about)
     with style():
         height = 1.0 + ROW * len(rows) + 0.85
         figure = Drawing(figsize=(9.2, height))
@@ -98,10 +99,10 @@ def shapley_figure(table: pd.DataFrame) -> Figure:
         height = 1.0 + 0.4 * len(table) + 0.75
         figure = Drawing(figsize=(7.6, height))
         axes = figure.add_axes((0.27, 0.68 / height, 0.58, 0.4 * len(table) / height))
-        for place, row in enumerate(table.itertuples()):
-            _draw(axes, row.value, row.low, row.high, place, row.verdict, color=LINES[0], marker=MARKERS[0])
+        for index, row in enumerate(table.itertuples()):
+            _draw(axes, row.value, row.low, row.high, index, row.verdict, color=LINES[0], marker=MARKERS[0])
             text = quantity(row.value, table.attrs.get("unit", "points"), signed=True)
-            axes.text(1.02, place, text, va="center", transform=axes.get_yaxis_transform())
+            axes.text(1.02, index, text, va="center", transform=axes.get_yaxis_transform())
         _finish(axes, names.map(wrapped), table.attrs)
         heading(figure, title, about)
         _legend(figure)
@@ -113,14 +114,16 @@ def _legend(figure: Figure) -> None:
     figure.text(0.97, 0.1 / figure.get_figheight(), text, ha="right", fontsize=8, color=PALETTE["muted"])
 
 
-def _draw(axes, value, low, high, place, verdict, *, color: str, marker: str) -> None:
+def _draw(
+    axes: Axes, value: float, low: float, high: float, y: float, verdict: str, *, color: str, marker: str
+) -> None:
     if not pd.isna(low):
-        axes.plot([low, high], [place, place], color=color, lw=1.3, solid_capstyle="butt", zorder=2)
+        axes.plot([low, high], [y, y], color=color, lw=1.3, solid_capstyle="butt", zorder=2)
     face = color if verdict in VERDICTS else PALETTE["paper"]
-    axes.plot(value, place, marker, ms=6, color=color, mfc=face, mew=1.3, zorder=3)
+    axes.plot(value, y, marker, ms=6, color=color, mfc=face, mew=1.3, zorder=3)
 
 
-def _finish(axes, names: pd.Series, attrs: dict) -> None:
+def _finish(axes: Axes, names: pd.Series, attrs: dict) -> None:
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", length=0, labelsize=9, labelcolor=PALETTE["ink"])
@@ -128,5 +131,5 @@ def _finish(axes, names: pd.Series, attrs: dict) -> None:
     axes.axvline(0, color=PALETTE["muted"], lw=0.9, zorder=1)
     axes.grid(axis="x")
     axes.set_axisbelow(True)
-    of = measure(attrs.get("value") or attrs.get("metric", "top1"))
-    axes.set_xlabel(f"change of {of.name}" + (f" ({of.unit})" if of.unit else ""))
+    value = measure(attrs.get("value") or attrs.get("metric", "top1"))
+    axes.set_xlabel(f"change of {value.name}" + (f" ({value.unit})" if value.unit else ""))

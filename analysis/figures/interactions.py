@@ -13,23 +13,23 @@ from analysis.measures import VERDICTS
 from analysis.text import quantity, wrapped
 
 DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#b35806", "#f7f7f7", "#2166ac"])
-"""Brown to blue, which the colour-blind tell apart; grey scale does not tell the sign, which is printed."""
+"""Brown to blue, which colour-blind people can distinguish; in grey the sign is lost, but the numbers show it."""
 
 
 def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Figure:
-    """A heat map: on the diagonal each section's value (`shapley_table`), below it what two bring together beyond what
-    each brings by itself (`interaction_table`). Bold where it is shown (Holm-corrected p < 0.05).
-    Where the tables are empty, the figure says what is missing.
+    """A heat map: on the diagonal each section's value (`shapley_table`), below it the interaction of each pair, which
+    is what the two bring together beyond what each brings by itself (`interaction_table`). Bold where it is shown
+    (Holm-corrected p < 0.05). If the tables are empty, the figure says what is missing.
     """
     title, about = "What sections are worth, and together", shapley.attrs.get("scale", "")
     if shapley.empty or interactions.empty:
         return blank(title, f"{shapley.attrs.get('missing') or 'the road has a single section'}.", about)
     names = shapley["section"].tolist()
-    place = {name: index for index, name in enumerate(names)}
+    index_of = {name: index for index, name in enumerate(names)}
     cells = [(index, index, *row) for index, row in enumerate(shapley[["value", "verdict"]].to_numpy())]
     for row in interactions.itertuples():
-        one, other = sorted((place[row.one], place[row.other]))
-        cells.append((other, one, row.interaction, row.verdict))
+        first, second = sorted((index_of[row.one], index_of[row.other]))
+        cells.append((second, first, row.interaction, row.verdict))
     values = np.full((len(names), len(names)), np.nan)
     for row, column, value, *_ in cells:
         values[row, column] = value
@@ -56,17 +56,8 @@ def interactions_figure(shapley: pd.DataFrame, interactions: pd.DataFrame) -> Fi
         bar.solids.set_rasterized(False)
         bar.set_label(unit)
         heading(figure, title, about)
-        figure.text(
-            *(
-                0.97,
-                0.945,
-                "outlined: Shapley value of a section\nbelow: interaction of two\n" + judged,
-            ),
-            ha="right",
-            va="center",
-            fontsize=8,
-            color=PALETTE["muted"],
-        )
+        note = f"outlined: Shapley value of a section\nbelow: interaction of two\n{judged}"
+        figure.text(0.97, 0.945, note, ha="right", va="center", fontsize=8, color=PALETTE["muted"])
         return figure
 
 
@@ -79,7 +70,7 @@ def _draw_cell(axes, row, column, value, shown, colours, unit) -> None:
         va="center",
         fontsize=10,
         fontweight="bold" if shown else "normal",
-        color="#ffffff" if dark else "#1b2430",  # on the cell's own colour, whatever the page's
+        color="#ffffff" if dark else "#1b2430",  # against the cell's colour, which a dark page does not change
     )
     if row == column:
         axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, fill=False, ec=PALETTE["ink"], lw=1.2))

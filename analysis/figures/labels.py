@@ -1,8 +1,12 @@
-"""Names beside points, none on another."""
+"""Labels beside points, without overlaps.
+
+adjustText, which moves labels by simulated forces, leaves some on each other where points are as dense as here.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
@@ -12,56 +16,62 @@ from matplotlib.transforms import Bbox
 
 from analysis.figures.style import PALETTE
 
-LINES_OFF = (0.0, 0.9, -0.9, 1.6, -1.6, 2.6, -2.6, 3.8, -3.8, 5.2, -5.2)
-PLACES = sorted(
-    ((x, y) for reach in (7, 14, 22, 31) for y in LINES_OFF for x in (reach, -reach)),
-    key=lambda place: abs(place[0]) + 8 * abs(place[1]),
+LINES = (0.0, 0.9, -0.9, 1.6, -1.6, 2.6, -2.6, 3.8, -3.8, 5.2, -5.2)
+OFFSETS = sorted(
+    ((x, y) for distance in (7, 14, 22, 31) for y in LINES for x in (distance, -distance)),
+    key=lambda offset: abs(offset[0]) + 8 * abs(offset[1]),
 )
-"""Offsets that are tried, the nearest first: points to the side, and heights of a line up or down."""
-POINT = 5
-"""Pixels around a point that no name covers."""
+"""Offsets to try, the nearest first: typographic points to the side, and lines of text up or down."""
+MARGIN = 5
+"""Pixels around a point that no label may cover."""
 
 
-def name_points(
-    axes: Axes, points: Iterable[tuple[float, float, str]], others: Iterable[tuple[float, float]] = (), **how: object
+def label_points(
+    axes: Axes,
+    labels: Iterable[tuple[float, float, str]],
+    unlabelled: Iterable[tuple[float, float]] = (),
+    **style: Any,
 ) -> None:
-    """Write each name beside its point (x, y), inside the axes, off all points and names; far ones get a line.
+    """Write each label beside its point (x, y), inside the axes, off all points and labels; distant ones get a line.
 
-    `others`: points that have no name.
+    Args:
+        labels: (x, y, text).
+        unlabelled: points (x, y) that labels must not cover.
+        style: of the text, as for `Axes.annotate`.
     """
-    points = list(points)
-    axes.get_xlim(), axes.get_ylim()  # matplotlib sets limits when they are asked for, and places depend on them
+    labels = list(labels)
+    axes.get_xlim(), axes.get_ylim()  # makes matplotlib fix the limits, on which positions depend
     renderer = FigureCanvasAgg(axes.figure).get_renderer()
-    at = [axes.transData.transform(point[:2]) for point in (*points, *others)]
-    taken = [Bbox.from_extents(x - POINT, y - POINT, x + POINT, y + POINT) for x, y in at]
+    points = [axes.transData.transform(point[:2]) for point in (*labels, *unlabelled)]
+    taken = [Bbox.from_extents(x - MARGIN, y - MARGIN, x + MARGIN, y + MARGIN) for x, y in points]
     frame = axes.get_window_extent(renderer)
-    size = float(how.get("fontsize", 8))
-    for x, y, name in points:
+    size = float(style.get("fontsize", 8))
+    for x, y, text in labels:
         label = axes.annotate(
-            *(name, (x, y)),
+            *(text, (x, y)),
             xytext=(0, 0),
             textcoords="offset points",
             va="center",
-            arrowprops={"arrowstyle": "-", "lw": 0.6, "color": how.get("color", "black"), "shrinkA": 0, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "lw": 0.6, "color": style.get("color", "black"), "shrinkA": 0, "shrinkB": 3},
             bbox={"fc": PALETTE["paper"], "ec": "none", "pad": 0.6, "alpha": 0.8},
-            **how,
+            **style,
         )
-        tried = {}
-        for right, lines in PLACES:
-            box = _moved(label, right, lines * size, renderer)
+        overlaps: dict[tuple[float, float], int] = {}
+        for right, lines in OFFSETS:
+            box = _move(label, right, lines * size, renderer)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            tried[right, lines] = 100 * (not inside) + sum(box.overlaps(other) for other in taken)
-            if not tried[right, lines]:
+            overlaps[right, lines] = 100 * (not inside) + sum(box.overlaps(area) for area in taken)
+            if not overlaps[right, lines]:
                 break
-        right, lines = min(tried, key=tried.get)  # the first that is free, or else the one that covers least
-        box = _moved(label, right, lines * size, renderer)
-        near = abs(label.get_position()[0]) <= PLACES[0][0] and abs(label.get_position()[1]) < size
+        right, lines = min(overlaps, key=overlaps.__getitem__)  # the first without any, or else the one with the fewest
+        box = _move(label, right, lines * size, renderer)
+        near = abs(right) <= OFFSETS[0][0] and abs(lines) < 1
         label.arrow_patch.set_visible(not near)
         taken.append(box)
 
 
-def _moved(label: Annotation, x: float, y: float, renderer: RendererBase) -> Bbox:
-    """Put the text to this offset; where it then is, without its line."""
+def _move(label: Annotation, x: float, y: float, renderer: RendererBase) -> Bbox:
+    """Moves the text to this offset; returns its box, without the line."""
     label.set_position((x, y))
     label.set_ha("left" if x > 0 else "right")
     label.update_positions(renderer)

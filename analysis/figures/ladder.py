@@ -1,6 +1,8 @@
-"""A road, drawn like the paper's Figure 2."""
+"""A ladder, drawn like the paper's Figure 2."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,20 +21,20 @@ from roadmap.roads import OWN, Reference
 ROW, TOP, BOTTOM = 0.33, 1.5, 1.0
 SECTION_X, RUNG_X = 0.25, 3.95
 WIDTH, BARS, CHANGE_X, MACS_X, PUBLISHED = 11.6, (4.1, 7.75), 8.45, 9.15, (9.45, 11.35)
-WIDE_BARS, WIDE_CHANGE_X, WIDE_MACS_X = (4.1, 9.55), 10.35, 11.3  # where either is all that there is
+WIDE_BARS, WIDE_CHANGE_X, WIDE_MACS_X = (4.1, 9.55), 10.35, 11.3  # with measured or published numbers alone
 VALUE_X = 5
-"""Points from a bar's end to its value."""
-NUMBER = 4
-"""Characters of a section's number that there is room for; it is called by its title alone where it has more."""
-LONGEST = 34
-"""Characters of a rung's title."""
+"""Typographic points from a bar's end to its value."""
+LONGEST_NUMBER = 4
+"""Characters of a section's number; one with more is called by its title alone."""
+LONGEST_TITLE = 34
+"""Characters of a rung's title; the rest is cut."""
 
 
 def ladder_figure(table: pd.DataFrame, background: pd.DataFrame | None = None) -> Figure:
-    """One bar per rung, the road's first at the top and its last at the bottom: those that were asked for of a measured
-    ladder, or all of a `published_ladder`.
+    """One bar per rung, the road's first at the top and its last at the bottom: the rungs of a measured ladder that
+    have runs, or all of a `published_ladder`.
 
-    Measured accuracies have the published ones beside them, on an axis of their own, if there are any. Hatched bars are
+    Measured accuracies have the published ones beside them, on a separate axis, if there are any. Hatched bars are
     the steps that were not adopted; error bars are one standard deviation over seeds; stars are networks that the road
     is compared with, such as the Transformer of that size.
 
@@ -43,9 +45,9 @@ def ladder_figure(table: pd.DataFrame, background: pd.DataFrame | None = None) -
     """
     table = included(table)
     measured = bool((table["n"] > 0).any())
-    printed = bool(table["published_top1"].notna().any())
-    stars = table.attrs.get("references", ()) if printed else ()
-    rows = len(table) + len(stars)
+    has_published = bool(table["published_top1"].notna().any())
+    references = table.attrs.get("references", ()) if has_published else ()
+    rows = len(table) + len(references)
     with style():
         height = TOP + ROW * rows + BOTTOM
         figure = Drawing(figsize=(WIDTH, height))
@@ -53,23 +55,23 @@ def ladder_figure(table: pd.DataFrame, background: pd.DataFrame | None = None) -
         page.set_xlim(0, WIDTH)
         page.axis("off")
         _draw_sections(page, table)
-        if measured and printed:
+        if measured and has_published:
             _draw_texts(page, table, table["change"], CHANGE_X, MACS_X, table["macs"])
             _draw_measured(_columns(figure, BARS, rows), table)
-            _draw_beside(_columns(figure, PUBLISHED, rows), table, stars)
-        elif measured or not printed:
+            _draw_beside(_columns(figure, PUBLISHED, rows), table, references)
+        elif measured or not has_published:
             _draw_texts(page, table, table["change"], WIDE_CHANGE_X, WIDE_MACS_X, table["macs"])
             _draw_measured(_columns(figure, WIDE_BARS, rows), table)
         else:
             _draw_texts(page, table, table["published_change"], WIDE_CHANGE_X, WIDE_MACS_X)
-            _draw_published(_columns(figure, WIDE_BARS, rows), table, background, stars)
-        for place, star in enumerate(stars, len(table)):
-            how = {"ha": "right", "va": "center", "color": PALETTE["published"]}
-            page.text(RUNG_X, place, star.name, **how)
+            _draw_published(_columns(figure, WIDE_BARS, rows), table, background, references)
+        for index, reference in enumerate(references, len(table)):
+            text_style: dict[str, Any] = {"ha": "right", "va": "center", "color": PALETTE["published"]}
+            page.text(RUNG_X, index, reference.name, **text_style)
             if not measured:
-                page.text(WIDE_MACS_X, place, f"{star.gflops:.2f}", **how)
-        _draw_titles(figure, table, background, heads=measured and printed)
-        _draw_legend(figure, table, measured, background, stars)
+                page.text(WIDE_MACS_X, index, f"{reference.gflops:.2f}", **text_style)
+        _draw_titles(figure, table, background, heads=measured and has_published)
+        _draw_legend(figure, table, measured, background, references)
         return figure
 
 
@@ -94,7 +96,7 @@ def _draw_sections(page: Axes, table: pd.DataFrame) -> None:
             page.axhspan(first, last, xmin=0.12 / WIDTH, xmax=1 - 0.12 / WIDTH, color=PALETTE["band"], lw=0)
         middle = (first + last) / 2
         title = titles.get(section, section)
-        numbered = section not in (title, OWN) and len(section) <= NUMBER
+        numbered = section not in (title, OWN) and len(section) <= LONGEST_NUMBER
         if numbered:
             page.text(SECTION_X, middle, section, va="center", fontsize=8.5, color=PALETTE["muted"])
         title = wrapped(title, 12 if numbered else 16, 2 * len(rows))
@@ -118,7 +120,7 @@ def _draw_texts(
     shown = zip(table.itertuples(), changes, macs, strict=True)
     for row, change, cost in shown:
         page.text(
-            *(RUNG_X, row.Index, wrapped(row.title, LONGEST, 1)),
+            *(RUNG_X, row.Index, wrapped(row.title, LONGEST_TITLE, 1)),
             ha="right",
             va="center",
             fontweight="bold" if row.Index in ends else "normal",
@@ -141,24 +143,24 @@ def _draw_measured(axes: Axes, table: pd.DataFrame) -> None:
     room = 0.55 if (done["diverged"] > 0).any() else 0.3
     _bar_axis(axes, (done["mean"] - spread).min(), (done["mean"] + spread).max(), room)
     for row, error in zip(done.itertuples(), spread, strict=True):
-        some = f", {trained(row.n, row.diverged)}" if row.diverged else ""
-        _bar(axes, row, row.mean, error, percent(row.mean, row.std) + some)
+        seeds = f", {trained(row.n, row.diverged)}" if row.diverged else ""
+        _bar(axes, row, row.mean, error, percent(row.mean, row.std) + seeds)
     for row in table[table["n"] == 0].itertuples():
-        none = f"{row.diverged} of {row.diverged} diverged" if row.diverged else "no finished run"
+        reason = f"{row.diverged} of {row.diverged} diverged" if row.diverged else "no finished run"
         axes.text(
-            *(axes.get_xlim()[0], row.Index, f"  {none}"),
+            *(axes.get_xlim()[0], row.Index, f"  {reason}"),
             va="center",
             fontsize=8,
             style="italic",
             color=PALETTE["muted"],
         )
-    dataset, of = table.attrs.get("dataset"), measure(table.attrs.get("metric", "top1"))
+    dataset, metric = table.attrs.get("dataset"), measure(table.attrs.get("metric", "top1"))
     on = f" on {dataset}" if dataset else ""
-    axes.set_xlabel(f"{of.name}{on}{of.percent}; the axis starts at {axes.get_xlim()[0]:g}")
+    axes.set_xlabel(f"{metric.name}{on}{metric.percent}; the axis starts at {axes.get_xlim()[0]:g}")
 
 
 def _draw_published(
-    axes: Axes, table: pd.DataFrame, background: pd.DataFrame | None, stars: tuple[Reference, ...]
+    axes: Axes, table: pd.DataFrame, background: pd.DataFrame | None, references: tuple[Reference, ...]
 ) -> None:
     """Published accuracies as the figure's own bars, those of a larger regime in grey behind them."""
     behind = table["published_top1"] if background is None else background["published_top1"]
@@ -166,18 +168,17 @@ def _draw_published(
     low = axes.get_xlim()[0]
     height = 0.68 if background is None else 0.46
     if background is not None:
-        for place, row in enumerate(background.itertuples()):
-            hatch = None if row.adopted else "////"
+        for index, row in enumerate(background.itertuples()):
             axes.barh(
-                *(place, row.published_top1 - low),
+                *(index, row.published_top1 - low),
                 left=low,
                 height=0.86,
                 color=PALETTE["behind"],
                 edgecolor=PALETTE["paper"],
-                hatch=hatch,
+                hatch=None if row.adopted else "////",
                 linewidth=0,
             )
-            _value(axes, row.published_top1, place, f"{row.published_top1:.1f}", PALETTE["muted"])
+            _value(axes, row.published_top1, index, f"{row.published_top1:.1f}", PALETTE["muted"])
     for row in table[table["published_top1"].notna()].itertuples():
         error = 0 if pd.isna(row.published_std) else row.published_std
         text = percent(row.published_top1, row.published_std)
@@ -195,16 +196,16 @@ def _draw_published(
                 fontweight="bold",
                 bbox=None if row.adopted else {"fc": PALETTE["side"], "ec": "none", "pad": 1},
             )
-    more = () if background is None else background.attrs.get("references", ())
-    for colour, some in {"published": stars, "muted": more}.items():
-        for place, star in enumerate(some, len(table)):
-            axes.plot([star.top1, star.top1], [-0.5, place], color=PALETTE[colour], lw=0.8, ls=(0, (2, 3)), zorder=1)
-            _star(axes, star, place, PALETTE[colour], named=bool(more))
+    background_references = () if background is None else background.attrs.get("references", ())
+    for networks, colour in ((references, PALETTE["published"]), (background_references, PALETTE["muted"])):
+        for index, network in enumerate(networks, len(table)):
+            axes.plot([network.top1] * 2, [-0.5, index], color=colour, lw=0.8, ls=(0, (2, 3)), zorder=1)
+            _star(axes, network, index, colour, named=bool(background_references))
     axes.set_xlabel(f"ImageNet-1K top-1 accuracy (%), as published; the axis starts at {low:g}")
 
 
 def _bar_axis(axes: Axes, lowest: float, highest: float, room: float) -> None:
-    """The lowest bar has a length to see, the longest has room for its value."""
+    """Sets the limits so that the shortest bar has a visible length, and the longest has room for its value."""
     if pd.isna(lowest):
         lowest, highest = 0.0, 100.0
     start = max(lowest - 0.15 * max(highest - lowest, 2), 0)
@@ -216,7 +217,7 @@ def _bar_axis(axes: Axes, lowest: float, highest: float, room: float) -> None:
     axes.set_axisbelow(True)
 
 
-def _bar(axes: Axes, row: tuple, value: float, error: float, text: str, height: float = 0.68) -> None:
+def _bar(axes: Axes, row: Any, value: float, error: float, text: str, height: float = 0.68) -> None:
     low = axes.get_xlim()[0]
     axes.barh(
         *(row.Index, value - low),
@@ -233,15 +234,15 @@ def _bar(axes: Axes, row: tuple, value: float, error: float, text: str, height: 
 
 
 def _value(axes: Axes, x: float, row: int, text: str, colour: str) -> None:
-    offset = {"xytext": (VALUE_X, 0), "textcoords": "offset points"}
-    clear = {"fc": PALETTE["paper"], "ec": "none", "pad": 0.8, "alpha": 0.85}  # of lines that pass behind it
+    offset: dict[str, Any] = {"xytext": (VALUE_X, 0), "textcoords": "offset points"}
+    clear = {"fc": PALETTE["paper"], "ec": "none", "pad": 0.8, "alpha": 0.85}  # hides lines that pass behind it
     axes.annotate(text, (x, row), **offset, va="center", fontsize=8, color=colour, bbox=clear)
 
 
-def _star(axes: Axes, star: Reference, row: int, colour: str, named: bool) -> None:
-    axes.plot(star.top1, row, "*", ms=10, color=colour, clip_on=False)
+def _star(axes: Axes, network: Reference, y: float, colour: str, named: bool) -> None:
+    axes.plot(network.top1, y, "*", ms=10, color=colour, clip_on=False)
     axes.annotate(
-        *(f"{star.name} {star.top1:.1f}" if named else f"{star.top1:.1f}", (star.top1, row)),
+        *(f"{network.name} {network.top1:.1f}" if named else f"{network.top1:.1f}", (network.top1, y)),
         xytext=(8, 0),
         textcoords="offset points",
         va="center",
@@ -250,13 +251,13 @@ def _star(axes: Axes, star: Reference, row: int, colour: str, named: bool) -> No
     )
 
 
-def _draw_beside(axes: Axes, table: pd.DataFrame, stars: tuple[Reference, ...]) -> None:
-    """Published accuracies beside the measured, quietly: most are of another dataset and scale, so on an axis of their
-    own."""
+def _draw_beside(axes: Axes, table: pd.DataFrame, references: tuple[Reference, ...]) -> None:
+    """Published accuracies beside the measured ones, in a light style and on a separate axis: most are of another
+    dataset and scale."""
     table = table[table["published_top1"].notna()]
     adopted = table[table["adopted"]]
     colour = PALETTE["published"]
-    values = [*table["published_top1"], *(star.top1 for star in stars)]
+    values = [*table["published_top1"], *(network.top1 for network in references)]
     low, wide = min(values), max(max(values) - min(values), 1.0)
     axes.set_xlim(low - 0.1 * wide, low + 1.42 * wide)
     axes.plot(adopted["published_top1"], adopted.index, color=colour, lw=0.8, alpha=0.5)
@@ -281,8 +282,8 @@ def _draw_beside(axes: Axes, table: pd.DataFrame, stars: tuple[Reference, ...]) 
             fontsize=7.5,
             color=PALETTE["muted"],
         )
-    for place, star in enumerate(stars):
-        _star(axes, star, axes.get_ylim()[0] + 0.5 - len(stars) + place, colour, named=False)
+    for index, network in enumerate(references):
+        _star(axes, network, axes.get_ylim()[0] + 0.5 - len(references) + index, colour, named=False)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     axes.grid(axis="x")
     axes.set_axisbelow(True)
@@ -292,14 +293,14 @@ def _draw_beside(axes: Axes, table: pd.DataFrame, stars: tuple[Reference, ...]) 
 def _draw_titles(figure: Figure, table: pd.DataFrame, background: pd.DataFrame | None, heads: bool) -> None:
     height = figure.get_figheight()
 
-    def write(x: float, from_top: float, text: str, **how: object) -> None:
-        figure.text(x / WIDTH, 1 - from_top / height, text, **how)
+    def write(x: float, from_top: float, text: str, **style: Any) -> None:
+        figure.text(x / WIDTH, 1 - from_top / height, text, **style)
 
     road = wrapped(table.attrs.get("road", "The road"), 60, 1)
     start = table["reference"].dropna() if table.attrs.get("reference") else ()
     what = wrapped(f"rungs against {start.iloc[0]}", 40, 1) if len(start) else "one step at a time"
     write(SECTION_X, 0.42, f"{road}, {what}", fontsize=16, fontweight="bold")
-    about = [one.attrs.get("about", "") for one in (table, background) if one is not None]
+    about = [ladder.attrs.get("about", "") for ladder in (table, background) if ladder is not None]
     write(SECTION_X, 0.72, table.attrs.get("scale", ""), fontsize=10.5)
     write(SECTION_X, 0.95, "; behind: ".join(about), color=PALETTE["muted"])
     if heads:
@@ -312,25 +313,25 @@ def _draw_legend(
     table: pd.DataFrame,
     measured: bool,
     background: pd.DataFrame | None,
-    stars: tuple[Reference, ...],
+    references: tuple[Reference, ...],
 ) -> None:
     height = figure.get_figheight()
-    keys = [
+    keys: list[Patch | Line2D] = [
         Patch(facecolor=PALETTE["bar"], edgecolor=PALETTE["bar"], label="adopted"),
         Patch(facecolor=PALETTE["side"], edgecolor=PALETTE["bar"], hatch="////", label="measured, not adopted"),
     ]
     if background is not None:
         regime = background.attrs.get("published", "another regime")
         keys.append(Patch(facecolor=PALETTE["behind"], label=f"behind: {regime} regime"))
-    if stars and not measured:
-        star = Line2D([], [], marker="*", ls="", ms=9, color=PALETTE["published"], label="published, for comparison")
-        keys.append(star)
+    if references and not measured:
+        label = "published, for comparison"
+        keys.append(Line2D([], [], marker="*", ls="", ms=9, color=PALETTE["published"], label=label))
     figure.legend(
         handles=keys, loc="lower left", ncols=len(keys), fontsize=8, bbox_to_anchor=(SECTION_X / WIDTH, 0.12 / height),
         borderaxespad=0, borderpad=0, columnspacing=1.4,
     )  # fmt: skip
     reference = table.attrs.get("reference")
-    start = f"“{wrapped(reference, LONGEST, 1)}”" if reference else "the parent step"
+    start = f"“{wrapped(reference, LONGEST_TITLE, 1)}”" if reference else "the parent step"
     note = f"error bars: ± one standard deviation over seeds; change: from {start}"
     if measured:
         note += ", bold where shown (Holm-corrected p < 0.05)"

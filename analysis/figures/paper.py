@@ -1,35 +1,37 @@
-"""Published changes against measured ones."""
+"""Published changes compared with measured ones."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.labels import name_points
+from analysis.figures.labels import label_points
 from analysis.figures.style import PALETTE, Drawing, blank, heading, style
 from analysis.statistics.paper import VERDICTS
 from analysis.text import signed, step_name, wrapped
 
-# The layout in inches: names stand in rows beside the axes, and where there are many the figure is higher.
+# The layout in inches: names are rows beside the axes, and many of them make the figure taller.
 WIDTH, HEIGHT, TOP, ROW, BOTTOM = 10.2, 6.4, 0.96, 0.23, 0.7
 KEYS = 1.3
-"""Below the names, the legend."""
+"""Height of the legend, below the names."""
 TITLE = "Does a step go the same way here?"
 
 
 def paper_figure(table: pd.DataFrame) -> Figure:
-    """A point a step of `paper_table`: what the paper published (across) and what was measured here (up).
+    """One point per step of `paper_table`: the published change (x) and the one measured here (y).
 
     In the shaded quadrants the two have the same sign. Bars are the 95 % interval here, and the published noise, one
-    standard deviation to each side; steps whose published change is not beyond twice that, or whose noise nobody knows,
-    are pale. Squares were measured by the paper and not adopted. Numbers are in the paper's order, and named beside the
-    figure. Without such a step the figure says so.
+    standard deviation to each side; steps whose published change is within twice that, or whose noise is unknown, are
+    pale. Squares are steps that the paper measured and did not adopt. Numbers are in the paper's order, with the names
+    beside the figure. If there is no such step, the figure says so.
     """
     shown = table[table["change"].notna()].reset_index(drop=True)
     if shown.empty:
-        return blank(TITLE, "No change was measured here that was published.", table.attrs.get("scale", ""))
+        return blank(TITLE, "None of the published changes was measured here.", table.attrs.get("scale", ""))
     with style():
         height = max(HEIGHT, TOP + ROW * (len(shown) + 1) + KEYS)
         figure = Drawing(figsize=(WIDTH, height))
@@ -37,8 +39,8 @@ def paper_figure(table: pd.DataFrame) -> Figure:
         _draw_quadrants(axes, shown)
         for row in shown.itertuples():
             _draw_step(axes, row)
-        points = [(row.published_change, row.change, str(row.Index + 1)) for row in shown.itertuples()]
-        name_points(axes, points, fontsize=9, fontweight="bold", color=PALETTE["ink"], zorder=6)
+        labels = [(row.published_change, row.change, str(row.Index + 1)) for row in shown.itertuples()]
+        label_points(axes, labels, fontsize=9, fontweight="bold", color=PALETTE["ink"], zorder=6)
         axes.set_xlabel("published change: ImageNet-1K (points)")
         dataset = table.attrs.get("dataset")
         axes.set_ylabel(f"measured change{f': {dataset}' if dataset else ''} (points)")
@@ -58,14 +60,14 @@ def _draw_quadrants(axes: Axes, shown: pd.DataFrame) -> None:
         axes.fill_between([0, side * wide], 0, side * high, color=PALETTE["band"], lw=0, zorder=0)
     axes.axhline(0, color=PALETTE["muted"], lw=0.8, zorder=1)
     axes.axvline(0, color=PALETTE["muted"], lw=0.8, zorder=1)
-    how = {"fontsize": 8, "color": PALETTE["muted"], "style": "italic"}
-    axes.text(0.985 * wide, 0.97 * high, "up in both", ha="right", va="top", **how)
-    axes.text(-0.985 * wide, -0.97 * high, "down in both", ha="left", va="bottom", **how)
-    axes.text(-0.985 * wide, 0.97 * high, "up here only", ha="left", va="top", **how)
-    axes.text(0.985 * wide, -0.97 * high, "down here only", ha="right", va="bottom", **how)
+    style: dict[str, Any] = {"fontsize": 8, "color": PALETTE["muted"], "style": "italic"}
+    axes.text(0.985 * wide, 0.97 * high, "up in both", ha="right", va="top", **style)
+    axes.text(-0.985 * wide, -0.97 * high, "down in both", ha="left", va="bottom", **style)
+    axes.text(-0.985 * wide, 0.97 * high, "up here only", ha="left", va="top", **style)
+    axes.text(0.985 * wide, -0.97 * high, "down here only", ha="right", va="bottom", **style)
 
 
-def _draw_step(axes: Axes, row: tuple) -> None:
+def _draw_step(axes: Axes, row: Any) -> None:
     clear = row.published_verdict in VERDICTS
     colour = PALETTE["bar" if clear else "side"]
     if not pd.isna(row.low):
@@ -85,7 +87,7 @@ def _draw_step(axes: Axes, row: tuple) -> None:
 
 
 def _draw_names(figure: Figure, shown: pd.DataFrame) -> None:
-    """The legend: number, step, published and measured change; and what the marks mean."""
+    """The legend: number, step, published and measured change; and what the markers mean."""
     left, height = 0.645, figure.get_figheight()
     columns = {left + 0.255: "published", left + 0.335: "here"}
     for x, head in columns.items():
@@ -94,21 +96,16 @@ def _draw_names(figure: Figure, shown: pd.DataFrame) -> None:
         y = 1 - (TOP + 0.03 + ROW * (row.Index + 1)) / height
         shown_here = row.verdict in VERDICTS
         figure.text(left, y, f"{row.Index + 1}", ha="right", fontsize=8, color=PALETTE["muted"])
-        figure.text(
-            left + 0.012,
-            y,
-            wrapped(step_name(row.title), 26, 1),
-            fontsize=8.5,
-            style="normal" if row.adopted else "italic",
-        )
+        name = wrapped(step_name(row.title), 26, 1)
+        figure.text(left + 0.012, y, name, fontsize=8.5, style="normal" if row.adopted else "italic")
         figure.text(left + 0.255, y, signed(row.published_change), ha="right", fontsize=8.5)
         figure.text(left + 0.256, y, "*" * row.noise_assumed, fontsize=8.5)
         weight = "bold" if shown_here else "normal"
         figure.text(left + 0.335, y, signed(row.change), ha="right", fontsize=8.5, fontweight=weight)
-    told = shown["published_noise"].notna().any()
-    looks = {
+    has_noise = shown["published_noise"].notna().any()
+    looks: dict[str, dict[str, Any]] = {
         "published change beyond 2 × its noise": {"marker": "o", "color": PALETTE["bar"]},
-        "about 0 there: within 2 × its noise" if told else "noise not published": {
+        "about 0 there: within 2 × its noise" if has_noise else "noise not published": {
             "marker": "o",
             "color": PALETTE["side"],
         },
@@ -119,6 +116,6 @@ def _draw_names(figure: Figure, shown: pd.DataFrame) -> None:
     figure.legend(handles=keys, loc="lower left", bbox_to_anchor=corner, fontsize=8, borderpad=0, borderaxespad=0)
     notes = {0.13: "bold: shown here (Holm-corrected p < 0.05)"}
     if shown["noise_assumed"].any():
-        notes[1.05] = "* noise not printed, taken as the ladder’s largest"
+        notes[1.05] = "* noise not printed: the ladder’s largest is assumed"
     for y, note in notes.items():
         figure.text(left - 0.012, y / height, note, fontsize=8, color=PALETTE["muted"])

@@ -1,4 +1,4 @@
-"""How figures look, and how they become files. No pyplot, no global settings."""
+"""The look of figures, and how they are saved. No pyplot, no global settings."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ PALETTE = {
     "line5": "#4da3d4",
     "line6": "#c78500",
 }
-"""Each colour has one use, so the report can give it another value on a dark page. Told apart by lightness, too."""
+"""Each colour has one use, so that the report can replace it on a dark page. They differ in lightness, too."""
 LINES = tuple(PALETTE[f"line{number}"] for number in range(1, 7))
-"""After Okabe and Ito, which the colour-blind can tell apart; two of them darker, for thin lines on white."""
+"""After Okabe and Ito, safe for colour-blind readers; two of them darker, for thin lines on white."""
 MARKERS = ("o", "s", "D", "^", "v", "P")
-"""One a line, so that greyscale tells them apart as well."""
-STYLE = {
+"""One per line, so that lines can be distinguished in greyscale as well."""
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so the layout is the same on every machine
     "font.size": 9,
     "text.color": PALETTE["ink"],
@@ -61,16 +61,16 @@ STYLE = {
     "svg.hashsalt": "convnext-roadmap",
     "pdf.fonttype": 42,  # text stays text
 }
-DATELESS: dict[str, dict[str, Any]] = {
+METADATA: dict[str, dict[str, Any]] = {
     "png": {"Software": None},
     "svg": dict.fromkeys(("Date", "Creator", "Format", "Type")),
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
-"""By format: the metadata that would make two drawings of one figure differ."""
+"""By format: metadata to leave out, since they would make two drawings of one figure differ."""
 
 
 class Drawing(Figure):
-    """A figure that Jupyter shows without further ado. Its paper is opaque, for dark notebooks."""
+    """A figure that Jupyter shows directly. Its background is opaque, for dark notebooks."""
 
     def _repr_png_(self) -> bytes:
         return png(self, dpi=110)
@@ -82,14 +82,14 @@ def style() -> AbstractContextManager[None]:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG (200 dots an inch), SVG or PDF, the same bytes whenever it is drawn.
+    """Write a figure as PNG (200 dpi), SVG or PDF, with the same bytes each time.
 
     Raises:
         ValueError: if the path ends in anything else.
         OSError: if it cannot be written.
     """
     kind = os.path.splitext(path)[1][1:].lower()
-    if kind not in DATELESS:
+    if kind not in METADATA:
         raise ValueError(f"{path}: a figure is saved as .png, .svg or .pdf")
     write(path, _bytes(figure, kind, 200))
 
@@ -105,27 +105,27 @@ def png(figure: Figure, dpi: int = 200) -> bytes:
 
 
 def inline_svg(text: str, name: str, description: str) -> str:
-    """What `svg` returns as an element of a page: `name` makes its ids unique, and the page's --fig-* colours apply."""
+    """What `svg` returns, as an element of a page: `name` makes its ids unique; the page's --fig-* colours apply."""
     text = text[text.index("<svg") :]
     text = re.sub(r'(id="|href="#|url\(#)', rf"\1{name}-", text)
     for colour, value in PALETTE.items():
         text = text.replace(value, f"var(--fig-{colour}, {value})")
     head, rest = text.split(">", 1)
     view_box = re.search(r'viewBox="0 0 ([0-9.]+) [^"]+"', head)
-    widest = f"max-width: {1.45 * float(view_box[1]):.0f}px"  # text as large as the page's
+    max_width = f"max-width: {1.45 * float(view_box[1]):.0f}px"  # text no larger than the page's
     rest = rest.replace("xlink:href", "href")
-    return f'<svg {view_box[0]} style="{widest}" role="img" aria-label="{escape(description)}">{rest}'
+    return f'<svg {view_box[0]} style="{max_width}" role="img" aria-label="{escape(description)}">{rest}'
 
 
 def heading(figure: Figure, title: str, about: str = "", *, left: float = 0.25) -> None:
-    """A title and a line below it in the figure's upper left corner; `left` in inches."""
+    """Write a title and a line below it in the figure's upper left corner; `left` is in inches."""
     width, height = figure.get_size_inches()
     figure.text(left / width, 1 - 0.36 / height, title, fontsize=14, fontweight="bold")
     figure.text(left / width, 1 - 0.62 / height, about, color=PALETTE["muted"])
 
 
 def blank(title: str, reason: str, about: str = "") -> Figure:
-    """A small figure that says in a sentence why there is nothing to draw."""
+    """A small figure that says in one sentence why there is nothing to draw."""
     with style():
         figure = Drawing(figsize=(9.2, 1.3))
         heading(figure, title, about)
@@ -136,5 +136,5 @@ def blank(title: str, reason: str, about: str = "") -> Figure:
 def _bytes(figure: Figure, kind: str, dpi: int) -> bytes:
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata=DATELESS[kind])
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=METADATA[kind])
     return buffer.getvalue()

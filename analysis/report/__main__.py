@@ -12,10 +12,10 @@ from roadmap.common.files import in_words, printable
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the report and print the ladders. Returns the exit code: 2 for a mistake, told in one line."""
+    """Write the report and print the ladders. Returns the exit code: 2 after a mistake, reported in one line."""
     arguments = _parser().parse_args(argv)
 
-    from rich.console import Console  # here, so that --help and a mistyped option answer at once
+    from rich.console import Console  # imported here, so that --help and a mistyped option answer at once
     from rich.text import Text
 
     from analysis.report.files import write_report
@@ -29,21 +29,21 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         runs = load_wandb(arguments.wandb) if arguments.wandb else load(arguments.runs)
-        found = comparisons(runs)
-        told = write_report(runs, found, arguments.out, arguments.reference)
+        compared = comparisons(runs)
+        chapters = write_report(runs, compared, arguments.out, arguments.reference)
     except RecordsError as error:
         return _mistake(str(error))
     except OSError as error:
-        return _mistake(f"cannot write {in_words(error)}; choose another --out")
+        return _mistake(f"cannot write {in_words(error)}; choose another folder with --out")
     console = Console(highlight=False)
-    for section in told:
-        if len(section.comparison.counted):
-            print_ladder(section.ladder, console, section.effects)
-            for sentence in noise_concerns(section.comparison):
+    for chapter in chapters:
+        if len(chapter.comparison.counted):
+            print_ladder(chapter.ladder, console, chapter.effects)
+            for sentence in noise_concerns(chapter.comparison):
                 console.print(Text(sentence, "yellow"))
             console.print()
-    if len(found) > len(told):
-        console.print(f"{len(found) - len(told)} more comparisons, a row each in the report.")
+    if more := len(compared) - len(chapters):
+        console.print(f"{more} more comparison{'s' * (more > 1)}, one row each in the report.")
     if runs.left_out_note:
         console.print(f"{runs.left_out_note}.", style="yellow")
     for sentence in disagreements(runs.runs):
@@ -55,16 +55,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="roadmap-report", description="What do the runs mean? A ladder and a report.")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument(
-        "runs", nargs="*", metavar="RUNS", default=[], help="run directories, folders that hold some, or globs"
+    parser = Parser(
+        prog="roadmap-report", description="Analyze runs: print the ladder, and write a report with tables and figures."
     )
-    where.add_argument("--wandb", metavar="ENTITY/PROJECT", help="the runs of a Weights & Biases project instead")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "runs", nargs="*", metavar="RUNS", default=[], help="run directories, folders that contain some, or globs"
+    )
+    source.add_argument("--wandb", metavar="ENTITY/PROJECT", help="the runs of a Weights & Biases project instead")
     parser.add_argument(
-        "--reference", metavar="NETWORK", help="what changes are from, a rung, say: instead of each step's parent"
+        "--reference",
+        metavar="NETWORK",
+        help="network that the changes are from, such as a rung, instead of each rung's parent",
     )
-    parser.add_argument("--out", type=Path, default=Path("reports/ladder"), help="folder to write to (%(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("reports/ladder"), help="folder to write to (default: %(default)s)"
+    )
     return parser
 
 
@@ -74,5 +80,5 @@ def _mistake(message: str) -> int:
 
 
 if __name__ == "__main__":
-    gc.disable()  # of ten thousand runs, it would walk millions of objects, again and again, that are needed to the end
+    gc.disable()  # with ten thousand runs it would scan millions of objects again and again, all of them in use
     sys.exit(main())

@@ -1,10 +1,11 @@
-"""The report as files: a self-contained HTML page, the same in Markdown, tables as CSV and LaTeX, figures."""
+"""The files of a report: a self-contained HTML page, the same in Markdown, tables as CSV and LaTeX, figures."""
 
 from __future__ import annotations
 
 import os
 import re
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +15,8 @@ from markupsafe import Markup
 
 from analysis.figures import style
 from analysis.measures import measure
-from analysis.report.sections import Part, findings, tell
-from analysis.report.tables import Sheet, contexts_sheet
+from analysis.report.sections import Section, findings, report_sections
+from analysis.report.tables import ReportTable, format_contexts
 from analysis.sources.runs import RecordsError, Runs
 from analysis.statistics import provenance
 from analysis.statistics.comparison import Comparison
@@ -26,61 +27,60 @@ from analysis.text import to_cell
 from roadmap.common.files import read_bytes, write
 
 TEMPLATES = Path(__file__).with_name("templates")
-TOLD = 4
-"""Comparisons with a part of their own; a sweep may have hundreds, which are a row each."""
+MOST_CHAPTERS = 4
+"""How many comparisons have a chapter at most; a sweep may have hundreds, and the others are one row each."""
 MANIFEST = ".files"
-"""In the report's folder, the files that it consists of: the next report removes those that it does not have."""
+"""A list of the report's files, in its folder: the next report removes those that it no longer has."""
 
 
-class Section(NamedTuple):
-    """A comparison as it is told."""
+class Chapter(NamedTuple):
+    """A comparison with all that the report says about it."""
 
     comparison: Comparison
     ladder: pd.DataFrame
     effects: pd.DataFrame
-    parts: list[Part]
+    sections: list[Section]
     prefix: str
     """Of its files: "" for the first, then "2-", "3-", ..."""
 
 
-def write_report(runs: Runs, comparisons: list[Comparison], out: Path, reference: str | None = None) -> list[Section]:
-    """Write `report.html`, `report.md`, a CSV and a LaTeX file a table, and the figures.
+def write_report(runs: Runs, comparisons: list[Comparison], out: Path, reference: str | None = None) -> list[Chapter]:
+    """Write `report.html`, `report.md`, a CSV and a LaTeX file per table, and the figures.
 
-    Every file is written aside and renamed; one that an earlier report left and this one does not have is removed.
+    Every file is replaced in one step. Files of an earlier report that this one does not have are removed.
 
     Args:
-        reference: the network that the ladders' changes are from, where it is measured, instead of each rung's parent.
+        reference: the network from which the ladders' changes are, where it is measured, instead of each rung's parent.
 
     Returns:
-        What was told: the first comparisons, with their tables.
+        The chapters: one for each of the first comparisons, with its tables.
 
     Raises:
         RecordsError: if the reference is measured in none of them.
     """
-    ladders = _ladders(comparisons[:TOLD], runs, reference)
+    ladders = _ladders(comparisons[:MOST_CHAPTERS], runs, reference)
     out.mkdir(parents=True, exist_ok=True)
-    sections = [_section(number, *one, runs) for number, one in enumerate(zip(comparisons, ladders, strict=False), 1)]
-    rest = contexts_sheet(_summaries(comparisons[TOLD:])) if len(comparisons) > TOLD else None
-    drawings = {
-        f"{section.prefix}{picture.name}": style.svg(picture.figure)
-        for section in sections
-        for part in section.parts
-        for picture in part.pictures
-    }
+    chapters = [
+        _chapter(number, comparison, ladder, runs)
+        for number, (comparison, ladder) in enumerate(zip(comparisons, ladders, strict=False), 1)
+    ]
+    rest = format_contexts(_summaries(comparisons[MOST_CHAPTERS:])) if len(comparisons) > MOST_CHAPTERS else None
+    drawings: dict[str, str] = {}
     files: dict[str, bytes] = {}
-    for section in sections:
-        for part in section.parts:
-            for picture in part.pictures:
-                name = f"{section.prefix}{picture.name}"
+    for chapter in chapters:
+        for section in chapter.sections:
+            for picture in section.pictures:
+                name = f"{chapter.prefix}{picture.name}"
+                drawings[name] = style.svg(picture.figure)
                 files[f"{name}.svg"] = drawings[name].encode()
-                if not section.prefix:
+                if not chapter.prefix:
                     files[f"{name}.png"] = style.png(picture.figure, dpi=150)
-            for sheet in part.sheets:
-                files |= _table_files(f"{section.prefix}{sheet.name}", sheet)
+            for table in section.tables:
+                files |= _table_files(f"{chapter.prefix}{table.name}", table)
     if rest:
         files |= _table_files(rest.name, rest)
     facts = {
-        "sections": sections,
+        "chapters": chapters,
         "rest": rest,
         "drawings": drawings,
         "note": runs.left_out_note,
@@ -88,39 +88,39 @@ def write_report(runs: Runs, comparisons: list[Comparison], out: Path, reference
         "finished": len(runs.counted),
         "skipped": runs.skipped,
     }
-    pages = environment()
     for name in ("report.md", "report.html"):
-        files[name] = pages.get_template(f"{name}.j2").render(facts).encode()
+        files[name] = environment().get_template(f"{name}.j2").render(facts).encode()
     replace_files(out, files)
-    return sections
+    return chapters
 
 
 @cache
 def environment() -> Environment:
-    """Where templates are rendered: HTML escapes whatever records say, Markdown and LaTeX by their filters."""
-    found = Environment(
+    """The templates' environment: HTML escapes all text from records; Markdown and LaTeX do so by their filters."""
+    jinja = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(("html.j2",)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"markdown": _markdown, "latex": _latex}
-    found.globals |= {
+    jinja.filters |= {"markdown": _markdown, "latex": _latex}
+    jinja.globals |= {
         "describe": provenance.describe,
         "provenance": provenance.provenance,
         "warnings": lambda comparison: [*noise_concerns(comparison), *provenance.warnings(comparison)],
-        "inline": lambda drawing, name, what: Markup(style.inline_svg(drawing, name, what)),
+        "inline": lambda drawing, name, description: Markup(style.inline_svg(drawing, name, description)),
         "groups": _groups,
         "findings": findings,
         "metric": lambda comparison: measure(comparison.metric).name,
         "has_published": lambda ladder: ladder["published_top1"][ladder["n"] > 0].notna().any(),
     }
-    return found
+    return jinja
 
 
 def _ladders(comparisons: list[Comparison], runs: Runs, reference: str | None) -> list[pd.DataFrame]:
-    """Each one's, from the reference if it has that, else from the parents, or what stands in for them."""
+    """The ladder of each comparison: with changes from the reference if that is measured, else from the parents, else
+    from the default reference."""
     ladders, problems = [], []
     for comparison in comparisons:
         try:
@@ -136,26 +136,26 @@ def _ladders(comparisons: list[Comparison], runs: Runs, reference: str | None) -
     return ladders
 
 
-def _section(number: int, comparison: Comparison, ladder: pd.DataFrame, runs: Runs) -> Section:
-    curves = runs.epochs if (comparison.counted["epochs"] > 1).any() else None
+def _chapter(number: int, comparison: Comparison, ladder: pd.DataFrame, runs: Runs) -> Chapter:
+    epochs = runs.epochs if (comparison.counted["epochs"] > 1).any() else None
     effects = effect_table(comparison)
-    parts = tell(comparison, ladder, effects, curves)
-    return Section(comparison, ladder, effects, parts, "" if number == 1 else f"{number}-")
+    sections = report_sections(comparison, ladder, effects, epochs)
+    return Chapter(comparison, ladder, effects, sections, "" if number == 1 else f"{number}-")
 
 
 def _summaries(comparisons: list[Comparison]) -> pd.DataFrame:
-    """One row per comparison that is not told: what it has, its best network, and what all steps changed."""
+    """One row per comparison without a chapter: its size, its best network, and the change from all steps."""
     rows = []
-    for one in comparisons:
-        counted = one.counted
+    for comparison in comparisons:
+        counted, road = comparison.counted, comparison.road
         means = counted.groupby("network")["score"].mean()
-        first, last = (means.get(one.road.name_of(steps)) for steps in (one.road.rungs[0].steps, one.road.adopted))
+        first, last = (means.get(road.name_of(steps)) for steps in (road.rungs[0].steps, road.adopted))
         rows.append(
             {
-                "title": one.context.title,
-                "networks": one.runs["network"].nunique(),
+                "title": comparison.context.title,
+                "networks": comparison.runs["network"].nunique(),
                 "runs": len(counted),
-                "left_out": len(one.runs) - len(counted),
+                "left_out": len(comparison.runs) - len(counted),
                 "best": means.idxmax() if len(means) else "",
                 "mean": means.max() if len(means) else float("nan"),
                 "change": float("nan") if first is None or last is None else last - first,
@@ -164,30 +164,25 @@ def _summaries(comparisons: list[Comparison]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _table_files(name: str, sheet: Sheet) -> dict[str, bytes]:
-    latex = environment().get_template("table.tex.j2").render(sheet=sheet, name=name)
-    cells = sheet.frame.map(lambda value: to_cell(value) if isinstance(value, str) else value)
+def _table_files(name: str, table: ReportTable) -> dict[str, bytes]:
+    latex = environment().get_template("table.tex.j2").render(table=table, name=name)
+    cells = table.frame.map(lambda value: to_cell(value) if isinstance(value, str) else value)
     return {f"{name}.csv": cells.to_csv(index=False).encode(), f"{name}.tex": latex.encode()}
 
 
-def _groups(sheet: Sheet) -> list[tuple[str, int]]:
-    """Neighbouring columns of one group, and how many they are; empty if there are no groups."""
-    found: list[tuple[str, int]] = []
-    for column in sheet.columns:
-        if found and found[-1][0] == column.group:
-            found[-1] = (column.group, found[-1][1] + 1)
-        else:
-            found.append((column.group, 1))
-    return found if any(group for group, _ in found) else []
+def _groups(table: ReportTable) -> list[tuple[str, int]]:
+    """Each run of neighbouring columns with the same group, and its length; empty if there are no groups."""
+    groups = [(group, len([*columns])) for group, columns in groupby(table.columns, lambda column: column.group)]
+    return groups if any(group for group, _ in groups) else []
 
 
 def _markdown(text: object) -> str:
-    """Text that stays text in Markdown, a table's cell included."""
+    """Escapes text for Markdown, also within a table's cell."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(text).split()))
 
 
 LATEX = {
-    **{one: f"\\{one}" for one in "&%$#_{}"},
+    **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}"},
     **{">": "\\textgreater{}", "|": "\\textbar{}", '"': "\\textquotedbl{}", "±": "$\\pm$", "−": "$-$", "–": "--"},
     **{"†": "$\\dagger$"},
@@ -197,13 +192,12 @@ LATEX = {
 
 
 def _latex(text: object) -> str:
-    """Text that stays text in LaTeX, whatever engine sets it: what ASCII cannot say, and we do not write, is "?"."""
-    plain = " ".join(str(text).replace("\N{NO-BREAK SPACE}", "\0").split(" ")).replace("\0", "\N{NO-BREAK SPACE}")
-    return "".join(LATEX.get(one, one if " " <= one < "\x7f" else "?") for one in plain)
+    """Escapes text for LaTeX, whatever engine sets it: a character that is neither ASCII nor in LATEX becomes "?"."""
+    return "".join(LATEX.get(char, char if " " <= char < "\x7f" else "?") for char in str(text))
 
 
 def replace_files(out: Path, files: dict[str, bytes]) -> None:
-    """Each file in one step, so that nobody opens half a report; what an earlier report had more is removed."""
+    """Replaces each file in one step, so that nobody opens half of one; removes other files of an earlier report."""
     manifest = out / MANIFEST
     earlier = read_bytes(manifest).decode(errors="replace").splitlines() if manifest.exists() else []
     for name, content in {**files, MANIFEST: "\n".join(files).encode()}.items():

@@ -1,19 +1,31 @@
-"""What a report says of a comparison, in what order: the one place that decides it. `pages` writes it down."""
+"""The sections of a report on a comparison, and their order. `files` renders them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import figures
 from analysis.measures import VERDICTS, measure
-from analysis.report import tables as sheets
-from analysis.report.tables import KINDS, SECTION_COSTS, Sheet
+from analysis.report.tables import (
+    KINDS,
+    SECTION_COSTS,
+    ReportTable,
+    format_added,
+    format_agreement,
+    format_departures,
+    format_effects,
+    format_images,
+    format_ladder,
+    format_networks,
+    format_paper,
+    format_sections,
+)
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.costs import FRONTS, cost_table
 from analysis.statistics.departures import departures, kernel_note
@@ -33,14 +45,14 @@ from analysis.statistics.shapley import (
 from analysis.text import equals, interval, percent, signed, step_name, whole
 from roadmap.common.words import listed, shortened
 
-NAMED = 6
-"""Steps that a sentence names."""
-HINTS = 3
-"""Steps that it names of those whose interval alone excludes 0."""
+MOST_STEPS = 6
+"""How many steps a sentence names at most."""
+MOST_HINTS = 3
+"""How many at most of the steps that are not shown although their interval excludes 0."""
+MOST_ADDED = 3
+"""How many at most of the steps that are on no rung; those that are shown come first."""
 POWER = "about four times in five"
-"""How often what is `detectable` would be shown."""
-BESIDES = 3
-"""Steps on no rung that it names: those that are shown come first."""
+"""How often an effect as large as `detectable` would be shown."""
 
 
 class Picture(NamedTuple):
@@ -51,37 +63,43 @@ class Picture(NamedTuple):
     description: str
 
 
-class Part(NamedTuple):
-    """A part of a report."""
+class Section(NamedTuple):
+    """A section of a report."""
 
     name: str
     title: str
     paragraphs: list[str]
-    pictures: list[Picture] = []  # noqa: RUF012 - a NamedTuple's defaults, never changed
-    sheets: list[Sheet] = []  # noqa: RUF012
+    pictures: list[Picture] = []  # noqa: RUF012 - defaults of a NamedTuple, never changed
+    tables: list[ReportTable] = []  # noqa: RUF012
     lists: dict[str, list[str]] = {}  # noqa: RUF012
     """Lines under a sentence that introduces them."""
 
 
-def tell(
+def report_sections(
     comparison: Comparison, ladder: pd.DataFrame, effects: pd.DataFrame, epochs: pd.DataFrame | None = None
-) -> list[Part]:
-    """The parts of a comparison's report, those that its runs have something to say about.
+) -> list[Section]:
+    """The sections of a comparison's report: only those for which there are runs.
 
     `ladder`: its `ladder_table`; `effects`: its `effect_table`; `epochs`: `Runs.epochs`, for learning curves.
     """
-    besides = _besides(comparison, effects)
-    walked = [_ladder(ladder)] if is_walked(ladder, besides=bool(besides)) else []
-    parts = [*walked, *_images(ladder), *besides]
-    if paper_table(ladder)["change"].notna().any():
-        parts.append(_paper(ladder))
-    parts += [*_steps(comparison, effects), *_sections(comparison), *_costs(comparison, ladder)]
-    return [*parts, *_curves(comparison, epochs), *_missing(comparison), *_departures(comparison)]
+    added = _added_steps(comparison, effects)
+    return [
+        *([_ladder(ladder)] if shows_ladder(ladder, has_added=bool(added)) else []),
+        *_images(ladder),
+        *added,
+        *([_paper(ladder)] if paper_table(ladder)["change"].notna().any() else []),
+        *_effects(comparison, effects),
+        *_shapley(comparison),
+        *_costs(comparison, ladder),
+        *_curves(comparison, epochs),
+        *_missing(comparison),
+        *_departures(comparison),
+    ]
 
 
-def is_walked(ladder: pd.DataFrame, *, besides: bool) -> bool:
-    """Whether there is something to see on the road: a step of it; or a rung, if there is no effect `besides`."""
-    return bool(ladder["change"].notna().any() or ((ladder["n"] > 0).any() and not besides))
+def shows_ladder(ladder: pd.DataFrame, *, has_added: bool) -> bool:
+    """Whether the ladder is worth showing: a step of it was measured; or a rung, and there are no added steps."""
+    return bool(ladder["change"].notna().any() or ((ladder["n"] > 0).any() and not has_added))
 
 
 def headline(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> str:
@@ -90,53 +108,53 @@ def headline(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> str:
 
 
 def findings(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> list[str]:
-    """What was found, in a few sentences; never more than the seeds can show: the road's last rung against its first,
-    which steps made a difference, which runs diverged. With an `effect_table`, also of the steps that are on no rung.
+    """The findings in a few sentences, which never claim more than the seeds can show: the road's last rung compared
+    with its first, which steps made a difference, which runs diverged. With an `effect_table`, also the steps that are
+    on no rung.
     """
-    ends, besides = ends_sentence(ladder), [] if effects is None else _of_besides(effects)
+    ends, added = ends_sentence(ladder), [] if effects is None else _added_findings(effects)
     changes = ladder[ladder["change"].notna()]
     pairs = {frozenset(pair) for pair in zip(changes["rung"], changes["reference"], strict=True)}
-    said = ends and pairs <= {frozenset(_sides(ladder.attrs["ends"]))}
-    road = [] if said or (besides and changes.empty) else _of_road(ladder)
-    if besides and ladder.attrs.get("by_default"):  # the rungs are there to be added to
-        road, besides = besides, road
-    return [*filter(None, (ends, *road, *besides, _collapsed(ladder), _diverged(ladder), _provisional(ladder)))]
+    only_ends = ends and pairs <= {frozenset(_rungs_of(ladder.attrs["ends"]))}
+    road = [] if only_ends or (added and changes.empty) else _road_findings(ladder)
+    if added and ladder.attrs.get("by_default"):  # the rungs were trained for the steps that were added to them
+        road, added = added, road
+    return [*filter(None, (ends, *road, *added, _collapsed(ladder), _diverged(ladder), _provisional(ladder)))]
 
 
 def ends_sentence(ladder: pd.DataFrame) -> str:
-    """The road's last adopted rung against its first, which is a claim of its own; "" unless both are measured."""
+    """Compares the road's last adopted rung with its first, a claim of its own; "" unless both are measured."""
     ends = ladder.attrs.get("ends")
     if ends is None:
         return ""
     title = ladder.set_index("rung")["title"]
-    last, first = (title[rung] for rung in _sides(ends))
+    last, first = (title[rung] for rung in _rungs_of(ends))
     change = f"{_amount(signed(ends['change']), ladder)}{' among the runs that trained' * ends['survivors']}"
     text = f"From the first rung, “{first}”, to the last, “{last}”: {change}"
     if pd.isna(ends["p"]):
-        return f"{text}. {_of_one_seed([ends['verdict']])}that cannot be told from noise: more seeds are needed."
+        return f"{text}. {_without_noise([ends['verdict']])}that cannot be told from noise: more seeds are needed."
     text += f" (95 % interval {interval(ends['low'], ends['high'])}), "
     if ends["verdict"] in VERDICTS:
         text += f"shown to differ (p {equals(ends['p'])}; a single test, not corrected)"
         if ends.get("other_verdict") == ends["verdict"]:
             return f"{text}, and for other images too ({interval(ends['other_low'], ends['other_high'])})."
         return f"{text}{', but not for other images' * bool(ends.get('other_verdict'))}."
-    return f"{text}not distinguishable from zero{_least([ends['detectable']], ladder)}."
+    return f"{text}not distinguishable from zero{_detectable(pd.Series([ends['detectable']]), ladder)}."
 
 
-def _least(detectable: Iterable[float], ladder: pd.DataFrame) -> str:
-    """What these seeds would show, if enough is known of their noise to say."""
-    every = pd.Series(detectable)
-    known, middle = every.dropna(), every.fillna(math.inf).median()  # the noisiest are those of which it is not said
-    if math.isinf(middle):
+def _detectable(sizes: pd.Series, ladder: pd.DataFrame) -> str:
+    """How large a difference these seeds would show, as far as their noise is known."""
+    known, median = sizes.dropna(), sizes.fillna(math.inf).median()  # unknown where the noise is largest
+    if math.isinf(median):
         return ": so few seeds show very large differences only"
-    size, ends = _amount(percent(middle), ladder), [percent(known.min()), percent(known.max())]
-    spread = f" (median; {ends[0]} to {ends[1]})" if ends[0] != ends[1] else ""
-    unknown = len(every) - len(known)
+    size, low, high = _amount(percent(median), ladder), percent(known.min()), percent(known.max())
+    spread = f" (median; {low} to {high})" if low != high else ""
+    unknown = len(sizes) - len(known)
     but = f", but for {'one' if unknown == 1 else unknown} of them the noise is too uncertain to say" * bool(unknown)
     return f": a true difference of {size}{spread} would be shown {POWER}{but}"
 
 
-def _sides(ends: dict) -> tuple[str, str]:
+def _rungs_of(ends: dict) -> tuple[str, str]:
     return ends["network"], ends["reference"]
 
 
@@ -145,91 +163,86 @@ def _amount(number: str, ladder: pd.DataFrame) -> str:
     return f"{number} {measure(ladder.attrs.get('metric', 'top1')).unit}".strip()
 
 
-def _of_besides(effects: pd.DataFrame) -> list[str]:
-    """What steps bring that are on no rung, or were added to other rungs."""
-    found = []
+def _added_findings(effects: pd.DataFrame) -> list[str]:
+    """The effects of steps that are on no rung, or were added to other rungs than their own."""
+    sentences = []
     for kind, where in {
         "besides": "Added steps, on no rung of the road",
         "elsewhere": "On other rungs than their own",
     }.items():
         rows = effects[effects["kind"] == kind].to_dict("records")
         rows.sort(key=lambda row: (row["verdict"] not in VERDICTS, -abs(row["effect"])))
-        more = f"; and {len(rows) - BESIDES} more" if len(rows) > BESIDES else ""
-        found += [f"{where}: {'; '.join(map(_added, rows[:BESIDES]))}{more}."] if rows else []
-    return found
+        more = f"; and {len(rows) - MOST_ADDED} more" if len(rows) > MOST_ADDED else ""
+        sentences += [f"{where}: {'; '.join(map(_added, rows[:MOST_ADDED]))}{more}."] if rows else []
+    return sentences
 
 
 def _added(row: dict) -> str:
-    ends = "" if pd.isna(row["low"]) else f" ({interval(row['low'], row['high'])})"
+    bounds = "" if pd.isna(row["low"]) else f" ({interval(row['low'], row['high'])})"
     verdict = "shown" if row["verdict"] in VERDICTS else row["verdict"]
     verdict += ", of those that trained" * row["survivors"]
-    return f"{row['step']}, added to {row['on']}, {signed(row['effect'])}{ends}, {verdict}"
+    return f"{row['step']}, added to {row['on']}, {signed(row['effect'])}{bounds}, {verdict}"
 
 
-def _of_road(ladder: pd.DataFrame) -> list[str]:
-    """What is shown of the ladder's changes, and what its seeds cannot show."""
+def _road_findings(ladder: pd.DataFrame) -> list[str]:
+    """Which of the ladder's changes are shown, and what its seeds cannot show."""
     changes = ladder[ladder["change"].notna()]
     if changes.empty and not ladder[["n", "left_out"]].any(axis=None):
         return ["None of these networks is a rung of the road, so there is no step to judge."]
     if changes.empty:
-        gone = " or will have: some diverged" * bool(ladder["diverged"].any())
-        return [f"No step has finished runs on both sides{gone or ' yet'}, so nothing can be said of any."]
+        ever = " or will have: some diverged" * bool(ladder["diverged"].any())
+        return [f"No step has finished runs on both sides{ever or ' yet'}, so nothing can be said about any."]
     tested = changes[changes["p"].notna()]
     if tested.empty:
-        return [f"{_of_one_seed(changes['verdict'])}no change can be told from noise: more seeds are needed."]
+        return [f"{_without_noise(changes['verdict'])}no change can be told from noise: more seeds are needed."]
     start = ladder.attrs.get("reference")
     what, does = ("rung", f"differ from “{start}”") if start else ("step", "make a difference")
     is_shown = tested["verdict"].isin(VERDICTS)
-    shown, others = tested[is_shown], tested[~is_shown]
+    shown, rest = tested[is_shown], tested[~is_shown]
     sentences = []
     if len(shown):
         words = [_named(row, f"{signed(row.change)}, {interval(row.low, row.high)}", start) for row in _largest(shown)]
-        sentences.append(f"Shown to {does}, with 95 % intervals: {shortened(words, NAMED)}.")
-    if len(others):
+        sentences.append(f"Shown to {does}, with 95 % intervals: {shortened(words, MOST_STEPS)}.")
+    if len(rest):
+        several = len(rest) > 1
         if shown.empty:
-            which = (
-                f"None of the {len(others)} {what}s is" if len(others) > 1 else f"The one {what} that was tested is not"
-            )
+            which = f"None of the {len(rest)} {what}s is" if several else f"The one {what} that was tested is not"
             which += f" shown to {does}"
         else:
-            which = (
-                f"The other {len(others)} of {len(tested)} {what}s are" if len(others) > 1 else f"The other {what} is"
-            )
-            which += (
-                " not shown to, which does not mean that they have no effect" if len(others) > 1 else " not shown to"
-            )
-        sentences.append(f"{which}{_least(others['detectable'], ladder)}.")
-    hints = others[(others["low"] > 0) | (others["high"] < 0)]
+            which = f"The other {len(rest)} of {len(tested)} {what}s are" if several else f"The other {what} is"
+            which += " not shown to" + ", which does not mean that they have no effect" * several
+        sentences.append(f"{which}{_detectable(rest['detectable'], ladder)}.")
+    hints = rest[(rest["low"] > 0) | (rest["high"] < 0)]
     if len(hints):
         words = [f"{row.rung if start else step_name(row.title)} {signed(row.change)}" for row in _largest(hints)]
         have = "One of these has" if len(hints) == 1 else f"{len(hints)} of these have"
-        chance = f"chance alone gives at most about {(1 - CONFIDENCE) * len(others):.1f}"
-        sentences.append(f"{have} an uncorrected interval that excludes 0 ({shortened(words, HINTS)}); {chance}.")
+        chance = f"chance alone gives at most about {(1 - CONFIDENCE) * len(rest):.1f}"
+        sentences.append(f"{have} an uncorrected interval that excludes 0 ({shortened(words, MOST_HINTS)}); {chance}.")
     if unknown := len(changes) - len(tested):
         more = f"one more {what}" if unknown == 1 else f"{unknown} more {what}s"
-        sentences.append(f"{_of_one_seed(changes['verdict'][changes['p'].isna()])}{more} cannot be judged.")
+        sentences.append(f"{_without_noise(changes['verdict'][changes['p'].isna()])}{more} cannot be judged.")
     return sentences
 
 
-def _of_one_seed(verdicts: Iterable[str]) -> str:
-    """How a sentence begins that says why these changes have no interval: seeds may agree by coincidence, too."""
+def _without_noise(verdicts: Iterable[str]) -> str:
+    """The start of a sentence on changes without an interval: one seed, or equal results of several by chance."""
     return "With one seed, " if {*verdicts} == {"one seed"} else "With their noise unknown, "
 
 
-def _largest(rows: pd.DataFrame) -> Iterable[tuple]:
-    """The rows, that with the largest change first."""
+def _largest(rows: pd.DataFrame) -> Iterable[Any]:
+    """The rows in descending order of the size of their change."""
     return rows.reindex(rows["change"].abs().sort_values(ascending=False).index).itertuples()
 
 
-def _named(row: tuple, change: str, reference: str | None) -> str:
-    """A change and what makes it: the step, or, against a reference, the whole rung."""
+def _named(row: Any, change: str, reference: str | None) -> str:
+    """The name of what changed, and the change: the step or, compared with a reference, the whole rung."""
     return f"{row.rung if reference else step_name(row.title)} ({change}{', of those that trained' * row.survivors})"
 
 
 def _collapsed(ladder: pd.DataFrame) -> str:
     rows = ladder[ladder["collapsed"]].itertuples()
     words = [f"{step_name(row.title)} ({percent(row.mean)})" for row in rows]
-    return f"Hardly trained, so changes from and to it say little: {shortened(words, NAMED)}." if words else ""
+    return f"Hardly trained, so changes from and to it say little: {shortened(words, MOST_STEPS)}." if words else ""
 
 
 def _provisional(ladder: pd.DataFrame) -> str:
@@ -243,42 +256,42 @@ def _provisional(ladder: pd.DataFrame) -> str:
 def _diverged(ladder: pd.DataFrame) -> str:
     rows = ladder[ladder["diverged"] > 0].itertuples()
     words = [f"{row.n} of {row.n + row.diverged} of {step_name(row.title)}" for row in rows]
-    return f"Not every seed trained: {shortened(words, NAMED)}." if words else ""
+    return f"Not every seed trained: {shortened(words, MOST_STEPS)}." if words else ""
 
 
 def agreement_sentence(ladder: pd.DataFrame) -> str:
-    """How far the ladder goes the paper's way, in plain words: what is shown here first, agreement in sign last. ""
-    where no published change was measured."""
-    table, found = paper_table(ladder), agreement(ladder)
-    if not found.measured:
+    """How far the ladder agrees with the paper, in plain words: first the changes that are shown here, last the
+    agreement in sign. "" where no published change was measured."""
+    table, agreed = paper_table(ladder), agreement(ladder)
+    if not agreed.measured:
         return ""
-    told = bool(table["published_noise"].notna().any())
+    has_noise = bool(table["published_noise"].notna().any())
     sentences = []
-    if not told:
+    if not has_noise:
         sentences = ["The paper gives no standard deviations for this ladder, so none of its changes is clear."]
-    sentences.append(_shown_of_published(found, ladder.attrs.get("reference")))
-    rest = found.measured - found.shown
-    if not found.shown:
+    sentences.append(_shown_of_published(agreed, ladder.attrs.get("reference")))
+    rest = agreed.measured - agreed.shown
+    if not agreed.shown:
         sentences.append("So nothing here confirms or contradicts the paper.")
     else:
         ways = _ways(table, ladder.attrs.get("reference"))
-        sentences.append(f"{ways[0].upper()}{ways[1:]}." if told else f"By sign alone, {ways}.")
-    if found.shown and rest:
+        sentences.append(f"{ways[0].upper()}{ways[1:]}." if has_noise else f"By sign alone, {ways}.")
+    if agreed.shown and rest:
         several = f"{rest} are not shown, so they neither confirm nor contradict"
-        one = "one is not shown, so it neither confirms nor contradicts"
-        sentences.append(f"The other {one if rest == 1 else several} the paper.")
-    if found.judged > 1:
-        changes = f"{_part(found.same_sign, found.judged)} changes{' that are clear there' if told else ''}"
-        often = "less than 1" if found.chance < 0.01 else f"{100 * found.chance:.0f}"
+        single = "one is not shown, so it neither confirms nor contradicts"
+        sentences.append(f"The other {single if rest == 1 else several} the paper.")
+    if agreed.judged > 1:
+        changes = f"{_part(agreed.same_sign, agreed.judged)} changes{' that are clear there' if has_noise else ''}"
+        often = "less than 1" if agreed.chance < 0.01 else f"{100 * agreed.chance:.0f}"
         chance = f"; if the order of the rungs were random, {often} % of ladders would agree in as many or more"
-        chance = chance if found.chance < 0.5 else ", which chance alone would often give"
-        either = ", shown or not" if found.shown and rest else ""
+        chance = chance if agreed.chance < 0.5 else ", which chance alone would often give"
+        either = ", shown or not" if agreed.shown and rest else ""
         sentences.append(f"The sign is the same in {changes}{either}{chance}.")
     return " ".join(sentences)
 
 
-def _shown_of_published(found: Agreement, reference: str | None) -> str:
-    published, measured, shown = found[:3]
+def _shown_of_published(agreed: Agreement, reference: str | None) -> str:
+    published, measured, shown = agreed.published, agreed.measured, agreed.shown
     changes = f"{published} {f'differences from “{reference}”' if reference else 'changes'}"
     if published == 1:
         return f"The one change that the paper published is {'' if shown else 'not '}shown here."
@@ -296,16 +309,16 @@ def _ways(table: pd.DataFrame, reference: str | None) -> str:
     """Which of the changes that are shown here go the paper's way; and which do not, with their numbers."""
     shown = table.assign(there=published_ways(table))[table["verdict"].isin(VERDICTS)]
     there, here = shown["there"], shown["verdict"]
-    alone = there == "about 0"
-    nothing = "where the paper finds no clear change"
+    unclear = there == "about 0"
+    no_change = "where the paper finds no clear change"
     groups = [
         (there == here, "goes", "go", "the paper’s way"),
-        (~alone & (there != here), "goes", "go", "the opposite way"),
-        (alone & (here == "up"), "is a gain", "are gains", nothing),
-        (alone & (here == "down"), "is a loss", "are losses", nothing),
+        (~unclear & (there != here), "goes", "go", "the opposite way"),
+        (unclear & (here == "up"), "is a gain", "are gains", no_change),
+        (unclear & (here == "down"), "is a loss", "are losses", no_change),
     ]
     clauses = []
-    for number, (rows, one, several, way) in enumerate(groups):
+    for number, (rows, singular, plural, way) in enumerate(groups):
         steps = [
             (f"{row.rung} against {reference}" if reference else step_name(row.title))
             + ", of those that trained" * row.survivors
@@ -313,9 +326,9 @@ def _ways(table: pd.DataFrame, reference: str | None) -> str:
             for row in shown[rows].itertuples()
         ]
         if steps:
-            subject = "it" if len(shown) == 1 else len(steps)
-            names = shortened(steps, NAMED, "; ".join) if number else shortened(steps, NAMED)
-            clauses.append(f"{subject} {one if len(steps) == 1 else several} {way} ({names})")
+            count = "it" if len(shown) == 1 else len(steps)
+            names = shortened(steps, MOST_STEPS, "; ".join) if number else shortened(steps, MOST_STEPS)
+            clauses.append(f"{count} {singular if len(steps) == 1 else plural} {way} ({names})")
     return "; ".join(clauses)
 
 
@@ -326,38 +339,32 @@ def _part(count: int, total: int) -> str:
     return f"{count or 'none'} of the {total}"
 
 
-def ranks_sentence(found: Agreement) -> str:
+def ranks_sentence(ranks: Agreement) -> str:
     """The rank correlations, or "" where there are too few rungs."""
-    if pd.isna(found.tau):
+    if pd.isna(ranks.tau):
         return ""
-    sure = "" if pd.isna(found.tau_low) else " (95 % intervals over the noise of seeds in brackets)"
+    intervals = "" if pd.isna(ranks.tau_low) else " (95 % intervals over the noise of seeds in brackets)"
     brackets = [
         "" if pd.isna(low) else f" [{signed(low)}, {signed(high)}]"
-        for low, high in ((found.tau_low, found.tau_high), (found.rho_low, found.rho_high))
+        for low, high in ((ranks.tau_low, ranks.tau_high), (ranks.rho_low, ranks.rho_high))
     ]
     return (
-        f"The order of the rungs: Kendall’s tau {signed(found.tau)}{brackets[0]}, Spearman’s rho "
-        f"{signed(found.rho)}{brackets[1]}{sure}; 1 is the paper’s order, 0 no relation, −1 its reverse."
+        f"The order of the rungs: Kendall’s tau {signed(ranks.tau)}{brackets[0]}, Spearman’s rho "
+        f"{signed(ranks.rho)}{brackets[1]}{intervals}; 1 is the paper’s order, 0 no relation, −1 its reverse."
     )
 
 
-def _ladder(ladder: pd.DataFrame) -> Part:
+def _ladder(ladder: pd.DataFrame) -> Section:
     what = f"Accuracy by step, {ladder.attrs['scale']}; the table that follows has the numbers"
     picture = Picture("ladder", figures.ladder_figure(ladder), what)
-    return Part(
-        "ladder",
-        "Step by step",
-        [_changes_from(ladder)],
-        [picture],
-        [sheets.ladder_sheet(ladder)],
-    )
+    return Section("ladder", "Step by step", [_changes_from(ladder)], [picture], [format_ladder(ladder)])
 
 
 def _changes_from(ladder: pd.DataFrame) -> str:
     start = ladder.attrs["reference"]
     if not start:
         return f"Changes are from each step’s parent on the road.{_included(ladder)}"
-    why = ", as no rung here has its parent measured beside it" * bool(ladder.attrs.get("by_default"))
+    why = ", as no rung here has its parent measured too" * bool(ladder.attrs.get("by_default"))
     return f"Differences are from “{start}”{why}.{_included(ladder)}"
 
 
@@ -366,16 +373,16 @@ def _included(ladder: pd.DataFrame) -> str:
     return f" {count} of the road’s {len(ladder)} rungs have runs." if count < len(ladder) else ""
 
 
-def _images(ladder: pd.DataFrame) -> list[Part]:
+def _images(ladder: pd.DataFrame) -> list[Section]:
     """Only where records say which images a run gets right."""
     if ladder["image_error"].isna().all():
         return []
-    return [Part("images", "On other images", [images_sentence(ladder)], sheets=[sheets.images_sheet(ladder)])]
+    return [Section("images", "On other images", [images_sentence(ladder)], tables=[format_images(ladder)])]
 
 
 def images_sentence(ladder: pd.DataFrame) -> str:
-    """What part of a change's noise comes from seeds and what part from images, and how many of the changes that are
-    shown on these images are shown for others of the same kind; "" where it is not known."""
+    """How much of a change's noise comes from seeds and how much from images, and how many of the changes that are
+    shown on these images are also shown for other images of the same kind; "" where that is unknown."""
     steps = ladder[ladder["image_error"].notna()]
     if steps.empty:
         return ""
@@ -401,86 +408,87 @@ def images_sentence(ladder: pd.DataFrame) -> str:
     return f"{text} {kept} are still shown with the noise of images counted; not: {listed(lost)}."
 
 
-def _paper(ladder: pd.DataFrame) -> Part:
+def _paper(ladder: pd.DataFrame) -> Section:
     table = paper_table(ladder)
-    words = [agreement_sentence(ladder), ranks_sentence(agreement(ladder))]
-    picture = Picture("paper", figures.paper_figure(table), "Published change against measured change, a point a step")
-    tables = [sheets.paper_sheet(table)]
+    sentences = [agreement_sentence(ladder), ranks_sentence(agreement(ladder))]
+    picture = Picture("paper", figures.paper_figure(table), "Published and measured change, one point per step")
+    tables = [format_paper(table)]
     if table["published_noise"].notna().any():
-        tables.insert(0, sheets.agreement_sheet(table))
-    return Part("paper", "Against the paper", [*filter(None, words)], [picture], tables)
+        tables.insert(0, format_agreement(table))
+    return Section("paper", "Compared with the paper", [*filter(None, sentences)], [picture], tables)
 
 
-def _besides(comparison: Comparison, effects: pd.DataFrame) -> list[Part]:
+def _added_steps(comparison: Comparison, effects: pd.DataFrame) -> list[Section]:
     """Steps that are on no rung, and steps of the road that were added to other rungs than their own, if any."""
-    words = (
+    text = (
         "Each was added to a network that was also trained without it, with everything else the same: the effect is "
         "the difference of the two."
     )
-    alone = unpaired(comparison)
-    lines = [
-        f"Of {listed(alone)} nothing can be said yet: no two networks with finished runs differ in the step alone. "
-        "Train the same network without it."
-    ]
+    without_pair = unpaired(comparison)
+    advice = (
+        f"Nothing can be said about {listed(without_pair)} yet: no two networks with finished runs differ in the step "
+        "alone. Train the same network without it."
+    )
     titles = {"besides": "Steps that are on no rung of the road", "elsewhere": "Steps on other rungs than their own"}
-    parts = []
+    sections = []
     for kind, title in titles.items():
         count = int((effects["kind"] == kind).sum())
-        what = f"{title}: what each brings, with its interval"
+        what = f"{title}: the effect of each, with its interval"
         pictures = [Picture(kind, figures.besides_figure(effects, kind), what)] if count > 1 else []
-        tables = [sheets.besides_sheet(effects, kind)] if count else []
-        paragraphs = [words] * bool(count) + lines * bool(alone and kind == "besides")
+        tables = [format_added(effects, kind)] if count else []
+        paragraphs = [text] * bool(count) + [advice] * bool(without_pair and kind == "besides")
         if paragraphs:
-            parts.append(Part(kind, title, paragraphs, pictures, tables))
-    return parts
+            sections.append(Section(kind, title, paragraphs, pictures, tables))
+    return sections
 
 
-def _steps(comparison: Comparison, table: pd.DataFrame) -> list[Part]:
-    """Only if more was asked than the road."""
+def _effects(comparison: Comparison, table: pd.DataFrame) -> list[Section]:
+    """Only if there is more than the road."""
     if not {*table["kind"]} & {*KINDS} - {"road"}:
         return []
-    words = (
-        "The road takes the steps in one order. Leave one out asks what the last network loses without a step, add one "
-        f"in what a step brings to the rung “{step_name(comparison.road[comparison.road.base].title)}” alone; the mean "
-        "over random orders estimates its Shapley value."
+    text = (
+        "The road takes the steps in one order. Leave one out: what the last network loses without a step. Add one in: "
+        f"what a step alone brings to the rung “{step_name(comparison.road[comparison.road.base].title)}”. The mean "
+        "over random orders estimates a step’s Shapley value."
     )
-    pictures = [Picture("effects", figures.effects_figure(table), "What each step is worth, asked in several ways")]
+    pictures = [Picture("effects", figures.effects_figure(table), "What each step is worth, measured in several ways")]
     orders = shapley_from_orders(comparison)
     if len(orders):
         count, steps = orders["orders"].iloc[0], len(comparison.road.adopted)
-        words += f" All {count} orders are measured." if steps <= FEW else f" {count} random orders are measured."
-    return [Part("effects", "Which step matters", [words], pictures, [sheets.effects_sheet(table)])]
+        text += f" All {count} orders are measured." if steps <= FEW else f" {count} random orders are measured."
+    return [Section("effects", "Which step matters", [text], pictures, [format_effects(table)])]
 
 
-def _sections(comparison: Comparison) -> list[Part]:
-    """Only if they were asked for: of the combinations many are there, and some are no rungs."""
+def _shapley(comparison: Comparison) -> list[Section]:
+    """Only if a study trained them: many combinations of the road's sections are there, and some are no rungs."""
     rungs = {frozenset(rung.steps) for rung in comparison.road.rungs}
     measured = measured_unions(comparison)
     if {*measured} <= rungs or not has_sections(comparison):
         return []
     shapley = shapley_table(comparison)
     if shapley.empty:
-        return [Part("sections", "What each section is worth", [f"{shapley.attrs['missing']}."])]
+        return [Section("sections", "What each section is worth", [f"{shapley.attrs['missing']}."])]
     tables = {value: shapley_table(comparison, value) for value in (comparison.metric, *SECTION_COSTS)}
-    heat = figures.interactions_figure(shapley, interaction_table(comparison))
-    what = "Shapley values of the road's sections, and the interactions of every two"
-    words = (
+    heat_map = figures.interactions_figure(shapley, interaction_table(comparison))
+    what = "Shapley values of the road's sections, and the interaction of each pair"
+    text = (
         "An interaction is what two sections bring together beyond what each brings by itself: below zero they get "
         "in each other’s way, or do the same work twice."
     )
     failed = [steps for steps in measured if steps in comparison.collapsed]
     if failed:
         means = [f"{comparison.road.name_of(steps)}: {percent(comparison.collapsed[steps])}" for steps in failed]
-        words += f" Of the {len(measured)} networks, {len(failed)} hardly trained ({shortened(means, NAMED)})."
+        text += f" Of the {len(measured)} networks, {len(failed)} hardly trained ({shortened(means, MOST_STEPS)})."
         if shapley["error"].isna().all():
-            words += (
-                " One seed does not tell how much such a network scatters, so nothing computed from it has an interval."
+            text += (
+                " One seed does not tell how much such a network varies, so nothing computed from it has an interval."
             )
-    sheet = sheets.sections_sheet({value: table for value, table in tables.items() if len(table)})
-    return [Part("sections", "What each section is worth", [words], [Picture("interactions", heat, what)], [sheet])]
+    picture = Picture("interactions", heat_map, what)
+    values = format_sections({value: table for value, table in tables.items() if len(table)})
+    return [Section("sections", "What each section is worth", [text], [picture], [values])]
 
 
-def _costs(comparison: Comparison, ladder: pd.DataFrame) -> list[Part]:
+def _costs(comparison: Comparison, ladder: pd.DataFrame) -> list[Section]:
     table = cost_table(comparison)
     if table.empty:
         return []
@@ -492,15 +500,15 @@ def _costs(comparison: Comparison, ladder: pd.DataFrame) -> list[Part]:
     measured = ladder[ladder["n"] > 0]
     if len(measured) > 1 and measured[["macs", "images_per_second"]].notna().any(axis=None):
         speed = figures.speed_figure(ladder)
-        pictures.insert(0, Picture("speed", speed, "Multiply-adds and images a second in training, by rung"))
-    words = (
-        "Multiply-adds are counted; images a second were measured in training, on the devices named below: a busy "
-        "machine shows in them. Means are compared as they are, without regard for their noise."
+        pictures.insert(0, Picture("speed", speed, "Multiply-adds and training throughput, by rung"))
+    text = (
+        "Multiply-adds are counted; images per second were measured in training, on the devices named below; a busy "
+        "machine lowers them. Means are compared without regard for their noise."
     )
-    return [Part("costs", "What it costs", [words], pictures, [sheets.networks_sheet(table)])]
+    return [Section("costs", "What it costs", [text], pictures, [format_networks(table)])]
 
 
-def _curves(comparison: Comparison, epochs: pd.DataFrame | None) -> list[Part]:
+def _curves(comparison: Comparison, epochs: pd.DataFrame | None) -> list[Section]:
     counted = comparison.counted
     if epochs is None or not (counted["epochs"] > 1).any():  # a curve of one epoch is a point
         return []
@@ -509,21 +517,20 @@ def _curves(comparison: Comparison, epochs: pd.DataFrame | None) -> list[Part]:
     if not figures.has_curves(drawn, epochs):
         return []
     figure = figures.learning_curves_figure(drawn, epochs)
-    return [Part("curves", "Learning curves", [], [Picture("curves", figure, "Accuracy by epoch")])]
+    return [Section("curves", "Learning curves", [], [Picture("curves", figure, "Accuracy by epoch")])]
 
 
-def _missing(comparison: Comparison) -> list[Part]:
-    lists = {"": missing(comparison), "Runs that are not done, and are in no mean:": unfinished(comparison.runs)}
+def _missing(comparison: Comparison) -> list[Section]:
+    lists = {"": missing(comparison), "Runs that are not done, so they count in no mean:": unfinished(comparison.runs)}
     lists = {head: lines for head, lines in lists.items() if lines}
-    return [Part("missing", "What is missing", [], lists=lists)] if lists else []
+    return [Section("missing", "What is missing", [], lists=lists)] if lists else []
 
 
-def _departures(comparison: Comparison) -> list[Part]:
-    found = departures(comparison)
-    if not found:
+def _departures(comparison: Comparison) -> list[Section]:
+    by_recipe = departures(comparison)
+    if not by_recipe:
         return []
-    same = [recipe for recipe, rows in found.items() if not rows]
-    words = [f"The {recipe} recipe is trained as in the paper." for recipe in same]
+    paragraphs = [f"The {recipe} recipe is trained as in the paper." for recipe, rows in by_recipe.items() if not rows]
     note = kernel_note(comparison.context.resolution)
-    tables = [sheets.departures_sheet(recipe, rows) for recipe, rows in found.items() if rows]
-    return [Part("departures", "Departures from the paper", [*words, *([note] if note else [])], sheets=tables)]
+    tables = [format_departures(recipe, rows) for recipe, rows in by_recipe.items() if rows]
+    return [Section("departures", "Departures from the paper", [*paragraphs, *filter(None, [note])], tables=tables)]

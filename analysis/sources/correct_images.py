@@ -40,7 +40,7 @@ def correct_of(value: Any, run: Mapping[str, Any]) -> Correct:
         BrokenRecordError: if it is malformed, or does not belong to this run's result.
     """
     if not isinstance(value, dict):
-        raise BrokenRecordError("holds no JSON object")
+        raise BrokenRecordError("is not a JSON object")
     images, count, unread, text = map(value.get, FIELDS)
     if not isinstance(images, str) or not isinstance(text, str):
         raise BrokenRecordError("'images' or 'correct' is no text")

@@ -107,7 +107,7 @@ def epochs_of(rows: list[Any], broken: Collection[int] = ()) -> Epochs:
 
     Rows that are not epochs are left out. Of an epoch that is repeated, as after resuming a run, the last row counts.
     """
-    where = f" (line {min(broken)} is no JSON)" if broken else ""
+    where = f" (line {min(broken)} is not JSON)" if broken else ""
     try:
         return ordered(_table(rows), len(broken), where)
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
@@ -166,7 +166,7 @@ def parse(text: bytes) -> Any:
     """A JSON value, read by orjson, or else by Python: a loss may be NaN, which is not quite JSON.
 
     Raises:
-        ValueError: if it is no JSON.
+        ValueError: if it is not JSON.
     """
     try:
         return orjson.loads(text)

@@ -149,7 +149,7 @@ def _skipping(file: str, skip: Skip, kept: str) -> Iterator[None]:
 
 
 def _value(cell: str | None) -> Any:
-    """The value of a JSON cell; None if it is no JSON."""
+    """The value of a JSON cell; None if it is not JSON."""
     try:
         return json.loads(cell or "null")
     except (ValueError, RecursionError):
@@ -164,7 +164,7 @@ def _row(folder: str, cells: Mapping[str, str | None], roads: Mapping[str, Any])
             if kind in _JSON and row[column]:
                 row[column] = json.loads(row[column])
         except (ValueError, RecursionError):
-            raise BrokenRecordError(f"{column!r} is no JSON") from None
+            raise BrokenRecordError(f"{column!r} is not JSON") from None
         if kind == ROAD and row[column]:
             if row[column] not in roads:
                 raise BrokenRecordError(f"{row[column]!r} is not in {ROADS_JSON}")

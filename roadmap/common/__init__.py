@@ -1,1 +1,1 @@
-"""What all packages share: files, bounds of settings, words, the statuses of runs. Standard library alone."""
+"""Shared by all packages: files, bounds of settings, words, the statuses of runs. Standard library only."""

@@ -1,7 +1,7 @@
-"""What values a setting may have, stated beside it: `width: int = setting(64, Number("[1, 65536]"))`.
+"""The values that a setting may have, declared with it: `width: int = setting(64, Number("[1, 65536]"))`.
 
-Bounds stand in the metadata of a dataclass's field, so that a switch of `Design` and a setting of the command line are
-checked by the same walk over their schema. Imports no torch.
+Bounds are in the metadata of a dataclass field, so that the switches of `Design` and the settings of the command line
+are checked in the same way. Imports no torch.
 """
 
 from __future__ import annotations
@@ -23,28 +23,27 @@ class Bounds(Protocol):
 
 
 def setting(default: Any = MISSING, bounds: Bounds | None = None) -> Any:
-    """A field with its bounds; of a mutable default (list, dict) each object gets a copy."""
-    given = {"default": default}
+    """A dataclass field with its bounds; each object gets its own copy of a mutable default (list, dict)."""
     if isinstance(default, (list, dict)):
-        given = {"default_factory": lambda: default.copy()}
-    return field(**given, metadata={BOUNDS: bounds})
+        return field(default_factory=default.copy, metadata={BOUNDS: bounds})
+    return field(default=default, metadata={BOUNDS: bounds})
 
 
-def bounds_of(one: Field) -> Bounds | None:
-    return one.metadata.get(BOUNDS)
+def bounds_of(entry: Field) -> Bounds | None:
+    return entry.metadata.get(BOUNDS)
 
 
 def problems(value: Any) -> Iterator[tuple[str, str]]:
-    """(field, what is wrong with it) of a dataclass's object. Whether it may be None, its type says."""
-    for one in fields(value):
-        bounds, found = bounds_of(one), getattr(value, one.name)
-        if bounds and found is not None and (problem := bounds.problem(found)):
-            yield one.name, problem
+    """(field, problem) for each field of a dataclass object that is out of bounds. None is left to the type check."""
+    for entry in fields(value):
+        bounds, content = bounds_of(entry), getattr(value, entry.name)
+        if bounds and content is not None and (problem := bounds.problem(content)):
+            yield entry.name, problem
 
 
 @dataclass(frozen=True)
 class Number:
-    """An interval as mathematicians write it: "(0, 1]" is above 0 and at most 1. NaN is in none."""
+    """An interval in mathematical notation: "(0, 1]" is above 0 and at most 1. NaN is in none."""
 
     interval: str
 
@@ -74,15 +73,15 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Text:
-    """Printable, not empty, and what `pattern` says."""
+    """Printable, not empty, and matched by `pattern`."""
 
     pattern: str = r".+"
     like: str = "text on one line, not empty"
     longest: int = 4000
 
     def problem(self, value: Any) -> str | None:
-        is_one = isinstance(value, str) and value.isprintable() and len(value) <= self.longest
-        if is_one and re.fullmatch(self.pattern, value):
+        is_text = isinstance(value, str) and value.isprintable() and len(value) <= self.longest
+        if is_text and re.fullmatch(self.pattern, value):
             return None
         shown = repr(value) if len(repr(value)) <= 80 else f"{value!r:.77}..."
         return f"must be {self.like}, not {shown}"
@@ -90,7 +89,7 @@ class Text:
 
 @dataclass(frozen=True)
 class PathText:
-    """What any file system can be asked about, whether it is there or not."""
+    """A path that any file system accepts, whether it exists or not."""
 
     def problem(self, value: Any) -> str | None:
         too_long = len(os.fsencode(value)) > 4000 or any(len(os.fsencode(name)) > 255 for name in value.split("/"))
@@ -99,7 +98,7 @@ class PathText:
 
 @dataclass(frozen=True)
 class Each:
-    """Of a list's elements, or a dict's values; and how many there may be."""
+    """Bounds of a list's elements or a dict's values, and of their number."""
 
     bounds: Bounds
     counts: range = range(1000)
@@ -111,7 +110,7 @@ class Each:
         if len(elements) not in self.counts:
             first, last = self.counts.start, self.counts.stop - 1
             return f"must be {first if first == last else f'{first} to {last}'} values, not {elements}"
-        return next((problem for one in elements if (problem := self.bounds.problem(one))), None)
+        return next((problem for element in elements if (problem := self.bounds.problem(element))), None)
 
 
 def did_you_mean(word: object, choices: Iterable[str]) -> str:

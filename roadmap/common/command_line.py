@@ -1,4 +1,4 @@
-"""Parsers of the commands that are not Hydra's."""
+"""The argument parser of the commands that do not use Hydra."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake in one line, without the usage, as the commands that Hydra parses do. Exit code 2."""
+    """Reports a mistake in one line, without the usage, like the Hydra commands. Exit code 2."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}\n")

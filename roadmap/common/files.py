@@ -1,6 +1,6 @@
-"""Files that others wrote or may be reading, safely: for records, reports and everything else that is kept.
+"""Safe reading of files that others wrote, and atomic writing of files that others may be reading.
 
-Standard library alone, so that whatever only looks at records starts at once.
+Standard library only, so that commands that only read records start at once.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import IO, Any, BinaryIO
 
 
 def printable(text: object) -> str:
-    """The text with control characters and undecodable bytes escaped: no terminal or report should get them."""
+    """The text with control characters and undecodable bytes escaped, for terminals and reports."""
     text = str(text)
-    return text if text.isprintable() else "".join(one if one.isprintable() else _escaped(one) for one in text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 
 def _escaped(character: str) -> str:
@@ -28,7 +28,7 @@ def _escaped(character: str) -> str:
 
 
 def in_words(error: OSError) -> str:
-    """What is wrong and with which file, in one line."""
+    """The file and what is wrong with it, in one line."""
     reason = error.strerror or str(error) or type(error).__name__
     return printable(f"{os.fsdecode(error.filename)}: {reason}" if _is_path(error.filename) else reason)
 
@@ -38,7 +38,7 @@ def _is_path(value: object) -> bool:
 
 
 def opened(path: str | os.PathLike) -> BinaryIO:
-    """A regular file, opened to be read. A pipe of that name, say, would block for ever.
+    """A regular file, opened for reading. Refuses anything else: a pipe, for example, would block forever.
 
     Raises:
         OSError: if there is none, or it cannot be read. It names the file.
@@ -51,7 +51,7 @@ def opened(path: str | os.PathLike) -> BinaryIO:
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """What a regular file holds.
+    """The content of a regular file.
 
     Raises:
         OSError: if there is none, or it cannot be read. It names the file.
@@ -59,16 +59,16 @@ def read_bytes(path: str | os.PathLike) -> bytes:
     with opened(path) as file:
         try:
             return file.read()
-        except OSError as error:  # of a network's file system
+        except OSError as error:  # as on a network file system
             raise _naming(error, path) from error
 
 
 def read_json(path: str | os.PathLike, parse: Callable[[bytes], Any] = json.loads) -> Any:
-    """The value that a file of JSON holds.
+    """The value in a JSON file.
 
     Raises:
         OSError: if there is none, or it cannot be read.
-        ValueError: if it is no JSON. The message is one line.
+        ValueError: if it is not JSON. The message is one line.
     """
     try:
         return parse(read_bytes(path))
@@ -77,7 +77,7 @@ def read_json(path: str | os.PathLike, parse: Callable[[bytes], Any] = json.load
 
 
 def read_object(path: str | os.PathLike) -> dict[str, Any] | None:
-    """The object that a file of JSON holds; None if there is none that can be read."""
+    """The object in a JSON file; None if there is none that can be read."""
     try:
         value = read_json(path)
     except (OSError, ValueError):
@@ -87,8 +87,8 @@ def read_object(path: str | os.PathLike) -> dict[str, Any] | None:
 
 @contextmanager
 def replacing(path: str | os.PathLike, mode: str = "w", **options: Any) -> Iterator[IO]:
-    """A file to write, that takes the place of `path` in one step once it is whole: a reader sees the old content or
-    the new, whatever happens to the writer. `mode` and `options` are those of `open`; text is UTF-8.
+    """A file to write, which replaces `path` atomically once it is complete: a reader sees the old content or the new,
+    whatever happens to the writer. `mode` and `options` are those of `open`; text is UTF-8.
 
     Raises:
         OSError: if it cannot be written. It names `path`, and nothing is left of the new file.
@@ -116,7 +116,7 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
 
 
 def try_to_write(path: str | os.PathLike) -> None:
-    """Find out whether `write` could: the file itself stays as it is.
+    """Check whether `write` could succeed; the file itself stays as it is.
 
     Raises:
         OSError: if it could not. It names `path`.
@@ -137,5 +137,5 @@ def _aside(path: Path) -> Path:
 
 
 def _naming(error: OSError, path: str | os.PathLike) -> OSError:
-    """The error with the name of the file that was meant: one of a write has none, one of a file aside another."""
+    """The error with the intended file name: an error from a write has none, one on the temporary file has another."""
     return OSError(error.errno, error.strerror or str(error), os.fspath(path))

@@ -31,7 +31,7 @@ def read_record_file(
     except OSError as error:
         raise BrokenRecordError(f"{name} cannot be read ({error.strerror})") from None
     except ValueError as error:
-        raise BrokenRecordError(f"{name} is no JSON ({printable(error)})") from None
+        raise BrokenRecordError(f"{name} is not JSON ({printable(error)})") from None
     if not isinstance(value, dict):
-        raise BrokenRecordError(f"{name} holds no JSON object")
+        raise BrokenRecordError(f"{name} is not a JSON object")
     return value

@@ -1,4 +1,4 @@
-"""The statuses of a run, as its summary.json says (docs/records.md): for those that train, and those that read."""
+"""The statuses of a run, as in its summary.json (docs/records.md)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """What has become of a run. A member is its own text."""
+    """The status of a run. A member is its own text."""
 
     QUEUED = "queued"
-    """A cluster has it in its queue."""
+    """It is in a cluster's queue."""
     RUNNING = "running"
-    """It is being trained, unless its process was killed: its lock tells."""
+    """It is being trained, unless its process was killed, which its lock shows."""
     UNFINISHED = "unfinished"
     """It was stopped, and resumes from its last checkpoint when it is launched again."""
     DIVERGED = "diverged"
