@@ -303,8 +303,8 @@ def _numbered(ranked: list[Comparison]) -> list[Comparison]:
             known.append(version)
         name = ""
         if len(roads) > 1:
-            namesakes = [other for other in roads if other.name == road.name]
-            number = next((index for index, other in enumerate(namesakes) if begins(other, road)), 0)
+            namesakes = [namesake for namesake in roads if namesake.name == road.name]
+            number = next((index for index, namesake in enumerate(namesakes) if begins(namesake, road)), 0)
             name = road.name + (f" ({number + 1})" if number else "")
         numbered.append(replace(comparison, context=replace(context, version=known.index(version), road_name=name)))
     return numbered
