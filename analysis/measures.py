@@ -1,4 +1,4 @@
-"""What the numbers of a run are called, and what they are counted in: the one table of words for them."""
+"""The names and units of the numbers of a run, for all texts, tables and figures."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import NamedTuple
 
 class Measure(NamedTuple):
     name: str
-    """In a sentence, on an axis, at the head of a table's column."""
+    """The name in a sentence, on an axis, or as a table's heading."""
     unit: str
-    """Of a difference of two."""
+    """The unit of a difference between two values."""
     short: str = ""
-    """Where there is little room; `name` if it is short itself."""
+    """A name for where there is little room; empty if `name` is short."""
 
     @property
     def head(self) -> str:
-        """Of a column: "top-1 (%)"."""
+        """A column's heading: "top-1 (%)"."""
         return f"{self.short or self.name}{self.percent}"
 
     @property
     def axis(self) -> str:
-        """Of an axis: "top-1 accuracy (%)"."""
+        """An axis label: "top-1 accuracy (%)"."""
         return f"{self.name}{self.percent}"
 
     @property
@@ -30,7 +30,7 @@ class Measure(NamedTuple):
 
 POINTS = "points"
 VERDICTS = ("up", "down")
-"""Of what is shown; all other verdicts say why it is not."""
+"""The verdicts on changes that are shown; all others say why a change is not."""
 MEASURES = {
     "top1": Measure("top-1 accuracy", POINTS, "top-1"),
     "top5": Measure("top-5 accuracy", POINTS, "top-5"),
@@ -51,5 +51,5 @@ MEASURES = {
 
 
 def measure(column: str) -> Measure:
-    """Of a metric, or of another number of a run, in words; a metric that we have no words for has its own name."""
+    """The name and unit of a metric or another number of a run; an unknown one has its column's name."""
     return MEASURES.get(column, Measure(column, ""))

@@ -34,7 +34,7 @@ def interval(low: float, high: float) -> str:
 
 
 def macs_unit(macs: pd.Series) -> tuple[float, str]:
-    """Multiply-adds a unit, and its prefix: billions from half a billion on, else millions."""
+    """The number of multiply-adds in a unit, and its prefix: billions from half a billion on, else millions."""
     return (1e9, "G") if macs.max() >= 5e8 else (1e6, "M")
 
 
@@ -54,7 +54,7 @@ def whole(value: float) -> str:
 
 
 def quantity(value: float, unit: str, *, signed: bool = False) -> str:
-    """A number in its unit's usual precision: "+1.23" (points), "1,234" (images/s), "2.3 M"."""
+    """A number in the usual precision of its unit: "+1.23" (points), "1,234" (images/s), "2.3 M"."""
     if pd.isna(value):
         return NOTHING
     if unit == "points":
@@ -75,7 +75,7 @@ FORMULA = ("=", "+", "-", "@", "'")
 
 
 def to_cell(text: str) -> str:
-    """Text as a cell of a CSV file: a spreadsheet takes what begins like a formula for one, unless a ' goes before."""
+    """Text as a cell of a CSV file: a ' in front keeps spreadsheets from evaluating text that looks like a formula."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
@@ -85,12 +85,12 @@ def from_cell(cell: str) -> str:
 
 
 def step_name(title: str) -> str:
-    """A rung's title as the name of its step: without the network that it ends in, in brackets."""
+    """A rung's title as the name of its step: without a network's name in brackets at the end."""
     return title.split(" (")[0]
 
 
 def wrapped(text: str, width: int = 28, lines: int = 2) -> str:
-    """On so many lines of about this many characters, the last cut where there is more."""
+    """The text on at most this many lines of this width, shortened if necessary."""
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
 
 
@@ -102,7 +102,7 @@ def chance(p: float) -> str:
 
 
 def trained(n: int, diverged: int) -> str:
-    """How many seeds there are: "3"; "2 of 3 trained" where one diverged."""
+    """The number of seeds: "3", or "2 of 3 trained" if one diverged."""
     return f"{n} of {n + diverged} trained" if diverged else f"{n}"
 
 
@@ -119,6 +119,6 @@ def equals(p: float) -> str:
 
 
 def stretches(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The rungs of a table by section, in their order: a section that is come back to is there again."""
+    """The rungs of a table by section, in order; a section that the road returns to comes again."""
     section = table["section"]
     return ((rows["section"].iloc[0], rows) for _, rows in table.groupby((section != section.shift()).cumsum()))

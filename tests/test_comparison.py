@@ -51,13 +51,13 @@ def table(study):
 def test_ladder_has_every_rung_in_the_papers_order_with_its_statistics(table, study):
     assert table["rung"].tolist() == list(NANO)
     top1 = study.runs[study.runs["rung"] == "layer_norm"]["top1"]
-    found = row(table, "layer_norm")
-    assert found["n"] == 3
-    assert found["mean"] == pytest.approx(np.mean(top1))
-    assert found["std"] == pytest.approx(np.std(top1, ddof=1))
-    assert found["mean_low"] < found["mean"] < found["mean_high"]
-    assert found["macs"] == 6.41e6
-    assert (found["published_top1"], found["published_change"]) == (81.47, 0.06)
+    result = row(table, "layer_norm")
+    assert result["n"] == 3
+    assert result["mean"] == pytest.approx(np.mean(top1))
+    assert result["std"] == pytest.approx(np.std(top1, ddof=1))
+    assert result["mean_low"] < result["mean"] < result["mean_high"]
+    assert result["macs"] == 6.41e6
+    assert (result["published_top1"], result["published_change"]) == (81.47, 0.06)
 
 
 def test_change_is_from_the_parent_not_the_previous_row(table):
@@ -76,9 +76,9 @@ def test_change_is_from_the_parent_not_the_previous_row(table):
 def test_two_rungs_are_compared_as_a_textbook_does(tmp_path):
     (table,) = ladders(write_pair(tmp_path))
     truth = stats.ttest_rel(list(A.values()), list(B.values()))
-    found = row(table, "gelu")
-    assert found[["p", "low", "high"]].tolist() == pytest.approx([truth.pvalue, *truth.confidence_interval(0.95)])
-    assert found["method"] == "paired t"
+    result = row(table, "gelu")
+    assert result[["p", "low", "high"]].tolist() == pytest.approx([truth.pvalue, *truth.confidence_interval(0.95)])
+    assert result["method"] == "paired t"
 
 
 def test_missing_rungs_stay_as_empty_rows(tmp_path):
@@ -94,12 +94,12 @@ def test_only_what_a_study_asked_for_can_be_missing(tmp_path):
     """Nor is a run that diverged missing: that is how it ended."""
     write_pair(tmp_path, gelu=dict.fromkeys((0, 1), 80.0))
     write_run(tmp_path, "gelu", seed=2, status="diverged")
-    (one,) = comparisons(load(tmp_path))
-    assert missing(one) == []
+    (comparison,) = comparisons(load(tmp_path))
+    assert missing(comparison) == []
     write_run(tmp_path, "resnet", status="queued")
     write_run(tmp_path, "gelu", seed=3, status="running")
-    (one,) = comparisons(load(tmp_path))
-    assert missing(one) == ["no finished run: resnet", "no finished run of seed 3: kernel_7, gelu"]
+    (comparison,) = comparisons(load(tmp_path))
+    assert missing(comparison) == ["no finished run: resnet", "no finished run of seed 3: kernel_7, gelu"]
 
 
 # Against another reference
@@ -114,16 +114,16 @@ def test_any_network_against_any_other_is_a_textbooks_test_of_the_two(tmp_path):
         write_run(tmp_path / "others", "gelu", seed=seed, top1=A[seed], summary={"macs": 5_000_000})
     (same,), (others,) = (comparisons(load(tmp_path / folder)) for folder in ("same", "others"))
     a, b = list(A.values()), list(B.values())
-    for found, truth in (
+    for result, truth in (
         (contrast(same, "gelu", STEPS["kernel_7"]), stats.ttest_rel(a, b)),
         (contrast(same, "kernel_7", "gelu"), stats.ttest_rel(b, a)),
         (contrast(others, "gelu", "timm:atto"), stats.ttest_ind(a, b, equal_var=False)),
     ):
-        assert found[["p", "low", "high"]].tolist() == pytest.approx([truth.pvalue, *truth.confidence_interval(0.95)])
-        assert found["p_holm"] == found["p"], "a claim of its own"
-    found = contrast(others, "gelu", "timm:atto")
-    assert found[["network", "reference", "n", "n_reference"]].tolist() == ["gelu", "timm:atto", 3, 3]
-    assert found[["mean", "mean_reference"]].tolist() == pytest.approx([np.mean(a), np.mean(b)])
+        assert result[["p", "low", "high"]].tolist() == pytest.approx([truth.pvalue, *truth.confidence_interval(0.95)])
+        assert result["p_holm"] == result["p"], "a claim of its own"
+    result = contrast(others, "gelu", "timm:atto")
+    assert result[["network", "reference", "n", "n_reference"]].tolist() == ["gelu", "timm:atto", 3, 3]
+    assert result[["mean", "mean_reference"]].tolist() == pytest.approx([np.mean(a), np.mean(b)])
     costs = contrast(others, "gelu", "timm:atto", "macs")
     assert costs[["change", "low", "high"]].tolist() == [0, 0, 0]
 
@@ -131,21 +131,21 @@ def test_any_network_against_any_other_is_a_textbooks_test_of_the_two(tmp_path):
 def test_a_network_that_is_not_there_is_refused_in_a_line_that_lists_those_that_are(tmp_path):
     write_pair(tmp_path)
     write_run(tmp_path, "resnet", status="running")
-    (one,) = comparisons(load(tmp_path))
+    (comparison,) = comparisons(load(tmp_path))
     for name, words in {
         "gelo": "no finished run of 'gelo'; did you mean 'gelu'? (measured: kernel_7, gelu)",
         "resnet": "no finished run of 'resnet' (measured: kernel_7, gelu)",
         ("gelu", "grn"): "no finished run of 'resnet +gelu +grn' (measured: kernel_7, gelu)",
     }.items():
-        for ask in (lambda: contrast(one, "gelu", name), lambda: ladder_table(one, name)):  # noqa: B023
+        for ask in (lambda: contrast(comparison, "gelu", name), lambda: ladder_table(comparison, name)):  # noqa: B023
             with pytest.raises(ValueError, match=re.escape(words) + "$"):
                 ask()
     with pytest.raises(ValueError, match="gelu is both"):
-        contrast(one, "gelu", STEPS["gelu"])
+        contrast(comparison, "gelu", STEPS["gelu"])
     with pytest.raises(ValueError, match="runs have no number 'topp1'; did you mean 'top1'"):
-        contrast(one, "gelu", "kernel_7", "topp1")
-    with pytest.raises(ValueError, match="no mapping"):
-        ladder_table(one, {})
+        contrast(comparison, "gelu", "kernel_7", "topp1")
+    with pytest.raises(ValueError, match="not by a mapping"):
+        ladder_table(comparison, {})
 
 
 @pytest.mark.parametrize("reference", ["kernel_7", "timm:atto"])
@@ -153,13 +153,13 @@ def test_a_ladder_from_a_reference_compares_every_other_rung_with_it(tmp_path, r
     write_study(tmp_path)
     for seed in range(3):
         write_run(tmp_path, None, seed=seed, top1=80.0 + seed / 3, config={"model": "timm:atto"})
-    (one,) = comparisons(load(tmp_path))
-    table = ladder_table(one, reference)
-    means = network_table(one).set_index("network")["mean"]
+    (comparison,) = comparisons(load(tmp_path))
+    table = ladder_table(comparison, reference)
+    means = network_table(comparison).set_index("network")["mean"]
     others = table[table["rung"] != reference]
     assert others["change"].tolist() == pytest.approx([means[rung] - means[reference] for rung in others["rung"]])
     assert set(others["reference"]) == {reference}
-    truth = [contrast(one, rung, reference)["p"] for rung in others["rung"]]
+    truth = [contrast(comparison, rung, reference)["p"] for rung in others["rung"]]
     assert others["p"].tolist() == pytest.approx(truth)
     assert others["p_holm"].tolist() == pytest.approx(multipletests(truth, method="holm")[1].tolist())
     if reference == "kernel_7":
@@ -183,8 +183,8 @@ def test_where_no_parent_is_measured_changes_are_from_the_first_rung_that_is(tmp
 
 
 def test_the_roads_ends_are_a_claim_of_their_own(table, study, tmp_path):
-    (one,) = comparisons(study)
-    assert table.attrs["ends"] == contrast(one, "separate_downsampling", "resnet").to_dict()
+    (comparison,) = comparisons(study)
+    assert table.attrs["ends"] == contrast(comparison, "separate_downsampling", "resnet").to_dict()
     (other,) = ladders(write_pair(tmp_path))
     assert other.attrs["ends"] is None
 
@@ -205,13 +205,13 @@ def test_only_finished_runs_count_and_their_last_epoch(tmp_path):
     write_run(tmp_path, "gelu", seed=3, status="running")
     write_run(tmp_path, "gelu", seed=4, status="diverged")
     (table,) = ladders(tmp_path)
-    found = row(table, "gelu")
-    assert found["mean"] == pytest.approx(np.mean(list(A.values())))
-    assert found[["n", "left_out", "method"]].tolist() == [3, 2, "paired t"]
-    (one,) = comparisons(load(tmp_path))
-    assert unfinished(one.runs)[0].endswith(": running")
-    assert unfinished(one.runs)[1].endswith("diverged (loss is nan at epoch 2)")
-    assert "no finished run of seed 4: kernel_7" in missing(one)
+    result = row(table, "gelu")
+    assert result["mean"] == pytest.approx(np.mean(list(A.values())))
+    assert result[["n", "left_out", "method"]].tolist() == [3, 2, "paired t"]
+    (comparison,) = comparisons(load(tmp_path))
+    assert unfinished(comparison.runs)[0].endswith(": running")
+    assert unfinished(comparison.runs)[1].endswith("diverged (loss is nan at epoch 2)")
+    assert "no finished run of seed 4: kernel_7" in missing(comparison)
 
 
 def test_a_diverged_seed_is_an_outcome(tmp_path):
@@ -221,18 +221,18 @@ def test_a_diverged_seed_is_an_outcome(tmp_path):
     for rung, seed in (("fewer_activations", 0), ("fewer_norms", 0), ("layer_norm", 0)):
         write_run(tmp_path, rung, seed=seed, status="done" if rung != "fewer_norms" else "diverged")
     write_run(tmp_path, "layer_norm", seed=1, status="failed")
-    (one,) = comparisons(load(tmp_path))
-    table = ladder_table(one)
+    (comparison,) = comparisons(load(tmp_path))
+    table = ladder_table(comparison)
     assert row(table, "kernel_7")[["n", "diverged", "left_out"]].tolist() == [3, 1, 1]
     assert row(table, "layer_norm")[["n", "diverged", "left_out"]].tolist() == [1, 0, 1]
     assert table["rung"][table["survivors"]].tolist() == ["gelu"]
     assert row(table, "fewer_norms")[["diverged", "verdict"]].tolist() == [1, "diverged"]
     assert row(table, "layer_norm")["verdict"] == "parent diverged"
-    assert network_table(one).set_index("network")["diverged"].to_dict() == {
+    assert network_table(comparison).set_index("network")["diverged"].to_dict() == {
         **{"kernel_7": 1, "gelu": 0, "fewer_activations": 0, "fewer_norms": 1, "layer_norm": 0}
     }
-    assert contrast(one, "gelu", "kernel_7")["survivors"]
-    assert not contrast(one, "gelu", "layer_norm")["survivors"]
+    assert contrast(comparison, "gelu", "kernel_7")["survivors"]
+    assert not contrast(comparison, "gelu", "layer_norm")["survivors"]
     write_run(tmp_path / "again", "fewer_norms", seed=1, summary={"diverged_before": 1})
     again = load([tmp_path, tmp_path / "again"])
     assert row(ladder_table(comparisons(again)[0]), "fewer_norms")[["n", "diverged"]].tolist() == [0, 2]
@@ -252,21 +252,24 @@ def test_another_series_of_a_rung_is_never_averaged_in(tmp_path):
     write_pair(tmp_path)
     for seed in (0, 9):
         write_run(tmp_path, "gelu", seed=seed, top1=20.0, config={"recipe": {"weight_decay": 0.3}})
-    (one,) = comparisons(load(tmp_path))
-    assert row(ladder_table(one), "gelu")[["n", "mean"]].tolist() == [3, pytest.approx(np.mean(list(A.values())))]
-    networks = network_table(one).set_index("network")
+    (comparison,) = comparisons(load(tmp_path))
+    assert row(ladder_table(comparison), "gelu")[["n", "mean"]].tolist() == [
+        3,
+        pytest.approx(np.mean(list(A.values()))),
+    ]
+    networks = network_table(comparison).set_index("network")
     assert networks.loc["gelu, another series", ["n", "mean"]].tolist() == [2, 20.0]
     assert networks.loc[["gelu, another series"], ["rung", "set"]].isna().all(axis=None)
-    assert one.values(STEPS["gelu"]).to_dict() == A
+    assert comparison.values(STEPS["gelu"]).to_dict() == A
 
 
 def test_another_series_of_a_rung_asked_for_by_its_steps_is_none_of_it_either(tmp_path):
     """`step=[...]` makes the network that `rung=gelu` makes; a record may lack the rung's name."""
     write_pair(tmp_path)
     write_run(tmp_path, None, steps=STEPS["gelu"], top1=20.0, config={"recipe": {"weight_decay": 0.3}})
-    (one,) = comparisons(load(tmp_path))
-    assert one.values(STEPS["gelu"]).to_dict() == A
-    assert "gelu, another series" in set(network_table(one)["network"])
+    (comparison,) = comparisons(load(tmp_path))
+    assert comparison.values(STEPS["gelu"]).to_dict() == A
+    assert "gelu, another series" in set(network_table(comparison)["network"])
 
 
 @pytest.mark.parametrize(
@@ -295,19 +298,19 @@ def test_a_sweep_over_a_setting_makes_a_comparison_of_each_value(tmp_path):
     for lr in (0.001, 0.01):
         changed = {"recipe": {"lr": lr}, "differs": {"recipe.lr": lr}}
         write_pair(tmp_path / str(lr), gelu=dict.fromkeys(A, 100 * lr), config=changed)
-    found = comparisons(load(tmp_path))
-    assert [one.context.changes for one in found] == ["", "recipe.lr=0.001", "recipe.lr=0.01"]
-    assert [row(ladder_table(one), "gelu")["mean"] for one in found] == pytest.approx([80.76667, 0.1, 1.0])
+    result = comparisons(load(tmp_path))
+    assert [one.context.changes for one in result] == ["", "recipe.lr=0.001", "recipe.lr=0.01"]
+    assert [row(ladder_table(one), "gelu")["mean"] for one in result] == pytest.approx([80.76667, 0.1, 1.0])
 
 
 def test_datasets_of_one_name_have_titles_of_their_own(tmp_path):
     for number, version in enumerate(("3f9a", "b71c", "02d5")):
         data = {"name": "flowers", "version": version, "path": f"/data/{number}/flowers"}
         write_pair(tmp_path / version, gelu=dict.fromkeys(range(3 - number), 80.0), config={"data": data})
-    found = comparisons(load(tmp_path))
+    result = comparisons(load(tmp_path))
     datasets = ["flowers", "flowers, another version", "flowers, another version (2)"]
-    assert [one.context.dataset for one in found] == datasets
-    assert [row(ladder_table(one), "gelu")["n"] for one in found] == [3, 2, 1]
+    assert [one.context.dataset for one in result] == datasets
+    assert [row(ladder_table(one), "gelu")["n"] for one in result] == [3, 2, 1]
 
 
 def test_the_papers_own_epochs_are_one_context(tmp_path):
@@ -315,9 +318,9 @@ def test_the_papers_own_epochs_are_one_context(tmp_path):
     data = {"data": {"name": "imagenet", "num_classes": 1000}}
     for rung in ("resnet", "modern_recipe"):
         write_run(tmp_path, rung, regime="resnet50", config=data)
-    (found,) = comparisons(load(tmp_path))
-    assert found.counted["epochs"].tolist() == [90, 300]
-    assert "not the paper's" not in found.context.scale
+    (result,) = comparisons(load(tmp_path))
+    assert result.counted["epochs"].tolist() == [90, 300]
+    assert "not the paper's" not in result.context.scale
 
 
 # Networks that are no rungs
@@ -342,20 +345,20 @@ def test_timm_models_are_networks_of_their_own(tmp_path):
     write_pair(tmp_path)
     for seed in (0, 1):
         write_run(tmp_path, None, seed=seed, top1=80.0 + seed, config={"model": "timm:convnext_atto"})
-    (one,) = comparisons(load(tmp_path))
-    found = network_table(one).set_index("network").loc["timm:convnext_atto"]
-    assert found[["n", "mean"]].tolist() == [2, 80.5]
-    assert found["std"] == pytest.approx(math.sqrt(0.5))
-    assert pd.notna(found["mean_low"])
-    assert "timm:convnext_atto" in one.scores()
+    (comparison,) = comparisons(load(tmp_path))
+    result = network_table(comparison).set_index("network").loc["timm:convnext_atto"]
+    assert result[["n", "mean"]].tolist() == [2, 80.5]
+    assert result["std"] == pytest.approx(math.sqrt(0.5))
+    assert pd.notna(result["mean_low"])
+    assert "timm:convnext_atto" in comparison.scores()
 
 
 def test_a_network_without_finished_runs_is_no_score(tmp_path):
     write_pair(tmp_path)
     write_run(tmp_path, "fewer_norms", status="running")
-    (one,) = comparisons(load(tmp_path))
-    assert set(one.scores()) == {frozenset(STEPS["gelu"]), frozenset(STEPS["kernel_7"])}
-    assert network_table(one).set_index("network").loc["fewer_norms", ["n", "left_out"]].tolist() == [0, 1]
+    (comparison,) = comparisons(load(tmp_path))
+    assert set(comparison.scores()) == {frozenset(STEPS["gelu"]), frozenset(STEPS["kernel_7"])}
+    assert network_table(comparison).set_index("network").loc["fewer_norms", ["n", "left_out"]].tolist() == [0, 1]
 
 
 # Roads
@@ -381,8 +384,8 @@ def test_a_road_that_goes_on_from_another_has_its_runs(tmp_path):
     """So that a new step's runs stand beside a ladder that was trained before there was the step."""
     write_pair(tmp_path)
     write_run(tmp_path, "grn", top1=85.0, road=extended("grn"))
-    (one,) = comparisons(load(tmp_path))
-    table = ladder_table(one)
+    (comparison,) = comparisons(load(tmp_path))
+    table = ladder_table(comparison)
     assert table["rung"].tolist() == [*NANO, "grn"]
     assert table.set_index("rung")["n"][["kernel_7", "gelu", "grn"]].tolist() == [3, 3, 1]
     assert table["published_top1"].notna().tolist() == [True] * 17 + [False]
@@ -392,10 +395,10 @@ def test_two_roads_that_go_on_differently_are_two_comparisons_with_the_common_ru
     write_pair(tmp_path)
     for step in ("grn", "star"):
         write_run(tmp_path, step, top1=85.0, road=extended(step, name=step))
-    found = comparisons(load(tmp_path))
-    assert {one.road.rungs[-1].name for one in found} == {"grn", "star"}
-    assert [row(ladder_table(one), "gelu")["n"] for one in found] == [3, 3]
-    assert len({one.context.title for one in found}) == 2
+    result = comparisons(load(tmp_path))
+    assert {one.road.rungs[-1].name for one in result} == {"grn", "star"}
+    assert [row(ladder_table(one), "gelu")["n"] for one in result] == [3, 3]
+    assert len({one.context.title for one in result}) == 2
 
 
 def test_roads_are_equal_by_their_rungs_and_not_by_words(tmp_path):
@@ -406,9 +409,9 @@ def test_roads_are_equal_by_their_rungs_and_not_by_words(tmp_path):
     assert len(comparisons(load(tmp_path))) == 1
     for name in ("mixer", "star"):
         write_run(tmp_path, name, seed=2, road=road_of("overlap", name))
-    found = comparisons(load(tmp_path))
-    assert [one.road.names[-1] for one in found] == ["mixer", "star"]
-    assert [len(one.runs) for one in found] == [3, 3], "what both roads pass is measured for both"
+    result = comparisons(load(tmp_path))
+    assert [one.road.names[-1] for one in result] == ["mixer", "star"]
+    assert [len(one.runs) for one in result] == [3, 3], "what both roads pass is measured for both"
 
 
 def test_a_rung_that_is_put_in_between_is_measured_against_what_was_trained_before(tmp_path):
@@ -416,10 +419,10 @@ def test_a_rung_that_is_put_in_between_is_measured_against_what_was_trained_befo
         write_run(tmp_path, name, road=road_of(*road))
     steps = road_of("overlap", "mixer", "star")["star"].steps
     write_run(tmp_path, "mixer", road=road_of("overlap", "mixer", "star"))
-    (one,) = comparisons(load(tmp_path))
-    assert one.road.names[-3:] == ("overlap", "mixer", "star")
-    assert pd.notna(row(ladder_table(one), "mixer")["change"])
-    assert frozenset(steps) not in one.scores(), "star alone was trained without the mixer"
+    (comparison,) = comparisons(load(tmp_path))
+    assert comparison.road.names[-3:] == ("overlap", "mixer", "star")
+    assert pd.notna(row(ladder_table(comparison), "mixer")["change"])
+    assert frozenset(steps) not in comparison.scores(), "star alone was trained without the mixer"
 
 
 # Switches set by hand
@@ -434,9 +437,9 @@ def test_a_switch_set_by_hand_makes_a_network_of_the_same_comparison(tmp_path):
     write_pair(tmp_path)
     by_hand(tmp_path, "kernel_7", activation="silu")
     (one,) = comparisons(load(tmp_path))
-    found = network_table(one).set_index("network")
-    assert found.loc["kernel_7 activation=silu", "n"] == 1
-    assert found.loc[["kernel_7 activation=silu"], ["rung", "set"]].isna().all(axis=None)
+    result = network_table(one).set_index("network")
+    assert result.loc["kernel_7 activation=silu", "n"] == 1
+    assert result.loc[["kernel_7 activation=silu"], ["rung", "set"]].isna().all(axis=None)
     assert row(ladder_table(one), "kernel_7")["n"] == 3
 
 
@@ -458,16 +461,16 @@ def test_a_network_that_is_asked_for_in_two_ways_is_one(tmp_path):
     by_hand(tmp_path, "gelu", **design)
     same = json.loads((plain / "config.json").read_text())["design"] | design
     write_run(tmp_path, steps=(*STEPS["gelu"], "silu"), seed=1, config={"design": same})
-    (one,) = comparisons(load(tmp_path))
-    assert network_table(one).set_index("network")["n"].to_dict() == {"gelu": 1, "gelu +silu": 2}
-    assert len(one.values((*STEPS["gelu"], "silu"))) == 2
+    (comparison,) = comparisons(load(tmp_path))
+    assert network_table(comparison).set_index("network")["n"].to_dict() == {"gelu": 1, "gelu +silu": 2}
+    assert len(comparison.values((*STEPS["gelu"], "silu"))) == 2
 
 
 def test_named_designs_are_called_as_their_record_says(tmp_path):
     write_pair(tmp_path)
     write_run(tmp_path, None, config={"network": "convnext_tiny width=32", "differs": {"design.width": 32}})
-    (one,) = comparisons(load(tmp_path))
-    assert "convnext_tiny width=32" in one.scores()
+    (comparison,) = comparisons(load(tmp_path))
+    assert "convnext_tiny width=32" in comparison.scores()
 
 
 # Metrics

@@ -26,8 +26,8 @@ def test_variances_are_compared_by_bartletts_test_without_the_largest():
     ]
     squares = np.array([one.var() * len(one) for one in samples])
     freedom = np.array([len(one) - 1.0 for one in samples])
-    found = unequal_variances(Scatter(squares, freedom, np.ones(5), np.zeros(5, bool)))
-    assert found == pytest.approx(stats.bartlett(*samples[:4]).pvalue)
+    result = unequal_variances(Scatter(squares, freedom, np.ones(5), np.zeros(5, bool)))
+    assert result == pytest.approx(stats.bartlett(*samples[:4]).pvalue)
 
 
 def test_halves_are_compared_by_the_f_test_of_nested_least_squares():

@@ -30,10 +30,10 @@ def test_what_adds_up_has_the_same_effect_however_it_is_asked():
         **dict.fromkeys(("road", "leave_one_out", "shapley"), ROAD.adopted),
         "add_one_in": ROAD.adopted[1:],
     }.items():
-        found = only(table, kind)
-        assert tuple(found.index) == steps
-        assert found["effect"].to_dict() == pytest.approx({step: WORTH[step] for step in steps}, abs=0.01)
-        assert set(found["n"]) == {4 if kind == "shapley" else 3}
+        result = only(table, kind)
+        assert tuple(result.index) == steps
+        assert result["effect"].to_dict() == pytest.approx({step: WORTH[step] for step in steps}, abs=0.01)
+        assert set(result["n"]) == {4 if kind == "shapley" else 3}
     gelu = only(table, "road").loc["gelu"]
     assert gelu[["title", "section", "verdict"]].tolist() == ["ReLU to GELU", "2.6", "up"]
 
@@ -74,9 +74,9 @@ def test_costs_have_effects_too(value, unit):
     cost = played.runs["set"].map(len) * 1e6
     noise = 0 if value == "macs" else 1e5 * generator.normal(size=len(cost))
     played.runs[value] = cost + noise
-    found = only(effect_table(played, value), "road")
-    assert found["effect"].to_numpy() == pytest.approx(1e6, abs=4e5)
-    assert ((found["high"] - found["low"]) == 0).all() == (value == "macs")
+    result = only(effect_table(played, value), "road")
+    assert result["effect"].to_numpy() == pytest.approx(1e6, abs=4e5)
+    assert ((result["high"] - result["low"]) == 0).all() == (value == "macs")
     assert effect_table(played, value).attrs["unit"] == unit
 
 
@@ -101,9 +101,11 @@ def test_a_step_on_no_rung_is_compared_wherever_a_pair_differs_in_it_alone():
 def test_a_pair_alone_is_a_textbooks_paired_t_and_several_are_corrected_together():
     gelu = frozenset(ROAD["gelu"].steps)
     played = play(additive, [gelu, gelu | {"grn"}], noise=1.0)
-    (found,) = effect_table(played).query("kind == 'besides'").to_dict("records")
+    (result,) = effect_table(played).query("kind == 'besides'").to_dict("records")
     truth = stats.ttest_rel(played.values(gelu | {"grn"}), played.values(gelu))
-    assert [found["p"], found["low"], found["high"]] == pytest.approx([truth.pvalue, *truth.confidence_interval(0.95)])
+    assert [result["p"], result["low"], result["high"]] == pytest.approx(
+        [truth.pvalue, *truth.confidence_interval(0.95)]
+    )
     several = effect_table(play(additive, [gelu, *(gelu | {step} for step in ("grn", "star", "se"))], noise=1.0))
     best = only(several, "besides").sort_values("p").iloc[0]
     assert best["p_holm"] == pytest.approx(min(3 * best["p"], 1))

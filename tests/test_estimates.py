@@ -26,27 +26,27 @@ def compare_two(a, b):
 
 
 def test_the_same_seeds_are_paired():
-    found = compare_two(A, B)
+    result = compare_two(A, B)
     truth = stats.ttest_rel(A, B)
-    assert found[["value", "p", "freedom"]].tolist() == pytest.approx([(A - B).mean(), truth.pvalue, 2])
-    assert found[["low", "high"]].tolist() == pytest.approx(list(truth.confidence_interval(0.95)))
-    assert found["method"] == "paired t"
+    assert result[["value", "p", "freedom"]].tolist() == pytest.approx([(A - B).mean(), truth.pvalue, 2])
+    assert result[["low", "high"]].tolist() == pytest.approx(list(truth.confidence_interval(0.95)))
+    assert result["method"] == "paired t"
 
 
 def test_other_seeds_are_welchs():
     other = pd.Series({7: 79.0, 8: 80.2, 9: 79.9, 10: 79.4})
-    found = compare_two(A, other)
+    result = compare_two(A, other)
     truth = stats.ttest_ind(A, other, equal_var=False)
-    assert found[["p", "freedom"]].tolist() == pytest.approx([truth.pvalue, truth.df])
-    assert found[["low", "high"]].tolist() == pytest.approx(list(truth.confidence_interval(0.95)))
-    assert found["method"] == "Welch t"
+    assert result[["p", "freedom"]].tolist() == pytest.approx([truth.pvalue, truth.df])
+    assert result[["low", "high"]].tolist() == pytest.approx(list(truth.confidence_interval(0.95)))
+    assert result["method"] == "Welch t"
 
 
 def test_a_mean_is_students():
-    found = compare(Scores({"a": A}), [{"a": 1.0}]).iloc[0]
+    result = compare(Scores({"a": A}), [{"a": 1.0}]).iloc[0]
     truth = stats.ttest_1samp(A, 0).confidence_interval(0.95)
-    assert found[["low", "high"]].tolist() == pytest.approx(list(truth))
-    assert found["method"] == "t"
+    assert result[["low", "high"]].tolist() == pytest.approx(list(truth))
+    assert result["method"] == "t"
 
 
 def test_pairing_is_by_seed_not_by_order():
@@ -70,17 +70,17 @@ def test_verdict(a, b, verdict):
 
 def test_what_is_counted_is_exact_also_with_one_seed():
     macs = {"a": pd.Series({0: 5e9, 1: 5e9}), "b": pd.Series({0: 4e9, 2: 4e9}), "c": pd.Series({0: 4e9})}
-    found = compare(Scores(macs, counted=True), [CHANGE, {"b": 1, "c": -1}])
-    assert found[["value", "low", "high", "detectable"]].values.tolist() == [[1e9, 1e9, 1e9, 0], [0, 0, 0, 0]]
-    assert found["verdict"].tolist() == ["up", "not distinguishable"]
+    result = compare(Scores(macs, counted=True), [CHANGE, {"b": 1, "c": -1}])
+    assert result[["value", "low", "high", "detectable"]].values.tolist() == [[1e9, 1e9, 1e9, 0], [0, 0, 0, 0]]
+    assert result["verdict"].tolist() == ["up", "not distinguishable"]
 
 
 def test_accuracies_that_agree_vary_by_an_image_at_least():
     """One image in 10,000 is 0.01 points: two networks that differ by that differ by nothing."""
     equal = {"a": pd.Series([100.0] * 3), "b": pd.Series([99.99] * 3)}
-    found = compare(Scores(equal, least=0.01), [CHANGE]).iloc[0]
-    assert found["error"] == pytest.approx(0.01 * math.sqrt(2 / 3))
-    assert found["verdict"] == "not distinguishable"
+    result = compare(Scores(equal, least=0.01), [CHANGE]).iloc[0]
+    assert result["error"] == pytest.approx(0.01 * math.sqrt(2 / 3))
+    assert result["verdict"] == "not distinguishable"
     assert compare(Scores(equal), [CHANGE])["verdict"].tolist() == ["noise unknown"]
 
 
@@ -105,37 +105,37 @@ def test_noise_is_what_networks_and_seeds_leave_over():
     design = np.column_stack([np.eye(3)[network], np.eye(5)[seed]])
     hat = design @ np.linalg.pinv(design)
     left = values[network, seed] - hat @ values[network, seed]
-    found = noise(values, paired=True)
+    result = noise(values, paired=True)
     freedom = np.array([(1 - np.diag(hat))[network == one].sum() for one in range(3)])
-    assert found.freedom == pytest.approx(freedom)
-    assert found.total == pytest.approx(len(seed) - np.linalg.matrix_rank(design))
-    assert found.variance == pytest.approx([(left[network == one] ** 2).sum() / freedom[one] for one in range(3)])
+    assert result.freedom == pytest.approx(freedom)
+    assert result.total == pytest.approx(len(seed) - np.linalg.matrix_rank(design))
+    assert result.variance == pytest.approx([(left[network == one] ** 2).sum() / freedom[one] for one in range(3)])
 
 
 def test_each_variance_is_drawn_towards_that_of_all_unless_chance_hardly_makes_it():
     squares, freedom = np.array([2.0, 4.0, 6.0, 12.0]), np.full(4, 2.0)
     others = np.ones(4), np.zeros(4, bool)
-    found = moderate(Scatter(squares, freedom, *others))
+    result = moderate(Scatter(squares, freedom, *others))
     larger = stats.f.sf(squares / 2 / 3, 2, 8)  # of all: 24 / 8
     prior = PRIOR * np.minimum(2 * larger, 1)
     assert prior[3] < prior[2] < PRIOR == prior[0]
-    assert found.variance == pytest.approx((prior * 3 + squares) / (prior + 2))
-    assert found.freedom == pytest.approx(prior + 2)
+    assert result.variance == pytest.approx((prior * 3 + squares) / (prior + 2))
+    assert result.freedom == pytest.approx(prior + 2)
     many = moderate(Scatter(squares * 1e3, freedom * 1e3, *others))
     assert many.variance == pytest.approx([1, 2, 3, 6], rel=0.01)  # many seeds speak for themselves
 
 
 def test_few_networks_stand_for_themselves_and_one_seed_says_nothing():
     squares, freedom = np.array([2.0, 4.0, 6.0, 0.0]), np.array([2.0, 2.0, 2.0, 0.0])
-    found = moderate(Scatter(squares, freedom, np.ones(4), np.zeros(4, bool)))
-    assert found.variance[:3].tolist() == [1, 2, 3]
-    assert found.freedom.tolist() == [2, 2, 2, 0]
+    result = moderate(Scatter(squares, freedom, np.ones(4), np.zeros(4, bool)))
+    assert result.variance[:3].tolist() == [1, 2, 3]
+    assert result.freedom.tolist() == [2, 2, 2, 0]
 
 
 def test_no_network_is_known_better_than_all_together():
     scores = {name: pd.Series(np.random.default_rng(index).normal(size=2)) for index, name in enumerate("abcd")}
-    found = compare(Scores(scores), [CHANGE, {"a": 1.0}])
-    assert (found["freedom"] <= [3, 4]).all()  # paired: a seed's worth goes to the effects of seeds
+    result = compare(Scores(scores), [CHANGE, {"a": 1.0}])
+    assert (result["freedom"] <= [3, 4]).all()  # paired: a seed's worth goes to the effects of seeds
 
 
 def ladder_of(size=0.5, networks=12, seeds=3):
@@ -172,12 +172,12 @@ def test_seeds_effects_are_fitted_without_outliers():
     left += values[inside].mean()
     seeds = values[inside].mean(axis=0) - values[inside].mean()
     own = values[2] - values[2].mean() - seeds
-    found = noise(values, paired=True)
-    assert found.outlier.tolist() == (~inside).tolist()
-    assert found.variance[2] == pytest.approx((own**2).sum() / 3)
-    assert found.freedom[2] == 3
+    result = noise(values, paired=True)
+    assert result.outlier.tolist() == (~inside).tolist()
+    assert result.variance[2] == pytest.approx((own**2).sum() / 3)
+    assert result.freedom[2] == 3
     limit = np.median(np.append((left**2).sum(axis=1), 1e9)) / stats.chi2.median(3 * 7 / 8)
-    assert found.common == pytest.approx(((left**2).sum() + 3 * limit * stats.f.isf(OUTLIER, 3, 24)) / 24, rel=0.1)
+    assert result.common == pytest.approx(((left**2).sum() + 3 * limit * stats.f.isf(OUTLIER, 3, 24)) / 24, rel=0.1)
 
 
 def test_networks_that_nobody_asks_about_do_not_decide():
@@ -208,9 +208,9 @@ def test_one_seed_borrows_the_noise_of_others_unless_the_network_collapsed():
 
 def test_networks_that_all_collapsed_still_have_their_own_noise():
     scores = Scores({"a": A, "b": pd.Series({7: 79.0, 8: 80.2})}, collapsed=["a", "b"])
-    found = compare(scores, [CHANGE, {"a": 1.0}])
+    result = compare(scores, [CHANGE, {"a": 1.0}])
     truth = stats.ttest_ind(A, scores["b"], equal_var=False), stats.ttest_1samp(A, 0)
-    assert found["p"].tolist() == pytest.approx([one.pvalue for one in truth])
+    assert result["p"].tolist() == pytest.approx([one.pvalue for one in truth])
 
 
 # Corrections and power
@@ -224,10 +224,10 @@ def test_holm_by_hand():
 
 def test_holm_decides_the_verdict_and_the_interval_is_its_own():
     estimates = [Estimate(0.7, 0.3, 20, "t"), *[Estimate(0.1, 0.3, 20, "t")] * 9, Estimate(-2.0, 0.3, 20, "t")]
-    found = conclude(estimates)
-    assert found["p"][0] < 0.05
-    assert found["low"][0] > 0
-    assert found["verdict"].tolist() == ["not distinguishable"] * 10 + ["down"]
+    result = conclude(estimates)
+    assert result["p"][0] < 0.05
+    assert result["low"][0] > 0
+    assert result["verdict"].tolist() == ["not distinguishable"] * 10 + ["down"]
 
 
 @pytest.mark.parametrize("freedom", [2, 7, 40])
@@ -276,14 +276,14 @@ def test_intervals_cover_and_verdicts_hold_as_the_docs_say(condition):
     lines = page.partition("<!-- python -m benchmarks.coverage -->")[2].partition("<!-- end -->")[0].splitlines()
     [line] = [line for line in lines if line.startswith(f"| {condition.name} |")]
     cells = [cell.strip(" *%") for cell in line.split("|")[2:-1]]
-    found = coverage.simulate(condition, studies=100)
+    result = coverage.simulate(condition, studies=100)
     # Changes that share the whole network are right or wrong together, so there a study is the unit.
-    assert 100 * found.coverage == pytest.approx(float(cells[0]), abs=2 if "leaving" not in condition.name else 8)
+    assert 100 * result.coverage == pytest.approx(float(cells[0]), abs=2 if "leaving" not in condition.name else 8)
     wrong = float(cells[2]) / 100
-    assert found.wrong == pytest.approx(wrong, abs=3.3 * math.sqrt(max(wrong, 0.01) / 100))
-    assert found.width == pytest.approx(float(cells[3]), rel=0.15)
-    assert found.coverage > (0.86 if condition.name.startswith("leaving one out, the") else 0.935)
-    assert found.wrong < KEPT_LESS.get(condition.name, 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / 100))
+    assert result.wrong == pytest.approx(wrong, abs=3.3 * math.sqrt(max(wrong, 0.01) / 100))
+    assert result.width == pytest.approx(float(cells[3]), rel=0.15)
+    assert result.coverage > (0.86 if condition.name.startswith("leaving one out, the") else 0.935)
+    assert result.wrong < KEPT_LESS.get(condition.name, 0.05 + 2.5 * math.sqrt(0.05 * 0.95 / 100))
 
 
 def test_conclude_is_empty_of_nothing():

@@ -48,15 +48,15 @@ def squares(answers: np.ndarray) -> pd.Series:
     """Mean squares by statsmodels, of images, of seeds, and of what is left."""
     seeds, images = answers.shape
     table = pd.DataFrame({"x": answers.ravel(), "s": np.repeat(range(seeds), images), "i": [*range(images)] * seeds})
-    found = anova_lm(ols("x ~ C(s) + C(i)", table).fit())
-    return found["sum_sq"] / found["df"]
+    result = anova_lm(ols("x ~ C(s) + C(i)", table).fit())
+    return result["sum_sq"] / result["df"]
 
 
 def test_the_images_part_is_that_of_an_analysis_of_variance() -> None:
     (one, other), _ = draw(np.random.default_rng(0), 2, 3, 40)
-    found = squares(one - other)  # the variance component of images of the differences of the same seeds
+    result = squares(one - other)  # the variance component of images of the differences of the same seeds
     assert image_error([one, other], [1, -1], paired=True) == pytest.approx(
-        math.sqrt((found["C(i)"] - found["Residual"]) / 3 / 40)
+        math.sqrt((result["C(i)"] - result["Residual"]) / 3 / 40)
     )
     other = other[:2]
     by_image = (one.mean(axis=0) - other.mean(axis=0)).var(ddof=1)
@@ -113,33 +113,33 @@ def gelu(folder: Path) -> pd.Series:
 
 
 def test_ladder_and_report_say_what_the_images_add(study: Path, tmp_path: Path) -> None:
-    found, runs = gelu(study), analysis.load(study)
+    result, runs = gelu(study), analysis.load(study)
     right = {path: one.right() for path, one in runs.correct.items()}
     means = [
         np.mean([right[path] for path in runs.runs["path"] if f"-{rung}-" in path], axis=0)
         for rung in ("gelu", "kernel_7")
     ]
     bootstrap = np.delete(100 * (means[0] - means[1]), 5)[np.random.default_rng(0).integers(0, 399, (4000, 399))]
-    assert found["images"] == 399
-    assert found["image_error"] == pytest.approx(bootstrap.mean(axis=1).std(), rel=0.05)  # seeds agree on nearly all
-    assert found["other_low"] < found["low"] < found["high"] < found["other_high"]
-    assert found["other_verdict"] == "up"
+    assert result["images"] == 399
+    assert result["image_error"] == pytest.approx(bootstrap.mean(axis=1).std(), rel=0.05)  # seeds agree on nearly all
+    assert result["other_low"] < result["low"] < result["high"] < result["other_high"]
+    assert result["other_verdict"] == "up"
     assert main([str(study), "--out", str(tmp_path / "report")]) == 0
     text = (tmp_path / "report" / "report.md").read_text()
     assert "### On other images" in text
-    assert f"that of the choice of images (median: {found['image_error']:.2f}), which more seeds do not reduce" in text
+    assert f"that of the choice of images (median: {result['image_error']:.2f}), which more seeds do not reduce" in text
     assert "is still shown with the noise of images counted" in text
     kept = pd.read_csv(tmp_path / "report" / "ladder.csv").set_index("rung").loc["gelu"]
-    assert kept["image_error"] == pytest.approx(found["image_error"])
+    assert kept["image_error"] == pytest.approx(result["image_error"])
 
 
 def test_any_sum_can_be_asked(study: Path) -> None:
     runs = analysis.load(study)
-    [found] = analysis.comparisons(runs)
-    one, other = found.scores()
-    table = image_noise(found, runs.correct, [{one: 1.0}, {one: 1.0, other: -1.0}])
+    [result] = analysis.comparisons(runs)
+    one, other = result.scores()
+    table = image_noise(result, runs.correct, [{one: 1.0}, {one: 1.0, other: -1.0}])
     assert table["image_error"].notna().all()
-    assert compare(found.scores(), [{one: 1.0}])["value"][0] == pytest.approx(
+    assert compare(result.scores(), [{one: 1.0}])["value"][0] == pytest.approx(
         (table["other_low"] + table["other_high"])[0] / 2
     )
 

@@ -66,9 +66,9 @@ def test_a_deviation_that_is_not_printed_is_the_ladders_largest():
 
 
 def test_the_opposite_way_is_opposite():
-    found = agreement(measured(lambda top1: 160 - top1, noise=0.005))
-    assert found[:9] == (16, 16, 16, 0, 12, 4, 12, 0, 1)
-    assert (found.tau, found.rho) == pytest.approx((-1, -1), abs=0.01)
+    result = agreement(measured(lambda top1: 160 - top1, noise=0.005))
+    assert result[:9] == (16, 16, 16, 0, 12, 4, 12, 0, 1)
+    assert (result.tau, result.rho) == pytest.approx((-1, -1), abs=0.01)
 
 
 def test_noise_confirms_and_contradicts_nothing():
@@ -85,11 +85,11 @@ def test_the_table_counts_what_is_measured_by_what_was_found_there_and_here():
 
 
 def test_table_11_tells_no_noise():
-    table, found = paper_table(published_ladder("resnet200")), agreement(published_ladder("resnet200"))
+    table, result = paper_table(published_ladder("resnet200")), agreement(published_ladder("resnet200"))
     assert not table["published_verdict"].any()
-    assert found[:2] == (16, 0)
-    assert math.isnan(found.tau)
-    assert math.isnan(found.chance)
+    assert result[:2] == (16, 0)
+    assert math.isnan(result.tau)
+    assert math.isnan(result.chance)
 
 
 def test_a_road_with_few_published_numbers_is_compared_where_it_has_them():
@@ -100,10 +100,10 @@ def test_a_road_with_few_published_numbers_is_compared_where_it_has_them():
     ]
     road = Road.from_json({"name": "mine", "rungs": rungs})
     ladder = ladder_table(play(lambda steps: 60 + len(steps), [rung.steps for rung in road.rungs], 0.1, road=road))
-    found = agreement(ladder)
+    result = agreement(ladder)
     assert paper_table(ladder)["rung"].tolist() == ["b"]
-    assert (found.measured, found.judged) == (1, 0)  # a change of 0 has no sign
-    assert math.isnan(found.tau)
+    assert (result.measured, result.judged) == (1, 0)  # a change of 0 has no sign
+    assert math.isnan(result.tau)
 
 
 @pytest.mark.parametrize(
@@ -180,16 +180,16 @@ def test_signs_that_share_rungs_agree_by_chance_more_often_or_less_than_coins_do
     )
     for lost in range(4):
         here = {rung: -table["published_change"][rung] for rung in sorted(UP)[:lost]}
-        found = agreement(found_here(**dict.fromkeys(DOWN, -1.0) | here))
-        assert found.same_sign == 12 - lost
-        assert found.chance == pytest.approx((same >= 12 - lost).mean(), abs=0.01)
+        result = agreement(found_here(**dict.fromkeys(DOWN, -1.0) | here))
+        assert result.same_sign == 12 - lost
+        assert result.chance == pytest.approx((same >= 12 - lost).mean(), abs=0.01)
 
 
 def test_one_seed_has_a_rank_correlation_and_no_interval():
-    found = agreement(measured(lambda top1: top1, noise=0.1, seeds=1))
-    assert found.tau > 0.7
-    assert math.isnan(found.tau_low)
-    assert math.isnan(found.rho_high)
+    result = agreement(measured(lambda top1: top1, noise=0.1, seeds=1))
+    assert result.tau > 0.7
+    assert math.isnan(result.tau_low)
+    assert math.isnan(result.rho_high)
 
 
 def test_rank_correlations_are_scipys_with_ties():
@@ -221,8 +221,8 @@ def test_rank_intervals_cover(follows, departs, noise):
         )
         value, error, freedom = np.array([one[:3] for one in means]).T
         margin = stats.t.ppf(0.975, freedom) * error
-        found = agreement(ladder.assign(mean=value, mean_low=value - margin, mean_high=value + margin))
+        result = agreement(ladder.assign(mean=value, mean_low=value - margin, mean_high=value + margin))
         for name, correlation in (("tau", stats.kendalltau), ("rho", stats.spearmanr)):
             truth = correlation(true, published).statistic
-            covered.append(getattr(found, f"{name}_low") <= truth <= getattr(found, f"{name}_high"))
+            covered.append(getattr(result, f"{name}_low") <= truth <= getattr(result, f"{name}_high"))
     assert np.mean(covered) > 0.88

@@ -19,8 +19,8 @@ def test_the_front_is_what_no_row_beats(smaller_is_better):
     beaten = [
         any(all(np.less_equal(other, one)) and other != one for other in points) or any(np.isnan(one)) for one in points
     ]
-    found = pareto_front(table.sample(frac=1, random_state=0), "cost", smaller_is_better=smaller_is_better)
-    assert found.reindex(table.index).tolist() == [not one for one in beaten]
+    result = pareto_front(table.sample(frac=1, random_state=0), "cost", smaller_is_better=smaller_is_better)
+    assert result.reindex(table.index).tolist() == [not one for one in beaten]
 
 
 def test_cost_table_has_what_is_measured_with_its_fronts():

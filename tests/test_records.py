@@ -36,9 +36,9 @@ def epochs_of(folder: Path, text: str | bytes) -> tuple[pd.DataFrame, list[str]]
     (run / "epochs.jsonl").write_bytes(text if isinstance(text, bytes) else text.encode())
     runs = load(folder)
     assert len(runs.runs) == 1
-    found = runs.epochs
+    result = runs.epochs
     assert {path for path, _ in runs.skipped} <= {str(run / "epochs.jsonl")}
-    return found, [why for _, why in runs.skipped]
+    return result, [why for _, why in runs.skipped]
 
 
 # Finding and reading
@@ -222,9 +222,9 @@ def test_nothing_to_read_is_one_line(tmp_path: Path) -> None:
 def test_of_broken_epochs_the_good_are_kept(
     tmp_path: Path, text: str | bytes, epochs: list[int], reason: str | None
 ) -> None:
-    found, reasons = epochs_of(tmp_path, text)
-    assert found["epoch"].tolist() == epochs
-    assert (found["top1"] == 30.5).all()
+    result, reasons = epochs_of(tmp_path, text)
+    assert result["epoch"].tolist() == epochs
+    assert (result["top1"] == 30.5).all()
     assert len(reasons) == (reason is not None)
     assert all(why.startswith(reason) and "\n" not in why for why in reasons)
 
@@ -233,26 +233,26 @@ def test_losses_that_are_not_finite_and_what_is_no_number(tmp_path: Path) -> Non
     rows = [EPOCH | {"val_loss": math.nan}, EPOCH | {"epoch": 2, "val_loss": math.inf, "top1": None}]
     rows += [EPOCH | {"epoch": 3, "val_loss": "NaN", "top1": "high"}, EPOCH | {"epoch": 4, "val_loss": [1]}]
     rows += [EPOCH | {"epoch": 5, "val_loss": 10**400, "unknown": 1}, EPOCH | {"epoch": 6, "ema_top1": 40.0}]
-    found, reasons = epochs_of(tmp_path, lines(*rows))
-    np.testing.assert_array_equal(found["val_loss"], [math.nan, math.inf, math.nan, math.nan, math.nan, 1.5])
-    np.testing.assert_array_equal(found["top1"], [30.5, math.nan, math.nan, 30.5, 30.5, 30.5])
-    np.testing.assert_array_equal(found["ema_top1"], [math.nan] * 5 + [40.0])
+    result, reasons = epochs_of(tmp_path, lines(*rows))
+    np.testing.assert_array_equal(result["val_loss"], [math.nan, math.inf, math.nan, math.nan, math.nan, 1.5])
+    np.testing.assert_array_equal(result["top1"], [30.5, math.nan, math.nan, 30.5, 30.5, 30.5])
+    np.testing.assert_array_equal(result["ema_top1"], [math.nan] * 5 + [40.0])
     assert not reasons
 
 
 def test_epochs_may_differ_in_what_they_hold(tmp_path: Path) -> None:
     more = EPOCH | {"epoch": 2, "ema_top1": 40.0}
     less = {name: value for name, value in EPOCH.items() if name != "lr"} | {"epoch": 2}
-    found, _ = epochs_of(tmp_path / "more", lines(EPOCH, more))
-    np.testing.assert_array_equal(found["ema_top1"], [math.nan, 40.0])
-    found, _ = epochs_of(tmp_path / "less", lines(EPOCH, less))
-    np.testing.assert_array_equal(found["lr"], [0.1, math.nan])
+    result, _ = epochs_of(tmp_path / "more", lines(EPOCH, more))
+    np.testing.assert_array_equal(result["ema_top1"], [math.nan, 40.0])
+    result, _ = epochs_of(tmp_path / "less", lines(EPOCH, less))
+    np.testing.assert_array_equal(result["lr"], [0.1, math.nan])
 
 
 def test_of_an_epoch_that_is_there_again_the_last_is_kept(tmp_path: Path) -> None:
     again = EPOCH | {"epoch": 2, "top1": 50.0}
-    found, reasons = epochs_of(tmp_path, lines(EPOCH, EPOCH | {"epoch": 2}, EPOCH | {"epoch": 3}, again))
-    assert list(zip(found["epoch"], found["top1"], strict=True)) == [(1, 30.5), (2, 50.0), (3, 30.5)]
+    result, reasons = epochs_of(tmp_path, lines(EPOCH, EPOCH | {"epoch": 2}, EPOCH | {"epoch": 3}, again))
+    assert list(zip(result["epoch"], result["top1"], strict=True)) == [(1, 30.5), (2, 50.0), (3, 30.5)]
     assert reasons == ["1 lines repeat an epoch; the last line of each is kept"]
 
 
@@ -326,10 +326,10 @@ def test_copy_is_no_replicate(tmp_path: Path, runs: list[tuple], kept: int, note
     for index, (status, *days) in enumerate(runs):
         times = [day and f"2026-01-{day}T00:00:00+00:00" for day in days]
         write_run(tmp_path / str(index), status=status, summary=dict(zip(("started", "finished"), times, strict=True)))
-    found = load(tmp_path)
-    assert [place for place, why in enumerate(found.runs["left_out"]) if why != "copy"] == [kept]
-    assert found.left_out_note == note
-    assert len(found.runs) == len(runs)
+    result = load(tmp_path)
+    assert [place for place, why in enumerate(result.runs["left_out"]) if why != "copy"] == [kept]
+    assert result.left_out_note == note
+    assert len(result.runs) == len(runs)
 
 
 def test_copies_that_disagree_are_named_and_equal_ones_are_not(tmp_path: Path) -> None:

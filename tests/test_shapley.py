@@ -75,8 +75,8 @@ def test_interaction_of_known_games():
     weights = interaction_weights(SIX)
     assert [value_of(one, lambda team: len(team)) for one in weights.values()] == pytest.approx([0] * comb(6, 2))
     for team in ({"a", "b"}, {"a", "b", "c"}, {"a", "b", "c", "d"}):
-        found = {pair: value_of(one, lambda have, team=team: float(team <= have)) for pair, one in weights.items()}
-        assert found == pytest.approx({pair: 1 / (len(team) - 1) * (set(pair) <= team) for pair in found})
+        result = {pair: value_of(one, lambda have, team=team: float(team <= have)) for pair, one in weights.items()}
+        assert result == pytest.approx({pair: 1 / (len(team) - 1) * (set(pair) <= team) for pair in result})
 
 
 def test_interaction_is_how_much_a_partner_adds_to_a_shapley_value():

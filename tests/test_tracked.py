@@ -133,8 +133,8 @@ def test_frames_from_wandb_are_what_the_records_say(copies: Copies) -> None:
         for name in ("top1", "val_loss", "ema_top1", "macs", "processes", "seconds_per_epoch"):
             assert row[name] == pytest.approx(summary.get(name, math.nan), nan_ok=True), name
         expected = pd.DataFrame(rows_of(run))
-        found = runs.epochs[runs.epochs["path"] == row["path"]].reset_index(drop=True)
-        pd.testing.assert_frame_equal(found[expected.columns], expected)
+        result = runs.epochs[runs.epochs["path"] == row["path"]].reset_index(drop=True)
+        pd.testing.assert_frame_equal(result[expected.columns], expected)
     assert set(table["path"]) == {f"me/road/{name}" for name in IDS.values()}
 
 

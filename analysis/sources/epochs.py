@@ -149,7 +149,7 @@ def _table(rows: list[dict[str, Any]]) -> np.ndarray:
 
 
 def parse_lines(text: bytes) -> tuple[list[Any], list[int]]:
-    """The value of each line, and the numbers, from 1, of the lines that are no JSON."""
+    """The value of each line, and the numbers, from 1, of the lines that are not JSON."""
     with suppress(orjson.JSONDecodeError):  # all lines at once
         return orjson.loads(b"[%b]" % text.rstrip().replace(b"\n", b",")), []
     values, broken = [], []

@@ -1,8 +1,8 @@
-"""Runs as CSV files, small enough to be kept beside the text that they prove: runs.csv, epochs.csv and correct.csv.
+"""Runs as CSV files, small enough to be kept beside the text that cites them: runs.csv, epochs.csv and correct.csv.
 
-A cell of a list or mapping is JSON. A study's runs share their road: roads.json has it once, under the name that stands
-in their cells. What names a machine is not written: a run's path is relative to the folder that holds all runs, other
-absolute paths are cut to their last part, and hosts are numbered.
+Lists and mappings are written as JSON. A study's runs share their road: roads.json contains it once, under a name that
+the cells refer to. Nothing that identifies a machine is written: paths of runs are relative to their common folder,
+other absolute paths are cut to their last part, and hosts are numbered.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _ABSOLUTE = re.compile(r"(?<![\w.~/:-])~?/[^\s'\",;:()<>|]*|(?<!\w)[A-Za-z]:\\[^
 
 
 def write(runs: pd.DataFrame, epochs: pd.DataFrame, correct: Mapping[str, Correct], folder: str) -> None:
-    """Write the files into a folder, which is made if there is none.
+    """Write the files into a folder, which is created if necessary.
 
     Raises:
         OSError: if they cannot be written.
@@ -71,13 +71,13 @@ def write(runs: pd.DataFrame, epochs: pd.DataFrame, correct: Mapping[str, Correc
     with replacing(f"{folder}/{EPOCHS_CSV}", newline="", **_ENCODING) as file:
         table.to_csv(file, index=False, lineterminator="\n")
     if correct:
-        cells = [
-            (short[path], one.images, one.count, json.dumps(one.unread), one.packed.hex())
-            for path, one in correct.items()
+        rows = [
+            (short[path], images, count, json.dumps(unread), packed.hex())
+            for path, (images, count, unread, packed) in correct.items()
         ]
         with replacing(f"{folder}/{CORRECT_CSV}", newline="", **_ENCODING) as file:
-            csv.writer(file, lineterminator="\n").writerows([("path", *FIELDS), *cells])
-    else:  # what an earlier study left there is not this one's
+            csv.writer(file, lineterminator="\n").writerows([("path", *FIELDS), *rows])
+    else:  # it would be an earlier study's
         Path(folder, CORRECT_CSV).unlink(missing_ok=True)
 
 
@@ -149,7 +149,7 @@ def _skipping(file: str, skip: Skip, kept: str) -> Iterator[None]:
 
 
 def _value(cell: str | None) -> Any:
-    """None for what is not JSON."""
+    """The value of a JSON cell; None if it is not JSON."""
     try:
         return json.loads(cell or "null")
     except (ValueError, RecursionError):
@@ -173,17 +173,14 @@ def _row(folder: str, cells: Mapping[str, str | None], roads: Mapping[str, Any])
 
 
 def _relative(paths: list[str]) -> dict[str, str]:
-    """The paths without the folder that they share: as short as they are told apart."""
-    if not paths:
-        return {}
-    above = (
-        os.path.commonpath([os.path.dirname(path) for path in paths]) if len({*map(os.path.isabs, paths)}) == 1 else ""
-    )
-    return {path: os.path.relpath(path, above or ".") for path in paths}
+    """The paths relative to the folder that they share."""
+    comparable = len({*map(os.path.isabs, paths)}) == 1
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if comparable else ""
+    return {path: os.path.relpath(path, folder or ".") for path in paths}
 
 
 def _cell(value: Any, hosts: Mapping[str, str]) -> str:
-    """What `_row` reads back."""
+    """The text of a cell, which `_row` reads back."""
     if value is None or value != value:
         return ""
     if isinstance(value, str):
@@ -195,14 +192,14 @@ def _cell(value: Any, hosts: Mapping[str, str]) -> str:
 
 def _each_text(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, dict):
-        return {key: _each_text(one, change) for key, one in value.items()}
+        return {key: _each_text(inner, change) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_each_text(one, change) for one in value]
+        return [_each_text(inner, change) for inner in value]
     return change(value) if isinstance(value, str) else value
 
 
 def _anonymous(text: str, hosts: Mapping[str, str]) -> str:
-    """Without absolute paths and hosts' names."""
+    """The text without absolute paths and host names."""
     text = _ABSOLUTE.sub(lambda match: _basename(match[0]) or match[0], text)
     for name, alias in hosts.items():
         if name in text and name != text:

@@ -1,7 +1,6 @@
-"""Runs at Weights & Biases, as `logger=wandb` copies them there (docs/tracking.md), and as its client keeps them
-offline.
+"""Runs at Weights & Biases, copied there by `logger=wandb` (docs/tracking.md), or kept offline by its client.
 
-Online is read through wandb's public API; offline through `wandb leet inspect`, its tool for its own files.
+Runs online are read through wandb's public API; files of its client through its own tool, `wandb leet inspect`.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
     import wandb
 
 PAGE = 100
-"""Runs that are asked for at once."""
+"""Runs per request."""
 READERS = 8
-"""Threads that ask for epochs: nearly all of their time, they wait for the network."""
+"""Threads that request epochs: they mostly wait for the network."""
 _INSPECT = """
 import json, sys
 from wandb.cli.cli import cli
@@ -48,16 +47,16 @@ def load_wandb(
 ) -> Runs:
     """Read the runs of a project at W&B, "entity/project", or "project" of the account's default entity.
 
-    The epochs are asked for when `Runs.epochs` is first used, a request or three a run. What is no run of ours is in
-    `Runs.skipped`.
+    The epochs are requested when `Runs.epochs` is first used, with one to three requests per run. Runs that this
+    project did not write are in `Runs.skipped`.
 
     Args:
-        filters: W&B's own, in MongoDB's language: {"group": "ladder"}, {"config.regime": "nano"}.
-        api: another than `wandb.Api(timeout=timeout)`, as with another server or key.
+        filters: W&B's filters, as MongoDB queries: {"group": "ladder"}, {"config.regime": "nano"}.
+        api: used instead of `wandb.Api(timeout=timeout)`, for another server or key.
         timeout: Seconds that a request may take.
 
     Raises:
-        RecordsError: if W&B refuses or does not answer, if there is no such project, or no run of ours in it.
+        RecordsError: if W&B refuses or does not answer, if there is no such project, or no run of this project's in it.
     """
     import wandb
 
@@ -74,27 +73,27 @@ def load_wandb(
                 handles[path] = run
             except BrokenRecordError as error:
                 skip(path, str(error))
-    except (wandb.Error, ValueError, TypeError) as error:  # TypeError: of a project that W&B does not have
+    except (wandb.Error, ValueError, TypeError) as error:  # TypeError: W&B has no such project
         raise RecordsError(f"cannot read {project} at W&B: {one_line(error) or type(error).__name__}") from None
     if not rows:
-        why = f"{len(skipped)} others, the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else "no run at all"
-        raise RecordsError(f"no run of ours in {project} at W&B ({why})")
+        why = f"{len(skipped)} others, the first: {': '.join(skipped[0])}" if skipped else "no run at all"
+        raise RecordsError(f"no run that logger=wandb wrote in {project} at W&B ({why})")
     return Runs(run_frame(rows), skipped, dict.fromkeys(handles, partial(_histories, handles)))
 
 
 def read_offline(files: Iterable[str], skip: Skip) -> tuple[list[dict[str, Any]], EpochReader]:
-    """The rows of the runs in these files, and what has their epochs. A run that was resumed has several files."""
-    attempts: dict[str, list[str]] = {}
+    """The rows of the runs in these files, and a reader of their epochs. A run that was resumed has several files."""
+    files_of: dict[str, list[str]] = {}
     for file in sorted(files, key=_began):
-        attempts.setdefault(os.path.basename(file), []).append(file)
-    contents = dict(_inspect([file for of_run in attempts.values() for file in of_run], skip))
+        files_of.setdefault(os.path.basename(file), []).append(file)
+    contents = dict(_inspect([file for attempts in files_of.values() for file in attempts], skip))
     rows, histories = [], {}
-    for of_run in attempts.values():
-        whole = [contents[file] for file in of_run if file in contents]
-        if not whole:
+    for attempts in files_of.values():
+        readable = [contents[file] for file in attempts if file in contents]
+        if not readable:
             continue
-        path = os.path.dirname(of_run[-1])
-        name, config, summary, history = _joined(whole)
+        path = os.path.dirname(attempts[-1])
+        name, config, summary, history = _joined(readable)
         try:
             rows.append(run_row(path, name, config, summary))
             histories[path] = history
@@ -160,17 +159,17 @@ def _inspect(files: list[str], skip: Skip) -> Iterator[tuple[str, list[dict[str,
             except (OSError, ValueError, LookupError):
                 end = {"type": "none"}
             if end["type"] != "end":
-                skip(file, "wandb leet inspect cannot be run, which wandb 0.31 or newer has")
+                skip(file, "cannot run wandb leet inspect, which needs wandb 0.31 or newer")
                 return
             if end["code"] or not records:
-                skip(file, "not what W&B's client writes")
+                skip(file, "not a file of W&B's client")
                 continue
             yield file, records
         process.stdin.close()
 
 
 def _joined(attempts: list[list[dict[str, Any]]]) -> tuple[str, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
-    """Name, config, summary and history of a run, the last attempt's where they differ. Null is absent at W&B."""
+    """Name, config, summary and history of a run, from the last attempt where they differ. W&B leaves out nulls."""
     name, config, summary, history = "", {}, {}, []
     for record in (record for records in attempts for record in records):
         kind = record["type"]
@@ -186,6 +185,6 @@ def _joined(attempts: list[list[dict[str, Any]]]) -> tuple[str, dict[str, Any], 
 
 
 def _began(file: str) -> tuple[str, float]:
-    """Sorts the attempts at a run: of .../offline-run-20260102_030405-ID/run-ID.wandb the time, to the second."""
+    """When an attempt at a run began: the time in the path .../offline-run-20260102_030405-ID/run-ID.wandb."""
     stamp = os.path.basename(os.path.dirname(file)).partition("run-")[2]
     return stamp.partition("-")[0], os.path.getmtime(file) if os.path.exists(file) else 0

@@ -1,4 +1,4 @@
-"""What runs must share to be compared, and how to say it."""
+"""What runs must share to be compared, and how to describe it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ DATASETS = {
     **{"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny_imagenet": "Tiny ImageNet"},
     **{"imagenette": "Imagenette", "imagenette_320": "Imagenette 320", "imagenette_160": "Imagenette 160"},
 }
-"""By name in a record: the name as it is written."""
+"""By name in a record: the dataset's usual name."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """Everything that decides a result but the network, its recipe and the seed. Only runs of one context compare.
+    """Everything that decides a result except the network, its recipe and the seed. Only runs of one context compare.
 
-    Of its road only the rungs and its base count: not what they are called in words, nor what was published. Runs on a
-    road that another one begins with stand in that one's context.
+    Roads are the same if their rungs and their base are, whatever their titles and published numbers. Runs on a road
+    with which another one begins belong to the context of the longer one.
     """
 
     regime: str
@@ -34,22 +34,22 @@ class Context:
     resolution: int
     precision: str | None
     differs: dict[str, Any]
-    """Settings that differ from the rung as its regime trains it, but for the two that follow. Switches of the design
-    are among them if several networks have the same ones: a whole ladder at another width, say."""
+    """Settings that differ from how the regime trains the rung, except for the two that follow. They include switches
+    of the design that several networks share: of a whole ladder at another width, say."""
     epochs: int | None
     batch_size: int | None
-    """None: the paper's for the recipe, so the ladder's first rung (90 epochs) stands beside the others (300)."""
+    """None: the paper's for the recipe, so that the ladder's first rung (90 epochs) compares with the others (300)."""
     metric: str
-    """The main one of the task, whose value is a run's `score`."""
+    """The task's main metric, whose value is a run's `score`."""
     road: Road
     version: int = 0
-    """Of several datasets of one name, the number of this one, in words only: which it is, `data` says."""
+    """The number of this dataset among several with the same name, for titles only: `data` identifies it."""
     road_name: str = ""
-    """In words, if a study has several roads."""
+    """For titles, if a study has several roads."""
 
     @classmethod
     def of(cls, run: Mapping[str, Any], road: Road) -> Context:
-        """The context of a row of `Runs.runs`, without what its design has of its own."""
+        """The context of a row of `Runs.runs`, without switches of its design."""
         schedule = {key: run[key] for key in ("epochs", "batch_size")}
         published = published_recipe(run["recipe_name"])
         if all(published.get(key) == value for key, value in schedule.items()):
@@ -58,20 +58,19 @@ class Context:
         return cls(
             **{key: run[key] for key in ("regime", "resolution", "precision", "metric")},
             road=road,
-            data={key: value for key, value in run["data"].items() if key != "path"},  # another machine has another
+            data={key: value for key, value in run["data"].items() if key != "path"},  # it differs between machines
             differs={key: value for key, value in differs.items() if key.removeprefix("recipe.") not in schedule},
             **schedule,
         )
 
     @cached_property
     def key(self) -> str:
-        """Equal for runs that may be compared, as far as their roads allow it."""
-        shared = vars(self) | {"data": _dataset(self.data), "road": None, "version": None, "road_name": None}
-        return canonical(shared)
+        """Equal for runs that may be compared if their roads allow it."""
+        return canonical(vars(self) | {"data": _dataset(self.data), "road": None, "version": None, "road_name": None})
 
     @property
     def dataset(self) -> str:
-        """The dataset's name as it is written."""
+        """The dataset's name, for titles."""
         name = DATASETS.get(self.data["name"], self.data["name"])
         return name + (", another version" if self.version else "") + (f" ({self.version})" if self.version > 1 else "")
 
@@ -82,12 +81,13 @@ class Context:
     @property
     def scale(self) -> str:
         """What was measured, in a phrase."""
-        what = f"{self.regime} scale on {self.dataset}" if self.regime == "nano" else f"{self.regime} on {self.dataset}"
-        return what if self.on_imagenet or not self.road.published else f"{what}: not the paper's ImageNet results"
+        regime = "nano scale" if self.regime == "nano" else self.regime
+        scale = f"{regime} on {self.dataset}"
+        return scale if self.on_imagenet or not self.road.published else f"{scale}: not the paper's ImageNet results"
 
     @property
     def title(self) -> str:
-        """Short, and another for every context of a study: the regime, the data, and what differs."""
+        """Short and unique within a study: the regime, the data, and the settings that differ."""
         schedule = [epochs(self.epochs), f"batch {self.batch_size}"] if self.epochs else []
         road = f"road {self.road_name}" if self.road_name else ""
         parts = [f"{self.regime} on {self.dataset}", f"{self.resolution} px", road, *schedule, self.changes]
@@ -95,13 +95,13 @@ class Context:
 
     @property
     def changes(self) -> str:
-        """`recipe.lr=0.01, ...`: what differs from the regime's own settings; empty for a plain ladder."""
+        """`recipe.lr=0.01, ...`: the settings that differ from the regime's; empty for a plain ladder."""
         return ", ".join(f"{key}={value}" for key, value in self.differs.items())
 
 
 def _dataset(data: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's data decides its result, as in its identity (experiments/config/run.py): which dataset, and which
-    of its images; not how it is stored or read, nor how resized crops are rounded."""
+    """The settings of a run's data that decide its result, as in its identity (experiments/config/run.py): which
+    dataset, and which of its images; not how it is stored or read, nor how resized crops are rounded."""
     unset = {"version": None, "subset": 1, "holdout": 0, "reduced_decoding": False}
     streams, splits = data.get("reader") in ("wds", "hfids"), data.get("reader") in ("wds", "hfds", "hfids")
     parts = {key: str(data.get(key, key)).partition("|")[0] for key in ("train", "val")}
@@ -130,12 +130,12 @@ def canonical(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """With whole floats as integers: W&B does not tell 1.0 from 1, and equal settings must compare equal."""
+    """The value with whole floats as integers: W&B turns 1.0 into 1, and equal settings must compare equal."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, list) else value
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
 def feature_maps(resolution: int) -> list[int]:

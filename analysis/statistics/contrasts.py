@@ -1,4 +1,4 @@
-"""Any network against any other."""
+"""Any network compared with any other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def contrast(
     *,
     correct: Mapping[str, Correct] | None = None,
 ) -> pd.Series:
-    """By how much the network `a` exceeds the network `b`: a single test, so nothing is corrected.
+    """By how much the network `a` exceeds the network `b`: a single test, so there is no correction.
 
     `a` and `b`: a rung's name, a network's (`comparison.runs["network"]`), or a set of steps. `value`: the main metric,
     or any numeric column of a run.
@@ -29,21 +29,21 @@ def contrast(
     `network`, `reference`, the names of the two; `n`, `n_reference` seeds that trained; `mean`, `mean_reference`;
     `change`, their difference, in units of `value`; its 95 % interval `low`, `high`, `p`, `p_holm` (equal to it),
     `detectable`, `error`, `freedom`, `method`, `verdict` (`compare`); and `survivors`, whether some run of either
-    diverged, so that the change is that of those that trained. With `Runs.correct`, also `images`, `image_error`,
-    `other_low`, `other_high`, `other_p`, `other_p_holm`, `other_verdict`, of other images of the same kind
+    diverged, so that the change is that of the runs that trained. With `Runs.correct`, also `images`, `image_error`,
+    `other_low`, `other_high`, `other_p`, `other_p_holm`, `other_verdict`, for other images of the same kind
     (`image_noise`).
 
     Raises:
-        ValueError: if there is no such network, none of its runs is finished, the two are one, or no run has the value.
+        ValueError: if there is no such network or value, none of its runs is finished, or both are the same.
     """
     first, second = comparison.key(a), comparison.key(b)
     if first == second:
         raise ValueError(f"{comparison.name(first)} is both of the networks to compare; name two")
     scores = comparison.scores(value)
-    one, other = (scores.get(key, pd.Series(dtype=float)) for key in (first, second))
+    of_a, of_b = (scores.get(key, pd.Series(dtype=float)) for key in (first, second))
     sides = {
         **{"network": comparison.name(first), "reference": comparison.name(second)},
-        **{"n": len(one), "n_reference": len(other), "mean": one.mean(), "mean_reference": other.mean()},
+        **{"n": len(of_a), "n_reference": len(of_b), "mean": of_a.mean(), "mean_reference": of_b.mean()},
     }
     sums = [{first: 1.0, second: -1.0}]
     of_seeds = compare(scores, sums)

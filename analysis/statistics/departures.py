@@ -1,4 +1,4 @@
-"""Every setting in which runs of the paper's steps depart from its tables, and what follows from the resolution."""
+"""The settings in which runs of the paper's steps differ from the paper, and the effects of the resolution."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from roadmap.conf import OURS, ladder, regimes
 IMAGENET = "ImageNet-1K: 1,281,167 training images in 1,000 classes"
 PAPER_RESOLUTION = 224
 SMALL, WHOLE = 32, 384
-"""Pixels up to which images are padded and cropped, not resized, and from which on all of an image is evaluated, not
-its centre, unless the recipe says otherwise (experiments/data/transforms.py)."""
+"""Up to SMALL pixels, images are padded and cropped instead of resized; from WHOLE pixels on, the whole image is
+evaluated instead of its centre, unless the recipe says otherwise (experiments/data/transforms.py)."""
 CROP = 0.875
-"""What that centre is of the resized image's side."""
+"""The side of the centre crop, as a fraction of the resized image's."""
 KERNELS = (3, 5, 7, 9, 11)
-"""That the paper measures."""
+"""The kernel sizes that the paper measures."""
 OFF = (None, 0, "0", False, [], {}, "")
-"""Values of a setting that is not used: the same as not naming it."""
+"""Values that turn a setting off, like leaving it out."""
 Settings = Mapping[str, Any]
 
 
@@ -52,12 +52,12 @@ READ_IF: dict[str, Callable[[Settings, int], bool]] = {
     **dict.fromkeys(("mixup_prob", "mixup_mode"), lambda recipe, _: _mixes(recipe)),
     "mixup_switch_prob": lambda recipe, _: _is_on(recipe, "mixup") and _is_on(recipe, "cutmix"),
 }
-"""Whether a recipe's setting makes a difference at a resolution, as in experiments/training/recipe.py and
-experiments/data/transforms.py; one that is not listed always does. A record holds them all."""
+"""Whether a recipe's setting has an effect at a resolution, as in experiments/training/recipe.py and
+experiments/data/transforms.py; one that is not listed always has. A record contains them all."""
 
 
 class Departure(NamedTuple):
-    """A setting that is not the paper's. `setting` is what one types to change it."""
+    """A setting that differs from the paper's; `setting` is its name on the command line."""
 
     setting: str
     paper: str
@@ -65,10 +65,10 @@ class Departure(NamedTuple):
 
 
 def departures(comparison: Comparison) -> dict[str, list[Departure]]:
-    """By the recipe's name, in the road's order: how runs of the paper's steps depart from what it trains. On a road
-    that does not begin with the paper's, those of its rungs only; networks of other steps depart from nothing."""
+    """By recipe, in the road's order: how the training of runs of the paper's steps differs from the paper's. On a road
+    that does not begin with the paper's, only runs of the paper's rungs are compared."""
     context, paper = comparison.context, OURS.road()
-    runs = comparison.runs[comparison.runs["set"].notna()].drop_duplicates("series")  # which differ in the seed alone
+    runs = comparison.runs[comparison.runs["set"].notna()].drop_duplicates("series")  # the rest differ in the seed
     rungs = {frozenset(rung.steps) for rung in paper.rungs if rung.steps}
     is_papers = {*paper.steps}.issuperset if begins(comparison.road, paper) else rungs.__contains__
     runs = runs[runs["set"].map(is_papers).astype(bool)]
@@ -88,24 +88,24 @@ def departures(comparison: Comparison) -> dict[str, list[Departure]]:
     return {
         name: [
             *data,
-            *_recipe_departures(name, own["recipe"].tolist(), context.resolution),
-            *_design_departures(comparison.road.published, own),
+            *_recipe_departures(name, of_recipe["recipe"].tolist(), context.resolution),
+            *_design_departures(comparison.road.published, of_recipe),
         ]
-        for name, own in runs.groupby("recipe_name", sort=False)
+        for name, of_recipe in runs.groupby("recipe_name", sort=False)
     }
 
 
 def kernel_note(resolution: int) -> str | None:
-    """Which of the paper's kernels a small resolution cannot tell apart, or None if it tells all.
+    """A sentence on which of the paper's kernels are equivalent at a small resolution; None if none are.
 
-    Kernel k reaches k // 2 pixels to each side, so on a map of m pixels every k beyond 2m - 1 multiplies padding alone.
+    Kernel k reaches k // 2 pixels to each side, so on a map of m pixels, what exceeds 2m - 1 only multiplies padding.
     """
     maps = feature_maps(resolution)
-    telling = sum(2 * side - 1 > 7 for side in maps)
+    stages_that_differ = sum(2 * side - 1 > 7 for side in maps)
     if all(2 * side - 1 >= KERNELS[-1] for side in maps):
         return None
     stages = {0: "in no stage", 1: "in the first stage only", 4: "in every stage"}
-    where = stages.get(telling, f"in the first {telling} stages only")
+    where = stages.get(stages_that_differ, f"in the first {stages_that_differ} stages only")
     sides = "-".join(map(str, maps))
     return f"At {resolution} px the stages' feature maps are {sides} pixels wide, so kernels above 7 differ {where}."
 
@@ -115,43 +115,41 @@ def _recipe_departures(name: str, recipes: list[Settings], resolution: int) -> l
     if not paper:
         return [Departure("recipe", "the paper has no such recipe", name)]
     settings = dict.fromkeys(key for recipe in (paper, *recipes) for key in recipe if key != "name")
-    found = []
+    differing = []
     for key in settings:
         is_read = READ_IF.get(key, lambda *_: True)
         here = [recipe.get(key) for recipe in recipes if is_read(recipe, resolution)]
-        there = paper.get(key) if is_read(paper, PAPER_RESOLUTION) else None
-        if not all(_same(value, there) for value in here):
-            found.append(Departure(f"recipe.{key}", _text(there), _texts(here)))
-    return found
+        published = paper.get(key) if is_read(paper, PAPER_RESOLUTION) else None
+        if not all(_same(value, published) for value in here):
+            differing.append(Departure(f"recipe.{key}", _text(published), _texts(here)))
+    return differing
 
 
 def _design_departures(published: str | None, runs: pd.DataFrame) -> list[Departure]:
-    """The networks' own: a regime may keep the proportions of the published one at another size."""
+    """Those of the networks: a regime may keep the proportions of the published one at another size."""
     if published not in regimes():
         return []
     designs = {frozenset(rung.steps): rung.design.to_json() for rung in ladder(published)}
     runs = runs[runs["set"].isin([*designs])]
-    found = []
+    differing = []
     for key in next(iter(designs.values())):
-        pairs = [
-            (designs[steps][key], design.get(key)) for steps, design in zip(runs["set"], runs["design"], strict=True)
-        ]
-        if not all(_same(here, paper) for paper, here in pairs):
-            paper, here = ([one[side] for one in pairs] for side in (0, 1))
-            found.append(Departure(f"design.{key}", _texts(paper), _texts(here)))
-    return found
+        paper = [designs[steps][key] for steps in runs["set"]]
+        here = [design.get(key) for design in runs["design"]]
+        if not all(map(_same, here, paper)):
+            differing.append(Departure(f"design.{key}", _texts(paper), _texts(here)))
+    return differing
 
 
-def _same(one: Any, other: Any) -> bool:
-    if one in OFF and other in OFF:
+def _same(a: Any, b: Any) -> bool:
+    if a in OFF and b in OFF:
         return True
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return one == other or (_number(one) is not None and _number(one) == _number(other))
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return a == b or (_number(a) is not None and _number(a) == _number(b))
 
 
 def _number(value: Any) -> float | None:
-    """A number, or a fraction of the run as it is written, "20/300"."""
+    """A number, also if it is written as a fraction of the run, "20/300"."""
     try:
         return float(Fraction(str(value)))
     except (ValueError, ZeroDivisionError):
@@ -159,7 +157,7 @@ def _number(value: Any) -> float | None:
 
 
 def _texts(values: list[Any]) -> str:
-    """The values, each once, in order."""
+    """The distinct values, in order."""
     return ", ".join(dict.fromkeys(map(_text, values)))
 
 
@@ -169,7 +167,7 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes"
     if isinstance(value, (list, tuple)):
-        whole = all(isinstance(one, int) for one in value)
+        whole = all(isinstance(element, int) for element in value)
         return ("-" if whole else ", ").join(map(_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 

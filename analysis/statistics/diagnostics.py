@@ -1,4 +1,4 @@
-"""Whether the noise of a comparison looks like what its intervals assume; docs/analysis.md says what happens if not."""
+"""Whether the noise of a comparison is as its intervals assume; docs/analysis.md says what happens if it is not."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from analysis.text import equals
 from roadmap.common.words import shortened
 
 DOUBT = 0.01
-"""The chance below which an outlier, of all networks together, or a difference of halves is spoken of."""
+"""The p-value below which an outlier (corrected for the number of networks) or a difference of halves is reported."""
 UNEQUAL = 0.05
-"""The chance below which unequal variances are: as the largest is left out, in one sound study of sixty."""
+"""The p-value below which unequal variances are reported; without the largest, that is one sound study in sixty."""
 NAMED = 4
 """The most networks that a sentence names."""
 
 
 def noise_concerns(comparison: Comparison) -> list[str]:
-    """Sentences on what seeds do that the statistics do not expect: to the networks of a comparison, one by one, and to
-    the road's rungs together. Empty if nothing."""
+    """Sentences on how the noise departs from what the statistics assume: for single networks of a comparison, and for
+    all of the road's rungs. Empty if it does not."""
     scores, road = comparison.scores(), comparison.road
-    beside = _on_collapsed(comparison)
+    beside = _on_collapsed_networks(comparison)
     replicated = [key for key, values in scores.items() if len(values) > 1]
     rungs = [steps for steps in (frozenset(rung.steps) for rung in road.rungs) if steps in replicated]
     keys = [*rungs, *(key for key in replicated if key not in rungs)]
@@ -37,14 +37,14 @@ def noise_concerns(comparison: Comparison) -> list[str]:
     return concerns(values, len(rungs), names, scores.least, unit, collapsed) + beside
 
 
-def _on_collapsed(comparison: Comparison) -> list[str]:
-    """On networks that are no rungs: the findings speak of those that are."""
+def _on_collapsed_networks(comparison: Comparison) -> list[str]:
+    """A sentence on those that are no rungs; the report's findings name the rungs."""
     rungs = {frozenset(rung.steps) for rung in comparison.road.rungs}
     means = [mean for key, mean in comparison.collapsed.items() if key not in rungs]
     if not means:
         return []
-    one, reach = len(means) == 1, " to ".join(dict.fromkeys(f"{end:.2f} %" for end in (min(means), max(means))))
-    return [f"{len(means)} {'network' if one else 'networks'} beside the rungs hardly trained ({reach})."]
+    reach = " to ".join(dict.fromkeys(f"{end:.2f} %" for end in (min(means), max(means))))
+    return [f"{len(means)} {'network' if len(means) == 1 else 'networks'} beside the rungs hardly trained ({reach})."]
 
 
 def concerns(
@@ -56,15 +56,15 @@ def concerns(
     collapsed: np.ndarray | None = None,
 ) -> list[str]:
     """`noise_concerns` of a `matrix` of values whose first rows are the rungs, in the road's order."""
-    everyone = scatter(values, True, least, collapsed)
-    if everyone.is_still:
+    networks = scatter(values, True, least, collapsed)
+    if networks.is_constant:
         return [
             "Most networks have the same result with every seed. Does the seed reach the runs? Nothing has an interval."
         ]
-    lines = _on_outliers(names or [*map(str, range(len(values)))], everyone, unit)
+    lines = _on_outliers(names or [*map(str, range(len(values)))], networks, unit)
     if not rungs:
         return lines
-    road = scatter(values[:rungs], True, least, everyone.aside[:rungs])
+    road = scatter(values[:rungs], True, least, networks.collapsed[:rungs])
     if (p := unequal_variances(road, least)) < UNEQUAL:
         lines.append(
             f"The rungs’ noise differs more than chance would have it (Bartlett’s test, p {equals(p)}). So few seeds "
@@ -80,9 +80,9 @@ def concerns(
 
 
 def unequal_variances(scattered: Scatter, least: float = 0.0) -> float:
-    """The p-value of Bartlett's test that networks have the same noise, all but the one that has the most: a single
-    collapse is no sign that others differ. NaN for too few."""
-    known = (scattered.freedom > 0) & ~scattered.aside
+    """The p-value of Bartlett's test that networks have the same noise, without the noisiest one: a single collapse is
+    no sign that others differ. NaN for too few."""
+    known = scattered.pooled
     squares, freedom = scattered.squares[known], scattered.freedom[known]
     if len(freedom) <= FEWEST:
         return math.nan
@@ -97,35 +97,34 @@ def unequal_variances(scattered: Scatter, least: float = 0.0) -> float:
 
 
 def seeds_by_half(values: np.ndarray) -> float:
-    """The p-value of the F test that a seed does the same to the first half of these networks as to the second; NaN
-    for too few. Of networks, a row each in the road's order, those with all seeds count."""
+    """The p-value of the F test that seeds have the same effects on the first half of these networks as on the second;
+    NaN for too few. One row per network, in the road's order; only those with all seeds count."""
     values = values[~np.isnan(values).any(axis=1)]
     networks, seeds = values.shape
     if networks < FEWEST or seeds < 2:
         return math.nan
     deviations = values - values.mean(axis=1, keepdims=True)
-    together = _left(deviations)
-    apart = sum(map(_left, np.array_split(deviations, 2)))
+    together = _residual_squares(deviations)
+    apart = sum(map(_residual_squares, np.array_split(deviations, 2)))
     extra, freedom = seeds - 1, (networks - 2) * (seeds - 1)
     if not apart > 0:
         return math.nan
     return float(stats.f.sf((together - apart) / extra / (apart / freedom), extra, freedom))
 
 
-def _left(deviations: np.ndarray) -> float:
+def _residual_squares(deviations: np.ndarray) -> float:
     return float(((deviations - deviations.mean(axis=0)) ** 2).sum())
 
 
 def _on_outliers(names: Sequence[str], scattered: Scatter, unit: str) -> list[str]:
-    places = np.flatnonzero((scattered.larger < DOUBT / len(names)) & ~scattered.aside)
-    if not len(places):
+    outliers = np.flatnonzero((scattered.larger < DOUBT / len(names)) & ~scattered.collapsed)
+    if not len(outliers):
         return []
-    squares, freedom = scattered.squares, np.maximum(scattered.freedom, 1)
-    others = math.sqrt(squares[~scattered.outlier].sum() / scattered.freedom[~scattered.outlier].sum())
-    words = [f"{names[place]} ({math.sqrt(squares[place] / freedom[place]):.2f})" for place in places]
-    one, unit = len(places) == 1, f" {unit}" if unit else ""
+    squares, freedom, usual = scattered.squares, np.maximum(scattered.freedom, 1), ~scattered.outlier
+    deviation = math.sqrt(squares[usual].sum() / scattered.freedom[usual].sum())
+    words = [f"{names[row]} ({math.sqrt(squares[row] / freedom[row]):.2f})" for row in outliers]
+    vary, them, their = ("varies", "it", "its") if len(outliers) == 1 else ("vary", "them", "their")
     return [
-        f"{shortened(words, NAMED)} {'varies' if one else 'vary'} far more between seeds than other networks do "
-        f"({others:.2f}{unit}), so changes from and to {'it' if one else 'them'} are judged by "
-        f"{'its' if one else 'their'} own seeds alone."
+        f"{shortened(words, NAMED)} {vary} far more between seeds than other networks do "
+        f"({f'{deviation:.2f} {unit}'.strip()}), so changes from and to {them} are judged by {their} own seeds alone."
     ]

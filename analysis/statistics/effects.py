@@ -1,8 +1,9 @@
-"""What a step is worth: on the road, taken back at its end, put in at its start, in any order; and what the steps are
-worth that are on no rung."""
+"""What a step is worth: on the road, removed at its end, added at its start, and averaged over orders; and what steps
+are worth that are on no rung."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -24,29 +25,29 @@ class Pair(NamedTuple):
     """Two networks that differ in one step."""
 
     step: str
-    having: Steps
-    lacking: Steps
+    with_step: Steps
+    without: Steps
 
 
 def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFrame:
-    """One row per step and way of asking, for the adopted steps of the road and those that are on no rung of it.
+    """One row per step and kind of effect, for the adopted steps of the road and for steps that are on no rung of it.
 
     `step`, `title`, `section`; `kind`:
 
-    - "road": the ladder's change, from the rung before (the side branches belong to this family, too);
+    - "road": the ladder's change, from the parent (the side branches belong to this family, too);
     - "leave_one_out": all steps, minus all but this one;
     - "add_one_in": the road's base and this step, minus the base alone (not for the base's own steps);
     - "shapley": the mean gain over random orders (`shapley_from_orders`);
-    - "besides": of a step that is on no rung, every two measured networks that differ in it alone;
-    - "elsewhere": of a step of the road, each measured rung and that rung with the step, where no other way asks it;
+    - "besides": for a step that is on no rung, every two measured networks that differ in it alone;
+    - "elsewhere": for a step of the road, each measured rung and that rung with the step, unless another kind has it;
 
-    `on`, the network without the step, as `Road.name_of` calls it (None for "shapley"); `n`, the seeds of the side that
-    has fewer, or the orders; `with` and `without`, the means of the two; `effect`, their difference, in units of
+    `on`, the network without the step, as `Road.name_of` calls it (None for "shapley"); `n`, the seeds of the side with
+    fewer, or the number of orders; `with` and `without`, the means of the two; `effect`, their difference, in units of
     `value`, the main metric or any numeric column of a run; its 95 % interval `low`, `high`, `p`, `p_holm`,
     `detectable` and `verdict` (`conclude`; a kind is a family of hypotheses), "not measured" where a side has no
-    finished run; and `survivors`, whether some run of either side diverged, so that the effect is that of those that
-    trained (not told of "shapley"). Kinds of which nothing is measured but what other studies happen to train are
-    absent: the ladder's last rungs leave one out, its second adds one in, and so does one of the sections.
+    finished run; and `survivors`, whether some run of either side diverged, so that the effect is that of the runs that
+    trained (not known for "shapley"). A kind is absent if only networks that belong to other studies are measured: the
+    ladder's last rungs leave one step out, and its second rung and one of the sections add one.
 
     `attrs` has words for captions, `value` and `unit`.
     """
@@ -60,23 +61,23 @@ def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFra
     }
     ladder = {frozenset(rung.steps) for rung in road.rungs}
     sections = [*road.groups().values()] if has_sections(comparison) else []
-    asked = ladder | {steps for kind in ("leave_one_out", "add_one_in") for pair in kinds[kind] for steps in pair[1:]}
+    covered = ladder | {steps for kind in ("leave_one_out", "add_one_in") for pair in kinds[kind] for steps in pair[1:]}
     kinds["elsewhere"] = [
         pair
         for pair in _elsewhere(comparison, scores)
-        if pair.having not in asked and not is_union(pair.having, sections)
+        if pair.with_step not in covered and not is_union(pair.with_step, sections)
     ]
-    found = []
+    tables = []
     for kind, pairs in kinds.items():
-        measured = {steps for pair in pairs for steps in (pair.having, pair.lacking) if steps in scores}
+        measured = {steps for pair in pairs for steps in pair[1:] if steps in scores}
         if kind in ("leave_one_out", "add_one_in"):
             measured = {steps for steps in measured if steps not in ladder and not is_union(steps, sections)}
         if measured:
-            found.append(_contrasts(comparison, scores, pairs).assign(kind=kind))
+            tables.append(_contrasts(comparison, scores, pairs).assign(kind=kind))
     orders = shapley_from_orders(comparison, value)
     if len(orders):
-        found.append(orders.rename(columns={"value": "effect", "orders": "n"}).assign(kind="shapley"))
-    table = pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=list(COLUMNS))
+        tables.append(orders.rename(columns={"value": "effect", "orders": "n"}).assign(kind="shapley"))
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
     table = entitled(table, comparison).reindex(columns=list(COLUMNS))
     table["survivors"] = table["survivors"].eq(True)
     value = value or comparison.metric
@@ -85,51 +86,51 @@ def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFra
 
 
 def unpaired(comparison: Comparison) -> list[str]:
-    """Steps on no rung whose effect nobody knows yet: no two networks with finished runs differ in the step alone."""
+    """Steps on no rung whose effect is unknown yet: no two networks with finished runs differ in the step alone."""
     scores = comparison.scores()
     trained = {step for steps in comparison.runs["set"].dropna() for step in steps} - {*comparison.road.steps}
     return sorted(trained - {pair.step for pair in _besides(comparison, scores)})
 
 
 def _besides(comparison: Comparison, scores: Mapping[Steps | str, pd.Series]) -> list[Pair]:
-    """The measured pairs of steps that are on no rung, by step, in the road's order."""
+    """The measured pairs for steps that are on no rung, by step, in the road's order."""
     road = comparison.road
-    order = {rung.name: place for place, rung in enumerate(road.rungs)}
+    order = {rung.name: index for index, rung in enumerate(road.rungs)}
     pairs = [
         Pair(step, steps, steps - {step})
         for steps in scores
         if not isinstance(steps, str)
         for step in steps.difference(road.steps)
-        if steps - {step} in scores and comparison.differ_alone(steps, steps - {step})
+        if steps - {step} in scores and comparison.same_code(steps, steps - {step})
     ]
     return sorted(
-        pairs, key=lambda pair: (pair.step, order[road.nearest(pair.lacking).name], road.in_order(pair.lacking))
+        pairs, key=lambda pair: (pair.step, order[road.nearest(pair.without).name], road.in_order(pair.without))
     )
 
 
 def _elsewhere(comparison: Comparison, scores: Mapping[Steps | str, pd.Series]) -> list[Pair]:
-    """Measured rungs, and each with one step of the road more, by step, in the road's order."""
+    """Measured rungs, each with one more step of the road, by step, in the road's order."""
     road = comparison.road
     rungs = [frozenset(rung.steps) for rung in road.rungs]
     pairs = [Pair(step, rung | {step}, rung) for step in road.steps for rung in rungs if step not in rung]
-    measured = (pair for pair in pairs if pair.having in scores and pair.lacking in scores)
-    return [pair for pair in measured if comparison.differ_alone(pair.having, pair.lacking)]
+    measured = (pair for pair in pairs if pair.with_step in scores and pair.without in scores)
+    return [pair for pair in measured if comparison.same_code(pair.with_step, pair.without)]
 
 
 def _contrasts(comparison: Comparison, scores: Mapping[Steps | str, pd.Series], pairs: Iterable[Pair]) -> pd.DataFrame:
-    """One row per pair: the network with the step minus the one without it. Of a road's side branches, which are tested
-    as all are, there is no row."""
+    """One row per pair: the network with the step minus the one without it. The road's side branches have no row, but
+    belong to the same family of hypotheses."""
     road, pairs = comparison.road, list(pairs)
-    table = compare(scores, [{pair.having: 1.0, pair.lacking: -1.0} for pair in pairs])
+    table = compare(scores, [{pair.with_step: 1.0, pair.without: -1.0} for pair in pairs])
     table = table.rename(columns={"value": "effect"})
     table["step"] = [pair.step for pair in pairs]
-    table["on"] = [road.name_of(pair.lacking) for pair in pairs]
-    nothing = pd.Series(dtype=float)
-    for column, side in (("with", 1), ("without", 2)):
-        table[column] = [scores.get(pair[side], nothing).mean() for pair in pairs]
+    table["on"] = [road.name_of(pair.without) for pair in pairs]
+    means = {steps: values.mean() for steps, values in scores.items()}
+    table["with"] = [means.get(pair.with_step, math.nan) for pair in pairs]
+    table["without"] = [means.get(pair.without, math.nan) for pair in pairs]
     table["n"] = [min(len(scores.get(steps, ())) for steps in pair[1:]) for pair in pairs]
     table["verdict"] = table["verdict"].replace("", "not measured")
     table["survivors"] = [any(comparison.diverged[steps] for steps in pair[1:]) for pair in pairs]
     table["survivors"] &= table["effect"].notna()
     branches = {frozenset(rung.steps) for rung in road.rungs if not rung.adopted}
-    return table[[pair.having not in branches for pair in pairs]]
+    return table[[pair.with_step not in branches for pair in pairs]]

@@ -1,7 +1,7 @@
-"""How sure weighted sums of networks' means are. docs/analysis.md has the reasons and the simulations.
+"""The uncertainty of weighted sums of networks' means. docs/analysis.md has the reasons and the simulations.
 
-All that is reported of a comparison is such a sum: a rung's accuracy (weight 1), what a step changed (1 and -1), a
-Shapley value (64 weights). `analysis.statistics.noise` says how far a network's runs scatter.
+Every number that is reported of a comparison is such a sum: a rung's accuracy (weight 1), the change of a step (1 and
+-1), a Shapley value (64 weights). `analysis.statistics.noise` estimates how far a network's runs scatter.
 """
 
 from __future__ import annotations
@@ -22,60 +22,59 @@ Weights = Mapping[Hashable, float]
 
 CONFIDENCE = 0.95
 POWER = 0.95
-"""The chance to show a change that `detectable` stands for, if the noise and its degrees of freedom were what they are
-taken to be. In simulated ladders it is 0.70 with two seeds, 0.78 with three, and more with more (docs/analysis.md)."""
+"""The nominal power of `detectable`: the chance to show such a change if the noise and its degrees of freedom were as
+estimated. In simulated ladders it is 0.70 with two seeds, 0.78 with three, and more with more (docs/analysis.md)."""
 FEWEST_DEGREES = 3
-"""Of freedom: with fewer, the noise is known too badly to say what would be detected."""
+"""With fewer degrees of freedom, the noise is too uncertain to say what would be detected."""
 ONE_SEED, NO_NOISE = "one seed", "noise unknown"
 
 
 class Estimate(NamedTuple):
-    """A weighted sum of means. NaN where there is none, or where nothing is known of its noise."""
+    """A weighted sum of means. NaN if there is none; `error` and `freedom` also if its noise is unknown."""
 
     value: float = math.nan
     error: float = math.nan
-    """Its standard error."""
+    """Standard error of `value`."""
     freedom: float = math.nan
     """Degrees of freedom of `error`."""
     method: str = ""
-    """"t" for a single mean, "paired t" for a contrast of networks that have the same seeds, else "Welch t"; ""
-    where there is no error."""
+    """"t" for a single mean, "paired t" for a contrast of networks with the same seeds, else "Welch t"; "" if there is
+    no error."""
     lacking: str = ""
-    """Why there is no error: "one seed"; "noise unknown", where measured values agree by coincidence."""
+    """Why there is no error: "one seed", or "noise unknown" if measured values agree by coincidence."""
 
 
 def compare(
     scores: Scores, sums: Sequence[Weights], borrow: bool = False, confidence: float = CONFIDENCE
 ) -> pd.DataFrame:
-    """What can be said of these weighted sums: `conclude` of `estimate`."""
+    """`conclude` for the `estimate` of each of these weighted sums."""
     return conclude(estimate(scores, sums, borrow), confidence)
 
 
 def conclude(estimates: Sequence[Estimate], confidence: float = CONFIDENCE) -> pd.DataFrame:
-    """What can be said of estimates that are one family of hypotheses.
+    """Intervals, p-values and verdicts for estimates that form one family of hypotheses.
 
     Returns:
-        A row per estimate: `value`; `low`, `high`, its confidence interval; `p`, of the hypothesis that it is 0, and
-        `p_holm`, corrected for the number of them; `detectable`, the smallest value that would be shown about four
-        times in five, after the correction as it stands for those that are not shown, NaN where the noise is known too
-        badly to say; `error`, `freedom`, `method` (`Estimate`); `verdict`: "up" or "down" if `p_holm` says so, "not
-        distinguishable", `Estimate.lacking` where there is no error, "" where a network has no runs.
+        One row per estimate: `value`; `low`, `high`, its confidence interval; `p`, of the hypothesis that it is 0, and
+        `p_holm`, corrected for the number of hypotheses; `detectable`, the smallest value that would be shown about
+        four times in five, at the level that the correction sets for the next value to be shown, NaN if the noise is
+        too uncertain to say; `error`, `freedom`, `method` (`Estimate`); `verdict`: "up" or "down" if `p_holm` is small
+        enough, else "not distinguishable", `Estimate.lacking` if there is no error, "" if a network has no runs.
     """
     table = pd.DataFrame(estimates, columns=Estimate._fields)
     value, error, freedom = (table[name].to_numpy(float) for name in ("value", "error", "freedom"))
     margin = stats.t.ppf((1 + confidence) / 2, freedom) * error
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(np.abs(value) / error, freedom)
-    p = np.where(error == 0, np.where(value == 0, 1.0, 0.0), p)  # what is counted is sure
+    p = np.where(error == 0, np.where(value == 0, 1.0, 0.0), p)  # counts have no noise
     table["low"], table["high"] = value - margin, value + margin
     table["p"], table["p_holm"] = p, adjust(pd.Series(p))
     limit = 1 - confidence
     unshown = int((table["p_holm"] >= limit).sum())
-    level = limit / max(unshown, 1)  # what Holm asks of the next one
+    level = limit / max(unshown, 1)  # Holm's level for the next one
     well_known = np.where((freedom < FEWEST_DEGREES) & (error > 0), np.nan, error)
-    table["detectable"] = [detectable(*one, 1 - level) for one in zip(well_known, freedom, strict=True)]
-    verdicts = zip(value, table["p_holm"], table["lacking"], strict=True)
-    table["verdict"] = [_verdict(*one, limit) for one in verdicts]
+    table["detectable"] = [detectable(*row, 1 - level) for row in zip(well_known, freedom, strict=True)]
+    table["verdict"] = [_verdict(*row, limit) for row in zip(value, table["p_holm"], table["lacking"], strict=True)]
     return table[["value", "low", "high", "p", "p_holm", "detectable", "error", "freedom", "method", "verdict"]]
 
 
@@ -83,89 +82,92 @@ def estimate(scores: Scores, sums: Sequence[Weights], borrow: bool = False) -> l
     """Each sum with its standard error.
 
     Args:
-        scores: of the networks of the comparison. The noise of those in the sums, and of the pooled ones, is
-            estimated together; what the others did does not matter.
-        borrow: a network with one seed has the noise of the others, instead of an unknown one; unless it collapsed.
+        scores: the values of the networks of a comparison. The noise of those in the sums, and of the pooled ones, is
+            estimated together; the others do not matter.
+        borrow: take a network with one seed to be as noisy as the others, instead of its noise being unknown; unless
+            it collapsed.
     """
-    asked = scores.pooled.union(*sums)
-    keys = [key for key, values in scores.items() if key in asked and len(values)]
+    involved = scores.pooled.union(*sums)
+    keys = [key for key, values in scores.items() if key in involved and len(values)]
     if not keys:
         return [Estimate() for _ in sums]
     values = matrix([scores[key] for key in keys])
     collapsed = np.array([key in scores.collapsed for key in keys])
     few = ((np.isfinite(values).sum(axis=1) > 1) & ~collapsed).sum() < FEWEST
-    about = scores.least, scores.counted, collapsed
-    alone, paired = noise(values, False, *about), noise(values, True, *about)
-    places = {key: place for place, key in enumerate(keys)}
-    found = []
+    settings = scores.least, scores.counted, collapsed
+    unpaired_noise, paired_noise = noise(values, False, *settings), noise(values, True, *settings)
+    row_of = {key: row for row, key in enumerate(keys)}
+    estimates = []
     for weights in sums:
-        if not all(key in places for key in weights):
-            found.append(Estimate())
+        if not all(key in row_of for key in weights):
+            estimates.append(Estimate())
             continue
-        rows = [places[key] for key in weights]
-        own, weight = values[rows], np.fromiter(weights.values(), float)
-        there = ~np.isnan(own)
-        # What a seed adds to every network leaves a contrast of networks that share their seeds.
-        pairs = bool(abs(weight.sum()) < 1e-9 and (there == there[0]).all())
-        if pairs and few:  # each contrast stands for itself: the textbook's paired t
-            of_rows = noise(own, True, scores.least, scores.counted)
+        rows = [row_of[key] for key in weights]
+        selected, weight = values[rows], np.fromiter(weights.values(), float)
+        present = ~np.isnan(selected)
+        # What a seed adds to every network cancels in a contrast of networks that share their seeds.
+        paired = bool(abs(weight.sum()) < 1e-9 and (present == present[0]).all())
+        if paired and few:  # the textbook's paired t, of this contrast alone
+            of_rows = noise(selected, True, scores.least, scores.counted)
         else:
-            of_rows = (paired if pairs else alone).of(rows)
+            of_rows = (paired_noise if paired else unpaired_noise).of(rows)
         borrows = np.array([borrow and key not in scores.collapsed for key in weights])
-        found.append(_estimate(weight, own, of_rows, pairs, borrows | (scores.counted & (of_rows.variance == 0))))
-    return found
+        one_suffices = borrows | (scores.counted & (of_rows.variance == 0))
+        estimates.append(_estimate(weight, selected, of_rows, paired, one_suffices))
+    return estimates
 
 
-def _estimate(weight: np.ndarray, values: np.ndarray, noise: Noise, pairs: bool, alone: np.ndarray) -> Estimate:
-    """A sum of the means of these rows. `alone`: whether a network's noise is known if it has a single seed."""
+def _estimate(weight: np.ndarray, values: np.ndarray, noise: Noise, paired: bool, one_suffices: np.ndarray) -> Estimate:
+    """A sum of the means of these rows. `one_suffices`: whether one seed of a network is enough."""
     counts, means = np.isfinite(values).sum(axis=1), np.nanmean(values, axis=1)
     value = float(weight @ means)
-    value = value if abs(value) > 1e-12 * float(np.abs(weight) @ np.abs(means)) else 0.0  # but for rounding
-    if not ((counts > 1) | alone).all():
+    value = value if abs(value) > 1e-12 * float(np.abs(weight) @ np.abs(means)) else 0.0  # a rounding error
+    if not ((counts > 1) | one_suffices).all():
         return Estimate(value, lacking=ONE_SEED)
     if not (noise.freedom > 0).all():
         return Estimate(value, lacking=ONE_SEED if (counts == 1).any() else NO_NOISE)
-    method = "paired t" if pairs else "t" if len(weight) == 1 else "Welch t"
+    method = "paired t" if paired else "t" if len(weight) == 1 else "Welch t"
     parts = weight**2 * noise.variance / counts
     error = math.sqrt(parts.sum())
-    # Welch and Satterthwaite's degrees of freedom; where nothing varies, any serve
+    # Welch and Satterthwaite's degrees of freedom; if nothing varies, any will do
     satterthwaite = parts.sum() ** 2 / (parts**2 / noise.freedom).sum() if error else math.inf
     return Estimate(value, error, min(satterthwaite, noise.total), method)
 
 
 def adjust(p: pd.Series) -> pd.Series:
-    """Holm's correction of the p-values that are there."""
+    """Holm's correction of the p-values that are not NaN."""
     from statsmodels.stats.multitest import multipletests  # here: half a second that a run table does not need
 
-    there = p.dropna()
-    if there.empty:
+    known = p.dropna()
+    if known.empty:
         return p
-    return pd.Series(multipletests(there, method="holm")[1], there.index).reindex(p.index)
+    return pd.Series(multipletests(known, method="holm")[1], known.index).reindex(p.index)
 
 
 def detectable(error: float, freedom: float, confidence: float = CONFIDENCE, power: float = POWER) -> float:
-    """The smallest true change that an estimate with this standard error would show to be none of chance.
+    """The smallest true change that an estimate with this standard error would show to be significant.
 
-    "Would show": with probability `power`, by a two-sided t test at 1 - `confidence`, of this change alone.
+    "Would show": with probability `power`, in a two-sided t test of this change alone at the level 1 - `confidence`.
     """
     if not error > 0:
         return error
-    return error * _detectable_errors(round(freedom, 1), confidence, power)  # tenths of a degree change it by 1 in 100
+    # Cached for each tenth of a degree of freedom, which changes it by up to 1 %.
+    return error * _detectable_errors(round(freedom, 1), confidence, power)
 
 
 @cache
 def _detectable_errors(freedom: float, confidence: float, power: float) -> float:
-    """`detectable` in standard errors."""
+    """`detectable`, in standard errors."""
     limit = stats.t.ppf((1 + confidence) / 2, freedom)
 
-    def lacking(size: float) -> float:
+    def excess_power(size: float) -> float:
         other_side = np.nan_to_num(stats.nct.cdf(-limit, freedom, size))  # scipy's NaN is a chance below 1e-12
         return stats.nct.sf(limit, freedom, size) + other_side - power
 
-    most = limit
-    while lacking(most) < 0:
-        most *= 2
-    return optimize.brentq(lacking, 0.0, most)
+    upper = limit
+    while excess_power(upper) < 0:
+        upper *= 2
+    return optimize.brentq(excess_power, 0.0, upper)
 
 
 def _verdict(value: float, p_holm: float, lacking: str, limit: float) -> str:

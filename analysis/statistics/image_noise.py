@@ -1,8 +1,9 @@
-"""How sure weighted sums of networks' means are for other images of the same kind than those of the evaluation.
+"""The uncertainty of weighted sums of networks' means for other images of the same kind as the evaluation images.
 
-The intervals of `estimates` are the noise of seeds: of what other seeds would give on these images. An image adds a
-noise of its own, which is the same for every seed, so that more seeds do not remove it. A run's answer to an image, 0
-or 100 points, is its network's mean, and what the seed, the image, and both together add to it (docs/analysis.md).
+The intervals of `estimates` contain the noise of seeds: what other seeds would give on these images. The choice of
+images adds noise that is the same for every seed, so that more seeds do not remove it. The score of a run on an image,
+0 or 100 points, is modelled as its network's mean plus effects of the seed, the image, and both together
+(docs/analysis.md).
 """
 
 from __future__ import annotations
@@ -29,55 +30,53 @@ def image_noise(
     sums: Sequence[Weights],
     of_seeds: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """What can be said of these weighted sums of mean top-1 for other images of the same kind.
+    """Intervals, p-values and verdicts of weighted sums of mean top-1 for other images of the same kind.
 
     Args:
         correct: `Runs.correct`.
         sums: a family of hypotheses: the weights of networks' means, by their keys in `Comparison.scores`.
-        of_seeds: what `compare` says of them, if that is at hand.
+        of_seeds: the result of `compare` for them, if it is at hand.
 
     Returns:
-        A row per sum: `images`, how many it is of; `image_error`, the standard error (points) of those, which more
-        seeds do not remove; `other_low`, `other_high`, the 95 % interval for other seeds and other images, and
-        `other_p`, that the sum is 0 for these; `other_p_holm` and `other_verdict` as of `conclude`. NaN and "" where a
-        record does not say which images a run gets right, where runs were evaluated on others, and where a network has
-        one seed.
+        One row per sum: `images`, their number; `image_error`, the standard error (points) due to the choice of images,
+        which more seeds do not remove; `other_low`, `other_high`, the 95 % interval for other seeds and other images;
+        `other_p`, of the hypothesis that the sum is 0 for these; `other_p_holm` and `other_verdict` as in `conclude`.
+        NaN and "" if a record does not say which images a run gets right, if runs were evaluated on different images,
+        or if a network has one seed.
     """
     answers = _answers(comparison, correct)
     if not answers:
         return pd.DataFrame(index=range(len(sums)), columns=list(COLUMNS), dtype=float).assign(other_verdict="")
-    found = compare(comparison.scores(), sums) if of_seeds is None else of_seeds
+    seeds = compare(comparison.scores(), sums) if of_seeds is None else of_seeds
     rows = [_image_error(answers, weights) for weights in sums]
-    table = pd.DataFrame(rows, columns=["images", "image_error"], dtype=float, index=found.index)
-    noise = [
-        *(found[name].to_numpy(float) for name in ("error", "freedom")),
-        *table[["image_error", "images"]].to_numpy().T,
-    ]
+    table = pd.DataFrame(rows, columns=["images", "image_error"], dtype=float, index=seeds.index)
+    value, error, freedom = (seeds[name].to_numpy(float) for name in ("value", "error", "freedom"))
+    noise = error, freedom, table["image_error"].to_numpy(), table["images"].to_numpy()
     margin = reach(1 - CONFIDENCE, *noise)
-    table["other_low"], table["other_high"] = found["value"] - margin, found["value"] + margin
-    table["other_p"] = _chance(np.abs(found["value"].to_numpy(float)), *noise)
+    table["other_low"], table["other_high"] = value - margin, value + margin
+    table["other_p"] = _p_value(np.abs(value), *noise)
     known = table["other_p"].notna()
-    table["other_p_holm"] = adjust(table["other_p"].fillna(found["p"])).where(known)  # the same number of hypotheses
-    lost = found["verdict"].isin(VERDICTS) & (table["other_p_holm"] >= 1 - CONFIDENCE)
-    table["other_verdict"] = found["verdict"].mask(lost, "not distinguishable").where(known, "")
+    table["other_p_holm"] = adjust(table["other_p"].fillna(seeds["p"])).where(known)  # the same number of hypotheses
+    lost = seeds["verdict"].isin(VERDICTS) & (table["other_p_holm"] >= 1 - CONFIDENCE)
+    table["other_verdict"] = seeds["verdict"].mask(lost, "not distinguishable").where(known, "")
     return table
 
 
 def reach(
     level: float | np.ndarray, error: np.ndarray, freedom: np.ndarray, image_error: np.ndarray, images: np.ndarray
 ) -> np.ndarray:
-    """How far an interval for other images reaches to each side at this level (0.05 for 95 %), of the standard errors
-    of seeds and of images.
+    """The half width of an interval for other images at this level (0.05 for 95 %), from the standard errors due to
+    seeds and due to images.
 
-    The reaches of the two alone add up by their squares: unlike Welch and Satterthwaite's, such an interval is never
-    narrower than that of the seeds, whose variance is known worse than that of the images.
+    The half widths for each of the two alone are added in squares: unlike Welch and Satterthwaite's, such an interval
+    is never narrower than that of the seeds, whose variance is less certain than that of the images.
     """
     quantile = 1 - np.asarray(level) / 2
     return np.hypot(stats.t.ppf(quantile, freedom) * error, stats.t.ppf(quantile, images - 1) * image_error)
 
 
-def _chance(distance: np.ndarray, *noise: np.ndarray) -> np.ndarray:
-    """The p at which an interval reaches so far, found by halving."""
+def _p_value(distance: np.ndarray, *noise: np.ndarray) -> np.ndarray:
+    """The level at which an interval has this half width, by bisection."""
     low, high = np.zeros(len(distance)), np.ones(len(distance))
     for _ in range(50):
         middle = (low + high) / 2
@@ -89,27 +88,28 @@ def _chance(distance: np.ndarray, *noise: np.ndarray) -> np.ndarray:
 def image_error(answers: Sequence[np.ndarray], weights: Sequence[float], paired: bool) -> float:
     """The standard error that images add to a weighted sum of means, beyond what seeds add.
 
-    An image's mean over seeds scatters among images by what is the image's own, and by what a seed and an image do
-    together; that part is known from how far seeds differ on the same image, and taken off. It is in the noise of the
-    seeds already.
+    The variance between images of their means over seeds is due to the images and to the interaction of seeds and
+    images. The latter is estimated from how far seeds differ on the same image, and subtracted: the noise of the seeds
+    contains it already.
 
     Args:
-        answers: of each network, (seeds, images).
-        paired: the seeds of all networks are the same, in the same order. What a seed and an image do together to all
-            networks alike is then counted once.
+        answers: for each network, (seeds, images).
+        paired: the seeds of all networks are the same, in the same order, so that interactions that all networks share
+            cancel as their weights say.
     """
     if paired:
         answers, weights = [np.tensordot(weights, np.stack(answers), 1)], [1.0]
     if min(map(len, answers)) < 2 or answers[0].shape[1] < 2:
         return math.nan
     count = answers[0].shape[1]
-    by_image = sum(weight * one.mean(axis=0) for weight, one in zip(weights, answers, strict=True))
-    of_seeds = sum(weight**2 * _interaction(one) / len(one) for weight, one in zip(weights, answers, strict=True))
+    networks = list(zip(weights, answers, strict=True))
+    by_image = sum(weight * runs.mean(axis=0) for weight, runs in networks)
+    of_seeds = sum(weight**2 * _interaction(runs) / len(runs) for weight, runs in networks)
     return math.sqrt(max(0.0, by_image.var(ddof=1) - of_seeds) / count)
 
 
 def _interaction(answers: np.ndarray) -> float:
-    """The mean square of seeds and images together, which neither the seeds' means nor the images' explain."""
+    """The mean square of the interaction of seeds and images, which neither's means explain."""
     seeds, images = answers.shape
     rest = answers - answers.mean(axis=0) - answers.mean(axis=1, keepdims=True) + answers.mean()
     return float((rest**2).sum()) / ((seeds - 1) * (images - 1))
@@ -120,7 +120,7 @@ Answers = dict[int, Correct]
 
 
 def _answers(comparison: Comparison, correct: Mapping[str, Correct]) -> dict[object, Answers]:
-    """Those of the networks of which every run's are known."""
+    """The answers of the networks for which those of every run are known."""
     if not correct or comparison.metric != TOP1:
         return {}
     runs = comparison.counted
@@ -133,15 +133,15 @@ def _answers(comparison: Comparison, correct: Mapping[str, Correct]) -> dict[obj
 
 
 def _image_error(answers: Mapping[object, Answers], weights: Weights) -> tuple[float, float]:
-    """Of how many images a sum is, and the standard error that they add; NaN where it is not known."""
+    """The number of images that a sum is based on, and the standard error that they add; NaN if unknown."""
     if not all(key in answers for key in weights):
         return math.nan, math.nan
-    own = [dict(sorted(answers[key].items())) for key in weights]
-    known = [one for by_seed in own for one in by_seed.values()]
-    if len({(one.images, one.count) for one in known}) > 1:
+    networks = [dict(sorted(answers[key].items())) for key in weights]
+    runs = [run for by_seed in networks for run in by_seed.values()]
+    if len({(run.images, run.count) for run in runs}) > 1:
         return math.nan, math.nan
-    read = np.ones(known[0].count, bool)
-    read[[place for one in known for place in one.unread]] = False
-    values = [np.array([100.0 * one.right()[read] for one in by_seed.values()]) for by_seed in own]
-    paired = all(by_seed.keys() == own[0].keys() for by_seed in own)
+    read = np.ones(runs[0].count, bool)
+    read[[image for run in runs for image in run.unread]] = False
+    values = [np.array([100.0 * run.right()[read] for run in by_seed.values()]) for by_seed in networks]
+    paired = all(by_seed.keys() == networks[0].keys() for by_seed in networks)
     return float(read.sum()), image_error(values, [*weights.values()], paired)

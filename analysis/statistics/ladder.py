@@ -1,4 +1,4 @@
-"""The ladder: what each step changed, over seeds, with the published ladder beside it."""
+"""The ladder: what each step changed, over seeds, beside the published ladder."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def ladder_table(
 ) -> pd.DataFrame:
     """One row per rung, in the road's order, measured or not.
 
-    `rung`, `parent`, `title`, `section`, `adopted`; `reference`, what its changes are from: the parent, or the network
-    that was asked for, by a rung's name, its own (`comparison.runs["network"]`) or its steps; `published_top1`,
+    `rung`, `parent`, `title`, `section`, `adopted`; `reference`, what it is compared with: the parent, or the network
+    given as `reference` by a rung's name, its own (`comparison.runs["network"]`) or its steps; `published_top1`,
     `published_std`, `published_change`, `published_gflops`, NaN where nothing was published; `n` seeds that trained,
     `diverged`, those that did not, and `left_out` runs, diverged or not done; `mean`, `std` (n - 1) of the main metric,
     `mean_low`, `mean_high` (its 95 % interval); `macs`, `params`, ... (`network_table`); `change` (points) with its
     95 % interval `low`, `high`, `p`, `p_holm`, `detectable`, `error`, `method` (`compare`), and `verdict`, which says
-    what is lacking where there is no change; `survivors`, whether some run of either side diverged, so that the change
-    is that of those that trained; and `collapsed`, whether the rung hardly trained (`Comparison.collapsed`). With
-    `Runs.correct`, also what can be said of the change for other images of the same kind: `images`, `image_error`,
-    `other_low`, `other_high`, `other_p`, `other_p_holm`, `other_verdict` (`image_noise`).
+    what is missing if there is no change; `survivors`, whether some run of either side diverged, so that the change is
+    that of the runs that trained; and `collapsed`, whether the rung hardly trained (`Comparison.collapsed`). With
+    `Runs.correct`, also the change for other images of the same kind: `images`, `image_error`, `other_low`,
+    `other_high`, `other_p`, `other_p_holm`, `other_verdict` (`image_noise`).
 
-    `attrs` has words for captions (`caption`); `reference`, in words what was asked for, or ""; and `ends`, the road's
-    last adopted rung against its first (`contrast`, as a dict), None unless both are measured.
+    `attrs` has words for captions (`caption`); `reference`, the title of the network given as `reference`, or ""; and
+    `ends`, the road's last adopted rung against its first (`contrast`, as a dict), None unless both are measured.
 
     Raises:
         ValueError: if none of the reference's runs is finished.
@@ -58,47 +58,47 @@ def ladder_table(
     key = None if reference is None else comparison.key(reference)
     name = "" if key is None else comparison.name(key)
     table = _published(road, name)
-    if comparison.metric != TOP1:  # the paper's accuracies say nothing of another metric
+    if comparison.metric != TOP1:  # the paper's accuracies cannot be compared with another metric
         table[["published_top1", "published_std", "published_change"]] = math.nan
     steps = {rung.name: frozenset(rung.steps) for rung in road.rungs}
-    others = [steps.get(rung.parent) if key is None else key for rung in road.rungs]
-    pairs = [(own, None if own == other else other) for own, other in zip(steps.values(), others, strict=True)]
-    sums = [{own: 1.0, other: -1.0} for own, other in pairs]
+    references = [steps.get(rung.parent) if key is None else key for rung in road.rungs]
+    pairs = [(rung, None if rung == from_ else from_) for rung, from_ in zip(steps.values(), references, strict=True)]
+    sums = [{rung: 1.0, from_: -1.0} for rung, from_ in pairs]
     of_seeds = compare(scores, sums)
     changes = of_seeds.rename(columns={"value": "change"})
     changes["verdict"] = [
         verdict or _why_no_change(*pair, scores, diverged)
         for verdict, pair in zip(changes["verdict"], pairs, strict=True)
     ]
-    some = pd.Series([diverged[own] + diverged[other] > 0 for own, other in pairs])
-    changes["survivors"] = some & changes["change"].notna()
+    some_diverged = pd.Series([diverged[rung] + diverged[from_] > 0 for rung, from_ in pairs])
+    changes["survivors"] = some_diverged & changes["change"].notna()
     networks = network_table(comparison)
     networks = networks[networks["set"].notna()].set_index("set")[list(MEASURED)]
     table = table.join(networks.reindex(list(steps.values())).set_axis(table.index)).join(changes[list(CHANGES)])
     table = table.join(image_noise(comparison, correct or {}, sums, of_seeds))
     table[COUNTS] = table[COUNTS].fillna(0).astype(int)
-    table["collapsed"] = [own in comparison.collapsed for own in steps.values()]
-    in_words = road[name].title if name in road.names else name
-    table.attrs = caption(comparison) | {"reference": in_words, "ends": _ends(comparison, correct)}
+    table["collapsed"] = [rung in comparison.collapsed for rung in steps.values()]
+    title = road[name].title if name in road.names else name
+    table.attrs = caption(comparison) | {"reference": title, "ends": _ends(comparison, correct)}
     return table
 
 
 def default_reference(ladder: pd.DataFrame) -> str | None:
-    """The rung that changes are from where no measured rung's parent is measured: the first of at least two. None: each
-    rung's parent."""
+    """The rung to compare all others with if no measured rung's parent is measured: the first, if there are at least
+    two. None: compare each rung with its parent."""
     measured = ladder["rung"][ladder["n"] > 0]
     return measured.iloc[0] if len(measured) > 1 and not ladder["parent"][measured.index].isin(measured).any() else None
 
 
 def included(ladder: pd.DataFrame) -> pd.DataFrame:
-    """The rungs that a study asked for, as far as its runs say: those with any run, finished or not. All of a ladder
-    that has no run, such as a published one."""
-    found = ladder[(ladder["n"] > 0) | (ladder["left_out"] > 0)]
-    return ladder if found.empty else named(found.reset_index(drop=True))
+    """The rungs of a study: those with any run, finished or not. All of a ladder without runs, such as a published
+    one."""
+    rungs = ladder[(ladder["n"] > 0) | (ladder["left_out"] > 0)]
+    return ladder if rungs.empty else named(rungs.reset_index(drop=True))
 
 
 def named(ladder: pd.DataFrame) -> pd.DataFrame:
-    """With `title` as what a change is called: the step, or, from one reference for all, the rung as a whole."""
+    """The ladder with `title` as the name of a change: the step's, or, with one reference for all, the rung's."""
     return ladder.assign(title=ladder["rung"]) if ladder.attrs.get("reference") else ladder
 
 
@@ -111,10 +111,10 @@ def _ends(comparison: Comparison, correct: Mapping[str, Correct] | None) -> dict
 
 
 def caption(comparison: Comparison) -> dict[str, Any]:
-    """Words for captions, which `attrs` of every table has.
+    """Words for captions, in the `attrs` of every table.
 
-    `title`, `scale`, `about`, `dataset`; `metric`, the column's name; and of the road `road`, its title, `sections`,
-    {number: title}, `references`, and `published`, the regime whose published numbers it has, or "".
+    `title`, `scale`, `about`, `dataset`; `metric`, the column's name; `road`, its title, `sections`, {number: title},
+    `references`, and `published`, the regime whose published numbers the road has, or "".
     """
     context, road = comparison.context, comparison.road
     return {
@@ -137,11 +137,14 @@ def _of_road(road: Road) -> dict[str, Any]:
 
 
 def entitled(table: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
-    """A table that has a `step`, with its `title` and `section` beside it; a step on no rung is called by its name."""
-    rungs = sorted(comparison.road.rungs, key=lambda rung: rung.adopted)  # of two with one step the adopted one
-    known = {rung.step: (rung.title, rung.section) for rung in rungs}
-    words = [known.get(step, (step, "")) for step in table["step"]]
-    return table.assign(title=[title for title, _ in words], section=[section for _, section in words])
+    """A table with a column `step`, and its `title` and `section` added; a step on no rung has its name as title."""
+    rungs = sorted(comparison.road.rungs, key=lambda rung: rung.adopted)  # of two with the same step, the adopted one
+    titles = {rung.step: rung.title for rung in rungs}
+    sections = {rung.step: rung.section for rung in rungs}
+    return table.assign(
+        title=[titles.get(step, step) for step in table["step"]],
+        section=[sections.get(step, "") for step in table["step"]],
+    )
 
 
 def published_ladder(regime: str = "resnet50") -> pd.DataFrame:
@@ -154,8 +157,7 @@ def published_ladder(regime: str = "resnet50") -> pd.DataFrame:
     table = _published(road)
     table[COUNTS] = 0
     table[FLAGS] = False
-    more = [name for name in MEASURED + CHANGES + IMAGES if name not in table]
-    table = table.reindex(columns=[*table.columns, *more])
+    table = table.reindex(columns=list(dict.fromkeys([*table.columns, *MEASURED, *CHANGES, *IMAGES])))
     table.attrs = {
         "title": f"{regime} on ImageNet-1K, as published",
         "scale": f"{regime} on ImageNet-1K, 224 px: the paper's own numbers",
@@ -169,7 +171,7 @@ def published_ladder(regime: str = "resnet50") -> pd.DataFrame:
 
 
 def _published(road: Road, reference: str | None = None) -> pd.DataFrame:
-    """What is known of every rung before anything is trained; NaN where nothing was published."""
+    """The columns that are known of every rung before anything is trained; NaN where nothing was published."""
     top1 = {rung.name: rung.published.top1 if rung.published else math.nan for rung in road.rungs}
     references = {rung.name: (reference or rung.parent) if rung.name != reference else None for rung in road.rungs}
     rows = [
@@ -191,9 +193,9 @@ def _published(road: Road, reference: str | None = None) -> pd.DataFrame:
     return table
 
 
-def _why_no_change(own: Steps, other: Steps | str | None, scores: Container, diverged: Counter) -> str:
-    if own not in scores:
-        return "diverged" if diverged[own] else "no finished run"
-    if other is None:
+def _why_no_change(rung: Steps, reference: Steps | str | None, scores: Container, diverged: Counter) -> str:
+    if rung not in scores:
+        return "diverged" if diverged[rung] else "no finished run"
+    if reference is None:
         return "start"
-    return "parent diverged" if diverged[other] else "parent missing"
+    return "parent diverged" if diverged[reference] else "parent missing"

@@ -1,10 +1,10 @@
-"""How far the values of a network's seeds scatter: an estimate for every network that uses what the others say.
+"""How far a network's values scatter between seeds: an estimate for every network that also uses the others.
 
-Three seeds tell little of one network's noise, so each variance is drawn towards that of all networks. But a network
-that collapsed, or one run that did, must not decide on the others: what scatters more than chance allows leaves the fit
-of the seeds' effects, counts in the common variance as far as chance allows and no further, and stands on its own
-degrees of freedom. This is limma's robust moderation (Phipson et al. 2016) with a fixed prior, since three seeds cannot
-tell how much variances differ. docs/analysis.md has the simulations that chose the constants.
+Three seeds say little about one network's noise, so each variance is shrunk towards that of all networks. But a network
+that collapsed, or a single run that did, must not decide on the others: a network that scatters more than chance allows
+is left out of the fit of the seeds' effects, counts in the common variance only as far as chance allows, and keeps its
+own degrees of freedom. This is limma's robust moderation (Phipson et al. 2016) with a fixed prior, since three seeds
+cannot show how much variances differ. docs/analysis.md has the simulations that chose the constants.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import pandas as pd
 from scipy import stats
 
 PRIOR = 2.0
-"""Degrees of freedom that the common variance counts for, at most, beside a network's own."""
+"""The most degrees of freedom with which the common variance counts, beside a network's own."""
 DOUBTFUL = 0.5
-"""From this chance of a larger variance downwards the common variance counts less, in proportion to the chance."""
+"""Below this probability of a larger variance the common variance counts less, in proportion to the probability."""
 OUTLIER = 0.01
-"""The chance of a larger variance below which a network is an outlier."""
+"""The probability of a larger variance below which a network is an outlier."""
 FEWEST = 4
-"""Networks with replicates, from which they say something about each other's noise."""
+"""The fewest networks with replicates that are used to estimate each other's noise."""
 ROUNDS = 20
 """The most rounds of deciding which networks are outliers; two or three suffice."""
 
 
 class Scores(dict[Hashable, pd.Series]):
-    """Of networks, the values of their runs, indexed by seed; and what is known of these values."""
+    """The values of each network's runs, indexed by seed; and what is known about these values."""
 
     def __init__(
         self,
@@ -43,10 +43,9 @@ class Scores(dict[Hashable, pd.Series]):
         Args:
             values: by network.
             least: the smallest standard deviation that a value can have: an accuracy's is one image.
-            counted: the values are counted, not measured (multiply-adds), so that equal ones are exact.
-            pooled: networks whose noise is always used, besides those that are asked about.
-            collapsed: networks that did not train. They neither say how far others scatter, nor are they given the
-                others' noise.
+            counted: the values are counted, not measured (multiply-adds), so that equal values are exact.
+            pooled: networks whose noise is always used, besides that of the networks in a sum.
+            collapsed: networks that did not train. Their noise and that of the others are estimated separately.
         """
         super().__init__(values)
         self.least, self.counted = least, counted
@@ -58,47 +57,47 @@ class Noise(NamedTuple):
 
     variance: np.ndarray
     freedom: np.ndarray
-    """Degrees of freedom of `variance`; 0 where it is not known."""
+    """Degrees of freedom of `variance`; 0 if it is unknown."""
     total: float
-    """Of all variances together: no sum has more."""
+    """Degrees of freedom of all variances together: no sum has more."""
     outlier: np.ndarray
     """Whether the network scatters more than chance allows."""
     common: float
-    """The variance of the networks together, outliers cut; NaN if each stands for itself."""
+    """The variance of all networks, with outliers limited; NaN if each network is judged by its own runs."""
 
     def of(self, rows: list[int]) -> Noise:
-        """That of these networks."""
+        """The noise of these networks."""
         return self._replace(variance=self.variance[rows], freedom=self.freedom[rows], outlier=self.outlier[rows])
 
 
 class Scatter(NamedTuple):
-    """How far values lie from what is fitted to them, one entry per network."""
+    """How far values are from what is fitted to them, one entry per network."""
 
     squares: np.ndarray
     freedom: np.ndarray
     larger: np.ndarray
-    """The chance of a variance as large or larger, beside the median of all; 1 where too few say something."""
-    aside: np.ndarray
-    """Whether a network is not to be compared with the others: it collapsed."""
+    """The probability of a variance at least as large, given the median of all; 1 if there are too few networks."""
+    collapsed: np.ndarray
+    """Whether a network collapsed, so that it is not compared with the others."""
 
     @property
     def outlier(self) -> np.ndarray:
-        """The networks that stand on their own seeds alone."""
-        return (self.larger < OUTLIER) | self.aside
+        """The networks that are judged by their own seeds alone."""
+        return (self.larger < OUTLIER) | self.collapsed
 
     @property
     def pooled(self) -> np.ndarray:
-        """The networks that say something about each other's noise, if there are enough of them."""
-        return (self.freedom > 0) & ~self.aside
+        """The networks that are used to estimate each other's noise, if there are enough of them."""
+        return (self.freedom > 0) & ~self.collapsed
 
     @property
-    def is_still(self) -> bool:
-        """Whether most of these do not vary at all: their seeds are none."""
+    def is_constant(self) -> bool:
+        """Whether most of these do not vary between seeds at all."""
         return bool(self.pooled.sum() >= FEWEST and not np.median(self.squares[self.pooled]))
 
 
 def matrix(scores: Sequence[pd.Series]) -> np.ndarray:
-    """The values of networks, a row each, a column per seed; NaN where there is no run."""
+    """The values of networks, one row per network and one column per seed; NaN where there is no run."""
     seeds = {seed: column for column, seed in enumerate({seed: None for values in scores for seed in values.index})}
     table = np.full((len(scores), len(seeds)), np.nan)
     for row, values in zip(table, scores, strict=True):
@@ -111,106 +110,108 @@ def noise(
     paired: bool = False,
     least: float = 0.0,
     counted: bool = False,
-    aside: np.ndarray | None = None,
+    collapsed: np.ndarray | None = None,
 ) -> Noise:
-    """The noise of networks, from a `matrix` of their values; `least` and `counted` are those of `Scores`, and `aside`
-    says which networks collapsed.
+    """The noise of networks, from a `matrix` of their values; `least` and `counted` are those of `Scores`, and
+    `collapsed` is whether each network collapsed.
 
-    Paired, it is what networks and seeds, added up, leave over: a seed fixes the order of the data and the
+    Paired, it is the residual of an additive model of networks and seeds: a seed fixes the order of the data and the
     augmentation, so it moves all networks alike, and contrasts of networks with the same seeds are free of that.
     """
-    return moderate(scatter(values, paired, least, aside), least, counted)
+    return moderate(scatter(values, paired, least, collapsed), least, counted)
 
 
-def scatter(values: np.ndarray, paired: bool = False, least: float = 0.0, aside: np.ndarray | None = None) -> Scatter:
-    """What networks leave over of their values, or, paired, networks and seeds that are fitted to those networks which
-    are no outliers."""
-    there = ~np.isnan(values)
-    counts = there.sum(axis=1)
-    aside = np.zeros(len(values), bool) if aside is None else aside
-    deviations = np.where(there, values - np.nanmean(values, axis=1, keepdims=True), 0.0)
+def scatter(
+    values: np.ndarray, paired: bool = False, least: float = 0.0, collapsed: np.ndarray | None = None
+) -> Scatter:
+    """The residuals of networks' means, or, paired, of an additive model of networks and seeds, fitted to the networks
+    that are no outliers."""
+    present = ~np.isnan(values)
+    counts = present.sum(axis=1)
+    collapsed = np.zeros(len(values), bool) if collapsed is None else collapsed
+    deviations = np.where(present, values - np.nanmean(values, axis=1, keepdims=True), 0.0)
     deviations[np.abs(deviations) <= 1e-10 * np.nanmax(np.abs(values), axis=1, keepdims=True)] = 0.0  # rounding
-    # The first guess at the effects of seeds is a median: one run that is far off would move a mean.
-    replicated = there & (counts[:, None] > 1) & ~aside[:, None]
+    # The first guess of the seeds' effects is a median, since a single run that is far off would move a mean.
+    replicated = present & (counts[:, None] > 1) & ~collapsed[:, None]
     guess = np.ma.median(np.ma.masked_array(deviations, ~replicated), axis=0).filled(0.0) if paired else 0.0
-    larger = _larger(_about(guess, deviations, there), counts - 1.0, aside, least)
+    larger = _larger(_squares(guess, deviations, present), counts - 1.0, collapsed, least)
     for _ in range(ROUNDS):
         outlier = larger < OUTLIER
-        squares, freedom = _left_over(deviations, there, outlier | aside, paired)
-        larger = _larger(squares, freedom, aside, least)
+        squares, freedom = _residuals(deviations, present, outlier | collapsed, paired)
+        larger = _larger(squares, freedom, collapsed, least)
         if ((larger < OUTLIER) == outlier).all():
             break
-    return Scatter(squares, freedom, larger, aside)
+    return Scatter(squares, freedom, larger, collapsed)
 
 
-def moderate(left: Scatter, least: float = 0.0, counted: bool = False) -> Noise:
-    """Variances from sums of squares, each drawn towards the common one as if that were known from `PRIOR` more.
+def moderate(scattered: Scatter, least: float = 0.0, counted: bool = False) -> Noise:
+    """Variances from sums of squares, each shrunk towards a common variance that has `PRIOR` degrees of freedom.
 
-    It is drawn less the less likely chance alone makes a variance as large as its own, and an outlier's not at all.
-    With fewer than `FEWEST` to say something, each stands for itself.
+    It is shrunk less the less probable a variance as large as its own is by chance, and an outlier's not at all. With
+    fewer than `FEWEST` networks, each keeps its own.
     """
-    freedom, outlier = left.freedom, left.outlier
+    freedom, outlier = scattered.freedom, scattered.outlier
     known = freedom > 0
     total = float(freedom[~outlier].sum() or freedom.sum())
-    if counted and not left.squares.any():
+    if counted and not scattered.squares.any():
         return Noise(np.zeros(len(freedom)), np.full(len(freedom), total), total, outlier, 0.0)
-    squares = np.maximum(left.squares, least**2 * freedom)
+    squares = np.maximum(scattered.squares, least**2 * freedom)
     variance = np.divide(squares, freedom, out=np.full(len(squares), np.nan), where=known)
-    if left.is_still:
+    if scattered.is_constant:
         return Noise(variance, np.zeros(len(freedom)), total, outlier, np.nan)
-    common, pooled = 0.0, left.pooled
+    common, pooled = 0.0, scattered.pooled
     if pooled.sum() >= FEWEST:
-        own, of_pooled = squares[pooled], freedom[pooled]
-        limits = _scale(own, of_pooled) * stats.f.isf(OUTLIER, of_pooled, of_pooled.sum())
-        common = np.minimum(own, limits * of_pooled).sum() / of_pooled.sum()
-    if not common:  # each stands for itself; and measured values that agree are a coincidence, not certainty
+        pooled_squares, pooled_freedom = squares[pooled], freedom[pooled]
+        limits = _scale(pooled_squares, pooled_freedom) * stats.f.isf(OUTLIER, pooled_freedom, pooled_freedom.sum())
+        common = np.minimum(pooled_squares, limits * pooled_freedom).sum() / pooled_freedom.sum()
+    if not common:  # each keeps its own; measured values that agree do so by coincidence, and are not exact
         return Noise(variance, np.where(variance > 0, freedom, 0.0), total, outlier, np.nan)
     larger = np.ones(len(squares))
     larger[known] = stats.f.sf(variance[known] / common, freedom[known], total)
     prior = PRIOR * np.where(outlier, 0.0, np.minimum(larger / DOUBTFUL, 1.0))
     freedom = prior + freedom
-    drawn = np.divide(prior * common + squares, freedom, out=np.full(len(squares), np.nan), where=freedom > 0)
-    return Noise(drawn, freedom, total, outlier, common)
+    shrunk = np.divide(prior * common + squares, freedom, out=np.full(len(squares), np.nan), where=freedom > 0)
+    return Noise(shrunk, freedom, total, outlier, common)
 
 
-def _larger(squares: np.ndarray, freedom: np.ndarray, aside: np.ndarray, least: float) -> np.ndarray:
-    """The chance of variances as large or larger, beside the median of all, which half of them cannot move."""
-    chances, known = np.ones(len(squares)), (freedom > 0) & ~aside
+def _larger(squares: np.ndarray, freedom: np.ndarray, collapsed: np.ndarray, least: float) -> np.ndarray:
+    """The probability of variances at least as large, given the median of all, which outliers hardly move."""
+    larger, known = np.ones(len(squares)), (freedom > 0) & ~collapsed
     if known.sum() < FEWEST:
-        return chances
+        return larger
     squares, freedom = np.maximum(squares, least**2 * freedom)[known], freedom[known]
-    with np.errstate(divide="ignore", invalid="ignore"):  # most may have no noise
+    with np.errstate(divide="ignore", invalid="ignore"):  # most may be constant
         ratio = squares / freedom / _scale(squares, freedom)
-    chances[known] = np.nan_to_num(stats.f.sf(ratio, freedom, freedom.sum()), nan=1.0)
-    return chances
+    larger[known] = np.nan_to_num(stats.f.sf(ratio, freedom, freedom.sum()), nan=1.0)
+    return larger
 
 
 def _scale(squares: np.ndarray, freedom: np.ndarray) -> float:
-    """The variance that most networks have."""
+    """A robust estimate of the networks' common variance."""
     return float(np.median(squares / stats.chi2.median(freedom)))
 
 
-def _left_over(
-    deviations: np.ndarray, there: np.ndarray, outlier: np.ndarray, paired: bool
+def _residuals(
+    deviations: np.ndarray, present: np.ndarray, outlier: np.ndarray, paired: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each network's sum of squares, and its degrees of freedom. Paired, about the least-squares effects of seeds on
-    the networks that are no outliers."""
-    counts = there.sum(axis=1)
+    """Each network's residual sum of squares, and its degrees of freedom. Paired, given the least-squares effects of
+    seeds on the networks that are no outliers."""
+    counts = present.sum(axis=1)
     freedom = counts - 1.0
     if not paired:
-        return _about(0.0, deviations, there), freedom
-    # Each network's part of the normal matrix, its mean taken out, also tells how many degrees of freedom of a network
-    # the fit takes.
-    fitted = there & ~outlier[:, None]
-    parts = fitted[:, :, None] * (np.eye(there.shape[1]) - fitted[:, None, :] / counts[:, None, None])
+        return _squares(0.0, deviations, present), freedom
+    # Each network's part of the normal matrix, with its mean removed, also gives the degrees of freedom of the network
+    # that the fit uses up.
+    fitted = present & ~outlier[:, None]
+    parts = fitted[:, :, None] * (np.eye(present.shape[1]) - fitted[:, None, :] / counts[:, None, None])
     inverse = np.linalg.pinv(parts.sum(axis=0), hermitian=True)
     effects = inverse @ (fitted * deviations).sum(axis=0)
     freedom = freedom - np.einsum("nij,ji->n", parts, inverse)
-    return _about(effects, deviations, there), np.where(freedom > 1e-6, freedom, 0.0)
+    return _squares(effects, deviations, present), np.where(freedom > 1e-6, freedom, 0.0)
 
 
-def _about(effects: np.ndarray | float, deviations: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Sums of squares, by network, of what seeds' effects leave of deviations from the mean."""
-    left = np.where(there, deviations - effects, 0.0)
-    left = np.where(there, left - left.sum(axis=1, keepdims=True) / there.sum(axis=1, keepdims=True), 0.0)
-    return (left**2).sum(axis=1)
+def _squares(effects: np.ndarray | float, deviations: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Sums of squares, by network, of deviations from the mean after subtracting seeds' effects."""
+    rest = np.where(present, deviations - effects, 0.0)
+    rest = np.where(present, rest - rest.sum(axis=1, keepdims=True) / present.sum(axis=1, keepdims=True), 0.0)
+    return (rest**2).sum(axis=1)

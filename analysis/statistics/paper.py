@@ -1,4 +1,4 @@
-"""How a measured ladder agrees with the published one: step by step, and in the order of its rungs."""
+"""How far a measured ladder agrees with the published one: step by step, and in the order of the rungs."""
 
 from __future__ import annotations
 
@@ -14,41 +14,42 @@ from analysis.statistics.estimates import CONFIDENCE
 from analysis.statistics.ladder import named
 
 SEEDS = 3
-"""Of the published standard deviations."""
+"""Seeds behind a published standard deviation."""
 DRAWS = 2000
-"""Of accuracies, for the intervals of rank correlations."""
+"""Draws of all accuracies, for the intervals of rank correlations."""
 ORDERS = 50_000
-"""Of rungs, for the chance that signs agree."""
+"""Random orders of rungs, for the probability that signs agree by chance."""
 FEWEST_RUNGS = 3
-"""That have an order to speak of."""
+"""The fewest rungs with a rank correlation."""
 
 
 class Agreement(NamedTuple):
-    """Counts of changes, of the adopted steps and the side branches together, and how alike the order of rungs is."""
+    """Counts of changes, of adopted steps and side branches together, and rank correlations of the rungs."""
 
     published: int
     measured: int
-    """Of the published ones; the next five counts are among these."""
+    """Published changes that are also measured; the next five counts are among these."""
     shown: int
-    """By the verdict, in either direction."""
+    """Changes that the verdict shows, in either direction."""
     same_way: int
-    """Shown, and the paper finds the same."""
+    """Changes that are shown, in the direction that the paper finds."""
     opposite: int
-    """Shown, and the paper finds the opposite."""
+    """Changes that are shown, in the opposite direction."""
     only_here: int
-    """Shown, where the paper finds about 0."""
+    """Changes that are shown, where the paper finds about 0."""
     judged: int
-    """Those whose sign is asked for: clear there or, where the paper tells no noise at all, all that are not 0."""
+    """Changes whose sign is compared: those with a clear published sign or, if the paper gives no noise, all but 0."""
     same_sign: int
-    """Of `judged`, shown or not."""
+    """Changes among `judged` with the same sign, shown or not."""
     chance: float
-    """Of so many same signs or more if every order of the rungs were equally likely. NaN where none is judged."""
+    """The probability of at least as many same signs if all orders of the rungs were equally likely. NaN if none is
+    judged."""
     tau: float
     """Kendall's tau-b of measured and published accuracies, with its interval. NaN for fewer than three rungs."""
     tau_low: float
     tau_high: float
     rho: float
-    """Spearman's rho of the same."""
+    """Spearman's rho of the same accuracies."""
     rho_low: float
     rho_high: float
 
@@ -57,11 +58,11 @@ def paper_table(ladder: pd.DataFrame) -> pd.DataFrame:
     """One row per step whose change was published: a rung of `ladder_table` with a reference.
 
     `rung`, `reference`, `title`, `section`, `adopted`; measured: `change` (points), its 95 % interval `low`, `high`,
-    `verdict`, `survivors` (NaN, and "hardly trained", where either network collapsed: that goes nobody's way);
-    published: `published_change`, its standard deviation `published_noise` (both rungs' over seeds; a
-    deviation that is not printed is taken as the ladder's largest, and `noise_assumed` says so), `published_verdict`:
-    "up" or "down" beyond twice that noise, else "about 0", and "" where the ladder has no deviation at all; and
-    `same_sign` (NA where nothing is measured, or a change is 0). `attrs` are the ladder's.
+    `verdict`, `survivors` (NaN, and "hardly trained", if either network collapsed: that is evidence for neither
+    direction); published: `published_change`, its standard deviation `published_noise` (from both rungs' over seeds; a
+    missing deviation is taken to be the ladder's largest, and `noise_assumed` says so), `published_verdict`: "up" or
+    "down" beyond twice that noise, else "about 0", and "" if the ladder has no deviations at all; and `same_sign` (NA
+    if nothing is measured, or a change is 0). `attrs` are the ladder's.
     """
     deviations = ladder.set_index("rung")["published_std"].astype(float)
     table = named(ladder[ladder["published_change"].notna()].reset_index(drop=True))
@@ -84,9 +85,8 @@ def paper_table(ladder: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement_table(table: pd.DataFrame) -> pd.DataFrame:
-    """How many measured changes of `paper_table` the paper finds "up", "down" or "about 0" (rows), and how many of
-    them are shown here to go "up" or "down", or are "not shown" (columns). Those without a published verdict are in
-    none."""
+    """The numbers of measured changes in `paper_table` by the paper's verdict, "up", "down" or "about 0" (rows), and
+    by the verdict here, "up", "down" or "not shown" (columns). Changes without a published verdict are not counted."""
     measured = table[table["change"].notna()]
     here = measured["verdict"].where(measured["verdict"].isin(VERDICTS), "not shown")
     counts = pd.crosstab(measured["published_verdict"], here)
@@ -95,14 +95,15 @@ def agreement_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement(ladder: pd.DataFrame) -> Agreement:
-    """What `paper_table` adds up to, and the rank correlations of measured and published accuracies.
+    """The counts of `paper_table`, and the rank correlations of measured and published accuracies.
 
-    The rungs are fixed, so the intervals are of what noise does to the ranks: accuracies are drawn around the measured
-    ones, as wide as their intervals, and around the published ones with their standard error. Noise makes rankings
-    look less alike than they are: a correlation of means is nearer to 0 than that of true accuracies, and those of
-    draws are nearer still. So an interval has the draws' quantiles and their reflections at the estimate, and is rather
-    too wide (docs/analysis.md). Only where the true order is the paper's to the last rung it is too low: differences
-    below the noise cannot show that. NaN where a rung has one seed; a published rung without a noise is taken as exact.
+    The rungs are fixed, so the intervals show the effect of noise on the ranks: accuracies are drawn around those
+    measured, as wide as their intervals, and around the published ones, with their standard error. Noise makes rankings
+    look less alike than they are: the correlation of means is nearer to 0 than that of true accuracies, and those of
+    draws are nearer still. So an interval contains the draws' quantiles and their reflections at the estimate, and is
+    rather too wide (docs/analysis.md). It is too low only if the true order is the paper's down to the last rung:
+    differences below the noise cannot show that. NaN if a rung has one seed; a published rung without a deviation is
+    taken to be exact.
     """
     table = paper_table(ladder)
     measured, counts = table[table["change"].notna()], agreement_table(table)
@@ -112,7 +113,7 @@ def agreement(ladder: pd.DataFrame) -> Agreement:
         published=len(table),
         measured=len(measured),
         shown=int(measured["verdict"].isin(VERDICTS).sum()),
-        same_way=int(sum(counts.loc[one, one] for one in VERDICTS)),
+        same_way=int(sum(counts.loc[verdict, verdict] for verdict in VERDICTS)),
         opposite=int(counts.loc["up", "down"] + counts.loc["down", "up"]),
         only_here=int(counts.loc["about 0", list(VERDICTS)].sum()),
         judged=len(judged),
@@ -123,36 +124,36 @@ def agreement(ladder: pd.DataFrame) -> Agreement:
 
 
 def published_ways(table: pd.DataFrame) -> pd.Series:
-    """The published verdicts of `paper_table`; where the paper tells no noise, "up" and "down" by sign alone."""
+    """The published verdicts of `paper_table`; if the paper gives no noise, "up" and "down" by sign alone."""
     change = table["published_change"]
     signs = np.select([change > 0, change < 0], VERDICTS, "about 0").astype(object)
     return table["published_verdict"].where(table["published_verdict"] != "", signs)
 
 
 def _chance(judged: pd.DataFrame, same: int) -> float:
-    """That so many signs or more agree by chance. Changes that share a rung do not vary independently, so it is rungs
-    that are put in a random order, every one equally likely: as where nothing but equal noise tells them apart."""
+    """The probability that at least as many signs agree by chance. Changes that share a rung are not independent, so
+    random orders of the rungs are drawn, all equally likely: as if the rungs differed by noise alone."""
     if judged.empty:
         return math.nan
     names = pd.unique(judged[["rung", "reference"]].to_numpy().ravel())
     rungs, references = (pd.Index(names).get_indexer(judged[side]) for side in ("rung", "reference"))
     orders = np.tile(np.arange(len(names), dtype=np.int16), (ORDERS, 1))
     ranks = np.random.default_rng(0).permuted(orders, axis=1)
-    agree = np.sign(ranks[:, rungs] - ranks[:, references]) == np.sign(judged["published_change"].to_numpy())
-    return float((agree.sum(axis=1) >= same).mean())
+    same_signs = np.sign(ranks[:, rungs] - ranks[:, references]) == np.sign(judged["published_change"].to_numpy())
+    return float((same_signs.sum(axis=1) >= same).mean())
 
 
-def kendall(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b along the last axis: of every row at once, which `scipy.stats.kendalltau` is slow at."""
-    first, second = np.triu_indices(one.shape[-1], 1)
-    signs = [np.sign(values[..., first] - values[..., second]) for values in (one, other)]
+def kendall(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b along the last axis: for every row at once, which is faster than `scipy.stats.kendalltau`."""
+    first, second = np.triu_indices(x.shape[-1], 1)
+    signs = [np.sign(values[..., first] - values[..., second]) for values in (x, y)]
     untied = [(sign**2).sum(axis=-1) for sign in signs]
     return (signs[0] * signs[1]).sum(axis=-1) / np.sqrt(untied[0] * untied[1])
 
 
-def spearman(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Spearman's rho along the last axis."""
-    ranks = [stats.rankdata(values, axis=-1) for values in (one, other)]
+    ranks = [stats.rankdata(values, axis=-1) for values in (x, y)]
     ranks = [rank - rank.mean(axis=-1, keepdims=True) for rank in ranks]
     squares = [(rank**2).sum(axis=-1) for rank in ranks]
     return (ranks[0] * ranks[1]).sum(axis=-1) / np.sqrt(squares[0] * squares[1])
@@ -164,7 +165,7 @@ def _ranks(ladder: pd.DataFrame) -> dict[str, float]:
     if len(measured) < FEWEST_RUNGS:
         return dict.fromkeys(names, math.nan)
     here, there = (measured[name].to_numpy(float) for name in ("mean", "published_top1"))
-    # Normal draws whose 95 % are the interval, whatever the degrees of freedom that made it.
+    # Normal draws, 95 % of them inside the interval, whatever degrees of freedom it had.
     width = (measured["mean_high"] - measured["mean_low"]).to_numpy(float)
     noise_here = width / 2 / stats.norm.ppf((1 + CONFIDENCE) / 2)
     noise_there = np.nan_to_num(measured["published_std"].to_numpy(float)) / math.sqrt(SEEDS)
@@ -173,12 +174,12 @@ def _ranks(ladder: pd.DataFrame) -> dict[str, float]:
         values + noise * generator.standard_normal((DRAWS, len(values)))
         for values, noise in ((here, noise_here), (there, noise_there))
     )
-    found = []
+    ends = []
     for correlation in (kendall, spearman):
-        with np.errstate(invalid="ignore"):  # all rungs alike have no order
+        with np.errstate(invalid="ignore"):  # rungs that are all equal have no order
             value, drawn = float(correlation(here, there)), correlation(drawn_here, drawn_there)
         low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
         if np.isnan([value, *noise_here]).any():
             low = high = math.nan
-        found += [value, max(min(low, 2 * value - high), -1.0), min(max(high, 2 * value - low), 1.0)]
-    return dict(zip(names, found, strict=True))
+        ends += [value, max(min(low, 2 * value - high), -1.0), min(max(high, 2 * value - low), 1.0)]
+    return dict(zip(names, ends, strict=True))

@@ -1,4 +1,4 @@
-"""Where a comparison's numbers come from: machines, versions, hours; what is missing, what differs but should not."""
+"""Where a comparison's numbers come from: machines, versions, hours; what is missing; what differs but should not."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from analysis.statistics.context import epochs
 
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
 NAMED = 20
-"""Unfinished runs that are named; a large study that has just begun has thousands."""
+"""How many unfinished runs are named: a large study that has just begun has thousands."""
 
 
 class Provenance(NamedTuple):
-    """What a reader needs to repeat the runs, each fact as short text, every value that occurs once."""
+    """What a reader needs to repeat the runs: for each fact the distinct values, as short text."""
 
     recipes: list[str]
     seeds: list[int]
@@ -27,7 +27,7 @@ class Provenance(NamedTuple):
     commits: list[str]
     evaluated_on: list[str]
     hours: float
-    """Wall-clock hours of all runs, finished or not, added up."""
+    """The sum of the wall-clock hours of all runs, finished or not."""
     dates: str
 
 
@@ -47,7 +47,7 @@ def describe(comparison: Comparison) -> str:
 
 
 def _count(runs: pd.DataFrame) -> str:
-    """Of the evaluation images, if that is known and the same for all."""
+    """The number of evaluation images, if it is known and the same for all."""
     counts = runs["evaluation_images"].dropna().unique()
     return f" ({counts[0]:,.0f} images)" if len(counts) == 1 else ""
 
@@ -55,7 +55,7 @@ def _count(runs: pd.DataFrame) -> str:
 def provenance(comparison: Comparison) -> Provenance:
     runs = comparison.runs
     return Provenance(
-        recipes=[_recipe(recipe) for recipe in _distinct_recipes(runs)],
+        recipes=list(dict.fromkeys(map(_recipe, runs["recipe"]))),
         seeds=comparison.seeds,
         devices=_distinct(runs["device"]),
         threads=_distinct(runs["threads"].astype("Int64")),
@@ -68,7 +68,7 @@ def provenance(comparison: Comparison) -> Provenance:
 
 
 def warnings(comparison: Comparison) -> list[str]:
-    """A sentence for everything that should be equal in all finished runs, or in copies of one run, and is not."""
+    """Sentences on what should be equal in all finished runs, or in copies of one run, but differs."""
     runs = comparison.counted
     facts = {
         "package versions": _versions(runs),
@@ -77,33 +77,33 @@ def warnings(comparison: Comparison) -> list[str]:
         "numbers of threads": runs["threads"].astype("Int64"),
         "evaluation images": runs["evaluated_on"],
     }
-    found = [
-        f"Runs differ in their {what}: {_counts(values)}."
-        for what, values in facts.items()
+    sentences = [
+        f"Runs differ in their {fact}: {_counts(values)}."
+        for fact, values in facts.items()
         if values.nunique(dropna=False) > 1
     ]
     dirty = sum(bool(git and git.get("dirty")) for git in runs["git"])
     if dirty:
-        found.append(f"{_runs(dirty)} came from a checkout with uncommitted changes.")
-    return found + disagreements(comparison.runs)
+        sentences.append(f"{_runs(dirty)} came from a checkout with uncommitted changes.")
+    return sentences + disagreements(comparison.runs)
 
 
 def missing(comparison: Comparison) -> list[str]:
-    """What some rung was started with and these lack: a line for no finished run at all, and one for every seed. A
-    rung without any run was not asked for, and a run that diverged is not missing."""
+    """The rungs that lack runs which other rungs have: a line for those without a finished run, and one for every seed.
+    A rung without any run is not part of the study, and a run that diverged is not missing."""
     runs = comparison.runs[comparison.runs["rung"].notna() & comparison.runs["set"].notna()]
     done = runs[runs["left_out"].isin(("", "diverged"))].groupby("rung")["seed"].agg(set)
     rungs = [rung.name for rung in comparison.road.rungs if (runs["rung"] == rung.name).any()]
-    lacking = {"no finished run": [rung for rung in rungs if rung not in done]}
+    without = {"no finished run": [rung for rung in rungs if rung not in done]}
     for seed in sorted(runs["seed"].unique()):
-        lacking[f"no finished run of seed {seed}"] = [rung for rung in rungs if rung in done and seed not in done[rung]]
-    return [f"{what}: {', '.join(rungs)}" for what, rungs in lacking.items() if rungs]
+        without[f"no finished run of seed {seed}"] = [rung for rung in rungs if rung in done and seed not in done[rung]]
+    return [f"{lack}: {', '.join(rungs)}" for lack, rungs in without.items() if rungs]
 
 
 def unfinished(runs: pd.DataFrame) -> list[str]:
-    """A line for each of the first NAMED runs that are not done: its name, its status and why; the others counted."""
-    left = runs[runs["status"] != "done"]
-    named, more = left.head(NAMED), left.iloc[NAMED:]
+    """A line for each of the first NAMED runs that are not done: name, status and reason; the others are counted."""
+    not_done = runs[runs["status"] != "done"]
+    named, more = not_done.head(NAMED), not_done.iloc[NAMED:]
     rows = zip(named["name"], named["status"], named["reason"].fillna(""), strict=True)
     lines = [
         f"{name}: {status}" + (f" ({' '.join(reason.split())})" if reason else "") for name, status, reason in rows
@@ -124,17 +124,14 @@ def _recipe(recipe: dict[str, Any]) -> str:
     return f"{recipe['name']}: {optimizer}, {epochs(number)}, batch {batch}, learning rate {lr:g}"
 
 
-def _distinct_recipes(runs: pd.DataFrame) -> list[dict[str, Any]]:
-    return list({_recipe(recipe): recipe for recipe in runs["recipe"]}.values())
-
-
 def _versions(runs: pd.DataFrame) -> pd.Series:
-    texts = [", ".join(f"{name} {version}" for name, version in (one or {}).items()) for one in runs["versions"]]
-    return pd.Series(texts, index=runs.index)
+    return runs["versions"].map(
+        lambda versions: ", ".join(f"{name} {version}" for name, version in (versions or {}).items())
+    )
 
 
 def _commits(runs: pd.DataFrame) -> pd.Series:
-    return pd.Series([git["commit"][:10] if git else "no checkout" for git in runs["git"]], index=runs.index)
+    return runs["git"].map(lambda git: git["commit"][:10] if git else "no checkout")
 
 
 def _dates(runs: pd.DataFrame) -> str:

@@ -1,7 +1,7 @@
-"""What a group of steps is worth whatever the others do: Shapley values, and which groups depend on each other.
+"""What a group of steps is worth on average over all combinations of the others: Shapley values and interactions.
 
-The game is the accuracy (or a cost) of a network, the players are groups of steps, and a coalition is worth what the
-network with these steps reaches (Shapley, "A value for n-person games", 1953).
+The players of the game are groups of steps. The value of a coalition is the accuracy (or a cost) of the network with
+these steps (Shapley, "A value for n-person games", 1953).
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from analysis.statistics.ladder import caption, entitled
 from roadmap.roads import MOST_ORDERS
 
 Players = Mapping[str, Iterable[str]]
-"""Groups of steps that share none, by name."""
+"""Disjoint groups of steps, by name."""
 
 SHAPLEY = ("section", "steps", "value", "error", "low", "high", "p", "p_holm", "verdict", "n")
 INTERACTION = ("one", "other", "interaction", "error", "low", "high", "p", "p_holm", "verdict")
 ORDERS = ("step", "title", "section", "value", "error", "low", "high", "p", "p_holm", "detectable", "verdict", "orders")
 FEW = 6
-"""Steps that have so few orders, 720, that random ones would repeat each other."""
+"""Up to this number of steps there are at most 720 orders, so that random ones would repeat each other."""
 NAMED = 3
-"""Missing combinations that are named; the others are counted."""
+"""How many missing combinations are named; the others are counted."""
 
 
 def shapley_table(comparison: Comparison, value: str | None = None) -> pd.DataFrame:
-    """One row per section of the road: its Shapley value, exact but for the noise of training.
+    """One row per section of the road: its Shapley value, exact except for the noise of training.
 
-    `section`, its title; `steps`, a tuple; `value`, in units of the column `value`, the main metric unless another is
-    named; its standard error and 95 % interval, `error`, `low`, `high`; `p`, `p_holm` and `verdict` (`conclude`; the
-    sections are a family of hypotheses); `n`, the fewest seeds of a combination. The values add up to what all steps
-    gain over none. A combination with one seed has the noise of the others; one that collapsed has a noise of its own
-    that one seed does not tell, so then, and without any replicate, the error is NaN.
+    `section`, its title; `steps`, a tuple; `value`, in units of the column `value`, by default the main metric; its
+    standard error and 95 % interval, `error`, `low`, `high`; `p`, `p_holm` and `verdict` (`conclude`; the sections are
+    a family of hypotheses); `n`, the fewest seeds of a combination. The values add up to what all steps gain over none.
+    A combination with one seed is taken to be as noisy as the others. One that collapsed is not, and one seed does not
+    show its noise: then, and without any replicates, the error is NaN.
 
-    `attrs` has words for captions, and `missing`: a line on which of the 2^n combinations have no finished run, for
-    then the table is empty; "" if none.
+    `attrs` has words for captions, and `missing`: if some of the 2^n combinations have no finished run, so that the
+    table is empty, a line that names them; else "".
     """
     players = comparison.road.groups()
     scores, missing = _game(comparison, players, value)
@@ -53,7 +53,8 @@ def shapley_table(comparison: Comparison, value: str | None = None) -> pd.DataFr
 
 
 def interaction_table(comparison: Comparison, value: str | None = None) -> pd.DataFrame:
-    """One row per pair of sections: how much more the two bring together than each by itself, whatever the others do.
+    """One row per pair of sections: how much more the two gain together than each by itself, on average over all
+    combinations of the others.
 
     `one`, `other`; `interaction`, the Shapley interaction index, in units of the column `value`; `error`, `low`,
     `high`, `p`, `p_holm`, `verdict` and `attrs` as in `shapley_table`; the pairs are a family of their own.
@@ -69,26 +70,27 @@ def interaction_table(comparison: Comparison, value: str | None = None) -> pd.Da
 
 
 def shapley_from_orders(comparison: Comparison, value: str | None = None, order_seed: int = 0) -> pd.DataFrame:
-    """One row per adopted step: its mean change over random orders, which estimates its Shapley value without bias.
+    """One row per adopted step: its mean change over random orders, an unbiased estimate of its Shapley value.
 
-    Orders are the first of `Road.orderings(m, order_seed)` whose networks are all measured, each network being
-    its mean over seeds. `step`, `title`, `section`; `value`, in units of the column `value`; `error` over orders, a
-    sample of all that there are, from two orders on; its 95 % interval `low`, `high`; `p`, `p_holm`, `detectable`,
+    The orders are the first m of `Road.orderings(m, order_seed)` whose networks are all measured; a network's value is
+    its mean over seeds. `step`, `title`, `section`; `value`, in units of the column `value`; `error`, the standard
+    error over orders, if there are at least two; its 95 % interval `low`, `high`; `p`, `p_holm`, `detectable` and
     `verdict` (`conclude`); `orders`, m.
 
-    The changes hold the noise of training, so `error` does too, as far as it differs from order to order. What all
-    orders share, the noise of the first and the last network, it does not see; among 16 orders that is nothing, and
-    with hundreds the noise of training should be looked at. No order measured: an empty table, and `attrs["missing"]`.
+    The changes contain the noise of training, so `error` does too, as far as it differs between orders. It does not
+    contain what all orders share, the noise of the first and the last network: that is negligible among 16 orders, but
+    with hundreds the noise of training should be checked. Without any measured order the table is empty, and
+    `attrs["missing"]` says so.
 
-    A road of at most FEW steps has too few orders for a sample: there the values are exact, of all orders, and the
-    intervals are the noise of training; or there are none.
+    A road of at most FEW steps has too few orders for a sample: there the values are exact, over all orders, and the
+    intervals show the noise of training; if a network is missing, the table is empty.
     """
     if len(comparison.road.adopted) <= FEW:
-        return _of_all_orders(comparison, value)
+        return _over_all_orders(comparison, value)
     means = {steps: values.mean() for steps, values in comparison.scores(value).items()}
     adopted = comparison.road.adopted
     drawn = comparison.road.orderings(MOST_ORDERS, order_seed)
-    orders = list(takewhile(lambda order: all(steps in means for steps in _passed(order)), drawn))
+    orders = list(takewhile(lambda order: all(steps in means for steps in _prefixes(order)), drawn))
     changes = pd.DataFrame([_changes(order, means) for order in orders], columns=list(adopted), dtype=float)
     table = conclude([_mean_of_orders(changes[step]) for step in adopted])
     table = entitled(table.assign(step=list(adopted), orders=len(orders)), comparison)
@@ -96,7 +98,7 @@ def shapley_from_orders(comparison: Comparison, value: str | None = None, order_
     return _finish(comparison, table, ORDERS, missing)
 
 
-def _of_all_orders(comparison: Comparison, value: str | None) -> pd.DataFrame:
+def _over_all_orders(comparison: Comparison, value: str | None) -> pd.DataFrame:
     players = {step: (step,) for step in comparison.road.adopted}
     scores = comparison.scores(value)
     if not all(steps in scores for steps, _ in coalitions(players)):
@@ -109,15 +111,15 @@ def _of_all_orders(comparison: Comparison, value: str | None) -> pd.DataFrame:
 def shapley_weights(players: Players) -> dict[str, Weights]:
     """By player, the weights of coalitions' values in its Shapley value: |S|! (n - |S| - 1)! / n! for joining S."""
     count = len(players)
-    found = {}
-    for player, own in players.items():
+    by_player = {}
+    for player, steps in players.items():
         weights: dict[Steps, float] = {}
-        for size, without in _others(players, {player}):
+        for size, without in _coalitions_without(players, player):
             share = 1 / (count * comb(count - 1, size))
-            weights[without | set(own)] = share
+            weights[without | set(steps)] = share
             weights[without] = -share
-        found[player] = weights
-    return found
+        by_player[player] = weights
+    return by_player
 
 
 def interaction_weights(players: Players) -> dict[tuple[str, str], Weights]:
@@ -127,16 +129,16 @@ def interaction_weights(players: Players) -> dict[tuple[str, str], Weights]:
     "An axiomatic approach to the concept of interaction among players in cooperative games", 1999.
     """
     count = len(players)
-    found = {}
-    for one, other in combinations(players, 2):
-        first, second = frozenset(players[one]), frozenset(players[other])
+    by_pair = {}
+    for pair in combinations(players, 2):
+        first, second = (frozenset(players[player]) for player in pair)
         weights: dict[Steps, float] = {}
-        for size, without in _others(players, {one, other}):
+        for size, without in _coalitions_without(players, *pair):
             share = 1 / ((count - 1) * comb(count - 2, size))
             weights |= {without | first | second: share, without: share}
             weights |= {without | first: -share, without | second: -share}
-        found[one, other] = weights
-    return found
+        by_pair[pair] = weights
+    return by_pair
 
 
 def coalitions(players: Players) -> Iterator[tuple[Steps, tuple[str, ...]]]:
@@ -146,13 +148,13 @@ def coalitions(players: Players) -> Iterator[tuple[Steps, tuple[str, ...]]]:
 
 
 def is_union(steps: Steps, groups: Iterable[Iterable[str]]) -> bool:
-    """Whether these are the steps of some groups, and no others."""
+    """Whether these are exactly the steps of some of the groups."""
     return steps == frozenset(chain.from_iterable(group for group in groups if steps.issuperset(group)))
 
 
-def _others(players: Players, left_out: set[str]) -> Iterator[tuple[int, Steps]]:
-    """The coalitions of the players who are not left out: how many players, which steps."""
-    rest = {name: steps for name, steps in players.items() if name not in left_out}
+def _coalitions_without(players: Players, *excluded: str) -> Iterator[tuple[int, Steps]]:
+    """The coalitions of the other players: how many players, which steps."""
+    rest = {name: steps for name, steps in players.items() if name not in excluded}
     return ((len(chosen), steps) for steps, chosen in coalitions(rest))
 
 
@@ -163,36 +165,36 @@ def measured_unions(comparison: Comparison) -> list[Steps]:
 
 
 def has_sections(comparison: Comparison) -> bool:
-    """Whether combinations of sections were asked for: half of them are there. A few are what other studies train."""
+    """Whether a study of the sections was run: at least half of the combinations. Other studies train some of them."""
     return 2 * len(measured_unions(comparison)) >= 2 ** len(comparison.road.groups())
 
 
 def _game(comparison: Comparison, players: Players, value: str | None) -> tuple[dict, str]:
-    """The values of every network, and a line on what is missing of the game. A road of many sections has more
-    combinations than can be counted up."""
-    scores, every = comparison.scores(value), 2 ** len(players)
-    count = every - sum(not isinstance(steps, str) and is_union(steps, players.values()) for steps in scores)
+    """The values of every network, and a line that names the missing coalitions. A road of many sections has too many
+    to go through."""
+    scores, total = comparison.scores(value), 2 ** len(players)
+    count = total - sum(not isinstance(steps, str) and is_union(steps, players.values()) for steps in scores)
     if not count:
         return scores, ""
-    lacking = (" + ".join(names) or "none of them" for steps, names in coalitions(players) if steps not in scores)
-    named = "; ".join(islice(lacking, NAMED)) + (f"; and {count - NAMED} more" if count > NAMED else "")
-    return scores, f"{count} of {every} combinations of sections have no finished run: {named}"
+    missing = (" + ".join(names) or "none of them" for steps, names in coalitions(players) if steps not in scores)
+    named = "; ".join(islice(missing, NAMED)) + (f"; and {count - NAMED} more" if count > NAMED else "")
+    return scores, f"{count} of {total} combinations of sections have no finished run: {named}"
 
 
 def _finish(comparison: Comparison, table: pd.DataFrame, columns: Iterable[str], missing: str = "") -> pd.DataFrame:
-    """These columns of a table, without rows if something is missing, and words."""
+    """These columns of a table, without rows if something is missing, and words for captions."""
     table = table.reindex(columns=list(columns)).iloc[: 0 if missing else None]
     table.attrs = caption(comparison) | {"missing": missing}
     return table
 
 
-def _passed(order: tuple[str, ...]) -> list[Steps]:
-    """The sets that an order passes, from none to all."""
+def _prefixes(order: tuple[str, ...]) -> list[Steps]:
+    """The sets of the first steps of an order, from none to all."""
     return [frozenset(order[:length]) for length in range(len(order) + 1)]
 
 
 def _changes(order: tuple[str, ...], means: Mapping[Steps, float]) -> dict[str, float]:
-    values = [means[steps] for steps in _passed(order)]
+    values = [means[steps] for steps in _prefixes(order)]
     return {step: after - before for step, before, after in zip(order, values, values[1:], strict=False)}
 
 
