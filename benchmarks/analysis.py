@@ -145,6 +145,7 @@ def summary_of(config: dict[str, Any], rung: str, epochs: int, top1: float) -> d
         "series": series,
         "seed": config["seed"],
         "study": "sweep" if config["differs"] else "ladder",
+        **{"task": "classification", "metric": "top1"},
         **{"top1": top1, "top5": 98.9, "val_loss": 1.0, "top1_best": top1, "epoch_best": epochs},
         **{"macs": 6_400_000, "params": 386_000, "activations": 25_000, "evaluated_on": "test"},
         **{"train_images": 10_000, "evaluation_images": 10_000, "epochs_done": epochs, "epochs": epochs},

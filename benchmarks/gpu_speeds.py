@@ -26,7 +26,7 @@ from timm.optim import create_optimizer_v2
 from timm.utils import AverageMeter, ModelEmaV3
 from torch import Tensor, nn
 
-from experiments.config.requested import spelled_out
+from experiments.config.overrides import with_steps
 from experiments.config.run import Run, to_run
 from experiments.config.settings import register
 from experiments.data.batch import Batch, Erased
@@ -100,7 +100,7 @@ class Silent:
 def composed(*overrides: str) -> Run:
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_run(hydra.compose("config", spelled_out(overrides, OURS)))
+        return to_run(hydra.compose("config", with_steps(overrides, OURS)))
 
 
 def prepared(run: Run, size: int, number: int, device: torch.device) -> list[Batch]:
@@ -121,12 +121,11 @@ def prepared(run: Run, size: int, number: int, device: torch.device) -> list[Bat
 class Prepared:
     """Takes the place of `experiments.data.loader.Loader`, and of its evaluation."""
 
-    num_classes, streamed, fingerprint, evaluated_on = CLASSES, False, "", "holdout"
+    num_classes, resumes_within_epochs, evaluated_on = CLASSES, True, "holdout"
 
     def __init__(self, batches: list[Batch], steps: int) -> None:
         self.made, self.steps_per_epoch = batches, steps
         self.training_images = steps * len(batches[0].labels)
-        self.broken: set[str] = set()
         self.evaluation = self
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Batch]:
@@ -135,7 +134,13 @@ class Prepared:
     def __len__(self) -> int:
         return len(self.made[0].labels)
 
-    def outcomes(self) -> None: ...
+    def state_dict(self) -> dict:
+        return {}
+
+    def report_broken(self) -> int:
+        return 0
+
+    def correct_images(self) -> None: ...
 
     def batches(self) -> Iterator[Batch]:
         return iter(self.made[:1])

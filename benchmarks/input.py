@@ -30,10 +30,12 @@ from timm.data.auto_augment import NAME_TO_OP
 from torch.utils.data import DataLoader
 
 from experiments.config.settings import Data, Recipe
+from experiments.data.datasets import Collection
 from experiments.data.images import undecoded
-from experiments.data.loader import Collection, Reader
+from experiments.data.rand_augment import posterize
 from experiments.data.readers import load_images
-from experiments.data.transforms import Preprocess, TrainingTransform, admitting_no_bits
+from experiments.data.transforms import Preprocess, TrainingTransform
+from experiments.data.workers import BatchLoader
 from experiments.runtime.processes import Processes
 
 RECIPE = Recipe(name="modern", interpolation="bicubic", rand_augment="rand-m9-mstd0.5-inc1", random_erasing=0.25)
@@ -83,9 +85,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every round's images/s here")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    NAME_TO_OP["PosterizeIncreasing"] = partial(
-        admitting_no_bits, NAME_TO_OP["PosterizeIncreasing"]
-    )  # else timm's side dies
+    NAME_TO_OP["PosterizeIncreasing"] = partial(posterize, NAME_TO_OP["PosterizeIncreasing"])  # else timm's side dies
     rounds = {}
     for case in map(CASES.get, arguments.case):
         with tempfile.TemporaryDirectory() as folder:
@@ -131,11 +131,11 @@ def ours(folder: str, case: Case, reduced: bool) -> Epoch:
     images = undecoded(images) if reduced else images
     dataset = Collection(images, np.arange(len(images.labels)), TrainingTransform(RECIPE, case.resolution), seed=0)
     device = torch.device("cpu")
-    reader, preprocess = Reader(dataset, Processes(device), workers=0), Preprocess(device)
+    loader, preprocess = BatchLoader(dataset, Processes(device), workers=0), Preprocess(device)
     number = itertools.count()
 
     def epoch() -> Iterator[torch.Tensor]:
-        for batch in reader.read(next(number), torch.arange(len(dataset)).split(case.batch_size)):
+        for batch in loader.load(next(number), torch.arange(len(dataset)).split(case.batch_size)):
             yield preprocess(batch.images, batch.erased)
 
     return epoch

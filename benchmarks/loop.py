@@ -25,7 +25,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from experiments.config.requested import spelled_out
+from experiments.config.overrides import with_steps
 from experiments.config.run import Run, to_run
 from experiments.config.settings import register
 from experiments.data.loader import Loader
@@ -97,7 +97,7 @@ class Turns:
 def measure(overrides: tuple[str, ...], epochs: int, clock: Callable[[], float]) -> Turns:
     with tempfile.TemporaryDirectory() as folder, hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         words = [*overrides, f"recipe.epochs={epochs + 1}", "device=cpu", f"runs={folder}"]
-        run = to_run(hydra.compose("config", spelled_out(words, OURS)))
+        run = to_run(hydra.compose("config", with_steps(words, OURS)))
         torch.set_num_threads(run.threads or torch.get_num_threads())
         turns = Turns(run, clock)
         with patch("time.perf_counter", clock) if clock is not time.perf_counter else nullcontext():

@@ -1,4 +1,4 @@
-"""Mistakes in a configuration, what the system refuses, and Hydra's account of both, as one line for a person."""
+"""Errors that end a command, its exit codes, and what Hydra and OmegaConf raise in one line for a person."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any, NoReturn, get_type_hints
 
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
-from omegaconf.errors import OmegaConfBaseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException
 from yaml import YAMLError
 
 from roadmap.common.files import in_words, printable
@@ -32,12 +32,12 @@ class SettingsError(ValueError):
 
 
 def is_first() -> bool:
-    """Whether this process is, of those that train a run together, the one that writes and speaks."""
+    """Whether this process is the first of those that train a run together: the one that writes and prints."""
     return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
 
 
 class StoppedError(Exception):
-    """The run was asked to stop, and has saved where it is."""
+    """The run was told to stop, and has saved a checkpoint."""
 
 
 class DataError(RuntimeError):
@@ -48,14 +48,14 @@ class DataError(RuntimeError):
 
 
 CONFIGURATION_ERRORS = (SettingsError, DesignError, HydraException, OmegaConfBaseException, YAMLError, OSError)
-"""What ends a command with one line: `refuse`. The system's own are among them, since a folder of runs that cannot be
-written, say, is as much a matter of how the command was given."""
+"""What ends a command with one line: `refuse`. OSError is among them: a folder of runs that cannot be written, for
+example, is a mistake on the command line, too."""
 
 
 @contextmanager
 def refusing(schema: type) -> Iterator[None]:
-    """Refuse in one line whatever is wrong with a configuration: what we raise, and what Hydra and OmegaConf do while
-    they compose it, of which not all is an error of theirs. `schema` is the configuration's root dataclass."""
+    """Refuse in one line whatever is wrong with a configuration: our own errors, and whatever is raised inside Hydra
+    and OmegaConf, which do not wrap all of it. `schema` is the configuration's root dataclass."""
     try:
         yield
     except CONFIGURATION_ERRORS as error:
@@ -69,7 +69,7 @@ def refusing(schema: type) -> Iterator[None]:
 
 def refuse(error: Exception, schema: type) -> NoReturn:
     """Print one line and exit. `schema` is the configuration's root dataclass."""
-    if is_first():  # of a run's several processes one speaks for all
+    if is_first():  # one of a run's processes prints for all
         print(f"error: {printable(in_one_line(error, schema))}", file=sys.stderr)
     sys.exit(IMPOSSIBLE)
 
@@ -79,62 +79,68 @@ def in_one_line(error: BaseException, schema: type) -> str:
     text = str(error)
     if isinstance(error, YAMLError):
         return f"not YAML: {' '.join(text.split())}"
-    if isinstance(error, MissingConfigException) and "/" in (error.missing_cfg_file or ""):
-        group, _, option = error.missing_cfg_file.rpartition("/")
-        known = error.options or OURS.options(group)
-        own = f"; to name runs of your own: study_name={option}" if group == "study" else ""
-        return f"unknown {group} {option!r}{did_you_mean(option, known)}{_listed(known)}{own}"
-    if isinstance(error, OverrideParseException):
-        return f"cannot read the override {error.override!r}: {_first_line(error.message)}"
-    if isinstance(error, ConfigCompositionException):
-        if match := re.search(r"Could not override '([^']+)'", text):
-            return unknown_key(match[1], schema)
-        if match := re.search(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):
-            return f"{match[1] or match[2]} asks for several runs; add -m, or take one value (a list is [a,b])"
-        if match := re.search(r"Multiple values for (\S+?)\.? To override", text):
-            return f"{match[1]} is chosen twice; name it once"
-        if error.__cause__ is not None and "Error merging override" in text:
-            override = text.removeprefix("Error merging override ").splitlines()[0]
-            return f"{override}: {_first_line(str(error.__cause__))}"
-        if match := re.match(r"In '(.+)': \w+ raised while composing config:\s+(.+)\s+full_key: (.+)", text):
-            return f"conf file {match[1]}: {_in_file(match[2], match[3], schema)}"
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return in_words(error)
     if isinstance(error, OmegaConfBaseException):
-        key = getattr(error, "full_key", None)
-        reason = re.sub(r"^\w+ raised while resolving interpolation: ", "", _first_line(text))
-        return f"{key}: {reason}" if key and not isinstance(error.__cause__, ValueError) else reason
-    key = re.search(r"^\s*full_key: (.+)$", text, re.M)
-    return f"{key[1]}: {_first_line(text)}" if key else _first_line(text)
+        return f"{error.full_key}: {_reason(error)}" if error.full_key else _reason(error)
+    if isinstance(error, MissingConfigException) and "/" in (file := error.missing_cfg_file or ""):
+        group, _, option = file.rpartition("/")
+        known = error.options or OURS.options(group)
+        hint = f"; to name your own runs: study_name={option}" if group == "study" else ""
+        return f"unknown {group} {option!r}{did_you_mean(option, known)}{_listed(known)}{hint}"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read the override {error.override!r}: {_first_line(error.message)}"
+    # Of its other errors Hydra gives the key, the override and the file in the text alone.
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return unknown_key(match[1], schema)
+    if match := re.search(r"Ambiguous value for argument '(.+)'|Sweep parameters '(.+)' requires", text):
+        return f"{match[1] or match[2]} asks for several runs; add -m, or take one value (a list is [a,b])"
+    if match := re.search(r"Multiple values for (\S+?)\.? To override", text):
+        return f"{match[1]} is chosen twice; name it once"
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, OmegaConfBaseException):
+        if match := re.match(r"Error merging override (.+)", text):
+            return f"{match[1]}: {_reason(cause)}"
+        if match := re.match(r"In '(.+)': \w+ raised while composing config:", text):
+            return f"conf file {match[1]}: {_in_file(cause, schema)}"
+    return _first_line(text)
 
 
-def _in_file(reason: str, key: str, schema: type) -> str:
+def _in_file(error: OmegaConfBaseException, schema: type) -> str:
+    key = error.full_key or ""
     if key == "study":
         return "its first line must be '# @package _global_'; and a study's name is 'study_name: NAME'"
-    if reason.startswith("Key ") and " not in " in reason:
+    if isinstance(error, ConfigKeyError | ConfigAttributeError):
         return unknown_key(key, schema)
-    return f"{key}: {reason}"
+    return f"{key}: {_reason(error)}"
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of its text; of what a resolver raised, without what OmegaConf puts before it."""
+    while type(error) is InterpolationResolutionError and error.__context__:
+        error = error.__context__
+    return _first_line(str(error))
 
 
 def unknown_key(key: str, schema: type) -> str:
-    """For an override of something that is neither a setting nor a group of conf/."""
+    """The message for a key that is neither a setting nor a group of conf/."""
     *path, name = key.split("@")[0].replace("/", ".").split(".")
     if (new := getattr(schema, "renamed", {}).get(key)) is not None:
         return f"the setting {key!r} is called {new!r} now"
-    at: Any = schema
+    parent: Any = schema
     for part in path:
-        types = get_type_hints(at) if is_dataclass(at) else {}
+        types = get_type_hints(parent) if is_dataclass(parent) else {}
         if part not in types:
             return f"there is no setting {key!r}{'' if part == 'hydra' else did_you_mean(part, types)}"
-        at = types[part]
-    known = [one.name for one in fields(at)] if is_dataclass(at) else []
+        parent = types[part]
+    known = [field.name for field in fields(parent)] if is_dataclass(parent) else []
     if path:
         return f"there is no setting {name!r} in {'.'.join(path)!r}{did_you_mean(name, known)}{_listed(known)}"
     known = sorted({*known, *getattr(schema, "groups", ())})
     if name in known:
-        return f"{key!r} can't be overridden so"
-    groups = {group: kind for group, kind in get_type_hints(at).items() if is_dataclass(kind)}
-    inside = [f"{group}.{name}" for group, kind in groups.items() if name in get_type_hints(kind)]
+        return f"{key!r} can't be overridden like this"
+    parts = {part: kind for part, kind in get_type_hints(schema).items() if is_dataclass(kind)}
+    inside = [f"{part}.{name}" for part, kind in parts.items() if name in get_type_hints(kind)]
     near = did_you_mean(name, getattr(schema, "groups", ()))
     hint = near or (f"; did you mean {inside[0]!r}?" if inside else did_you_mean(name, known))
     return f"there is no setting {name!r}{hint}{_listed(known)}"

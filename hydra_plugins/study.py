@@ -1,4 +1,4 @@
-"""Hydra's multirun as this project does it: a sweeper that composes nothing, and the launchers `local` and `slurm`.
+"""This project's plugins for Hydra's multirun: a sweeper that composes nothing, and the launchers `local` and `slurm`.
 
 Hydra finds plugins in the package `hydra_plugins` alone. It imports this file at every start, so nothing heavy is
 imported at its top, and annotations are not postponed (it runs the file outside sys.modules, where dataclasses look
@@ -29,10 +29,10 @@ OPTION = Text(like="an option of sbatch, text on one line")
 
 
 class ReadOnce(CachingConfigRepository):
-    """conf/ as it is when a study starts: Hydra alone would read each file anew for each job."""
+    """conf/ as it was when the study started: Hydra by itself would read each file again for each job."""
 
     def load_config(self, config_path: str) -> ConfigResult | None:
-        return deepcopy(super().load_config(config_path))  # composing a job changes what it was given
+        return deepcopy(super().load_config(config_path))  # composing a job changes its copy
 
     def __deepcopy__(self, memo: dict) -> "ReadOnce":
         return self
@@ -44,20 +44,24 @@ class StudySweeperConf(BasicSweeperConf):
 
 
 class StudySweeper(BasicSweeper):
-    """Hydra's basic sweeper; but it composes and writes nothing: the launcher composes and checks every job first."""
+    """Hydra's basic sweeper, but it composes and writes nothing: the launcher checks every job before it trains any."""
+
+    config: Any
+    hydra_context: Any
+    launcher: Any
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        from experiments.config.requested import of_several, spelled_out
+        from experiments.config.overrides import for_sweep, with_steps
         from roadmap.conf import conf_of
 
         conf, road = conf_of(self.config.hydra.runtime.config_sources), self.config.road.name
         loader = self.hydra_context.config_loader
         loader.repository = ReadOnce(loader.repository)
         parser = OverridesParser.create(config_loader=loader)
-        overrides = parser.parse_overrides(of_several([*self._parse_config(), *arguments], conf, road))
+        overrides = parser.parse_overrides(for_sweep([*self._parse_config(), *arguments], conf, road))
         returns, first = [], 0
         for batch in self.split_arguments(overrides, self.max_batch_size):
-            batch = [spelled_out(words, conf, road) for words in batch]
+            batch = [with_steps(words, conf, road) for words in batch]
             returns.append(self.launcher.launch(batch, initial_job_idx=first))
             first += len(batch)
             for job in returns[-1]:
@@ -66,20 +70,20 @@ class StudySweeper(BasicSweeper):
 
 
 class StudyLauncher(Launcher):
-    """Hands a study to the task, which says what becomes of it: experiments.train has the launcher train it."""
+    """Hands the jobs of a study to the command's study task; that of experiments.train has the launcher train them."""
 
     schema: type
-    """Of its settings, `hydra.launcher`."""
+    """The schema of `hydra.launcher`."""
     processes = 1
-    """That will train each run together."""
+    """Processes that train each run together."""
     runs_per_gpu = 1
-    """At a time, at most."""
+    """Runs on each GPU at a time, at most."""
     here = True
-    """Whether on this machine."""
+    """Whether runs train on this machine."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config_loader = hydra_context.config_loader
-        self.task = task_function
+        self.task: Any = task_function
         self.config = config
         from experiments.config.checks import check_launcher
 
@@ -92,14 +96,14 @@ class StudyLauncher(Launcher):
 
         return has_gpus()
 
-    def at_a_time(self, runs: int) -> int | None:
-        """Runs of a study of so many that train at the same time; None if the machine decides."""
+    def runs_at_once(self, runs: int) -> int | None:
+        """How many of `runs` runs train at the same time; None if it depends on the machine."""
         raise NotImplementedError
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        if code := self.task.of_study(job_overrides, self):
+        if code := self.task.study_task(job_overrides, self):
             sys.exit(code)
-        return [JobReturn(overrides=list(one), status=JobStatus.COMPLETED) for one in job_overrides]
+        return [JobReturn(overrides=list(job), status=JobStatus.COMPLETED) for job in job_overrides]
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         return self.config_loader.load_sweep_config(self.config, list(overrides))
@@ -111,11 +115,11 @@ class LocalLauncherConf:
 
     _target_: str = "hydra_plugins.study.LocalLauncher"
     jobs: int | None = setting(None, COUNT)
-    """Runs side by side; if not given, as many as there are GPUs for, or cores."""
+    """Runs side by side; by default as many as the GPUs, or else the cores, allow."""
     gpus_per_run: int = setting(1, COUNT)
-    """On a machine with GPUs: that train a run together, a process each."""
+    """On a machine with GPUs: how many train each run, one process per GPU."""
     runs_per_gpu: int = setting(1, COUNT)
-    """On a machine with GPUs: that train on each at the same time, a process each."""
+    """On a machine with GPUs: how many train on each at the same time, one process per run."""
 
 
 class LocalLauncher(StudyLauncher):
@@ -124,7 +128,7 @@ class LocalLauncher(StudyLauncher):
     def __init__(self, jobs: int | None, gpus_per_run: int, runs_per_gpu: int) -> None:
         self.jobs, self.processes, self.runs_per_gpu = jobs, gpus_per_run, runs_per_gpu
 
-    def at_a_time(self, runs: int) -> int | None:
+    def runs_at_once(self, runs: int) -> int | None:
         return self.jobs
 
     def train(self, study: Any) -> int:
@@ -137,8 +141,8 @@ class LocalLauncher(StudyLauncher):
 
 @dataclass
 class SlurmLauncherConf:
-    """`hydra/launcher=slurm`: a job for each run, or for several. The names, but for `runs_per_...`, are submitit's, of
-    sbatch's options; null is the cluster's own."""
+    """`hydra/launcher=slurm`: a job for each run, or for several. Except for `runs_per_...`, the names are submitit's
+    for sbatch's options; null leaves an option to the cluster."""
 
     _target_: str = "hydra_plugins.study.SlurmLauncher"
     _convert_: str = "all"
@@ -148,34 +152,34 @@ class SlurmLauncherConf:
     constraint: str | None = setting(None, OPTION)
     exclude: str | None = setting(None, OPTION)
     nodes: int = setting(1, COUNT)
-    """That train a run together."""
+    """Nodes that train a run together."""
     gpus_per_node: int = setting(1, Number("[0, 1024]"))
-    """0 for CPUs alone."""
+    """0 for CPUs only."""
     tasks_per_node: int | None = setting(None, COUNT)
-    """Processes of a run on a node; one a GPU if not given."""
+    """Processes of a run on a node; by default one per GPU."""
     runs_per_job: int = setting(1, COUNT)
-    """That share a job's GPUs, or else its cores, side by side, a process each."""
+    """Runs that share a job's GPUs, or else its cores, one process per run."""
     runs_per_gpu: int = setting(1, COUNT)
-    """Of a job: that train on each of its GPUs at the same time."""
+    """Runs of a job that train on each of its GPUs at the same time."""
     cpus_per_task: int = setting(8, COUNT)
     mem_gb: float | None = setting(None, Number("(0, 1_000_000]"))
-    """Of a node."""
+    """Memory of a node."""
     timeout_min: int = setting(1440, Number("[1, 1_000_000]"))
-    """A run that needs longer is stopped before, put back into the queue, and goes on."""
+    """A run that takes longer is stopped in time, requeued, and resumes."""
     signal_delay_s: int = setting(120, Number("[1, 65535]"))
-    """So long before."""
+    """How long before the time limit it is stopped."""
     max_num_timeout: int = setting(100, Number("[0, 1_000_000]"))
-    """So many times."""
+    """How many times it is requeued."""
     array_parallelism: int = setting(256, COUNT)
-    """Jobs of a study at a time."""
+    """How many jobs of a study run at the same time, at most."""
     setup: list[str] = setting([], Each(OPTION))
-    """Shell commands before each job: module load, say."""
+    """Shell commands before each job, such as module load."""
     additional_parameters: dict[str, Any] = setting({})
-    """Any other option of sbatch: {reservation: name}."""
+    """Other options of sbatch, like {reservation: name}."""
     wait: bool = False
-    """Until no run is in the queue any more, and then say what became of them; else return after submission."""
+    """Wait until no run is in the queue any more, and then print how the runs ended; else return after submission."""
     changed_sources: bool = False
-    """Train even if the code that trains has changed between launch and start."""
+    """Train even if the training code has changed between launch and start."""
 
 
 class SlurmLauncher(StudyLauncher):
@@ -191,15 +195,15 @@ class SlurmLauncher(StudyLauncher):
             tasks = 1
         self.options = options | {"tasks_per_node": tasks}
         self.runs_per_gpu = min(runs_per_gpu, -(-runs_per_job // max(1, gpus)))
-        self.in_a_job = min(runs_per_job, gpus * runs_per_gpu if gpus else cores)
+        self.runs_in_job = min(runs_per_job, gpus * runs_per_gpu if gpus else cores)
         self.processes = options["nodes"] * tasks
         self.gpus = gpus > 0
 
-    def at_a_time(self, runs: int) -> int:
+    def runs_at_once(self, runs: int) -> int:
         jobs = self.options["array_parallelism"]
         if self.runs_per_job > 1:
             jobs = min(jobs, max(1, -(-runs // self.runs_per_job)))
-        return jobs * self.in_a_job
+        return jobs * self.runs_in_job
 
     def train(self, study: Any) -> int:
         from experiments.launch.slurm import submit_study

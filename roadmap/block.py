@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
 from roadmap.designs import ACTIVATIONS, BlockShape, Design
 from roadmap.dotted import is_dotted
-from roadmap.layers import DepthwiseConv, DropPath, LayerNorm2d, LayerScale, PointwiseConv, PointwiseLinear
+from roadmap.layers import DepthwiseConv, LayerNorm2d, LayerScale, PointwiseConv, PointwiseLinear
 from roadmap.own import make, make_layer
 
 
@@ -20,7 +21,7 @@ class Block(nn.Module):
         super().__init__()
         self.branch = branch(design, shape)
         self.layer_scale = LayerScale(shape.c_out, design.layer_scale) if design.layer_scale else nn.Identity()
-        self.drop_path = DropPath(shape.drop_path) if shape.drop_path else nn.Identity()
+        self.drop_path = StochasticDepth(shape.drop_path, "row") if shape.drop_path else nn.Identity()
         same_shape = shape.stride == 1 and shape.c_in == shape.c_out
         self.shortcut = nn.Identity() if same_shape else projection(design, shape)
         self.activation = activation(design) if design.activation_placement == "all" else nn.Identity()
@@ -30,8 +31,8 @@ class Block(nn.Module):
 
 
 def branch(design: Design, shape: BlockShape) -> nn.Sequential:
-    """The residual branch: a spatial conv and two 1x1 convs, with norms, activations and layers of the user's own where
-    the design wants them."""
+    """The residual branch: a spatial conv and two 1x1 convs, with norms, activations and user-defined layers where the
+    design has them."""
     c_in, c_hidden, c_out = shape.c_in, shape.c_hidden, shape.c_out
     if design.spatial_conv == "middle":  # Figure 4 (a, b): ResNet, ResNeXt, MobileNetV2
         convs = [("pointwise1", c_in, c_hidden), ("spatial", c_hidden, c_hidden), ("pointwise2", c_hidden, c_out)]
@@ -45,7 +46,7 @@ def branch(design: Design, shape: BlockShape) -> nn.Sequential:
         if last and design.activation_placement == "one":
             layers.add_module("act", activation(design))
         if last:
-            add_own(layers, design, "hidden", i)
+            add_layer(layers, design, "hidden", i)
         if name == "spatial":
             layers.add_module(name, spatial_conv(design, i, shape.stride, bias=has_bias(design, normed)))
         else:
@@ -53,22 +54,22 @@ def branch(design: Design, shape: BlockShape) -> nn.Sequential:
         if normed:
             layers.add_module(f"{name}_norm", norm2d(design, o))
         if name == "spatial":
-            add_own(layers, design, "spatial", o)
+            add_layer(layers, design, "spatial", o)
         if not last and design.activation_placement == "all":
             layers.add_module(f"{name}_act", activation(design))
-    add_own(layers, design, "output", c_out)
+    add_layer(layers, design, "output", c_out)
     return layers
 
 
-def add_own(branch: nn.Sequential, design: Design, at: str, channels: int) -> None:
-    """The layer of `design.layers` that stands here, if one does. It is called after the place."""
+def add_layer(branch: nn.Sequential, design: Design, position: str, channels: int) -> None:
+    """Append the layer that `design.layers` has for this position, if any; it is named after the position."""
     for layer in design.layers:
-        if layer.at == at:
-            branch.add_module(f"{at}_layer", make_layer(layer, channels))
+        if layer.at == position:
+            branch.add_module(f"{position}_layer", make_layer(layer, channels))
 
 
 def projection(design: Design, shape: BlockShape) -> nn.Sequential:
-    """The shortcut where the shape changes: a 1x1 conv with the stride and a norm, which it keeps under fewer_norms."""
+    """The shortcut where the shape changes: a 1x1 conv with the stride, and a norm, which stays under fewer_norms."""
     layers = nn.Sequential()
     layers.add_module("conv", PointwiseConv(shape.c_in, shape.c_out, 1, shape.stride, bias=has_bias(design, True)))
     layers.add_module("norm", norm2d(design, shape.c_out))
@@ -88,7 +89,7 @@ def spatial_conv(design: Design, channels: int, stride: int, *, bias: bool) -> n
 
 
 def pointwise_conv(design: Design, c_in: int, c_out: int, *, bias: bool) -> nn.Module:
-    """A 1x1 conv. As in the authors' code, a linear layer in LayerNorm networks: equal, and faster beside LayerNorm."""
+    """A 1x1 conv; in LayerNorm networks a linear layer, as in the authors' code: equivalent, and faster there."""
     if design.norm == "layer":
         return PointwiseLinear(c_in, c_out, bias=bias)
     return PointwiseConv(c_in, c_out, 1, bias=bias)
@@ -103,6 +104,6 @@ def norm2d(design: Design, channels: int) -> nn.Module:
 def activation(design: Design) -> nn.Module:
     if is_dotted(design.activation):
         return make("activation", design.activation)
-    if design.activation == "relu":  # in place, unless a layer that isn't ours may have kept what it gave
+    if design.activation == "relu":  # in place, unless a user-defined layer may need its output, which this overwrites
         return nn.ReLU(inplace=not design.dotted())
     return getattr(nn, ACTIVATIONS[design.activation])()

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from roadmap.common.bounds import did_you_mean
 from roadmap.common.words import listed
-from roadmap.designs import Design
+from roadmap.designs import RENAMED, Design, DesignError
 from roadmap.roads import Road, Rung, Steps
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -166,10 +166,16 @@ def to_design(config: Mapping | DictConfig) -> Design:
     """Converts a design as Hydra or YAML has it to the frozen, validated value.
 
     Raises:
-        DesignError: if a value is impossible.
+        DesignError: if there is no such switch, or a value is impossible.
     """
     values = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
-    return Design(**{field.name: values[field.name] for field in fields(Design) if field.name in values})
+    values.pop("defaults", None)  # which files a file of conf/design/ is based on
+    known = [field.name for field in fields(Design)]
+    if unknown := [name for name in values if name not in known]:
+        renamed = RENAMED.get(unknown[0])
+        hint = f"; it is called {renamed!r} now" if renamed else did_you_mean(unknown[0], known)
+        raise DesignError(f"{unknown[0]}: there is no such switch{hint}")
+    return Design(**values)
 
 
 @cache

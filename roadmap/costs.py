@@ -1,4 +1,4 @@
-"""What a network costs: multiply-adds, parameters and activations, counted on the meta device without any weights."""
+"""What a network costs: multiply-adds, parameters and activations, counted on the meta device, without weights."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from roadmap.network import build
 
 
 class Cost(NamedTuple):
-    """Of one image's forward pass."""
+    """Of the forward pass of one image."""
 
     macs: int
-    """Multiply-adds of convolutions and matrix products; the paper prints them as FLOPs."""
+    """Multiply-adds of convolutions and matrix products; the paper calls them FLOPs."""
     params: int
     activations: int
     """Elements of the outputs of all convolutional and linear layers (Radosavovic et al., 2020)."""
@@ -25,13 +25,13 @@ class Cost(NamedTuple):
 
 @cache
 def cost(design: Design, resolution: int = 224, num_classes: int = 1000) -> Cost:
-    """Count a design's network for square images of `resolution` pixels."""
+    """The cost of a design's network for square images of `resolution` pixels."""
     with torch.device("meta"):
         return count(build(design, num_classes), resolution)
 
 
 def count(network: nn.Module, resolution: int) -> Cost:
-    """Count any network that stands on the meta device. It is left in eval mode."""
+    """The cost of any network on the meta device, which is left in eval mode."""
     activations = 0
 
     def add(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:

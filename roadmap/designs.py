@@ -74,6 +74,10 @@ class Layer(NamedTuple):
         return {"at": self.at, "_target_": self.target} | self.keywords
 
 
+RENAMED = {"norms": "norm_placement", "activations": "activation_placement"}
+"""Switches of earlier versions, and what they are called now."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Design:
     """A point of the design space between ResNet and ConvNeXt. The defaults are ResNet-50.

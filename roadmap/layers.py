@@ -1,27 +1,32 @@
-"""The layers of a network, each as fast as this device and memory layout allow, and plain when it is traced.
+"""The layers of a network: each as fast as the device and the memory layout allow, and a plain torch layer in a trace.
 
-In channels-last memory, which `build` chooses, the permutations are views: they cost nothing.
+In channels-last memory, which `build` chooses, the permutations are views and cost nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor, fx, nn
-from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 from torch.nn.grad import conv2d_input, conv2d_weight
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
 
 def is_traced(x: Tensor | fx.Proxy) -> bool:
-    """Whether `x` stands for images of any size on any device: what a layer does must then not depend on them."""
+    """Whether `x` stands for maps of any size on any device: what a layer does must then not depend on either."""
     return isinstance(x, fx.Proxy) or torch.compiler.is_exporting()
 
 
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of (N, C, H, W).
 
-    Under autocast the result is as precise as `x`, and mean and variance float32: torch's own would be float32 as a
-    whole, and with it all that is added up from block to block.
+    Under autocast the result has the dtype of `x`; mean and variance are computed in float32. torch's own LayerNorm
+    would return float32, and the whole residual stream would become float32 with it.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,7 +46,7 @@ class PointwiseLinear(nn.Linear):
 
 
 class PointwiseConv(nn.Conv2d):
-    """A 1x1 conv of (N, C, H, W); on maps of a few pixels a matrix product, which is equal and up to twice as fast."""
+    """A 1x1 conv of (N, C, H, W); on maps of few pixels a matrix product: the same result, up to twice as fast."""
 
     few_pixels = 16
 
@@ -54,8 +59,8 @@ class PointwiseConv(nn.Conv2d):
 
 
 class LayerScale(nn.Module):
-    """A learned factor a channel on (N, C, H, W), small at first (Touvron et al., 2021). Under autocast the result is
-    as precise as `x`."""
+    """A learned factor per channel of (N, C, H, W), small at first (Touvron et al., 2021). Under autocast the result
+    has the dtype of `x`."""
 
     def __init__(self, channels: int, init: float) -> None:
         super().__init__()
@@ -66,26 +71,8 @@ class LayerScale(nn.Module):
         return x * self.gamma.to(x.dtype).view(-1, 1, 1)
 
 
-class DropPath(nn.Module):
-    """Stochastic depth (Huang et al., 2016): in training, zeroes a sample's branch with probability p, else divides by
-    1 - p."""
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        keep = x.new_empty((x.shape[0], 1, 1, 1)).bernoulli_(1 - self.p).div_(1 - self.p)
-        return x * keep
-
-    def extra_repr(self) -> str:
-        return f"p={self.p:.3f}"
-
-
 class DepthwiseConv(nn.Conv2d):
-    """A conv with a group a channel; where the gradient of its weight is slow, that is computed in strips."""
+    """A conv with one group per channel. Where the gradient of its weight is slow, it is computed in strips."""
 
     def forward(self, x: Tensor) -> Tensor:
         if is_traced(x):
@@ -99,25 +86,50 @@ class DepthwiseConv(nn.Conv2d):
 class DepthwiseInStrips(torch.autograd.Function):
     """A depthwise conv of stride 1 that computes its weight's gradient in strips of three columns of the kernel.
 
-    For that gradient oneDNN, torch's library on CPUs, has fast code up to a width of three. Beyond, it computes a dense
-    conv's and keeps the diagonal: 4 to 15 times slower, and more than a tenth of a ConvNeXt's training step.
+    For that gradient oneDNN, torch's library on CPUs, has fast code for kernels of up to three columns. For wider ones
+    it computes the gradient of a dense conv and keeps the diagonal: 4 to 15 times slower, and more than a tenth of a
+    ConvNeXt's training step.
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
         return functional.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
         channels, _, k, _ = weight.shape
         padded = functional.pad(x, [k // 2] * 4)
         strips = []
         for column in range(0, k, 3):
             columns = min(3, k - column)
-            seen = padded[..., column : column + grad.shape[-1] + columns - 1]  # by these columns of the kernel
-            strips.append(conv2d_weight(seen, (channels, 1, k, columns), grad, groups=channels))
+            window = padded[..., column : column + grad.shape[-1] + columns - 1]  # that these columns are applied to
+            strips.append(conv2d_weight(window, (channels, 1, k, columns), grad, groups=channels))
         grad_x = conv2d_input(x.shape, weight, grad, padding=k // 2, groups=channels)
         return grad_x, torch.cat(strips, dim=3), grad.sum((0, 2, 3)) if ctx.has_bias else None
+
+
+def checkpointed(block: nn.Module, x: Tensor) -> Tensor:
+    """`block(x)` with gradient checkpointing (Chen et al., 2016): the backward pass, for which only `x` is kept, runs
+    the block again. The results are the same to the bit; running statistics see the batch once."""
+    if not torch.is_grad_enabled():
+        return block(x)
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), frozen_statistics(block)))
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Within this context, forward passes leave the running statistics of BatchNorms as they are."""
+    before = []
+    for inner in module.modules():
+        if isinstance(inner, _BatchNorm) and inner.num_batches_tracked is not None:
+            before.append((inner, inner.momentum, inner.num_batches_tracked.clone()))
+            inner.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum, batches in before:
+            norm.momentum = momentum
+            norm.get_buffer("num_batches_tracked").copy_(batches)

@@ -1,10 +1,11 @@
-"""A network is a function of a `Design` and the number of classes: stem, four stages, head."""
+"""The network of a `Design` and a number of classes: stem, four stages, head."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from itertools import groupby
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,15 @@ from torch import Tensor, nn
 from roadmap.block import Block, activation, has_bias, norm2d
 from roadmap.designs import Design
 from roadmap.dotted import is_dotted
+from roadmap.layers import checkpointed
 
 
 class Network(nn.Sequential):
-    """stem -> stages -> head: (N, 3, H, W) images to (N, num_classes) logits. `design` says what it is."""
+    """stem -> stages -> head: (N, 3, H, W) images to (N, num_classes) logits. `design` describes it."""
+
+    stem: nn.Sequential
+    stages: nn.Sequential
+    head: nn.Sequential
 
     def __init__(self, design: Design, num_classes: int) -> None:
         super().__init__()
@@ -26,24 +32,28 @@ class Network(nn.Sequential):
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Of the map that each stage ends with."""
+        """Of the four stages' output maps."""
         return tuple([*shapes][-1].c_out for _, shapes in groupby(self.design.blocks(), key=lambda shape: shape.stage))
+
+    @property
+    def classifier(self) -> nn.Linear:
+        return cast(nn.Linear, self.head.linear)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) images to the maps of the four stages: (N, channels[i], H / 2**(i + 2), W / 2**(i + 2))."""
+        """(N, 3, H, W) images to the four stages' output maps: (N, channels[i], H / 2**(i + 2), W / 2**(i + 2))."""
         maps = [self.stem(x)]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
         return maps[1:]
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
-        """The layer that a parameter belongs to by its name, for layer-wise learning-rate decay; timm's interface.
+        """From a parameter's name to its layer, for layer-wise learning-rate decay; timm's interface.
 
-        Layer 0 is the stem, 1 and 2 are stages 1 and 2; in stage 3 every three blocks are one; then stage 4, and last
-        the head. What downsamples belongs to the blocks that follow it (A.2: 12 layers for depths 3-3-27-3, plus head).
+        Layer 0 is the stem, layers 1 and 2 are stages 1 and 2; in stage 3 every three blocks are a layer; then come
+        stage 4 and the head. Downsampling belongs to the layer after it. (A.2: for depths 3-3-27-3, 12 and the head.)
         """
         last = 3 + math.ceil(self.design.depths[2] / 3)
 
@@ -56,11 +66,29 @@ class Network(nn.Sequential):
 
         return layer
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only the inputs of residual blocks for the backward pass, which runs each block again: less memory, a
+        third more time, the same results. timm's interface."""
+        for module in self.modules():
+            if isinstance(module, Blocks):
+                module.grad_checkpointing = enable
+
+
+class Blocks(nn.Sequential):
+    """The residual blocks of a stage, with gradient checkpointing if that is set."""
+
+    grad_checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self:
+            x = checkpointed(block, x) if self.grad_checkpointing else block(x)
+        return x
+
 
 def build(design: Design, num_classes: int = 1000) -> Network:
     """The network of a design, initialised from torch's global random state, in channels-last memory.
 
-    Every convolution runs in channels-last from there on, whatever the memory layout of the images.
+    Its convolutions then run in channels-last, whatever the memory layout of the images.
     """
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, not {num_classes}")
@@ -84,17 +112,17 @@ def stem(design: Design) -> nn.Sequential:
 
 
 def stages(design: Design) -> nn.Sequential:
-    """Four stages of residual blocks; each but the first halves the resolution and doubles the channels."""
+    """Four stages of residual blocks; each after the first halves the resolution and doubles the channels."""
     layers = nn.Sequential()
-    c_before = design.width
-    for index, shapes in groupby(design.blocks(), key=lambda shape: shape.stage):
-        shapes = list(shapes)
+    c_in = design.width
+    for index, group in groupby(design.blocks(), key=lambda shape: shape.stage):
+        shapes = list(group)
         stage = nn.Sequential()
         if design.downsampling == "separate" and index > 0:
-            stage.add_module("downsample", downsample(design, c_before, shapes[0].c_in))
-        stage.add_module("blocks", nn.Sequential(*(Block(design, shape) for shape in shapes)))
+            stage.add_module("downsample", downsample(design, c_in, shapes[0].c_in))
+        stage.add_module("blocks", Blocks(*(Block(design, shape) for shape in shapes)))
         layers.append(stage)
-        c_before = shapes[-1].c_out
+        c_in = shapes[-1].c_out
     return layers
 
 
@@ -112,7 +140,7 @@ def head(design: Design, num_classes: int) -> nn.Sequential:
     layers = nn.Sequential()
     layers.add_module("pool", nn.AdaptiveAvgPool2d(1))
     normed = design.downsampling == "separate"
-    if normed and is_dotted(design.norm):  # of maps
+    if normed and is_dotted(design.norm):  # which takes maps
         layers.add_module("norm", norm2d(design, last.c_out))
     layers.add_module("flatten", nn.Flatten())
     if normed and not is_dotted(design.norm):
@@ -126,12 +154,12 @@ def head(design: Design, num_classes: int) -> nn.Sequential:
 def initialise(network: Network) -> None:
     """Draw the weights as the design's `init` says, and scale the classifier's by `head_scale`.
 
-    Norms and layer scales are made with their initial values; so is everything that isn't ours: what is in a layer of
-    `design.layers`, or in a norm or activation by dotted path, keeps the values that it is made with.
+    Norms and layer scales keep the values that they are constructed with; so does everything user-defined: a layer of
+    `design.layers`, a norm or an activation given by its dotted path.
     """
-    design, classifier, theirs = network.design, network.head.linear, not_ours(network)
+    design, classifier, custom = network.design, network.classifier, user_defined(network)
     for module in network.modules():
-        if module in theirs or not isinstance(module, (nn.Conv2d, nn.Linear)):
+        if module in custom or not isinstance(module, (nn.Conv2d, nn.Linear)):
             continue
         if design.init == "truncated_normal":
             nn.init.trunc_normal_(module.weight, std=0.02)
@@ -143,8 +171,8 @@ def initialise(network: Network) -> None:
     classifier.bias.mul_(design.head_scale)
 
 
-def not_ours(network: Network) -> set[nn.Module]:
-    """All modules that classes by dotted path have made, and those in them."""
+def user_defined(network: Network) -> set[nn.Module]:
+    """All modules whose classes the design gives by dotted path, and the modules inside them."""
     design = network.design
     names = [f"{layer.at}_layer" for layer in design.layers]
     names += ["norm"] if is_dotted(design.norm) else []

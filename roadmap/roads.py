@@ -1,8 +1,8 @@
 """A road: rungs in order, each its parent plus one step; and the sets of steps that studies derive from it.
 
-`conf/road/` has one file per road (`conf.Conf.road` reads it); a run's record contains the road that it was
-requested on, so that anyone's runs can be reported. A set lists its steps in the road's order, so that equal sets are
-equal values.
+`conf/road/` has one file per road (`conf.Conf.road` reads it); a run's record contains the road that it was requested
+on, so that anyone's runs can be reported. A set lists its steps in the road's order, so that equal sets are equal
+values.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from forked import Forked
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
-from experiments.config.requested import spelled_out
+from experiments.config.overrides import with_steps
 from experiments.config.run import Run, to_run
 from experiments.config.settings import register
 from experiments.train import main
@@ -72,7 +72,7 @@ def run_of() -> Callable[..., Run]:
     @cache
     def compose(*overrides: str) -> Run:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return to_run(hydra.compose("config", spelled_out(overrides, OURS)))
+            return to_run(hydra.compose("config", with_steps(overrides, OURS)))
 
     return compose
 
@@ -163,7 +163,7 @@ def command(call: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ou
 
 
 @pytest.fixture
-def asked(command: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Run]]:
+def study_runs(command: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Run]]:
     """The runs that a study would train."""
 
     def runs_of(*arguments: str) -> list[Run]:

@@ -59,8 +59,6 @@ NANO_RECIPES = {
 }
 FOREIGN = RECIPE_DEFAULTS | {"name": "theirs", "epochs": 3, "batch_size": 64, "lr": 0.01, "optimizer": "adamw"}
 """Of a regime that this checkout does not have."""
-PAPERS = Road("convnext", (), (), "")
-"""Stands for the paper's road in the regime of a run."""
 PROVENANCE = ("regime", "network", "rung", "steps", "differs", "road", "seed")
 """What says how a network was asked for, and not which it is."""
 VERSIONS = {"python": "3.11.9", "torch": "2.9.0", "torchvision": "0.24.0", "timm": "1.0.22", "roadmap": "0.1.0"}
@@ -75,30 +73,28 @@ def write_run(
     status: str = "done",
     regime: str = "nano",
     steps: Iterable[str] | None = None,
-    road: Road | None = PAPERS,
+    road: Road | None = None,
     config: dict[str, Any] | None = None,
     summary: dict[str, Any] | None = None,
 ) -> Path:
     """Write one record under `folder` and return its directory.
 
-    Its network is that of a rung, or of any `steps`, on the paper's road or another one; None: as records of the first
-    rounds were, which do not say theirs. `config` and `summary` replace settings, nested ones merged:
-    {"recipe": {"lr": 0.1}}.
+    Its network is that of a rung, or of any `steps`, on the paper's road or another one. `config` and `summary` replace
+    settings, nested ones merged: {"recipe": {"lr": 0.1}}.
     """
-    road_of = OURS.road(regime=regime) if road in (PAPERS, None) else road
-    if steps is None and rung in road_of.names:
-        steps = road_of[rung].steps
-    asked = _merge(_config(road_of, steps, regime) | {"seed": seed}, config or {})
+    road = road or OURS.road(regime=regime)
+    if steps is None and rung in road.names:
+        steps = road[rung].steps
+    asked = _merge(_config(road, steps, regime) | {"seed": seed}, config or {})
     switches = any(key.startswith("design.") for key in asked["differs"])
-    rungs = {one.steps: one.name for one in road_of.rungs}
+    rungs = {one.steps: one.name for one in road.rungs}
     if asked["steps"] is not None:
-        in_order = road_of.in_order(asked["steps"])
+        in_order = road.in_order(asked["steps"])
         asked |= {"steps": list(in_order), "rung": None if switches else rungs.get(in_order)}
-        asked["network"] = road_of.name_of(in_order, asked["differs"])
+        asked["network"] = road.name_of(in_order, asked["differs"])
     else:
-        asked |= {"rung": rung, "network": asked["model"] if asked["model"] != "design" else asked.get("network")}
-    if road is None:
-        del asked["road"], asked["network"]
+        network = asked["model"] if asked["model"] != "design" else asked.get("network", "a design")
+        asked |= {"rung": rung, "network": network}
     series = _digest({key: asked[key] for key in asked if key not in PROVENANCE})
     identity = _digest({"series": series, "seed": seed})
     results = _merge(_summary(asked, _accuracy(asked["rung"], seed) if top1 is None else top1, status), summary or {})
@@ -182,6 +178,8 @@ def _summary(config: dict[str, Any], top1: float, status: str) -> dict[str, Any]
     epochs = config["recipe"]["epochs"]
     return {
         "status": status,
+        "task": "classification",
+        "metric": "top1",
         "reason": {"diverged": "loss is nan at epoch 2", "unfinished": "interrupted"}.get(status),
         "top1": top1 if done else 11.0,  # of the last epoch so far: a trap
         "top5": 99.0,

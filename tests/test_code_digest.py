@@ -73,12 +73,12 @@ def test_module_is_found_where_python_finds_it(modules: Callable) -> None:
     (modules("one") / "spaces" / "inner" / "other.py").touch()
     there = modules("other")
     names = ("spaces.inner.deep", "spaces.inner.other")
-    found = [find_module(name).origin for name in names]
+    origins = [find_module(name).origin for name in names]
     assert "spaces" not in sys.modules
-    theirs = [importlib.util.find_spec(name).origin for name in names]
+    expected = [importlib.util.find_spec(name).origin for name in names]
     del sys.modules["spaces.inner"], sys.modules["spaces"]
-    assert found == theirs
-    assert found[0].startswith(str(there))
+    assert origins == expected
+    assert origins[0].startswith(str(there))
 
 
 def test_code_that_python_cannot_read_is_hashed_all_the_same(modules: Callable) -> None:

@@ -361,16 +361,6 @@ def test_a_network_without_finished_runs_is_no_score(tmp_path):
 # Roads
 
 
-def test_records_of_the_first_rounds_stand_beside_those_that_say_their_road(tmp_path):
-    """They lack `road` and `network`; one of a design of its own has no steps either."""
-    write_pair(tmp_path / "old", kernel_7={}, road=None)
-    write_pair(tmp_path / "new", gelu={})
-    write_run(tmp_path, None, road=None, top1=50.0)
-    (one,) = comparisons(load(tmp_path))
-    assert row(ladder_table(one), "gelu")[["n", "method"]].tolist() == [3, "paired t"]
-    assert set(one.runs["network"]) == {"kernel_7", "gelu", "a design of its own"}
-
-
 def test_a_regime_of_somebody_elses_is_compared_on_the_road_of_its_records(tmp_path):
     mine = road_of("overlap", "mixer", sections={"own": "Ours"})
     for seed, top1 in A.items():

@@ -16,8 +16,10 @@ from torch import nn
 from experiments.config.batch_plan import split_batch
 from experiments.config.run import Run
 from experiments.config.settings import Data
+from experiments.data.batch import Batch
+from experiments.data.evaluation import Evaluation
 from experiments.data.images import ArrayImages
-from experiments.data.loader import Batch, Evaluation, Loader
+from experiments.data.loader import Loader
 from experiments.data.partition import partition
 from experiments.data.readers import load_images
 from experiments.data.readers.sample import SAMPLE
@@ -119,9 +121,9 @@ def test_split_is_balanced_and_disjoint(
 
 def test_every_seed_trains_on_the_same_images(modern: Run) -> None:
     one, other = Loader(modern, ALONE), Loader(replace(modern, seed=1), ALONE)
-    np.testing.assert_array_equal(one.training.part.indices, other.training.part.indices)
-    np.testing.assert_array_equal(one.evaluation.reader.part.indices, other.evaluation.reader.part.indices)
-    assert not set(one.training.part.indices) & set(one.evaluation.reader.part.indices)
+    np.testing.assert_array_equal(one.training.dataset.indices, other.training.dataset.indices)
+    np.testing.assert_array_equal(one.evaluation.dataset.indices, other.evaluation.dataset.indices)
+    assert not set(one.training.dataset.indices) & set(one.evaluation.dataset.indices)
 
 
 def test_held_out_images_stay_out_of_every_subset(sample: dict[str, np.ndarray]) -> None:
@@ -164,15 +166,15 @@ def test_outcomes_are_in_the_order_of_the_images(modern: Run) -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return images[:, 0, 12, 2:12]  # 28 pixels centred in 32
 
-    outcomes = evaluation.outcomes()
-    evaluate([Marked()], evaluation.batches(), Preprocess(CPU), ALONE, outcomes=outcomes)
-    found = outcomes.to_json(ALONE)
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(found["correct"]), np.uint8), count=found["count"])
+    correct = evaluation.correct_images()
+    evaluate([Marked()], evaluation.batches(), Preprocess(CPU), ALONE, correct_images=correct)
+    result = correct.to_json(ALONE)
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(result["correct"]), np.uint8), count=result["count"])
     np.testing.assert_array_equal(bits, right[held_out])
-    assert found["unread"] == []
-    other = Evaluation(images, held_out[1:], evaluation_transform(32, "bicubic"), ALONE, 0).outcomes()
+    assert result["unread"] == []
+    other = Evaluation(images, held_out[1:], evaluation_transform(32, "bicubic"), ALONE, 0).correct_images()
     other.add([1, 2], torch.tensor([True, False]))
-    assert other.to_json(ALONE)["images"] != found["images"]  # which images they are of
+    assert other.to_json(ALONE)["images"] != result["images"]  # which images they are of
 
 
 def epoch(run: Run, number: int = 0, processes: Processes = ALONE) -> list[Batch]:
@@ -202,7 +204,7 @@ def test_batches_depend_on_epoch_and_seed(modern: Run) -> None:
 
 
 def test_augmentation_of_an_image_changes_with_the_epoch(modern: Run) -> None:
-    training = Loader(modern, ALONE).training.part
+    training = Loader(modern, ALONE).training.dataset
     first, again, later = (training[[(e, 5)]].images for e in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, later)

@@ -67,10 +67,10 @@ def test_what_is_no_regular_file_is_no_image(make: Callable[[Path], None], folde
 
 
 @pytest.mark.parametrize("target", ["..", "../..", ".", "loop", "../a", "../../../flowers", "gone"])
-@pytest.mark.parametrize("place", ["train/a", "train/a/deeper", "train"])
-def test_links_back_are_not_entered(place: str, target: str, folder: Path) -> None:
-    (folder / place).mkdir(exist_ok=True)
-    (folder / place / "loop").symlink_to(target)
+@pytest.mark.parametrize("folder_of_link", ["train/a", "train/a/deeper", "train"])
+def test_links_back_are_not_entered(folder_of_link: str, target: str, folder: Path) -> None:
+    (folder / folder_of_link).mkdir(exist_ok=True)
+    (folder / folder_of_link / "loop").symlink_to(target)
     assert images(folder) == ORDINARY
 
 
@@ -128,7 +128,7 @@ def test_class_in_any_encoding(folder: Path) -> None:
     assert train.image(3).size == (2, 2)
     (folder / "val" / "ü").mkdir()
     os.rename(os.path.join(os.fsencode(folder / "val"), b"\xe4"), folder / "val" / "c")
-    with pytest.raises(SettingsError, match=r"lacks \\xe4 and adds c, ü"):
+    with pytest.raises(SettingsError, match=r"lacks \\xe4 and adds c and ü"):
         load_images(Data("x", "folder", str(folder), num_classes=2))
 
 
@@ -180,9 +180,9 @@ def test_folder_is_called_as_it_is(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert folder_name(".") == "flowers"
 
 
-def test_study_makes_one_digest_of_a_folder(folder: Path, asked: Callable) -> None:
+def test_study_makes_one_digest_of_a_folder(folder: Path, study_runs: Callable) -> None:
     dataset_version.cache_clear()
-    runs = asked("rung=resnet,gelu", "seed=0,1", "recipe.batch_size=2", "data=folder", f"data.path={folder}")
+    runs = study_runs("rung=resnet,gelu", "seed=0,1", "recipe.batch_size=2", "data=folder", f"data.path={folder}")
     assert len({run.identity for run in runs}) == 4
     assert dataset_version.cache_info().misses == 1
     assert files_in(os.fsencode(folder), b"train/a", EXTENSIONS) == [b"train/a/%d.png" % number for number in range(3)]

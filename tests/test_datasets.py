@@ -198,11 +198,11 @@ def test_part_that_is_not_read_and_classes_that_are_stated(run_on: Callable[...,
         assert len({make(run) for run in stated}) == 2
 
 
-def test_name_that_is_stated_is_taken_at_its_word(asked: Callable, photographs: Path) -> None:
+def test_name_that_is_stated_is_taken_at_its_word(study_runs: Callable, photographs: Path) -> None:
     """Also where the folder happens to be called so."""
     data = ("data=folder", f"data.path={photographs}", "recipe.batch_size=8")
     for name, is_versioned in (((), True), ((f"data.name={photographs.name}",), False)):
-        [run] = asked(*data, *name)
+        [run] = study_runs(*data, *name)
         assert (run.data.name, run.data.version is not None) == (photographs.name, is_versioned)
 
 
@@ -283,8 +283,8 @@ def test_tiny_imagenet_is_read_as_it_is_given_out(tiny: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("val_0.JPEG n1", "line 1: it should begin with an image's name, a tab"),
-        ("", "names no images"),
+        ("val_0.JPEG n1", "line 1: expected an image's name, a tab"),
+        ("", "lists no images"),
         ("val_0.JPEG\tn1\nval_1.JPEG\tn3", "lacks n2 and adds n3"),
     ],
 )
@@ -296,10 +296,10 @@ def test_mistake_in_annotations_is_one_line(text: str, reason: str, tiny: Path) 
 
 @pytest.mark.parametrize("name", ["imagenette", "imagenette_320", "imagenette_160"])
 def test_imagenette_is_downloaded_or_there(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    requested = []
 
     def unpack(url: str, root: Path, md5: str) -> None:
-        asked.append(url)
+        requested.append(url)
         folder = Path(root) / url.rpartition("/")[2].removesuffix(".tgz")
         for part, numbers in (("train", range(2)), ("val", range(1))):
             for number in numbers:
@@ -313,8 +313,8 @@ def test_imagenette_is_downloaded_or_there(name: str, tmp_path: Path, monkeypatc
         load_images(data)
     monkeypatch.setattr(imagenette, "COUNTS", (2, 1))
     assert [len(part.labels) for part in load_images(data)] == [2, 1]
-    assert len(asked) == 1
-    assert asked[0].endswith({"imagenette": "2.tgz", "imagenette_320": "2-320.tgz"}.get(name, "2-160.tgz"))
+    assert len(requested) == 1
+    assert requested[0].endswith({"imagenette": "2.tgz", "imagenette_320": "2-320.tgz"}.get(name, "2-160.tgz"))
     [folder] = (path for path in (tmp_path / "new").iterdir() if path.is_dir())
     assert [len(part.labels) for part in load_images(Data(name, "imagenette", str(folder)))] == [2, 1]
 

@@ -108,5 +108,5 @@ def test_what_makes_no_difference_is_no_departure_and_all_else_is(tmp_path, rung
 @pytest.mark.parametrize("name", ["original", "modern", "convnext", "finetune", "finetune_in1k", "pretrain_in22k"])
 def test_the_papers_own_recipes_depart_in_nothing(tmp_path, name):
     """Those that build on another one, too."""
-    found = departing(tmp_path, "separate_downsampling", Recipe(**published_recipe(name)), resolution=224)
-    assert found == ["data", "design.depths", "design.width"]
+    settings = departing(tmp_path, "separate_downsampling", Recipe(**published_recipe(name)), resolution=224)
+    assert settings == ["data", "design.depths", "design.width"]

@@ -1,6 +1,7 @@
 """A design is a value, and an impossible one says in a sentence what would be possible."""
 
 import json
+import re
 from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
@@ -204,3 +205,12 @@ def test_activations_are_torchs() -> None:
         assert name == activation.lower()
         made = getattr(torch.nn, activation)().eval()
         assert torch.equal(made(x)[2:3], made(x[2:3])), f"{activation} is elementwise"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("norms", "; it is called 'norm_placement' now"), ("activatoin", "; did you mean 'activation'?"), ("xyzzy", "")],
+)
+def test_a_configuration_sets_no_switch_that_is_not_there(name: str, hint: str) -> None:
+    with pytest.raises(DesignError, match=re.escape(f"{name}: there is no such switch{hint}")):
+        to_design({name: "one"})

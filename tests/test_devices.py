@@ -20,7 +20,7 @@ from experiments.config.run import Run
 from experiments.data.loader import Loader
 from experiments.errors import SettingsError
 from experiments.launch.worker import StopFlag
-from experiments.runtime.devices import forget_activations, peak_memory_mb, pick_device
+from experiments.runtime.devices import peak_memory_mb, pick_device
 from experiments.runtime.processes import Processes
 
 torch.set_num_threads(1)
@@ -74,7 +74,7 @@ def test_recomputation_keeps_the_inputs_of_blocks_alone() -> None:
         return sum(sizes)
 
     plain, again = (roadmap.build(roadmap.Design(depths=(2, 2, 2, 2), width=8), 10) for _ in range(2))
-    forget_activations(again)
+    again.set_grad_checkpointing()
     assert kept(again) < kept(plain) / 3
 
 
@@ -82,7 +82,7 @@ def test_recomputation_is_refused_where_it_would_change_the_result(command: Call
     """timm recomputes BatchNorms as if they saw another batch."""
     code, out, _ = command(*tiny, "model=timm:test_resnet", "gradient_checkpointing=true")
     assert code == 2
-    assert "would show this model's BatchNorms each batch twice" in " ".join(out.split())
+    assert "would update this model's BatchNorm statistics twice per batch" in " ".join(out.split())
 
 
 def test_compiled_network_trains_the_same(
@@ -152,7 +152,7 @@ def test_broken_image_stops_the_run_by_its_name(workers: int, command: Callable,
     assert code == 2
     text = " ".join(out.split())
     assert f"cannot read the image {Path('photos') / 'train' / 'b' / '03.jpg'}: image file is truncated" in text
-    assert "or pass over such images with data.broken=skip" in text
+    assert "or skip such images with data.broken=skip" in text
     assert "Traceback" not in text
 
 
@@ -229,7 +229,7 @@ def test_stopped_stream_goes_on_at_its_epoch_and_says_so(
     monkeypatch.setattr(StopFlag, "is_set", lambda self: next(steps) == 6)  # the second step of the second epoch
     code, out, _ = command(*overrides, "runs=stopped")
     assert code == 130
-    assert "goes on from the beginning of epoch 2: its data are a stream" in " ".join(out.split())
+    assert "resumes from the beginning of epoch 2: its data are a stream" in " ".join(out.split())
     assert command(*overrides, "runs=stopped").code == 0
     whole, stopped = weights_of(here / "whole"), weights_of(here / "stopped")
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)

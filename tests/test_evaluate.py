@@ -19,7 +19,7 @@ from torchvision.datasets import ImageFolder
 import roadmap
 from experiments.data.transforms import evaluation_transform
 from experiments.evaluate.__main__ import main
-from experiments.evaluate.model import preparation_of_timm
+from experiments.evaluate.model import timm_transform
 from roadmap import Design
 
 torch.set_num_threads(1)
@@ -90,8 +90,8 @@ def test_run_is_what_its_record_says(evaluate: Callable, command: Callable, tiny
     for file, (row, prefix) in cases.items():
         code, result, _, _ = evaluate(f"weights={run / file}", "out=-")
         assert code == 0
-        found = {name: result[name] for name in ("top1", "top5", "val_loss")}
-        assert found == pytest.approx({name: row[f"{prefix}{name}"] for name in found}, rel=1e-5), file
+        results = {name: result[name] for name in ("top1", "top5", "val_loss")}
+        assert results == pytest.approx({name: row[f"{prefix}{name}"] for name in results}, rel=1e-5), file
         assert (result["images"], result["data"]["holdout"]) == (200, 0.02)
     for other in ("data=fashion_mnist_sample", "data.holdout=0"):
         code, result, _, _ = evaluate(f"weights={run}", other, "out=-")
@@ -102,7 +102,7 @@ def test_run_is_what_its_record_says(evaluate: Callable, command: Callable, tiny
 def test_published_weights_of_torchvision(
     name: str, evaluate: Callable, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images are prepared as torchvision prepares them; resnet50 and convnext_tiny run as our network."""
+    """Images are prepared as torchvision prepares them; resnet50 and convnext_tiny run as roadmap's network."""
     torch.manual_seed(0)
     network = torchvision.models.get_model(name, num_classes=10)
     for module in network.modules():
@@ -117,7 +117,7 @@ def test_published_weights_of_torchvision(
     code, result, _, err = evaluate(f"weights={source}", "data=folder", f"data.path={photos}", "out=-", "workers=0")
     assert code == 0, err
     assert_equal(result, plain(network, photos, weights.transforms()))
-    assert result["network"].startswith("torchvision's resnet18" if name == "resnet18" else f"our {name}")
+    assert result["network"].startswith("torchvision's resnet18" if name == "resnet18" else f"roadmap's {name}")
 
 
 def test_file_in_the_authors_layout_at_another_resolution(evaluate: Callable, photos: Path, here: Path) -> None:
@@ -197,7 +197,7 @@ def test_code_that_a_record_names_runs_only_if_it_is_trusted(
 
     (here / "gate_of_somebody.py").write_text(f"import torch\n{GATE}\n")
     code, _, _, err = evaluate(f"weights={run}", "trust=true")
-    assert (code, "the code of gate_of_somebody.Gate is not what these weights were trained with" in err) == (2, True)
+    assert (code, "the code of gate_of_somebody.Gate has changed since these weights were trained" in err) == (2, True)
 
 
 def test_weights_to_start_from_are_read_and_nothing_else(
@@ -229,14 +229,14 @@ def test_layer_of_timm_in_a_record_needs_no_trust(
 def recorded(here: Path) -> Callable[..., None]:
     """`run`, with weights of ten classes, and a record that says what is given in place of the truth."""
 
-    def write(**said: object) -> None:
+    def write(**changes: object) -> None:
         small = Design(width=8, depths=(1, 1, 1, 1))
         config = {"model": "design", "design": small.to_json(), "resolution": 32}
         config |= {
             "recipe": {"name": "original", "interpolation": "bicubic"},
             "data": {"name": "x", "reader": "sample"},
         }
-        for name, value in said.items():
+        for name, value in changes.items():
             config[name] = config[name] | value if isinstance(value, dict) else value
         (here / "run").mkdir()
         torch.save(roadmap.build(small, 10).state_dict(), here / "run" / "weights.pt")
@@ -257,30 +257,30 @@ IMPOSSIBLE_DESIGNS = [
     ({"depths": [1001, 1, 1, 1]}, "design.depths must be in [1, 1000], not 1001"),
 ]
 IMPOSSIBLE = [
-    *(({"design": design}, said) for design, said in IMPOSSIBLE_DESIGNS),
+    *(({"design": design}, message) for design, message in IMPOSSIBLE_DESIGNS),
     ({"model": "timm:hf-hub:a/b"}, "beside these weights: timm has no model 'hf-hub:a/b'"),
     ({"model": "timm:local-dir:/etc"}, "beside these weights: timm has no model 'local-dir:/etc'"),
     ({"model": "timm:"}, "beside these weights: timm has no model ''"),
     ({"model": "os.system"}, "beside these weights: model must be 'design' or timm:NAME, not 'os.system'"),
-    ({"resolution": 100_000}, "beside these weights does not say how its images are prepared"),
-    ({"recipe": {"crop_pct": 1e-4}}, "beside these weights does not say how its images are prepared"),
-    ({"resolution": 0}, "beside these weights does not say how its images are prepared"),
-    ({"resolution": None}, "config.json: resolution is missing or no such value; move the weights away from it"),
+    ({"resolution": 100_000}, "beside these weights does not say how its images are transformed"),
+    ({"recipe": {"crop_pct": 1e-4}}, "beside these weights does not say how its images are transformed"),
+    ({"resolution": 0}, "beside these weights does not say how its images are transformed"),
+    ({"resolution": None}, "config.json: resolution is missing or has another type; move the weights elsewhere"),
 ]
 
 
-@pytest.mark.parametrize(("record", "said"), IMPOSSIBLE, ids=[str(record) for record, _ in IMPOSSIBLE])
+@pytest.mark.parametrize(("record", "message"), IMPOSSIBLE, ids=[str(record) for record, _ in IMPOSSIBLE])
 def test_record_of_an_impossible_network_is_told_in_one_line(
-    record: dict, said: str, evaluate: Callable, recorded: Callable, photos: Path
+    record: dict, message: str, evaluate: Callable, recorded: Callable, photos: Path
 ) -> None:
     recorded(**record)
     code, _, out, err = evaluate("weights=run", "data=folder", f"data.path={photos}", "workers=0")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert said in err
+    assert message in err
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         ({"reader": "os.system"}, "beside these weights: data.reader must be sample or"),
         ({"holdout": -1}, "beside these weights: data.holdout must be in [0, 1), not -1"),
@@ -288,19 +288,19 @@ def test_record_of_an_impossible_network_is_told_in_one_line(
     ],
 )
 def test_record_of_impossible_data_is_told_in_one_line(
-    data: dict, said: str, evaluate: Callable, recorded: Callable
+    data: dict, message: str, evaluate: Callable, recorded: Callable
 ) -> None:
     recorded(data=data)
     code, _, out, err = evaluate("weights=run")
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert said in err
+    assert message in err
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"architecture": "resnet50"}'])
 def test_broken_record_is_not_passed_over(
     text: str, evaluate: Callable, recorded: Callable, photos: Path, here: Path
 ) -> None:
-    """The network would be guessed. What is said on the command line needs no record."""
+    """The network would be guessed. What the command line says needs no record."""
     recorded()
     (here / "run" / "config.json").write_text(text)
     typed = ("weights=run", "data=folder", f"data.path={photos}", "workers=0", "out=-")
@@ -328,10 +328,10 @@ def test_file_of_convnext_v2_in_the_authors_layout(evaluate: Callable, photos: P
 
 
 MISTAKES = [
-    ((), "say which weights"),
+    ((), "weights is not set"),
     (("weights=nowhere",), "there are no weights at nowhere"),
     (("weights=timm:resnet50", "foo=1"), "there is no setting 'foo'"),
-    (("weights=timm:resnet50.a1_in1k",), "say on which data"),
+    (("weights=timm:resnet50.a1_in1k",), "set the data to evaluate on"),
     (("weights=timm:resnet50", "data=imagnet"), "unknown data 'imagnet'; did you mean 'imagenet'?"),
     (("weights=timm:resnet50", "data=imagenet"), "data.path is not set"),
     (("weights=timm:resnet50", "crop_pct=2"), "crop_pct must be in (0, 1], not 2"),
@@ -343,18 +343,18 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("typed", "said"), MISTAKES, ids=[" ".join(typed) for typed, _ in MISTAKES])
-def test_mistake_is_told_in_one_line(typed: tuple[str, ...], said: str, evaluate: Callable) -> None:
+@pytest.mark.parametrize(("typed", "message"), MISTAKES, ids=[" ".join(typed) for typed, _ in MISTAKES])
+def test_mistake_is_told_in_one_line(typed: tuple[str, ...], message: str, evaluate: Callable) -> None:
     code, _, out, err = evaluate(*typed)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert said in err
+    assert message in err
 
 
 def test_classes_that_differ_are_told(evaluate: Callable, photos: Path, here: Path) -> None:
     torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), here / "file.pth")
     code, _, _, err = evaluate("weights=file.pth", "model=timm:test_resnet", "data=folder", f"data.path={photos}")
     assert (code, err.count("\n")) == (2, 1)
-    assert "file.pth tells 7 classes apart, and photos" in err
+    assert "file.pth is for 7 classes, but photos" in err
 
 
 def test_broken_image_is_told_in_one_line(evaluate: Callable, photos: Path, here: Path) -> None:
@@ -371,7 +371,7 @@ def test_broken_image_is_told_in_one_line(evaluate: Callable, photos: Path, here
 
 @pytest.mark.parametrize("name", ["convnext_base.fb_in22k_ft_in1k_384", "convnext_tiny.fb_in1k", "resnet50.a1_in1k"])
 def test_images_are_prepared_as_timm_does(name: str) -> None:
-    how = preparation_of_timm(name)
+    how = timm_transform(name)
     config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
     theirs = timm.data.create_transform(**config | {"use_prefetcher": True})  # to bytes, not normalised
     ours = evaluation_transform(how.resolution, how.interpolation, how.crop_pct)

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hostile import FILES, VALUES, spoil
+from hostile import FILES, spoil
 from records import NANO, write_run, write_study
 
 import analysis
@@ -118,24 +118,3 @@ def test_relaunch_of_a_run_whose_record_is_spoiled(
             assert re.search(r"error: .*\.json(l)?: Is a directory\n", said), said
         else:
             assert is_done(own)
-
-
-def test_study_whose_file_is_spoiled_asks_for_the_same(
-    command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    studies = []
-    monkeypatch.setattr(
-        "experiments.launch.local.train_study", lambda study, machine: studies.append(study) or study.begin()
-    )
-    arguments = ("-m", f"seed={','.join(map(str, range(len(VALUES))))}")
-    assert command(*arguments).code == 0
-    [file] = here.glob("runs/studies/*.json")
-    study = json.loads(file.read_text())
-    for key, value in zip(study["asked"], VALUES, strict=True):
-        study["asked"][key] = (
-            value if Random(repr(value)).random() < 0.5 else study["asked"][key] | {"directory": value}
-        )
-    file.write_text(json.dumps(study))
-    assert command(*arguments).code == 0
-    before, after = ({run.identity for run in one.todo} for one in studies)
-    assert before == after

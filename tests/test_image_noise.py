@@ -157,13 +157,13 @@ def damaged(change: Callable[[dict], object]) -> Callable[[Path], None]:
     [
         (lambda folder: sorted(folder.glob("*gelu*"))[0].joinpath("correct.json").unlink(), ""),
         (damaged(lambda one: one | {"images": "folder b"}), ""),  # evaluated on others
-        (damaged(lambda one: [one]), "holds no JSON object"),
+        (damaged(lambda one: [one]), "is not a JSON object"),
         (damaged(lambda one: one | {"count": 10**12}), "is not of 400 evaluation images"),
         (damaged(lambda one: one | {"unread": [399]}), "is not of 400 evaluation images"),
         (damaged(lambda one: one | {"unread": "all"}), "'count' is no integer, or 'unread' no list of integers"),
         (damaged(lambda one: one | {"correct": "zz" * 50}), "'correct' is not in hexadecimal"),
         (damaged(lambda one: one | {"correct": "00" * 50}), "has 0.00 % of the images right, and top1 is "),
-        (lambda folder: sorted(folder.glob("*gelu*"))[0].joinpath("correct.json").write_bytes(b"\0"), "cannot be read"),
+        (lambda folder: sorted(folder.glob("*gelu*"))[0].joinpath("correct.json").write_bytes(b"\0"), "is not JSON"),
     ],
 )
 def test_where_it_is_not_known_nothing_is_said(study: Path, damage: Callable[[Path], None], note: str) -> None:

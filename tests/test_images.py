@@ -23,8 +23,8 @@ from benchmarks.input import Case, make_images
 from experiments.config.code_digest import training_sources
 from experiments.config.settings import READERS, Data, Recipe
 from experiments.data import images as images_module
+from experiments.data.datasets import Collection, Streamed
 from experiments.data.images import BrokenImageError, Jpeg, Stream, decode, undecoded
-from experiments.data.loader import Collection, Streamed
 from experiments.data.readers import load_images
 from experiments.data.transforms import ResizedCrop, TrainingTransform
 from experiments.errors import SettingsError
@@ -216,7 +216,7 @@ def test_tar_files_have_links_and_what_is_no_image(tmp_path: Path) -> None:
     assert images.keys() == [name.encode("utf-8", "surrogateescape") for name in names]
     assert images.labels.tolist() == [0] * 5 + [1] * 3
     assert colours([images.image(index) for index in (0, 3, 5, 6, 7)]) == [7, 8, 8, 8, 6]
-    for index, reason in ((1, "empty"), (2, "a link to what is not in the tar"), (4, "a link to what is not")):
+    for index, reason in ((1, "empty"), (2, "a link to a file that is not in the tar"), (4, "a link to a file")):
         with pytest.raises(BrokenImageError, match=reason) as error:
             images.image(index)
         assert str(error.value).isprintable()
@@ -608,7 +608,7 @@ def test_tar_mistakes_are_one_line_that_names_the_path(tmp_path: Path) -> None:
     one_tar(tmp_path)
     assert str(tmp_path / "nope.tar") in refused(data(val="nope"))
     tar_of(tmp_path / "fewer.tar", [("n10/1.png", encoded(1))])
-    assert "lacks n9, n9b" in refused(data(val="fewer"))
+    assert "lacks n9 and n9b" in refused(data(val="fewer"))
     tar_of(tmp_path / "none.tar", [("notes.txt", b"")])
     assert str(tmp_path / "none.tar") in refused(data(val="none"))
     (tmp_path / "cut.tar").write_bytes((tmp_path / "train.tar").read_bytes()[:700])
@@ -645,7 +645,7 @@ def test_mistakes_with_hugging_face_datasets_are_one_line_that_names_the_path(re
 def test_reader_without_its_library_says_what_to_install(
     reader: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images_module, "find_spec", lambda name: None if name == module else sys)
+    monkeypatch.setattr("experiments.data.readers.find_spec", lambda name: None if name == module else sys)
     assert f"needs {module}: pip install 'convnext-roadmap[readers]'" in refused(Data("x", reader, str(tmp_path)))
 
 
@@ -663,7 +663,7 @@ def test_data_of_ones_own_need_a_path(group: str, run_of: Callable) -> None:
     [
         (("data.reader=foldr",), "data.reader must be .* did you mean 'folder'"),
         (("data.broken=skp",), "data.broken must be stop or skip, not 'skp'"),
-        (("data.reduced_decoding=true",), "is for JPEG files .*; with reader=sample it would change nothing"),
+        (("data.reduced_decoding=true",), "is for JPEG files .*; with data.reader=sample it would change nothing"),
         (
             ("data=folder", "data.path=x", "resolution=32", "data.reduced_decoding=true"),
             "at more than 32 px; with resolution=32 it would change nothing",

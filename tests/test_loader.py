@@ -1,5 +1,5 @@
 """Whole runs on image files: every reader, with and without loader workers, and what becomes of a run, its lock and its
-processes when reading fails. What each reader reads is held against other libraries in test_images.py."""
+processes when reading fails. What each reader reads is compared with other libraries in test_images.py."""
 
 import fcntl
 import itertools
@@ -22,9 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 from experiments.config.run import Run
-from experiments.data import loader as data_module
+from experiments.data import workers as workers_module
+from experiments.data.batch import Batch
 from experiments.data.images import Jpeg
-from experiments.data.loader import Batch, Loader, end_workers
+from experiments.data.loader import Loader
+from experiments.data.workers import end_workers
 from experiments.errors import SettingsError
 from experiments.launch import worker
 from experiments.records.record import Record
@@ -186,9 +188,9 @@ def test_a_worker_that_is_killed_ends_the_run(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize(("label", "said"), [(lambda label: label + 1, "b'3'"), (lambda label: "two", "b'two'")])
+@pytest.mark.parametrize(("label", "shown"), [(lambda label: label + 1, "b'3'"), (lambda label: "two", "b'two'")])
 def test_wrong_label_ends_the_run_in_a_line_that_names_it(
-    workers: int, label: Callable, said: str, photographs: Path, command: Callable, here: Path
+    workers: int, label: Callable, shown: str, photographs: Path, command: Callable, here: Path
 ) -> None:
     pytest.importorskip("webdataset")
     (here / "shards").mkdir()
@@ -196,7 +198,7 @@ def test_wrong_label_ends_the_run_in_a_line_that_names_it(
     trained = command(*on("wds", here / "shards", workers))
     assert trained.code == 2
     assert f"{here / 'shards'}" in trained.out
-    assert f"is {said}: not a class from 0 to 2" in trained.out
+    assert f"is {shown}: not a class from 0 to 2" in trained.out
     assert_over(here / "runs")
 
 
@@ -209,9 +211,9 @@ def test_run_that_was_stopped_within_an_epoch_goes_on_with_the_same_form_of_its_
     assert folder.identity == tar.identity
 
     def train(run: Run, steps: int) -> None:
-        asked, record = itertools.count(1), Record(run)
+        steps_taken, record = itertools.count(1), Record(run)
         try:
-            loop.train(run, record, Mock(), Processes(torch.device("cpu")), lambda: next(asked) == steps)
+            loop.train(run, record, Mock(), Processes(torch.device("cpu")), lambda: next(steps_taken) == steps)
         except Exception:
             record.finish("unfinished")
             raise
@@ -238,7 +240,7 @@ def tiles(tmp_path: Path) -> Path:
 
 
 def trained(command: Callable, here: Path, *overrides: str) -> dict:
-    """The summary of a run into a folder of its own, by which it is told from others."""
+    """The summary of a run in its own folder."""
     runs = f"runs{len([*here.glob('runs*')])}"
     outcome = command(*overrides, f"runs={runs}")
     assert outcome.code == 0, outcome
@@ -265,7 +267,7 @@ def test_cached_images_train_the_same_run(recipe: str, tiles: Path, command: Cal
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (("data.broken=stop",), "05.png: not an image"),
         (
@@ -273,14 +275,16 @@ def test_cached_images_train_the_same_run(recipe: str, tiles: Path, command: Cal
             "odd.png, 30 x 36 px: data.cache keeps images of one size, here 40 x 36",
         ),
         (("recipe=modern", "regime=resnet50", "data.cache=device"), "take data.cache=memory"),
-        (("data.reduced_decoding=true", "resolution=64"), "leave one of them out"),
+        (("data.reduced_decoding=true", "resolution=64"), "leave out one of them"),
     ],
 )
-def test_what_cannot_be_cached_says_so(overrides: tuple[str, ...], said: str, tiles: Path, command: Callable) -> None:
+def test_what_cannot_be_cached_is_named(
+    overrides: tuple[str, ...], message: str, tiles: Path, command: Callable
+) -> None:
     Image.new("RGB", (30, 36)).save(tiles / "val" / "b" / "odd.png")
     code, out, err = command(*on("folder", tiles, 1), "recipe.batch_size=8", "data.cache=memory", *overrides)
     assert code == 2
-    assert said in out + err
+    assert message in out + err
     assert "Traceback" not in out + err
 
 
@@ -303,7 +307,7 @@ def test_loader_workers_start_in_every_way_and_live_as_long_as_the_run(
         return [*loader.epoch(0), *loader.epoch(1)]
 
     expected = batches(Loader(run_of(*overrides[:8], "workers=0", *overrides[9:]), alone))
-    monkeypatch.setattr(data_module, "START", start)
+    monkeypatch.setattr(workers_module, "START", start)
     loader = Loader(run, alone)
     try:
         begun = next(iter(loader.epoch(0))).samples
@@ -331,9 +335,9 @@ def test_run_on_files_that_is_interrupted_and_then_killed_ends_as_if_nothing_had
     run = fork(*overrides)
     wait_for(lambda: epochs() >= 2)
     os.killpg(run.pid, signal.SIGINT)
-    said, _ = run.communicate(timeout=60)
-    assert run.returncode == 130, said
-    assert "unfinished: stopped after step" in said
+    output, _ = run.communicate(timeout=60)
+    assert run.returncode == 130, output
+    assert "unfinished: stopped after step" in output
     assert_over(here / "disturbed")
     run, before = fork(*overrides), epochs()
     wait_for(lambda: epochs() >= before + 2)
@@ -360,11 +364,11 @@ def test_study_of_folders_trains_what_can_be_and_names_what_cannot(
     """The launcher `local`, from the command to the last line."""
     overrides = (*RUN, "data=folder", f"workers={workers}")
     study = fork("-m", *overrides, f"data.path={photographs},{small_images}", "seed=0,1")
-    said, _ = study.communicate(timeout=120)
+    output, _ = study.communicate(timeout=120)
     assert study.returncode == 1
-    assert "2 of 4 runs are done" in said
-    assert "Traceback" not in said
-    assert "padded by 4 px and cropped" in " ".join(said.split())
+    assert "2 of 4 runs are done" in output
+    assert "Traceback" not in output
+    assert "padded by 4 px and cropped" in " ".join(output.split())
     assert statuses(here / "runs") == ["done", "done", "failed", "failed"]
     assert_over(here / "runs")
 
@@ -378,7 +382,7 @@ def test_study_whose_processes_lose_their_server_is_trained_all_the_same(
     children = Path(f"/proc/{study.pid}/task/{study.pid}/children").read_text().split()
     [server] = [pid for pid in children if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(int(server), signal.SIGKILL)
-    said, _ = study.communicate(timeout=120)
-    assert study.returncode == 0, said
-    assert "2 of 2 runs are done" in said
+    output, _ = study.communicate(timeout=120)
+    assert study.returncode == 0, output
+    assert "2 of 2 runs are done" in output
     assert_over(here / "runs")

@@ -1,4 +1,4 @@
-"""A logger of one's own is told of a run, all of it; and whatever it does, training does not notice."""
+"""A custom logger follows a run from start to end; and whatever it does, it does not disturb training."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def log(folder: Path) -> list[str]:
     return path.read_text().splitlines()
 
 
-def test_documented_logger_of_ones_own_follows_each_run_of_a_study(
+def test_documented_custom_logger_follows_each_run_of_a_study(
     launch: Callable, tiny: tuple[str, ...], here: Path
 ) -> None:
     """Its two files are all that it takes."""
@@ -68,27 +68,27 @@ def test_documented_logger_of_ones_own_follows_each_run_of_a_study(
 
 
 class Attentive(Logger):
-    """Keeps what it is told."""
+    """Records its calls."""
 
-    told: list[tuple[str, Any]]
+    calls: list[tuple[str, Any]]
 
     def start(self, run: Run, record: Record, say: Callable[[str], None]) -> None:
-        self.told.append(("start", (run.directory, record.summary["status"])))
+        self.calls.append(("start", (run.directory, record.summary["status"])))
         say("ready\x1b")
 
     def step(self, *facts: float) -> None:
-        self.told.append(("step", facts))
+        self.calls.append(("step", facts))
 
     def epoch(self, row: dict[str, float]) -> None:
-        self.told.append(("epoch", row))
+        self.calls.append(("epoch", row))
 
     def end(self, status: str) -> None:
-        self.told.append(("end", status))
+        self.calls.append(("end", status))
 
 
 @pytest.mark.usefixtures("every_step")
 @pytest.mark.parametrize(("overrides", "code", "status"), [((), 0, "done"), (("recipe.lr=1e12",), 1, "diverged")])
-def test_logger_is_told_of_the_run_from_start_to_end(
+def test_logger_follows_the_run_from_start_to_end(
     overrides: tuple[str, ...],
     code: int,
     status: str,
@@ -97,15 +97,15 @@ def test_logger_is_told_of_the_run_from_start_to_end(
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Attentive, "told", told := [], raising=False)
+    monkeypatch.setattr(Attentive, "calls", calls := [], raising=False)
     assert command(*tiny, *overrides, "logger._target_=test_logger.Attentive").code == code
     [directory] = here.glob("runs/nano-*")
     epochs = [json.loads(line) for line in (directory / "epochs.jsonl").read_text().splitlines()]
-    (begun, facts), *_ = told
+    (begun, facts), *_ = calls
     assert (begun, facts[0].resolve(), facts[1]) == ("start", directory, "running")
-    assert [row for name, row in told if name == "epoch"] == epochs
-    assert told[-1] == ("end", status)
-    steps = [facts for name, facts in told if name == "step"]
+    assert [row for name, row in calls if name == "epoch"] == epochs
+    assert calls[-1] == ("end", status)
+    steps = [facts for name, facts in calls if name == "step"]
     assert steps[0][:3] == (1, 1, 10)
     assert steps == sorted(steps)
     assert any("ready\\x1b" in line for line in log(here / "runs"))
@@ -122,7 +122,7 @@ def undisturbed(run_of: Callable, tiny: tuple[str, ...], tmp_path_factory: pytes
 
 
 class Rude(Logger):
-    """Does what it should not, when it is asked to."""
+    """Misbehaves as its settings say."""
 
     gate: Event
 
@@ -160,7 +160,7 @@ class Rude(Logger):
         ("epoch", "hang"),
     ],
 )
-def test_rude_logger_changes_nothing_and_keeps_nobody_waiting(
+def test_rude_logger_changes_nothing_and_delays_nothing(
     when: str,
     what: str,
     undisturbed: Results,
@@ -177,15 +177,15 @@ def test_rude_logger_changes_nothing_and_keeps_nobody_waiting(
     (rows, weights), (same_rows, same) = undisturbed, results(here / "runs")
     assert rows == same_rows
     assert all(torch.equal(weights[name], same[name]) for name in weights)
-    said = [line.partition(" the logger ")[2] for line in log(here / "runs") if " the logger " in line]
+    messages = [line.partition(" the logger ")[2] for line in log(here / "runs") if " the logger " in line]
     if what == "hang":
-        assert said == ["test_logger.Rude has not ended within 0.1 s: the run waits no longer for it"]
+        assert messages == ["test_logger.Rude has not finished within 0.1 s; the run ends without it"]
     else:
         raised = {"raise": "RuntimeError: out of luck", "exit": "SystemExit: enough"}[what]
         where = r"\(.*\.py, line \d+\)"  # wandb, once another test has imported it, puts itself before sys.exit
-        [line] = said
+        [line] = messages
         assert re.fullmatch(
-            f"test_logger.Rude has failed, and is not called again: {when} raised {raised} {where}", line
+            f"test_logger.Rude has failed and is not called again: {when} raised {raised} {where}", line
         )
 
 
@@ -206,7 +206,7 @@ class Typed(Logger):
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "says"),
+    ("name", "settings", "expected"),
     [
         ("Plain", {"url": "a"}, {"url": "a"}),
         (
@@ -229,25 +229,25 @@ class Typed(Logger):
         ),
     ],
 )
-def test_class_says_which_settings_there_are(name: str, settings: dict[str, Any], says: str | dict[str, Any]) -> None:
+def test_class_defines_the_settings(name: str, settings: dict[str, Any], expected: str | dict[str, Any]) -> None:
     config = OmegaConf.create({"logger": {"_target_": f"test_logger.{name}", **settings}}).logger
-    if isinstance(says, dict):
-        assert check_logger(config) == {"_target_": f"test_logger.{name}", **says}
+    if isinstance(expected, dict):
+        assert check_logger(config) == {"_target_": f"test_logger.{name}", **expected}
     else:
         with pytest.raises(SettingsError) as error:
             check_logger(config)
-        assert str(error.value).startswith(says)
+        assert str(error.value).startswith(expected)
 
 
 def test_module_of_a_logger_that_cannot_be_imported_says_why(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(here)
-    for text, says in {
+    for text, expected in {
         "import nothing_of_that_name": "needs the module nothing_of",
         "1 +": "SyntaxError: invalid",
     }.items():
         name = f"broken_{len(text)}"
         (here / f"{name}.py").write_text(text)
-        with pytest.raises(SettingsError, match=says):
+        with pytest.raises(SettingsError, match=expected):
             check_logger(OmegaConf.create({"_target_": f"{name}.Any"}))
 
 
@@ -257,8 +257,8 @@ def test_module_of_a_logger_that_cannot_be_imported_says_why(here: Path, monkeyp
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """{tag: [(step, value)]}, as TensorBoard itself reads a folder of event files."""
     read = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    found = read.EventAccumulator(str(folder)).Reload()
-    return {tag: [(one.step, one.value) for one in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+    events = read.EventAccumulator(str(folder)).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def assert_each_epoch_is_there_once(runs: Path) -> None:
@@ -274,7 +274,7 @@ def assert_each_epoch_is_there_once(runs: Path) -> None:
 
 
 @pytest.mark.usefixtures("every_step")
-@pytest.mark.parametrize("lost", [False, True], ids=["goes on", "begins anew"])
+@pytest.mark.parametrize("lost", [False, True], ids=["resumes", "starts anew"])
 def test_tensorboard_has_each_epoch_of_a_stopped_run_once(
     lost: bool, command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,7 +302,7 @@ def test_tensorboard_has_each_epoch_of_a_killed_run_once(
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert command(*overrides).code == 0
-    assert any("going on after step " in line for line in log(here / "runs"))
+    assert any("resuming after step " in line for line in log(here / "runs"))
     assert_each_epoch_is_there_once(here / "runs")
 
 

@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from analysis.report import __main__ as report
-from experiments.config.requested import spelled_out
+from experiments.config.overrides import with_steps
 from experiments.config.run import to_run
 from experiments.config.settings import register
 from experiments.status import __main__ as status
@@ -106,7 +106,7 @@ def test_composer_and_hydra_agree_on_files_of_ones_own(words: list[str], own: Ca
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         search = f"hydra.searchpath=[file://{conf.folders[1]}]"
-        found = hydra.compose("config", [search, *spelled_out(words, conf)])
+        found = hydra.compose("config", [search, *with_steps(words, conf)])
     asked, shuffled = found.road, random.Random(0).sample([*found.road.steps], len(found.road.steps))
     ours = conf.compose(found.regime.name, shuffled, asked.name, found.recipe.name, asked.design)
     assert to_design(ours.design) == to_design(found.design)
@@ -124,14 +124,14 @@ def test_steps_that_set_no_switch_of_the_network_are_steps_too(own: Callable, he
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         for step in ("smooth", "based", "fine"):
             words = [f"hydra.searchpath=[file://{conf.folders[1]}]", "rung=modern_recipe", f"step=[{step}]"]
-            run = to_run(hydra.compose("config", spelled_out(words, conf)), conf=conf)
+            run = to_run(hydra.compose("config", with_steps(words, conf)), conf=conf)
             assert (run.label, run.requested.rung, run.requested.differs) == (f"modern_recipe +{step}", None, {})
             assert run.requested.steps == ("modern_recipe", step)
 
 
-def test_study_of_ones_own_names_its_road(own: Callable, asked: Callable, here: Path) -> None:
+def test_study_of_ones_own_names_its_road(own: Callable, study_runs: Callable, here: Path) -> None:
     own({"study/walk.yaml": GLOBAL + "road: {name: mine}\nhydra: {sweeper: {params: {rung: '${road:rungs}'}}}\n"})
-    runs = asked("--config-dir", "my", "study=walk")
+    runs = study_runs("--config-dir", "my", "study=walk")
     assert [run.label for run in runs][-2:] == ["silu", "wide"]
     assert {run.requested.road.name for run in runs} == {"mine"}
 
@@ -174,7 +174,7 @@ def test_identity_has_the_code_of_a_layer_of_ones_own_but_not_its_name(
     def series(*words: str) -> str:
         with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             search = f"hydra.searchpath=[file://{conf.folders[1]}]"
-            run = to_run(hydra.compose("config", [search, *spelled_out(words, conf)]), conf=conf)
+            run = to_run(hydra.compose("config", [search, *with_steps(words, conf)]), conf=conf)
         assert "gates" not in sys.modules, "nothing of a user's is imported to name a run"
         return run.series
 
@@ -186,7 +186,7 @@ def test_identity_has_the_code_of_a_layer_of_ones_own_but_not_its_name(
 
 
 MISTAKES = [  # a file of one's own, what is typed, what the line must say
-    ({"step/gelu.yaml": GLOBAL}, "seed=0", "my/step/gelu.yaml: step=gelu is one of ours; give yours another name"),
+    ({"step/gelu.yaml": GLOBAL}, "seed=0", "my/step/gelu.yaml: step=gelu is built in; give yours another name"),
     ({"step/x.yaml": "design: {}\n"}, "step=[x]", "my/step/x.yaml: its first line must be '# @package _global_'"),
     ({"step/x.yaml": f"{GLOBAL}design: {{activation: tanh}}\n"}, "step=[silu,x]", "silu and x contradict each other"),
     (
@@ -213,7 +213,7 @@ MISTAKES = [  # a file of one's own, what is typed, what the line must say
         "step=[x,wide]",
         "wide and x contradict each other: both set design.w",
     ),
-    ({"step/null.yaml": GLOBAL}, "seed=0", "my/step/null.yaml: a step is called by letters, digits and _, not 'null'"),
+    ({"step/null.yaml": GLOBAL}, "seed=0", "my/step/null.yaml: a step's name has letters, digits and _ alone, not 'null'"),
     ({"step/x.yaml": f"{GLOBAL}3\n"}, "step=[x]", "my/step/x.yaml is not a mapping of settings"),
     (
         {"road/x.yaml": "extends: convnext\nrungs: [{step: silu, adopted: 'no'}]\n"},

@@ -1,5 +1,4 @@
-"""A plan's numbers are those that a hand, the published table or a run that was trained arrives at; and it trains
-nothing."""
+"""A plan's numbers agree with calculations by hand, the published table and trained runs; and it trains nothing."""
 
 import json
 from collections.abc import Callable
@@ -18,12 +17,12 @@ from experiments.config.run import Run
 from experiments.config.settings import Data
 from experiments.data.partition import partition
 from experiments.data.readers.sample import load_sample
-from experiments.launch.preflight import amounts
+from experiments.launch.preflight import Amounts, amounts
 from experiments.plan.__main__ import main
-from experiments.plan.memory import footprint, kept_for_backward
-from experiments.plan.throughput import Pace, Sample, between, measured, recorded
-from experiments.runtime.devices import forget_activations
-from experiments.training.models import make_network
+from experiments.plan.memory import Footprint, activations, footprint
+from experiments.plan.network import Network, Pace
+from experiments.plan.throughput import between, measured, recorded
+from experiments.training.models import enable_gradient_checkpointing, make_network
 from experiments.training.recipe import make_optimizer
 
 TRAIN, VAL = 1_281_167, 50_000
@@ -36,24 +35,24 @@ class Planned(NamedTuple):
     err: str
 
     @property
-    def price(self) -> dict[str, Any]:
+    def cost(self) -> dict[str, Any]:
         return json.loads(self.out)
 
     @property
     def rows(self) -> dict[str, dict[str, Any]]:
-        return {row["title"]: row for row in self.price["rows"]}
+        return {row["title"]: row for row in self.cost["rows"]}
 
 
 @pytest.fixture
 def planned(call: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Planned]:
     """`python -m experiments.plan ...` in this process, in an empty working directory, measured for half a second."""
-    monkeypatch.setattr("experiments.plan.rates.BUDGET", 0.5)
+    monkeypatch.setattr("experiments.plan.throughput.BUDGET", 0.5)
     return lambda *arguments: Planned(*call(main, *arguments))
 
 
 @pytest.fixture
 def imagenet(here: Path) -> str:
-    """What a look at ImageNet's folders sees: a thousand classes, an image in each."""
+    """Folders like ImageNet's: a thousand classes, with one image each."""
     for part in ("train", "val"):
         for label in range(1000):
             (here / "imagenet" / part / f"n{label:08d}").mkdir(parents=True)
@@ -66,26 +65,26 @@ def hours_by_hand(rate: float, epochs: int, batch: int) -> float:
     return epochs * (TRAIN // batch * batch + VAL / 3) / rate / 3600
 
 
-def test_study_is_priced_as_by_hand(planned: Callable, imagenet: str, here: Path) -> None:
-    asked = ("-m", "rung=resnet,gelu", "seed=0,1,2", *IMAGENET, imagenet, "hydra.launcher.jobs=4")
-    code, _, err = found = planned(*asked, "--images-per-second", "800", "--json")
+def test_study_costs_what_is_calculated_by_hand(planned: Callable, imagenet: str, here: Path) -> None:
+    arguments = ("-m", "rung=resnet,gelu", "seed=0,1,2", *IMAGENET, imagenet, "hydra.launcher.jobs=4")
+    code, _, err = result = planned(*arguments, "--images-per-second", "800", "--json")
     assert (code, err) == (0, "")
     rungs = {rung.name: rung for rung in roadmap.ladder("resnet50")}
-    for name, row in found.rows.items():
+    for name, row in result.rows.items():
         assert (row["runs"], row["done"]) == (3, 0)
         assert row["macs"] / 1e9 == pytest.approx(rungs[name].published.gflops, abs=0.005)
         assert row["macs"], row["params"] == roadmap.cost(rungs[name].design)[:2]
-    gelu = 800 * found.rows["resnet"]["macs"] / found.rows["gelu"]["macs"]
+    gelu = 800 * result.rows["resnet"]["macs"] / result.rows["gelu"]["macs"]
     resnet, gelu = hours_by_hand(800, 90, 256), hours_by_hand(gelu, 300, 4096)
-    assert [row["seconds"] / 3600 for row in found.price["rows"]] == pytest.approx([resnet, gelu])
-    assert found.price["hours_in_all"] == found.price["hours_left"] == pytest.approx(3 * (resnet + gelu))
-    assert found.price["unit"] == "GPU"
-    assert found.price["wall_seconds"] / 3600 == pytest.approx(resnet + gelu)  # 3 and 1 at once, then the last two
+    assert [row["seconds"] / 3600 for row in result.cost["rows"]] == pytest.approx([resnet, gelu])
+    assert result.cost["hours_in_all"] == result.cost["hours_left"] == pytest.approx(3 * (resnet + gelu))
+    assert result.cost["unit"] == "GPU"
+    assert result.cost["wall_seconds"] / 3600 == pytest.approx(resnet + gelu)  # 3 and 1 at once, then the last two
     assert [path.name for path in here.iterdir()] == ["imagenet"]
 
 
 def test_several_stated_rates_are_met_and_lie_on_a_line(planned: Callable, imagenet: str) -> None:
-    asked = (
+    arguments = (
         "-m",
         "rung=resnet,stage_ratio,increase_width",
         "data=imagenet",
@@ -93,10 +92,10 @@ def test_several_stated_rates_are_met_and_lie_on_a_line(planned: Callable, image
         "recipe.epochs=1",
         "recipe.batch_size=1024",
     )
-    found = planned(*asked, "--images-per-second", "1000", "--images-per-second", "increase_width=500", "--json")
-    resnet, middle, dearest = found.price["rows"]
-    assert dearest["seconds"] == pytest.approx(2 * resnet["seconds"])
-    part = (middle["macs"] - resnet["macs"]) / (dearest["macs"] - resnet["macs"])
+    result = planned(*arguments, "--images-per-second", "1000", "--images-per-second", "increase_width=500", "--json")
+    resnet, middle, largest = result.cost["rows"]
+    assert largest["seconds"] == pytest.approx(2 * resnet["seconds"])
+    part = (middle["macs"] - resnet["macs"]) / (largest["macs"] - resnet["macs"])
     assert middle["seconds"] == pytest.approx((1 + part) * resnet["seconds"])
 
 
@@ -104,42 +103,40 @@ def test_launcher_says_how_many_processes_share_a_run(planned: Callable) -> None
     data = ("data=hfids", "data.path=someone/imagenet", "data.num_classes=1000")
     slurm = ("hydra/launcher=slurm", "hydra.launcher.array_parallelism=2", "micro_batch_size=null")
 
-    def priced(gpus: int) -> tuple[int, dict[str, Any], dict[str, Any]]:
-        asked = ("-m", "rung=gelu", "regime=resnet50", *data, *slurm, f"hydra.launcher.gpus_per_node={gpus}")
-        found = planned(*asked, "--images-per-second=800", f"--images={TRAIN},{VAL}", "--json")
-        return found.code, found.price, found.price["rows"][0]
+    def estimated(gpus: int) -> tuple[int, dict[str, Any], dict[str, Any]]:
+        arguments = ("-m", "rung=gelu", "regime=resnet50", *data, *slurm, f"hydra.launcher.gpus_per_node={gpus}")
+        result = planned(*arguments, "--images-per-second=800", f"--images={TRAIN},{VAL}", "--json")
+        return result.code, result.cost, result.cost["rows"][0]
 
-    _, alone, row = priced(1)
-    code, price, shared = priced(8)
+    _, alone, row = estimated(1)
+    code, cost, shared = estimated(8)
     assert code == 0
-    assert price["side_by_side"] == 2
+    assert cost["side_by_side"] == 2
     assert shared["seconds"] == pytest.approx(row["seconds"] / 8)
-    assert price["hours_in_all"] == pytest.approx(alone["hours_in_all"])
+    assert cost["hours_in_all"] == pytest.approx(alone["hours_in_all"])
     assert shared["memory_bytes"] < row["memory_bytes"] / 7
-    code, price, whole = priced(3)
+    code, cost, whole = estimated(3)
     assert code == 1
-    assert "recipe.batch_size=4096 can't be split among 3 processes" in price["problems"][0]
+    assert "recipe.batch_size=4096 can't be split among 3 processes" in cost["problems"][0]
     assert whole["seconds"] == pytest.approx(row["seconds"])
 
 
-def test_runs_that_share_a_gpu_are_priced_by_both_bounds_and_must_fit_together(
-    planned: Callable, imagenet: str
-) -> None:
-    asked = ("-m", "rung=gelu", "seed=0,1,2,3,4,5,6,7", "regime=resnet50", "data=imagenet", imagenet)
-    asked += ("recipe.batch_size=64", "--images-per-second=800", "--json")
-    alone = planned(*asked).price
+def test_runs_that_share_a_gpu_have_two_bounds_and_must_fit_together(planned: Callable, imagenet: str) -> None:
+    arguments = ("-m", "rung=gelu", "seed=0,1,2,3,4,5,6,7", "regime=resnet50", "data=imagenet", imagenet)
+    arguments += ("recipe.batch_size=64", "--images-per-second=800", "--json")
+    alone = planned(*arguments).cost
     slurm = ("hydra/launcher=slurm", "hydra.launcher.runs_per_job=8")  # one job, however many there may be
     for launcher in ((), slurm):
-        found = planned(*asked, *launcher, "hydra.launcher.runs_per_gpu=8", "--memory=80").price
-        assert (found["side_by_side"], found["runs_per_gpu"], found["problems"]) == (8, 8, [])
-        assert found["hours_left"] == pytest.approx(alone["hours_left"])
-        assert found["wall_seconds"] == pytest.approx(alone["wall_seconds"])
-        assert found["wall_seconds_at_least"] == pytest.approx(alone["wall_seconds"] / 8)
-        assert "how much 8 runs on a GPU slow each other down is not known" in found["note"]
+        result = planned(*arguments, *launcher, "hydra.launcher.runs_per_gpu=8", "--memory=80").cost
+        assert (result["side_by_side"], result["runs_per_gpu"], result["problems"]) == (8, 8, [])
+        assert result["hours_left"] == pytest.approx(alone["hours_left"])
+        assert result["wall_seconds"] == pytest.approx(alone["wall_seconds"])
+        assert result["wall_seconds_at_least"] == pytest.approx(alone["wall_seconds"] / 8)
+        assert "how much 8 runs on a GPU slow each other down is not known" in result["note"]
     need = 8 * (alone["rows"][0]["memory_bytes"] / 2**30 + 0.5)
-    found = planned(*asked, "hydra.launcher.runs_per_gpu=8", f"--memory={need - 0.1}")
-    assert found.code == 1
-    assert f"({need:.1f} GB); take hydra.launcher.runs_per_gpu=7" in found.price["problems"][0]
+    result = planned(*arguments, "hydra.launcher.runs_per_gpu=8", f"--memory={need - 0.1}")
+    assert result.code == 1
+    assert f"({need:.1f} GB); take hydra.launcher.runs_per_gpu=7" in result.cost["problems"][0]
 
 
 def test_pace_of_runs_that_shared_a_gpu_is_that_of_runs_that_will(run_of: Callable, tiny: tuple[str, ...]) -> None:
@@ -147,7 +144,9 @@ def test_pace_of_runs_that_shared_a_gpu_is_that_of_runs_that_will(run_of: Callab
     summary = {"device": "cpu", "processes": 1, "threads": 1, "train_images": 200, "evaluation_images": 200}
     alone = summary | {"images_per_second": 100.0, "seconds_per_epoch": 4.0}
     shared = summary | {"images_per_second": 50.0, "seconds_per_epoch": 8.0, "runs_per_gpu": 4}
-    records = [(run.to_json(), one) for one in (alone, shared, shared | {"retried_alone": "why", "runs_per_gpu": 1})]
+    records = [
+        (run.to_json(), summary) for summary in (alone, shared, shared | {"retried_alone": "why", "runs_per_gpu": 1})
+    ]
     paces = [recorded(records, run, 1, torch.device("cpu"), 1, runs) for runs in (1, 4, 8)]
     assert paces == [Pace(1, 0.01, 0.01, 0, "recorded"), Pace(1, 0.005, 0.005, 0, "shared"), None]
 
@@ -155,44 +154,44 @@ def test_pace_of_runs_that_shared_a_gpu_is_that_of_runs_that_will(run_of: Callab
 def test_run_that_was_trained_is_what_the_plan_says(
     planned: Callable, command: Callable, tiny: tuple[str, ...], here: Path
 ) -> None:
-    """Its files, its time; what is done or partly trained is not priced again; and another machine's is no guide."""
-    asked = (*tiny, "design.width=32", "recipe.ema_decay=0.9", "recipe.momentum=0.9")
-    assert command(*asked, "keep=all").code == 0
+    """Its files, its time; what is done or partly trained does not count again, nor do times of other machines."""
+    arguments = (*tiny, "design.width=32", "recipe.ema_decay=0.9", "recipe.momentum=0.9")
+    assert command(*arguments, "keep=all").code == 0
     [path] = here.glob("runs/*/summary.json")
     summary, size = json.loads(path.read_text()), lambda name: (path.parent / name).stat().st_size
     written = {file: file.stat().st_mtime_ns for file in here.rglob("*")}
 
-    found = planned("-m", *asked, "seed=0,1", "--json")
-    [row] = found.price["rows"]
+    result = planned("-m", *arguments, "seed=0,1", "--json")
+    [row] = result.cost["rows"]
     assert (row["runs"], row["done"], row["partly"], row["pace"]) == (2, 1, 0, "recorded")
     assert (row["training_images"], row["evaluation_images"]) == (summary["train_images"], summary["evaluation_images"])
     assert (row["macs"], row["params"]) == (summary["macs"], summary["params"])
     assert row["seconds"] == pytest.approx(2 * summary["seconds_per_epoch"])
     assert row["seconds_left"] == row["seconds"]
-    assert found.price["unit"] == "core"
+    assert result.cost["unit"] == "core"
     assert row["weights_bytes"] == pytest.approx(size("weights.pt") + size("weights_ema.pt"), rel=0.1)
     assert row["checkpoint_bytes"] == pytest.approx(size("checkpoints/step-00000010.pt"), rel=0.1)
-    assert found.price["disk_bytes"] == row["weights_bytes"] + 3 * row["checkpoint_bytes"]
+    assert result.cost["disk_bytes"] == row["weights_bytes"] + 3 * row["checkpoint_bytes"]
     assert {file: file.stat().st_mtime_ns for file in here.rglob("*")} == written
 
     path.write_text(json.dumps(summary | {"status": "unfinished", "epochs_done": 1}))
-    [row] = planned(*asked, "--json").price["rows"]
+    [row] = planned(*arguments, "--json").cost["rows"]
     assert (row["done"], row["partly"]) == (0, 1)
     assert row["seconds_left"] == pytest.approx(summary["seconds_per_epoch"])
     path.write_text(json.dumps(summary | {"device": "a GPU"}))  # done elsewhere: nothing is left to measure for
-    found = planned(*asked, "--json")
-    assert (found.rows.popitem()[1]["pace"], found.price["hours_left"], found.price["wall_seconds"]) == (None, 0, 0)
+    result = planned(*arguments, "--json")
+    assert (result.rows.popitem()[1]["pace"], result.cost["hours_left"], result.cost["wall_seconds"]) == (None, 0, 0)
     path.write_text(json.dumps(summary | {"status": "unfinished", "device": "a GPU"}))
-    assert planned(*asked, "--json").price["rows"][0]["pace"] == "measured"
+    assert planned(*arguments, "--json").cost["rows"][0]["pace"] == "measured"
 
 
 def test_measured_pace_is_about_that_of_a_run(
     planned: Callable, command: Callable, tiny: tuple[str, ...], here: Path
 ) -> None:
-    found = planned(*tiny, "design.width=32", "--json")
+    result = planned(*tiny, "design.width=32", "--json")
     assert command(*tiny, "design.width=32").code == 0
     [path] = here.glob("runs/*/summary.json")
-    [row] = found.price["rows"]
+    [row] = result.cost["rows"]
     assert 1 / 3 < row["seconds"] / json.loads(path.read_text())["wall_seconds"] < 3
 
 
@@ -201,26 +200,29 @@ def test_measuring_begins_at_both_ends_and_stays_within_its_time(
 ) -> None:
     order, clock = [], iter(range(1000))
 
-    def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
-        order.append(sample.macs)
-        return Pace(sample.macs, 1, 1, 0, "measured")
+    def measure(network: Network, device: torch.device, seconds: float) -> Pace:
+        order.append(network.macs)
+        return Pace(network.macs, 1, 1, 0, "measured")
 
     monkeypatch.setattr("experiments.plan.throughput.measure", measure)
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    samples = [Sample(run_of(f"recipe.epochs={macs}"), macs, 10, 2) for macs in (5, 9, 8, 1, 2)]
-    assert len(measured(samples, torch.device("cpu"), 100)) == 5
+    networks = [
+        Network((run_of(f"recipe.epochs={macs}"),), Amounts(100, 10, 10), macs, 1, Footprint(0, 0, 0, 0, 0))
+        for macs in (5, 9, 8, 1, 2)
+    ]
+    assert len(measured(networks, torch.device("cpu"), 100)) == 5
     assert order == [1, 9, 5, 8, 2] or order == [1, 9, 5, 2, 8]
     order.clear()
-    assert len(measured(samples, torch.device("cpu"), 0)) == 1
+    assert len(measured(networks, torch.device("cpu"), 0)) == 1
     assert order == [1]
 
 
 def test_pace_beyond_what_is_known_is_in_proportion() -> None:
     known = [Pace(20, 2, 1, 0.5, "measured"), Pace(10, 1.5, 0.5, 0.5, "measured")]
-    found = {macs: between(known, macs) for macs in (5, 10, 15, 20, 40)}
-    assert {macs: pace.training for macs, pace in found.items()} == {5: 0.75, 10: 1.5, 15: 1.75, 20: 2, 40: 4}
-    assert {macs: pace.evaluation for macs, pace in found.items()} == {5: 0.25, 10: 0.5, 15: 0.75, 20: 1, 40: 2}
-    assert {pace.preparation for pace in found.values()} == {0.5}
+    result = {macs: between(known, macs) for macs in (5, 10, 15, 20, 40)}
+    assert {macs: pace.training for macs, pace in result.items()} == {5: 0.75, 10: 1.5, 15: 1.75, 20: 2, 40: 4}
+    assert {macs: pace.evaluation for macs, pace in result.items()} == {5: 0.25, 10: 0.5, 15: 0.75, 20: 1, 40: 2}
+    assert {pace.preparation for pace in result.values()} == {0.5}
 
 
 def test_memory_of_two_layers_is_as_by_hand() -> None:
@@ -228,7 +230,7 @@ def test_memory_of_two_layers_is_as_by_hand() -> None:
     with torch.device("meta"):
         convs = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 3, padding=1)]
         network = nn.Sequential(*convs)
-    assert kept_for_backward(network, 8) == (4 * 8 * 8 * (3 + 4), None)
+    assert activations(network, 8) == (4 * 8 * 8 * (3 + 4), None)
 
 
 @pytest.mark.parametrize("forgetful", [False, True])
@@ -238,7 +240,7 @@ def test_memory_is_what_torch_allocates(rung: str, forgetful: bool, run_of: Call
     run = run_of(f"rung={rung}", "resolution=64", "micro_batch_size=16", f"gradient_checkpointing={forgetful}")
     network = make_network(run, 10)
     if forgetful:
-        forget_activations(network)
+        enable_gradient_checkpointing(network)
     optimizer = make_optimizer(run.recipe, network)
     images = torch.randn(16, 3, 64, 64)
 
@@ -254,38 +256,38 @@ def test_memory_is_what_torch_allocates(rung: str, forgetful: bool, run_of: Call
         (e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns()
     )
     peak = int(np.cumsum([event.nbytes() for event in events]).max())
-    one = footprint(run, 10)
-    held = sum(it.nbytes for it in network.state_dict().values())
-    held += sum(it.nbytes for state in optimizer.state.values() for it in state.values() if it.ndim)
-    assert one.memory(16) == pytest.approx(peak + held + images.nbytes, rel=0.2)
+    counted = footprint(run, 10)
+    static = sum(it.nbytes for it in network.state_dict().values())
+    static += sum(it.nbytes for state in optimizer.state.values() for it in state.values() if it.ndim)
+    assert counted.memory(16) == pytest.approx(peak + static + images.nbytes, rel=0.2)
 
 
 def test_halves_and_checkpointing_take_less(run_of: Callable) -> None:
-    asked = ("rung=gelu", "recipe=convnext", "design.depths=[3,3,9,3]")
-    plain, half = footprint(run_of(*asked), 10), footprint(run_of(*asked, "precision=bf16"), 10)
-    assert half.an_image == plain.an_image // 2
-    weights = 4 * roadmap.cost(run_of(*asked).design, 32, 10).params
+    arguments = ("rung=gelu", "recipe=convnext", "design.depths=[3,3,9,3]")
+    plain, half = footprint(run_of(*arguments), 10), footprint(run_of(*arguments, "precision=bf16"), 10)
+    assert half.per_image == plain.per_image // 2
+    weights = 4 * roadmap.cost(run_of(*arguments).design, 32, 10).params
     assert plain.fixed == pytest.approx(5 * weights, rel=0.03)  # and gradients, AdamW's two averages, the moving one
     assert half.fixed - plain.fixed == weights // 2
-    forgetful = footprint(run_of(*asked, "gradient_checkpointing=true"), 10)
-    assert forgetful.an_image < plain.an_image / 3
-    assert plain.an_image_at_least == forgetful.an_image
+    forgetful = footprint(run_of(*arguments, "gradient_checkpointing=true"), 10)
+    assert forgetful.per_image < plain.per_image / 3
+    assert plain.per_image_checkpointed == forgetful.per_image
 
 
 def test_memory_that_is_not_there_is_a_problem_with_remedies_that_help(planned: Callable) -> None:
-    asked = ("rung=gelu", "recipe.batch_size=192", "device=cpu", "--images-per-second", "800", "--memory", "0.02")
-    code, out, _ = planned(*asked)
+    arguments = ("rung=gelu", "recipe.batch_size=192", "device=cpu", "--images-per-second", "800", "--memory", "0.02")
+    code, out, _ = planned(*arguments)
     assert code == 1
     assert "192 images at once need more than 0.02 GB of memory; take micro_batch_size=32\n" in out
-    code, out, _ = planned(*asked, "micro_batch_size=32")
+    code, out, _ = planned(*arguments, "micro_batch_size=32")
     assert (code, "will fail" in out) == (0, False)
-    code, out, _ = planned(*asked, "micro_batch_size=64")
+    code, out, _ = planned(*arguments, "micro_batch_size=64")
     assert "take micro_batch_size=32 or gradient_checkpointing=true" in out
-    code, out, _ = planned(*asked, "micro_batch_size=64", "gradient_checkpointing=true")
+    code, out, _ = planned(*arguments, "micro_batch_size=64", "gradient_checkpointing=true")
     assert (code, "will fail" in out) == (0, False)
 
 
-PROBLEMS = [  # what was typed, what the plan says of it beside its price
+PROBLEMS = [  # what is typed, what the plan reports beside the cost
     ("data=imagenet data.path=nowhere", "data.path=nowhere is not a folder"),
     ("data=imagenet", "data.path is not set"),
     ("data=folder data.path=. --images 1000,10", "there is no folder train"),
@@ -293,21 +295,21 @@ PROBLEMS = [  # what was typed, what the plan says of it beside its price
     ("micro_batch_size=7", "micro_batch_size=7 does not divide the 64 images"),
     ("-m design.width=16,0", "design.width=0: design.width must be a positive integer, not 0"),
     ("-m recipe.batch_size=64,20000", "recipe.batch_size=20000 is more than the 10000 training images"),
-    ("-m model=design,timm:vgg11 recipe=modern", "timm:vgg11 knows no stochastic depth"),
+    ("-m model=design,timm:vgg11 recipe=modern", "timm:vgg11 has no stochastic depth"),
 ]
 
 
-@pytest.mark.parametrize(("typed", "said"), PROBLEMS, ids=[typed for typed, _ in PROBLEMS])
-def test_problem_is_named_beside_the_price(typed: str, said: str, planned: Callable) -> None:
+@pytest.mark.parametrize(("typed", "message"), PROBLEMS, ids=[typed for typed, _ in PROBLEMS])
+def test_problem_is_named_beside_the_cost(typed: str, message: str, planned: Callable) -> None:
     code, out, err = planned(*typed.split(), "--images-per-second", "100")
     assert (code, err) == (1, "")
     [line] = [line for line in out.splitlines() if line.startswith("will fail: ")]
-    assert said in line
+    assert message in line
     assert "1 run of 1 network" in out
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         ("desing.width=8", "error: there is no setting 'desing.width'; did you mean 'design'?"),
         ("-m +foo=1,2", "error: there is no setting 'foo'"),
@@ -323,10 +325,10 @@ def test_problem_is_named_beside_the_price(typed: str, said: str, planned: Calla
         ("--images many", "error: argument --images: must be one or two numbers of images"),
     ],
 )
-def test_mistake_is_refused_in_one_line(typed: str, said: str, planned: Callable, here: Path) -> None:
+def test_mistake_is_refused_in_one_line(typed: str, message: str, planned: Callable, here: Path) -> None:
     code, out, err = planned(*typed.split())
     assert (code, out) == (2, "")
-    assert err.startswith(said)
+    assert err.startswith(message)
     assert err.count("\n") == 1
     assert not list(here.iterdir())
 
@@ -353,9 +355,9 @@ def test_images_are_counted_as_a_run_would(here: Path) -> None:
         train, test = load_sample()
         chosen, held_out = partition(train, stated)
         assert amounts(stated)[:2] == (len(chosen), len(held_out) or len(test.labels))
-    for number, place in enumerate(["train/a", "train/a", "train/b", "val/a", "val/b", "train/b", "train/b"]):
-        (here / place).mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4)).save(here / place / f"{number}.png")
+    for number, folder in enumerate(["train/a", "train/a", "train/b", "val/a", "val/b", "train/b", "train/b"]):
+        (here / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(here / folder / f"{number}.png")
     assert amounts(Data("f", "folder", str(here))) == (5, 2, 2)
     assert amounts(Data("f", "folder", str(here), train_images=99, val_images=9, num_classes=2))[:2] == (99, 9)
 
@@ -369,12 +371,12 @@ def test_known_datasets_have_as_many_images_as_they_state(run_of: Callable) -> N
 
 
 def test_images_that_nobody_knows_can_be_said(planned: Callable) -> None:
-    asked = ("data=hfds", "data.path=someone/something", "recipe.epochs=3", "recipe.batch_size=100")
-    code, out, _ = planned(*asked, "--images-per-second", "10")
+    arguments = ("data=hfds", "data.path=someone/something", "recipe.epochs=3", "recipe.batch_size=100")
+    code, out, _ = planned(*arguments, "--images-per-second", "10")
     assert code == 0
-    assert "say --images" in out
-    found = planned(*asked, "--images-per-second", "10", "--images", "1050,30", "--json")
-    assert found.price["rows"][0]["seconds"] == pytest.approx(3 * (1000 / 10 + 30 / 30))
+    assert "state --images" in out
+    result = planned(*arguments, "--images-per-second", "10", "--images", "1050,30", "--json")
+    assert result.cost["rows"][0]["seconds"] == pytest.approx(3 * (1000 / 10 + 30 / 30))
 
 
 def test_help_is_its_own_page(planned: Callable) -> None:

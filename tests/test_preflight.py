@@ -44,7 +44,7 @@ def flowers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-FAILURES = [  # what becomes of the folder, what is typed, what is said
+FAILURES = [  # what becomes of the folder, what is typed, what the message has
     (lambda data: shutil.rmtree(data), "", "data.path=flowers is not a folder"),
     (lambda data: None, "design.activation=torch.nn.GLU", "GLU: (2, 16, 8, 8) of torch.float32 becomes (2, 16, 8, 4)"),
     (lambda data: shutil.rmtree(data / "val"), "", "there is no folder flowers/val"),
@@ -56,22 +56,22 @@ FAILURES = [  # what becomes of the folder, what is typed, what is said
     (lambda data: None, "data.num_classes=4", "data.num_classes=4, but flowers has 3 classes"),
     (lambda data: None, "recipe.optimizer=timm:adan", "recipe.optimizer=timm:adan takes 3 recipe.betas"),
     (lambda data: None, "data=tar", "there is no .tar file in flowers/train"),
-    (lambda data: None, "sync_batch_norm=true hydra.launcher.gpus_per_run=2", "needs GPUs: torch has no other"),
+    (lambda data: None, "sync_batch_norm=true hydra.launcher.gpus_per_run=2", "needs GPUs: torch has"),
 ]
 
 
-CASES = [("local", *one) for one in FAILURES]
-CASES += [(launch, *one) for launch in LAUNCHES if launch != "local" for one in FAILURES[:2]]
+CASES = [("local", *failure) for failure in FAILURES]
+CASES += [(launch, *failure) for launch in LAUNCHES if launch != "local" for failure in FAILURES[:2]]
 
 
 @pytest.mark.parametrize(
-    ("launch", "damage", "typed", "said"), CASES, ids=[f"{launch}: {said}" for launch, *_, said in CASES]
+    ("launch", "damage", "typed", "expected"), CASES, ids=[f"{launch}: {expected}" for launch, *_, expected in CASES]
 )
 def test_failure_is_found_before_anything_starts(
     launch: str,
     damage: Callable,
     typed: str,
-    said: str,
+    expected: str,
     flowers: Path,
     command: Callable,
     call: Callable,
@@ -88,7 +88,7 @@ def test_failure_is_found_before_anything_starts(
 
         code, out, err = call(main, *words)
         assert code in (1, 2)
-        assert said in err + "".join(line for line in out.splitlines() if line.startswith("will fail: "))
+        assert expected in err + "".join(line for line in out.splitlines() if line.startswith("will fail: "))
         return
     monkeypatch.setitem(sys.modules, "experiments.launch.worker", None)
     monkeypatch.setattr("experiments.launch.local.LocalStudy", None)
@@ -96,16 +96,16 @@ def test_failure_is_found_before_anything_starts(
     code, out, err = command(*words)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: ")
-    assert said in err
+    assert expected in err
     assert not list(here.glob("runs/*"))
 
 
 def test_data_of_a_study_are_looked_at_once(
-    asked: Callable, flowers: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+    study_runs: Callable, flowers: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at = []
     monkeypatch.setattr(preflight, "amounts", lambda data, **_: looked_at.append(data) or Amounts(14, 6, 3))
-    runs = asked("rung=gelu,kernel_7", "seed=0,1", "data=folder", f"data.path={flowers}", "recipe.batch_size=4")
+    runs = study_runs("rung=gelu,kernel_7", "seed=0,1", "data=folder", f"data.path={flowers}", "recipe.batch_size=4")
     assert (len(runs), len(looked_at)) == (4, 1)
 
 
@@ -211,7 +211,7 @@ class Waits(Layer):
         return x
 """
 
-REFUSED = {  # a layer as it is written, and what is said of it
+REFUSED = {  # a layer as it is written, and what the message has
     "_target_: layers_of_mine.Fine, most: 32": "Fine(64, most=32) raises ValueError: more than 32 channels",
     "_target_: layers_of_mine.Fine, least: 32": "Fine(16, least=32) raises TypeError",
     "_target_: layers_of_mine.Plain": "Plain(16) raises TypeError",
@@ -252,22 +252,22 @@ def layers_of_mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize(("written", "said"), REFUSED.items())
+@pytest.mark.parametrize(("written", "expected"), REFUSED.items())
 def test_layer_that_cannot_stand_there_is_named_in_one_line(
-    written: str, said: str, run_of: Callable, layers_of_mine: None
+    written: str, expected: str, run_of: Callable, layers_of_mine: None
 ) -> None:
     with pytest.raises(preflight.SettingsError) as error:
         check_layers(run_of(f"design.layers={{mine: {{at: hidden, {written}}}}}"))
     message = str(error.value)
     assert message.startswith(f"design.layers.mine: {written.split()[1].strip(',')}")
-    assert said in message
+    assert expected in message
     assert message.isprintable()
 
 
 def test_layer_that_takes_long_is_named(
     run_of: Callable, layers_of_mine: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It may never end, and a person must know which it is; of one that ends soon nothing is said."""
+    """It may never end, and a person must know which it is; of one that ends soon nothing is expected."""
     monkeypatch.setattr(own, "PATIENCE", 0)
     check_layers(run_of("design.layers={mine: {at: output, _target_: layers_of_mine.Waits}}"))
     assert capsys.readouterr().err == "still trying layers.mine: layers_of_mine.Waits\n"
@@ -277,7 +277,7 @@ def test_layer_that_takes_long_is_named(
 
 
 @pytest.mark.parametrize(
-    ("switch", "said"),
+    ("switch", "expected"),
     [
         ("norm=layers_of_mine.Plain", "design.norm: layers_of_mine.Plain(16) raises TypeError"),
         ("activation=layers_of_mine.Fine", "design.activation: layers_of_mine.Fine() raises TypeError"),
@@ -286,9 +286,9 @@ def test_layer_that_takes_long_is_named(
     ],
 )
 def test_norm_and_activation_are_tried_too(
-    switch: str, said: str | None, run_of: Callable, layers_of_mine: None
+    switch: str, expected: str | None, run_of: Callable, layers_of_mine: None
 ) -> None:
-    refusal = pytest.raises(preflight.SettingsError, match=re.escape(said)) if said else nullcontext()
+    refusal = pytest.raises(preflight.SettingsError, match=re.escape(expected)) if expected else nullcontext()
     with refusal:
         check_layers(run_of(f"design.{switch}", "resolution=64"))
 
@@ -338,10 +338,10 @@ def test_tried_maps_are_those_that_the_network_has(kind: str, spatial_conv: str,
     assert {channels for channels, _ in NOTED["activation"]} == {channels for channels, _ in tried["norm"]}
 
 
-def test_designs_are_tried_once(asked: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_designs_are_tried_once(study_runs: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
     monkeypatch.setattr(own, "try_out", lambda design, resolution: tried.append(design))
-    runs = asked("step=[grn],[grn,gelu],[gelu]", "seed=0,1")
+    runs = study_runs("step=[grn],[grn,gelu],[gelu]", "seed=0,1")
     assert (len(runs), len(tried)) == (6, 2)
 
 
@@ -396,7 +396,7 @@ def test_busy_machine_is_warned_of(command: Callable, tiny: tuple[str, ...], mon
     monkeypatch.setattr("os.getloadavg", lambda: (1e6, 0, 0))
     code, _, err = command("device=cpu")
     assert (code, err.count("\n")) == (0, 1)
-    assert err.startswith("warning: others keep this machine busy, and this run takes all of its cores")
+    assert err.startswith("warning: other processes keep this machine busy, and this run takes all of its cores")
     assert command(*tiny).err == ""  # it says how many threads it takes
     monkeypatch.setattr("os.getloadavg", lambda: (0, 0, 0))
     assert command("device=cpu").err == ""

@@ -26,12 +26,12 @@ LAYER_NORM = (
     "recipe.ema_decay=0.9",
     "recipe.lr=1e-3",
 )
-"""What has nothing of a batch's own: no mixing, no stochastic depth, no BatchNorm."""
+"""Without anything that depends on the batch: mixup, stochastic depth, BatchNorm."""
 
 
 @pytest.fixture
 def together(fork: Callable[..., Forked]) -> Callable[..., list[Forked]]:
-    """`python -m experiments.train ...` in two processes, each told by its environment which of the two it is."""
+    """`python -m experiments.train ...` in two processes, whose environments say which is which."""
 
     def start(environment: Callable[[int], dict[str, str]], *overrides: str) -> list[Forked]:
         return [fork(*overrides, **environment(rank)) for rank in range(2)]
@@ -40,13 +40,13 @@ def together(fork: Callable[..., Forked]) -> Callable[..., list[Forked]]:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
 
 
 def as_torchrun() -> Callable[[int], dict[str, str]]:
-    """What torchrun tells the processes that it starts."""
+    """The environment of processes started by torchrun."""
     port = str(free_port())
     return lambda rank: {
         "MASTER_ADDR": "127.0.0.1",
@@ -59,7 +59,7 @@ def as_torchrun() -> Callable[[int], dict[str, str]]:
 
 
 def as_srun() -> Callable[[int], dict[str, str]]:
-    """What srun tells the tasks that it starts."""
+    """The environment of tasks started by srun."""
     job = str(random.randrange(10**9))  # from which submitit draws the port
     return lambda rank: {
         "SLURM_JOB_ID": job,
@@ -82,13 +82,13 @@ def results(runs: Path) -> tuple[dict, dict, dict, list, str]:
     return summary, weights, average, [[row[name] for name in METRICS] for row in rows], correct
 
 
-def assert_close(one: tuple, other: tuple) -> None:
+def assert_close(first: tuple, second: tuple) -> None:
     for index in (1, 2):
-        for name, tensor in one[index].items():
-            torch.testing.assert_close(other[index][name], tensor, rtol=0, atol=1e-6, msg=name)
-    assert [x for row in other[3] for x in row] == pytest.approx([x for row in one[3] for x in row], abs=1e-5)
-    assert one[0]["identity"] == other[0]["identity"]
-    assert one[4] == other[4]
+        for name, tensor in first[index].items():
+            torch.testing.assert_close(second[index][name], tensor, rtol=0, atol=1e-6, msg=name)
+    assert [x for row in second[3] for x in row] == pytest.approx([x for row in first[3] for x in row], abs=1e-5)
+    assert first[0]["identity"] == second[0]["identity"]
+    assert first[4] == second[4]
 
 
 def test_two_processes_train_what_one_does(
@@ -98,18 +98,18 @@ def test_two_processes_train_what_one_does(
     overrides = (*tiny, *LAYER_NORM)
     assert command(*overrides, "runs=one").code == 0
     assert command(*overrides, "runs=passes", "micro_batch_size=5").code == 0
-    one, passes = (results(here / runs) for runs in ("one", "passes"))
-    assert [(x[0]["processes"], x[0]["accumulation"]) for x in (one, passes)] == [(1, 1), (1, 4)]
-    assert_close(one, passes)
+    first, passes = (results(here / runs) for runs in ("one", "passes"))
+    assert [(x[0]["processes"], x[0]["accumulation"]) for x in (first, passes)] == [(1, 1), (1, 4)]
+    assert_close(first, passes)
     for runs, environment in {"torchrun": as_torchrun(), "srun": as_srun()}.items():
         pair = together(environment, *overrides, f"runs={runs}")
-        said = [process.communicate(timeout=100)[0] for process in pair]
-        assert [process.returncode for process in pair] == [0, 0], said
-        assert "done: top-1" in said[0]
-        assert [line for line in said[1].splitlines() if not line.startswith("[Gloo]")] == []  # of two, one speaks
+        outputs = [process.communicate(timeout=100)[0] for process in pair]
+        assert [process.returncode for process in pair] == [0, 0], outputs
+        assert "done: top-1" in outputs[0]
+        assert [line for line in outputs[1].splitlines() if not line.startswith("[Gloo]")] == []  # the first one prints
         two = results(here / runs)
         assert [two[0][name] for name in ("processes", "accumulation", "evaluation_images")] == [2, 1, 200]
-        assert_close(one, two)
+        assert_close(first, two)
 
 
 def test_stopped_together_and_resumed_bit_identical(
@@ -143,18 +143,18 @@ def test_process_that_fails_says_why_and_the_others_end(together: Callable, tiny
     (here / "photos" / "train" / "a" / "04.png").write_bytes(b"no image")
     data = ("data=folder", "data.path=photos", "data.subset=1", "data.holdout=0", "recipe.batch_size=10", "workers=1")
     pair = together(as_torchrun(), *tiny, *data)
-    said = [process.communicate(timeout=100)[0] for process in pair]
+    outputs = [process.communicate(timeout=100)[0] for process in pair]
     assert all(process.returncode for process in pair)
-    assert "04.png: not an image" in "".join(said)
+    assert "04.png: not an image" in "".join(outputs)
     [path] = here.glob("runs/*/summary.json")
     summary = json.loads(path.read_text())
     assert summary["status"] == "failed"
     assert "04.png" in summary["reason"] or summary["reason"].startswith("another process of the run ended")
-    assert "Traceback" not in "".join(said)
+    assert "Traceback" not in "".join(outputs)
 
 
 def _meet(rank: int, folder: Path) -> None:
-    """One of two processes on a machine: what it gets of what one of them makes, and what of one that fails."""
+    """One of two processes on a machine: both get what one of them makes, or its exception."""
     store = f"file://{folder}/store"
     distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     processes = Processes(torch.device("cpu"), rank, 2)
@@ -194,15 +194,15 @@ def test_study_is_not_started_by_torchrun(command: Callable, monkeypatch: pytest
     assert "a study starts its runs itself" in err
 
 
-def test_run_that_is_done_is_done_for_both(
+def test_run_that_is_done_is_trained_by_neither(
     together: Callable, command: Callable, tiny: tuple[str, ...], here: Path
 ) -> None:
     overrides = (*tiny, *LAYER_NORM)
     assert command(*overrides).code == 0
     pair = together(as_torchrun(), *overrides)
-    said = [process.communicate(timeout=60)[0] for process in pair]
-    assert ([process.returncode for process in pair], said[1]) == ([0, 0], "")
-    assert "done already" in said[0]
+    outputs = [process.communicate(timeout=60)[0] for process in pair]
+    assert ([process.returncode for process in pair], outputs[1]) == ([0, 0], "")
+    assert "done already" in outputs[0]
 
 
 @pytest.mark.parametrize(
@@ -219,12 +219,12 @@ def test_batch_is_split(batch: int, at_once: int | None, processes: int, split: 
 
 
 @pytest.mark.parametrize(
-    ("batch", "at_once", "processes", "said"),
+    ("batch", "at_once", "processes", "message"),
     [
         (100, None, 8, "recipe.batch_size=100 can't be split among 8 processes; take a multiple of 8"),
         (4096, 100, 8, "micro_batch_size=100 does not divide the 512 images .* take micro_batch_size=64"),
     ],
 )
-def test_impossible_split_says_so(batch: int, at_once: int | None, processes: int, said: str) -> None:
-    with pytest.raises(SettingsError, match=said):
+def test_impossible_split_says_so(batch: int, at_once: int | None, processes: int, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
         split_batch(batch, at_once, processes)

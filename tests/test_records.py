@@ -78,11 +78,8 @@ def test_frames_are_what_the_files_say(tmp_path: Path) -> None:
 
 
 def test_the_road_of_many_runs_is_read_once(tmp_path: Path) -> None:
-    write_study(tmp_path, rungs=["gelu"])
-    write_run(tmp_path, "resnet", road=None)
-    roads = load(tmp_path).runs.set_index("rung")["road"]
-    assert len({id(road) for road in roads["gelu"]}) == 1
-    assert roads["resnet"] is None
+    roads = load(write_study(tmp_path, rungs=["gelu"])).runs["road"]
+    assert len({id(road) for road in roads}) == 1
 
 
 def test_types_are_the_same_whatever_the_runs_hold(tmp_path: Path) -> None:
@@ -122,10 +119,10 @@ def test_epochs_are_read_once_and_when_they_are_asked_for(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("file", "text", "reason"),
     [
-        ("config.json", '{"model": "des', "config.json cannot be read"),
-        ("config.json", "[1, 2]", "holds no JSON object"),
-        ("config.json", "[" * 5000, "config.json cannot be read"),
-        ("config.json", b"\x00\xff\xfe\x80", "config.json cannot be read"),
+        ("config.json", '{"model": "des', "config.json is not JSON"),
+        ("config.json", "[1, 2]", "is not a JSON object"),
+        ("config.json", "[" * 5000, "config.json is not JSON"),
+        ("config.json", b"\x00\xff\xfe\x80", "config.json is not JSON"),
         ("config.json", '{"architectures": ["Llama"]}', "'recipe' is missing"),
         ("config.json", '{"model": 1, "design": 1, "recipe": 1, "data": 1, "resolution": 1, "seed": 1}', "not a"),
         ("config.json", {"seed": 10**400}, "'seed' is no 64-bit integer"),
@@ -137,13 +134,15 @@ def test_epochs_are_read_once_and_when_they_are_asked_for(tmp_path: Path, monkey
         ("config.json", {"road": {"name": "mine", "rungs": [{"step": "a"}, {"step": 5}]}}, "a rung's step is 5"),
         ("config.json", {"road": {"name": "mine", "rungs": [{"step": "a", "published": {"top1": 1}}]}}, "'road'"),
         ("config.json", {"sync_batch_norm": 3}, "'sync_batch_norm' is not true or false"),
-        ("summary.json", "", "summary.json cannot be read"),
+        ("summary.json", "", "summary.json is not JSON"),
         ("summary.json", '{"status": "done"}', "'identity' is missing"),
         ("summary.json", {"status": "odd"}, "status is 'odd'"),
         ("summary.json", {"status": ["done"]}, "status is"),
         ("summary.json", {"top1": math.nan}, "top1 is nan"),
         ("summary.json", {"top1": "high"}, "top1 is nan"),
         ("summary.json", {"metric": "box_ap"}, "box_ap is nan"),
+        ("summary.json", {"metric": None}, "'metric' is missing"),
+        ("config.json", {"road": None}, "'road' is missing"),
         ("summary.json", {"versions": "2.9"}, "'versions' is not a JSON object"),
         ("summary.json", None, "no summary.json"),
         ("config.json", None, "no config.json"),
@@ -200,7 +199,7 @@ def test_nothing_to_read_is_one_line(tmp_path: Path) -> None:
         load(tmp_path)
     run = write_run(tmp_path)
     (run / "config.json").write_text("{")
-    with pytest.raises(analysis.RecordsError, match=r"1 broken, the first: .*config.json cannot be read") as error:
+    with pytest.raises(analysis.RecordsError, match=r"1 broken, the first: .*config.json is not JSON") as error:
         load([tmp_path])
     assert "\n" not in str(error.value)
 
@@ -212,7 +211,7 @@ def test_nothing_to_read_is_one_line(tmp_path: Path) -> None:
         (lines(EPOCH) + "\n\n" + lines(EPOCH | {"epoch": 2}), [1, 2], None),
         ("", [], None),
         (lines(EPOCH, EPOCH | {"epoch": 2}) + '{"epoch": 3, "top1": 3', [1, 2], "1 of 3 lines are no epoch (line 3 is"),
-        ('{"epoch": 1, "top1": 3', [], "1 of 1 lines are no epoch (line 1 is no JSON); none is left"),
+        ('{"epoch": 1, "top1": 3', [], "1 of 1 lines are no epoch (line 1 is not JSON); none is left"),
         (b"\x00\xff\n\x80\n", [], "2 of 2 lines are no epoch"),
         (lines(EPOCH) + "[1, 2]\nnull\n7\n", [1], "3 of 4 lines are no epoch; the others are kept"),
         (lines(EPOCH, EPOCH | {"epoch": "two"}, EPOCH | {"epoch": 0.5}, {"top1": 3}), [1], "3 of 4 lines"),
@@ -254,7 +253,7 @@ def test_of_an_epoch_that_is_there_again_the_last_is_kept(tmp_path: Path) -> Non
     again = EPOCH | {"epoch": 2, "top1": 50.0}
     found, reasons = epochs_of(tmp_path, lines(EPOCH, EPOCH | {"epoch": 2}, EPOCH | {"epoch": 3}, again))
     assert list(zip(found["epoch"], found["top1"], strict=True)) == [(1, 30.5), (2, 50.0), (3, 30.5)]
-    assert reasons == ["1 lines are of an epoch that is there again; the last of each is kept"]
+    assert reasons == ["1 lines repeat an epoch; the last line of each is kept"]
 
 
 @pytest.mark.parametrize(("executable", "here"), [(sys.executable, 1), ("/no/python", 3), ("/bin/false", 3)])
@@ -265,8 +264,8 @@ def test_several_processes_read_what_one_reads(
     write_study(tmp_path, rungs=["resnet", "gelu", "kernel_7"], seeds=range(2))
     odd = write_run(tmp_path / "\udcff\n é", "layer_norm")
     (odd / "epochs.jsonl").write_text(lines(EPOCH) + "{")
-    one = load(tmp_path)
-    expected = one.epochs
+    alone = load(tmp_path)
+    expected = alone.epochs
     shares = []
     plain = epochs.read_files
     monkeypatch.setattr(epochs, "read_files", lambda paths: shares.append(paths) or plain(paths))
@@ -275,7 +274,7 @@ def test_several_processes_read_what_one_reads(
     monkeypatch.setattr(sys, "executable", executable)
     several = load(tmp_path)
     pd.testing.assert_frame_equal(several.epochs, expected)
-    assert several.skipped == one.skipped != []
+    assert several.skipped == alone.skipped != []
     assert len(shares) == here
 
 

@@ -122,10 +122,10 @@ def reference(run: Run) -> tuple[list[float], dict[str, Tensor], dict[str, Tenso
 @pytest.mark.usefixtures("every_step")
 def test_twenty_steps_are_the_references(run: Run) -> None:
     """With mixup, cutmix, erasing, stochastic depth, accumulation, warm-up, layer-wise decay and a moving average."""
-    told = Losses()
-    train(run, Record(run), told, ALONE)
+    progress = Losses()
+    train(run, Record(run), progress, ALONE)
     losses, weights, average = reference(run)
-    assert told.seen == pytest.approx(losses, abs=1e-6)
+    assert progress.seen == pytest.approx(losses, abs=1e-6)
     for file, expected in {"weights.pt": weights, "weights_ema.pt": average}.items():
         network = roadmap.build(run.design, 10)
         network.load_state_dict(torch.load(run.directory / file, weights_only=True))
@@ -144,16 +144,16 @@ def test_layer_wise_decay_has_the_published_groups(name: str, layers: int, run_o
     theirs = dict(zip(network.state_dict(), roadmap.export_weights(network, "timm"), strict=True))
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     groups = make_optimizer(recipe, network).param_groups
-    found = {names[id(p)]: (group["lr_scale"], group["weight_decay"]) for group in groups for p in group["params"]}
-    assert len(found) == sum(len(group["params"]) for group in groups) == len(names)
+    settings = {names[id(p)]: (group["lr_scale"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert len(settings) == sum(len(group["params"]) for group in groups) == len(names)
     depth = roadmap.design(name).depths[2]
     for ours, parameter in network.named_parameters():
         layer = layer_of(theirs[ours], depth)
         assert 0 <= layer <= layers + 1
-        scale, decay = found[ours]
+        scale, decay = settings[ours]
         assert scale == pytest.approx(0.8 ** (layers + 1 - layer), rel=1e-12)
         assert decay == (0.0 if parameter.ndim == 1 else 1e-8)
-    assert len({scale for scale, _ in found.values()}) == layers + 2
+    assert len({scale for scale, _ in settings.values()}) == layers + 2
 
 
 def test_layer_wise_decay_of_any_network_covers_every_parameter(run_of: Callable) -> None:

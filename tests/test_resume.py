@@ -30,12 +30,12 @@ STEPS = 20
 ALONE = Processes(torch.device("cpu"))
 
 
-def train(run: Run, record: Record, told: "Told", asked_to_stop: Callable[[], bool] = lambda: False) -> None:
-    train_on(run, record, told, ALONE, asked_to_stop)
+def train(run: Run, record: Record, log: "Log", stop_requested: Callable[[], bool] = lambda: False) -> None:
+    train_on(run, record, log, ALONE, stop_requested)
 
 
-class Told:
-    """A run's progress that keeps what it is told."""
+class Log:
+    """A run's progress that keeps the lines it is given."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -57,7 +57,7 @@ def run(run_of: Callable[..., Run], tiny: tuple[str, ...], tmp_path_factory: pyt
 
 @pytest.fixture(scope="module")
 def undisturbed(run: Run) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
-    train(run, Record(run), Told())
+    train(run, Record(run), Log())
     return results(run)
 
 
@@ -73,12 +73,12 @@ def stop_after(steps: int) -> Callable[[], bool]:
     return lambda: next(counter) == steps
 
 
-def stop(run: Run, steps: int) -> Told:
-    told, record = Told(), Record(run)
+def stop(run: Run, steps: int) -> Log:
+    log, record = Log(), Record(run)
     with pytest.raises(StoppedError):
-        train(run, record, told, stop_after(steps))
+        train(run, record, log, stop_after(steps))
     record.finish("unfinished")
-    return told
+    return log
 
 
 def assert_equal(one: tuple, other: tuple) -> None:
@@ -98,18 +98,18 @@ def test_stopped_run_ends_as_if_undisturbed(
     run = replace(run, runs=tmp_path)
     for steps in stops:
         stop(run, steps)
-    told = Told()
-    train(replace(run, workers=2), Record(run), told)
-    assert f"going on after step {sum(stops)} of {STEPS}" in told.lines
+    log = Log()
+    train(replace(run, workers=2), Record(run), log)
+    assert f"resuming after step {sum(stops)} of {STEPS}" in log.lines
     assert_equal(results(run), undisturbed)
 
 
 def test_optimizer_of_timm_goes_on_within_a_run(run_of: Callable, tiny: tuple[str, ...], tmp_path: Path) -> None:
     run = run_of(*tiny, "recipe.optimizer=timm:lamb", "recipe.lr=0.01")
     whole, stopped = (replace(run, runs=tmp_path / name) for name in ("whole", "stopped"))
-    train(whole, Record(whole), Told())
+    train(whole, Record(whole), Log())
     stop(stopped, 13)
-    train(stopped, Record(stopped), Told())
+    train(stopped, Record(stopped), Log())
     assert_equal(results(stopped), results(whole))
 
 
@@ -122,7 +122,7 @@ def test_last_two_checkpoints_are_kept_until_the_run_is_done(run: Run, tmp_path:
     stop(run, 6)
     names = sorted(path.name for path in (run.directory / "checkpoints").iterdir())
     assert names == ["step-00000005.pt", "step-00000006.pt"]
-    train(run, Record(run), Told())
+    train(run, Record(run), Log())
     assert not (run.directory / "checkpoints").exists()
 
 
@@ -135,10 +135,10 @@ def test_damaged_checkpoint_is_reported_and_the_one_before_used(
     newest = run.directory / "checkpoints" / "step-00000006.pt"
     whole = newest.read_bytes()
     newest.write_bytes({"truncate": whole[: len(whole) // 2], "empty": b"", "garbage": b"not a checkpoint"}[damage])
-    told = Told()
-    train(run, Record(run), told)
-    assert any("step-00000006.pt is damaged" in line for line in told.lines)
-    assert f"going on after step 5 of {STEPS}" in told.lines
+    log = Log()
+    train(run, Record(run), log)
+    assert any("step-00000006.pt is damaged" in line for line in log.lines)
+    assert f"resuming after step 5 of {STEPS}" in log.lines
     assert_equal(results(run), undisturbed)
 
 
@@ -161,10 +161,10 @@ def test_full_disk_leaves_the_checkpoint_before(
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full_disk)
         with pytest.raises(OSError, match="No space left"):
-            train(run, record, Told(), stop_after(3))
+            train(run, record, Log(), stop_after(3))
     record.finish("failed")
     assert [path.name for path in (run.directory / "checkpoints").iterdir()] == ["step-00000004.pt"]
-    train(run, Record(run), Told())
+    train(run, Record(run), Log())
     assert_equal(results(run), undisturbed)
 
 
@@ -179,7 +179,7 @@ def test_what_a_killed_writer_left_is_cleared_away(run: Run, undisturbed: tuple,
     stop(run, 4)
     (run.directory / "checkpoints" / "step-00000003.part").write_bytes(b"the beginning")
     record = Record(run)
-    train(run, record, Told())
+    train(run, record, Log())
     assert record.summary["status"] == "done"
     assert not (run.directory / "checkpoints").exists()
     assert_equal(results(run), undisturbed)
@@ -192,7 +192,7 @@ def test_process_that_does_not_see_the_checkpoint_is_told_of(run: Run, tmp_path:
         def broadcast_from_first(self, value: object) -> object:
             return 12
 
-        def union(self, names: list[str]) -> set[str]:
+        def gather_names(self, names: list[str]) -> set[str]:
             return {*names}
 
     run = replace(run, runs=tmp_path)
@@ -204,7 +204,7 @@ def test_loading_never_unpickles(run: Run, tmp_path: Path) -> None:
     run = replace(run, runs=tmp_path)
     folder = run.directory / "checkpoints"
     folder.mkdir(parents=True)
-    torch.save({"identity": run.identity, "step": 1, "object": Told()}, folder / "step-00000001.pt")
-    said: list[str] = []
-    assert Checkpoints(run, said.append, ALONE).load() is None
-    assert "damaged" in said[0]
+    torch.save({"identity": run.identity, "step": 1, "object": Log()}, folder / "step-00000001.pt")
+    lines: list[str] = []
+    assert Checkpoints(run, lines.append, ALONE).load() is None
+    assert "damaged" in lines[0]

@@ -374,4 +374,4 @@ def test_timm_model_without_stochastic_depth_says_what_to_do(
 ) -> None:
     code, out, _ = command(*tiny, "model=timm:vgg11", "recipe=modern")
     assert code == 2
-    assert "timm:vgg11 knows no stochastic depth, which the recipe asks for; add design.drop_path=0" in out
+    assert "timm:vgg11 has no stochastic depth, which the recipe needs; add design.drop_path=0" in out

@@ -68,11 +68,12 @@ def test_saved_runs_are_read_without_their_records_and_beside_others(tmp_path: P
 def test_saved_runs_have_their_road_and_without_it_are_named(tmp_path: Path) -> None:
     road = road_of("overlap", "mixer", title="Road to /home/jane/mixer")
     write_run(tmp_path / "runs", "mixer", road=road)
-    write_run(tmp_path / "runs", "resnet", road=None)
+    write_run(tmp_path / "runs", "resnet")
     again = saved(load(tmp_path / "runs"), tmp_path / "kept").runs.set_index("rung")["road"]
     assert again["mixer"] == replace(road, title="Road to mixer")
-    assert again["resnet"] is None
-    (tmp_path / "kept" / "roads.json").write_text("{")
+    file = tmp_path / "kept" / "roads.json"
+    roads = json.loads(file.read_text())
+    file.write_text(json.dumps({name: kept for name, kept in roads.items() if kept["name"] != "mine"}))
     runs = load(tmp_path / "kept")
     assert runs.runs["rung"].tolist() == ["resnet"]
     assert [why for _, why in runs.skipped] == ["'road 1' is not in roads.json"]
@@ -107,12 +108,12 @@ def test_no_machine_is_named_in_what_is_saved(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b"date,price\n1,2\n", "not what Runs.save writes: no column 'path'"),
-        (b"", "not what Runs.save writes"),
-        (random.Random(0).randbytes(3000), "not what Runs.save writes"),
+        (b"date,price\n1,2\n", "not written by Runs.save: no column 'path'"),
+        (b"", "not written by Runs.save"),
+        (random.Random(0).randbytes(3000), "not written by Runs.save"),
         (b'path,status,seed,series\n"a,done', "no CSV"),
         (b"path,status,seed,series\na,done,0,s\n", "'resolution' is missing"),
-        (b"path,status,seed,series,recipe\na,done,0,s,{\n", "'recipe' is no JSON"),
+        (b"path,status,seed,series,recipe\na,done,0,s,{\n", "'recipe' is not JSON"),
         (b"path,status,seed,series\na\n", "'seed' is missing"),
     ],
 )
@@ -151,4 +152,4 @@ def test_of_saved_epochs_the_good_are_kept(tmp_path: Path) -> None:
     assert runs.epochs["top1"].tolist()[:2] == run.epochs["top1"].tolist()[1:]
     assert np.isnan(runs.epochs["top1"].iloc[2])
     ((_, why),) = runs.skipped
-    assert why.startswith(f"{name}: 2 of 6 lines are no epoch; the others are kept; 1 lines are of an epoch")
+    assert why.startswith(f"{name}: 2 of 6 lines are no epoch; the others are kept; 1 lines repeat an epoch")

@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import roadmap
-from experiments.config.requested import Requested, spelled_out
+from experiments.config.overrides import with_steps
+from experiments.config.requested import Requested
 from experiments.config.run import to_run
 from experiments.config.settings import Config, EvaluationConfig, Recipe, register
 from experiments.config.timm_names import RandAugment
@@ -54,22 +55,22 @@ INDIFFERENT = [
 
 @pytest.mark.parametrize("override", DECISIVE)
 def test_what_decides_the_result_is_in_the_identity_and_the_series(override: str, run_of: Callable) -> None:
-    plain, other = run_of(), run_of(override)
-    assert other.identity != plain.identity
-    assert other.series != plain.series
-    assert other.name != plain.name
+    plain, changed = run_of(), run_of(override)
+    assert changed.identity != plain.identity
+    assert changed.series != plain.series
+    assert changed.name != plain.name
 
 
 @pytest.mark.parametrize("override", INDIFFERENT)
 def test_where_a_run_happens_is_not(override: str, run_of: Callable) -> None:
-    plain, other = run_of(), run_of(override)
-    assert (other.identity, other.series, other.name) == (plain.identity, plain.series, plain.name)
+    plain, changed = run_of(), run_of(override)
+    assert (changed.identity, changed.series, changed.name) == (plain.identity, plain.series, plain.name)
 
 
 def test_replicates_differ_in_seed_alone(run_of: Callable) -> None:
-    plain, other = run_of("seed=0"), run_of("seed=1")
-    assert other.identity != plain.identity
-    assert other.series == plain.series
+    plain, changed = run_of("seed=0"), run_of("seed=1")
+    assert changed.identity != plain.identity
+    assert changed.series == plain.series
 
 
 def test_name_of_regime_and_rung_is_not_in_the_identity(run_of: Callable) -> None:
@@ -78,10 +79,10 @@ def test_name_of_regime_and_rung_is_not_in_the_identity(run_of: Callable) -> Non
     shape = [f"design.depths={list(nano.design.depths)}".replace(" ", ""), f"design.width={nano.design.width}"]
     recipe = [f"recipe.{name}={getattr(nano.recipe, name)}" for name in ("epochs", "batch_size", "lr")]
     same = (*shape, *recipe, f"resolution={nano.resolution}", "micro_batch_size=null")
-    other = run_of("regime=resnet50", *same)
+    changed = run_of("regime=resnet50", *same)
     assert (nano.regime, nano.requested.rung) == ("nano", "resnet")
-    assert (other.regime, other.requested.rung) == ("resnet50", None)
-    assert other.identity == nano.identity
+    assert (changed.regime, changed.requested.rung) == ("resnet50", None)
+    assert changed.identity == nano.identity
 
 
 def test_of_a_timm_model_only_stochastic_depth_counts_of_the_design(run_of: Callable) -> None:
@@ -178,14 +179,14 @@ def test_network_is_called_by_its_nearest_rung_and_what_differs(overrides: list,
 
 
 def test_network_asked_for_in_two_ways_lies_in_one_directory(run_of: Callable, tmp_path: Path) -> None:
-    one = run_of("rung=separate_downsampling", "design.activation=relu", f"runs={tmp_path}")
+    first = run_of("rung=separate_downsampling", "design.activation=relu", f"runs={tmp_path}")
     steps = ",".join(step for step in ROAD.adopted if step != "gelu")
-    other = run_of(f"step=[{steps}]", f"runs={tmp_path}")
-    assert (one.label, other.label) == ("separate_downsampling activation=relu", "separate_downsampling -gelu")
-    assert one.identity == other.identity
-    one.directory.mkdir()
-    assert other.directory == one.directory
-    assert replace(other, seed=1).directory != one.directory
+    second = run_of(f"step=[{steps}]", f"runs={tmp_path}")
+    assert (first.label, second.label) == ("separate_downsampling activation=relu", "separate_downsampling -gelu")
+    assert first.identity == second.identity
+    first.directory.mkdir()
+    assert second.directory == first.directory
+    assert replace(second, seed=1).directory != first.directory
 
 
 @pytest.mark.parametrize(
@@ -218,12 +219,12 @@ SCHEMAS = [Config, EvaluationConfig, LocalLauncherConf, SlurmLauncherConf, roadm
 
 def settings_of(schema: type, path: str = "") -> Iterator[tuple[str, Any, Field]]:
     """(key, type, field) of every setting of a schema and of those in it."""
-    for one in fields(schema):
-        kind = get_type_hints(schema)[one.name]
+    for field in fields(schema):
+        kind = get_type_hints(schema)[field.name]
         if is_dataclass(kind):
-            yield from settings_of(kind, f"{path}{one.name}.")
+            yield from settings_of(kind, f"{path}{field.name}.")
         else:
-            yield f"{path}{one.name}", kind, one
+            yield f"{path}{field.name}", kind, field
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
@@ -231,8 +232,10 @@ def test_every_number_and_text_has_bounds(schema: type) -> None:
     """A switch of the design has its own in `Design`, which is among the schemas."""
     unbounded = [
         key
-        for key, kind, one in settings_of(schema)
-        if re.search(r"\b(int|float|str)\b", str(kind)) and not bounds_of(one) and not key.startswith(("design.", "_"))
+        for key, kind, field in settings_of(schema)
+        if re.search(r"\b(int|float|str)\b", str(kind))
+        and not bounds_of(field)
+        and not key.startswith(("design.", "_"))
     ]
     literals = {"groups"} if schema is roadmap.Design else {"additional_parameters"}
     assert {*unbounded} <= literals
@@ -250,23 +253,26 @@ def test_hostile_value_makes_a_run_or_a_line(monkeypatch: pytest.MonkeyPatch) ->
     rng = random.Random(0)
     for key in [key for key, _, _ in settings_of(Config)]:
         for value in rng.sample(HOSTILE, 3):
-            config, said = copy.deepcopy(plain), io.StringIO()
-            with redirect_stderr(said), suppress(SystemExit), refusing(Config):
+            config, err = copy.deepcopy(plain), io.StringIO()
+            with redirect_stderr(err), suppress(SystemExit), refusing(Config):
                 OmegaConf.update(config, key, value)
                 to_run(config)
-                said.write("error: none\n")
-            assert re.fullmatch("error: [^\n]+\n", said.getvalue()), (key, value)
+                err.write("error: none\n")
+            assert re.fullmatch("error: [^\n]+\n", err.getvalue()), (key, value)
 
 
 @pytest.mark.parametrize(
     ("policy", "is_one"),
     [
         *[
-            (one, True)
-            for one in ("rand-m9-mstd0.5-inc1", "rand", "rand-m10-n3-p0.5-tweights", "rand-m5-mmax8-mstd101")
+            (policy, True)
+            for policy in ("rand-m9-mstd0.5-inc1", "rand", "rand-m10-n3-p0.5-tweights", "rand-m5-mmax8-mstd101")
         ],
-        *[(one, False) for one in ("rand-m9999", "rand-foo", "rand-m9-m9", "rand-", "rand-mstdinf", "rand-n0")],
-        *[(one, False) for one in ("augmix-m3", "rand-p1.5", "rand-inc2", "rand-tfoo", "rand-m9.5", "", "rand-m1e1")],
+        *[(policy, False) for policy in ("rand-m9999", "rand-foo", "rand-m9-m9", "rand-", "rand-mstdinf", "rand-n0")],
+        *[
+            (policy, False)
+            for policy in ("augmix-m3", "rand-p1.5", "rand-inc2", "rand-tfoo", "rand-m9.5", "", "rand-m1e1")
+        ],
     ],
 )
 def test_policy_of_randaugment_is_one_that_timm_reads_whole(policy: str, is_one: bool) -> None:
@@ -281,8 +287,8 @@ def test_policy_of_randaugment_is_one_that_timm_reads_whole(policy: str, is_one:
 def test_number_is_in_its_interval() -> None:
     within = {"[0, 1)": (0, 0.5), "(0, 1]": (1, 1e-9), "[0, 2^63)": (0, 2**63 - 1), "[1, 1_000]": (1, 1000)}
     beyond = {"[0, 1)": (-1e-9, 1, float("nan")), "(0, 1]": (0, 1.1), "[0, 2^63)": (2**63, float("inf"), True, "1")}
-    assert all(Number(interval).problem(one) is None for interval, values in within.items() for one in values)
-    assert all(Number(interval).problem(one) for interval, values in beyond.items() for one in values)
+    assert all(Number(interval).problem(value) is None for interval, values in within.items() for value in values)
+    assert all(Number(interval).problem(value) for interval, values in beyond.items() for value in values)
 
 
 # Batches.
@@ -296,11 +302,11 @@ def test_published_regimes_are_the_same_run_on_any_number_of_gpus(regime: str, r
     register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         words = [f"regime={regime}", f"rung={rung}", "data=imagenet", "data.path=/x"]
-        config = hydra.compose("config", spelled_out(words, OURS))
+        config = hydra.compose("config", with_steps(words, OURS))
     identities = {}
     for processes in (1, 2, 4, 8, 16, 32):
         run = to_run(config, processes=processes)
         assert run.split.processes * run.split.accumulation * run.split.micro_batch_size == run.recipe.batch_size
         identities[processes] = run.identity
-    assert len({identities[one] for one in (1, 2, 4, 8)}) == 1
+    assert len({identities[processes] for processes in (1, 2, 4, 8)}) == 1
     assert len({*identities.values()}) == (3 if rung == "resnet" else 1)

@@ -17,7 +17,7 @@ from forked import Forked
 from experiments.config.run import Run
 from experiments.launch.slurm import Job, SharedJob, in_queue
 
-pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, and its two CPUs, serve them all
+pytestmark = pytest.mark.xdist_group("slurm")  # all share one cluster with two CPUs
 
 LAUNCH = ("-m", "hydra/launcher=slurm", "hydra.launcher.gpus_per_node=0", "hydra.launcher.cpus_per_task=1")
 WAIT = "hydra.launcher.wait=true"
@@ -43,7 +43,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def empty(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A test leaves no job behind, and the node as it found it. Who waits for the jobs looks more often."""
+    """A test leaves no job behind and the node available; the queue is polled more often."""
     monkeypatch.setattr("experiments.launch.slurm.POLL", 0.5)
     yield
     ask("scancel", "--me")
@@ -83,12 +83,12 @@ def command_line(pid: int) -> bytes:
 
 def holders(path: Path) -> list[int]:
     """The processes that have a file open."""
-    found = []
+    pids = []
     for opened in Path("/proc").glob("[0-9]*/fd/*"):
         with suppress(OSError):
             if opened.readlink() == path:
-                found.append(int(opened.parts[2]))
-    return found
+                pids.append(int(opened.parts[2]))
+    return pids
 
 
 def result(runs: Path) -> tuple[list, dict[str, torch.Tensor]]:
@@ -97,15 +97,15 @@ def result(runs: Path) -> tuple[list, dict[str, torch.Tensor]]:
     return [[row[name] for name in METRICS] for row in rows], torch.load(directory / "weights.pt", weights_only=True)
 
 
-def assert_identical(one: Path, other: Path) -> None:
-    (rows, weights), (other_rows, other_weights) = result(one), result(other)
+def assert_identical(first: Path, second: Path) -> None:
+    (rows, weights), (other_rows, other_weights) = result(first), result(second)
     assert rows == other_rows
     assert weights.keys() == other_weights.keys()
     assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
 
 
 def steps_when_resumed(log: str) -> list[int]:
-    return [int(line.split("after step ")[1].split()[0]) for line in log.splitlines() if "going on after" in line]
+    return [int(line.split("after step ")[1].split()[0]) for line in log.splitlines() if "resuming after" in line]
 
 
 @pytest.fixture
@@ -134,34 +134,34 @@ def undisturbed(server: None, long: tuple[str, ...], tmp_path_factory: pytest.Te
 def test_study_is_an_array_that_is_submitted_once(
     fork: Callable, command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
 ) -> None:
-    """By two launchers at the same time; a run that diverges takes no other with it; what failed is named."""
+    """By two launchers at the same time; a run that diverges does not affect the other; failures are named."""
     arguments = (*LAUNCH, *tiny, "recipe.lr=0.05,1e12", WAIT)
     launchers = [fork(*arguments) for _ in range(2)]
-    said = [process.communicate(timeout=200)[0] for process in launchers]
-    assert [process.returncode for process in launchers] == [1, 1], said
+    outputs = [process.communicate(timeout=200)[0] for process in launchers]
+    assert [process.returncode for process in launchers] == [1, 1], outputs
     assert times_trained(here / "runs") == [1, 1]
     runs = summaries(here / "runs")
     assert sorted(summary["status"] for summary in runs.values()) == ["diverged", "done"]
     jobs = [summary["job"] for summary in runs.values()]
     assert len({job["name"] for job in jobs}) == len({job["id"].partition("_")[0] for job in jobs}) == 1
     assert sorted(job["index"] for job in jobs) == [0, 1]
-    assert all("1 of 2 runs are done" in out for out in said)
-    assert "2 submitted" in "".join(said)
-    assert "2 in the queue already" in "".join(said)
+    assert all("1 of 2 runs are done" in out for out in outputs)
+    assert "2 submitted" in "".join(outputs)
+    assert "2 in the queue already" in "".join(outputs)
     code, out, _ = command(*LAUNCH, *tiny)
-    assert (code, out) == (0, "1 runs: 1 done already\n")
+    assert (code, out) == (0, "1 run: 1 done already\n")
 
 
-def test_study_of_folders_trains_what_can_be_and_ends_the_jobs_of_what_cannot(
+def test_study_of_folders_ends_the_jobs_of_runs_that_fail(
     photographs: Path, small_images: Path, command: Callable, tiny: tuple[str, ...], wait_for: Callable
 ) -> None:
-    """An image that a loader worker cannot take ends its job too."""
+    """Also if a loader worker cannot read an image."""
     network = tiny[:2]
     overrides = (*network, "recipe.epochs=1", "recipe.batch_size=8", "data=folder", "workers=2", "device=cpu")
-    code, said, _ = command(*LAUNCH, *overrides, f"data.path={photographs},{small_images}", WAIT)
+    code, out, _ = command(*LAUNCH, *overrides, f"data.path={photographs},{small_images}", WAIT)
     assert code == 1
-    assert "1 of 2 runs are done" in said
-    assert "padded by 4 px and cropped" in " ".join(said.split())
+    assert "1 of 2 runs are done" in out
+    assert "padded by 4 px and cropped" in " ".join(out.split())
     wait_for(lambda: not jobs_in_queue())
 
 
@@ -175,10 +175,10 @@ def test_several_processes_train_a_run(
     assert times_trained(here / "runs") == [1]
 
 
-def test_stopped_before_its_time_limit_it_goes_on_bit_identical(
+def test_stopped_before_its_time_limit_a_run_resumes_bit_identical(
     submitted: Callable, undisturbed: Path, here: Path, wait_for: Callable, summaries: Callable
 ) -> None:
-    """SIGUSR2, which SLURM sends signal_delay_s before the limit, in the middle of an epoch. W&B's run stays one."""
+    """SIGUSR2, which SLURM sends signal_delay_s before the limit, in the middle of an epoch. W&B has a single run."""
     job = submitted("logger=wandb", "logger.mode=offline")
     [before] = (summary["wandb"] for summary in summaries(here / "runs").values())
     ask("scancel", "--signal=USR2", job)
@@ -194,10 +194,10 @@ def test_stopped_before_its_time_limit_it_goes_on_bit_identical(
 
 
 @pytest.mark.parametrize("partition", ["main", "graceful"])
-def test_preempted_by_a_job_that_is_more_urgent_it_goes_on_bit_identical(
+def test_preempted_by_a_more_urgent_job_a_run_resumes_bit_identical(
     partition: str, submitted: Callable, undisturbed: Path, here: Path, wait_for: Callable
 ) -> None:
-    """At once, or with a time of grace, which a run that has saved does not use up."""
+    """At once, or with a grace time, which a run that has saved does not use up."""
     job = submitted(f"hydra.launcher.partition={partition}")
     ask("sbatch", "--partition=urgent", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 1")
     wait_for(lambda: list(here.glob("runs/*/weights.pt")))
@@ -208,24 +208,24 @@ def test_preempted_by_a_job_that_is_more_urgent_it_goes_on_bit_identical(
 
 
 def processes_of(job: str) -> list[int]:
-    """The processes that train, of a job."""
-    marks = f"SLURM_JOB_ID={job}\0".encode(), b"SUBMITIT_EXECUTOR=slurm\0"
-    found = []
+    """The processes of a job that train."""
+    variables = f"SLURM_JOB_ID={job}\0".encode(), b"SUBMITIT_EXECUTOR=slurm\0"
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             environment, arguments = (process / "environ").read_bytes(), (process / "cmdline").read_bytes()
         except OSError:
             continue
-        if all(mark in environment for mark in marks) and b"submitit.core._submit\0" in arguments:
-            found.append(int(process.name))
-    return found
+        if all(variable in environment for variable in variables) and b"submitit.core._submit\0" in arguments:
+            pids.append(int(process.name))
+    return pids
 
 
 @pytest.mark.parametrize("killed", ["process", "node"])
-def test_killed_it_is_requeued_and_goes_on_bit_identical(
+def test_killed_run_is_requeued_and_resumes_bit_identical(
     killed: str, cluster: Path, submitted: Callable, undisturbed: Path, here: Path, wait_for: Callable
 ) -> None:
-    """No signal that could be caught: by whatever kills processes, or because the node is gone."""
+    """By SIGKILL, or because the node fails."""
     job = submitted("checkpoint_minutes=0.005")
     trains = [pid for pid in processes_of(job) if b"srun" not in command_line(pid)]
     assert trains
@@ -247,7 +247,7 @@ def test_killed_it_is_requeued_and_goes_on_bit_identical(
 def test_run_trains_what_it_was_launched_as(
     command: Callable, tiny: tuple[str, ...], here: Path, wait_for: Callable, summaries: Callable
 ) -> None:
-    """On a drained node it waits; a second launch leaves it alone; what is edited meanwhile does not reach it."""
+    """On a drained node it waits; a second launch does not submit it again; files edited meanwhile do not affect it."""
     study = here / "own" / "study" / "mine.yaml"
     study.parent.mkdir(parents=True)
     study.write_text("# @package _global_\nstudy_name: mine\nrecipe: {weight_decay: 0.011}\n")
@@ -255,9 +255,9 @@ def test_run_trains_what_it_was_launched_as(
     ask("scontrol", "update", "NodeName=localhost", "State=drain", "Reason=test")
     code, out, err = command(*arguments)
     assert (code, err) == (0, "")
-    assert out.startswith("1 runs: 1 submitted (job ")
+    assert out.startswith("1 run: 1 submitted (job ")
     code, out, _ = command(*arguments)
-    assert (code, out.splitlines()[0]) == (0, "1 runs: 1 in the queue already")
+    assert (code, out.splitlines()[0]) == (0, "1 run: 1 in the queue already")
     assert len(jobs_in_queue()) == 1
     [summary] = summaries(here / "runs").values()
     assert (summary["status"], summary["study"], summary["job"]["id"]) == ("queued", "mine", jobs_in_queue()[0])
@@ -284,9 +284,7 @@ def test_launcher_that_is_killed_loses_nothing(
     assert times_trained(here / "runs") == [1] * runs
 
 
-def test_run_in_the_queue_is_left_to_it_by_the_local_launcher(
-    command: Callable, tiny: tuple[str, ...], here: Path
-) -> None:
+def test_local_launcher_does_not_train_runs_in_the_queue(command: Callable, tiny: tuple[str, ...], here: Path) -> None:
     ask("scontrol", "update", "NodeName=localhost", "State=drain", "Reason=test")
     assert command(*LAUNCH, *tiny).code == 0
     code, out, _ = command("-m", *tiny, "seed=0,1")
@@ -298,7 +296,7 @@ def test_run_in_the_queue_is_left_to_it_by_the_local_launcher(
     assert (code, "2 of 2 runs are done" in out) == (0, True)
 
 
-def test_run_that_leaves_the_queue_untrained_is_a_failure_to_who_waits(
+def test_waiting_launcher_reports_a_run_that_leaves_the_queue_untrained(
     launch: Callable, tiny: tuple[str, ...], wait_for: Callable
 ) -> None:
     ask("scontrol", "update", "NodeName=localhost", "State=drain", "Reason=test")
@@ -311,16 +309,14 @@ def test_run_that_leaves_the_queue_untrained_is_a_failure_to_who_waits(
     assert "left the queue before it was" in out
 
 
-def test_what_slurm_refuses_is_one_line_and_leaves_nothing(
-    command: Callable, tiny: tuple[str, ...], here: Path
-) -> None:
+def test_refusal_by_slurm_is_one_line_and_leaves_no_trace(command: Callable, tiny: tuple[str, ...], here: Path) -> None:
     code, out, err = command(*LAUNCH, *tiny, "seed=0,1", "hydra.launcher.partition=nowhere")
     assert (code, out) == (2, "")
     assert err == "error: SLURM refuses the jobs: Batch job submission failed: Invalid partition name specified\n"
     assert not list(here.glob("runs/*/summary.json"))
 
 
-def test_queue_that_cannot_be_asked_is_no_empty_queue(
+def test_queue_that_does_not_answer_is_not_an_empty_queue(
     command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask("scontrol", "update", "NodeName=localhost", "State=drain", "Reason=test")
@@ -338,38 +334,38 @@ def test_queue_that_cannot_be_asked_is_no_empty_queue(
     assert len(times_trained(here / "runs")) == 0
 
 
-def test_changed_sources_stop_a_run_unless_they_may(
+def test_changed_sources_stop_a_run_unless_they_are_allowed(
     run_of: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     run: Run = run_of(*tiny)
     trained = []
     monkeypatch.setattr("experiments.launch.worker.train_in_child", trained.append)
     with pytest.raises(SystemExit) as end:
-        Job(run, {"roadmap/block.py": "as it was"}, changed_sources=False)()
+        Job((run,), {"roadmap/block.py": "as it was"}, changed_sources=False)()
     assert end.value.code == 2
     assert trained == []
     summary = json.loads((here / run.directory / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert "the sources have changed since this run was launched (" in summary["reason"]
     assert capsys.readouterr().err == f"error: {summary['reason']}\n"
-    Job(run, {"roadmap/block.py": "as it was"}, changed_sources=True)()
+    Job((run,), {"roadmap/block.py": "as it was"}, changed_sources=True)()
     assert trained == [run]
     assert in_queue([run]) == set()
 
 
-def test_where_one_process_fails_the_others_are_ended_and_the_job_is_over(
+def test_if_one_process_fails_the_others_are_killed_and_the_job_ends(
     command: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable
 ) -> None:
-    """With NCCL they would wait for it for ever. What has failed is not tried again; who else may write its jobs?"""
+    """With NCCL they would wait for ever. The failed job is not requeued, and nobody else may write its files."""
 
     class Half(Job):  # which is pickled as it is, for a job cannot import this file
-        def __call__(self) -> None:
+        def train(self) -> None:
             rank, sleep = os.environ["SLURM_PROCID"], __import__("time").sleep
             worker = sys.modules["experiments.launch.worker"] = __import__("types").ModuleType(
                 "worker"
             )  # without torch
             worker.train_in_child = lambda run: sys.exit(1) if rank == "1" else sleep(600)
-            super().__call__()
+            super().train()
 
     monkeypatch.setattr("experiments.launch.slurm.Job", Half)
     assert command(*LAUNCH, *tiny, "hydra.launcher.tasks_per_node=2").code == 0
@@ -406,7 +402,7 @@ def shared(command: Callable, here: Path, long: tuple[str, ...], wait_for: Calla
     return submit
 
 
-def test_runs_share_a_job_and_one_that_fails_takes_no_other_with_it(
+def test_runs_share_a_job_and_a_failure_does_not_affect_the_others(
     command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
 ) -> None:
     code, out, _ = command(*LAUNCH, *tiny, *SHARED, "recipe.lr=0.05,1e12", "seed=0,1", WAIT)
@@ -435,10 +431,10 @@ def test_runs_of_a_job_share_its_gpus(
     assert {(summary["status"], summary["runs_per_gpu"]) for summary in trained} == {("done", 2)}
 
 
-def test_shared_job_that_is_stopped_comes_back_and_trains_what_is_left(
+def test_stopped_shared_job_is_requeued_and_trains_the_remaining_runs(
     shared: Callable, here: Path, wait_for: Callable
 ) -> None:
-    """Both runs: before the time limit and when preempted they save; when the job's process is killed, so are they."""
+    """Both runs save before the time limit and when preempted; when the job's process is killed, so are they."""
     job = shared("checkpoint_minutes=0.02", "recipe.epochs=20", "hydra.launcher.partition=graceful")
     ask("scancel", "--signal=USR2", job)
     wait_for(lambda: times_resumed(here / "runs") == [1, 1])

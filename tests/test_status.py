@@ -1,4 +1,4 @@
-"""`experiments.status` tells from the records alone, and tells the truth about a run whose process was killed."""
+"""`experiments.status` reads the records alone, and recognizes a run whose process was killed."""
 
 import fcntl
 import json
@@ -91,28 +91,30 @@ def runs(tmp_path: Path) -> Path:
 
 
 def states(out: str) -> dict[str, dict[str, Any]]:
-    return {one["run"]: one for one in json.loads(out)}
+    return {run["run"]: run for run in json.loads(out)}
 
 
-def test_running_and_killed_are_told_apart_by_the_lock(status: Callable, runs: Path, hold: Callable) -> None:
+def test_the_lock_distinguishes_running_from_killed(status: Callable, runs: Path, hold: Callable) -> None:
     for name in ("a", "b", "c"):
         record(runs, name, status="running", epochs_done=3)
     hold(runs / "a")
     (runs / "c" / "lock").unlink()  # nothing to try: the record is believed
     _, out, _ = status("--json")
-    assert {name: one["state"] for name, one in states(out).items()} == {"a": "running", "b": "killed", "c": "running"}
+    assert {name: run["state"] for name, run in states(out).items()} == {"a": "running", "b": "killed", "c": "running"}
     _, out, _ = status()
     assert out.splitlines()[0] == "3 runs: 2 running, 1 killed"
 
 
-def test_looking_at_a_lock_leaves_it_free(status: Callable, runs: Path) -> None:
+def test_checking_a_lock_leaves_it_free(status: Callable, runs: Path) -> None:
     directory = record(runs, "a", status="running")
     assert "1 killed" in status()[1]
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_locks_that_do_not_work_are_not_asked(status: Callable, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_locks_do_not_work_the_record_is_believed(
+    status: Callable, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(37, "No locks available")
 
@@ -121,7 +123,7 @@ def test_locks_that_do_not_work_are_not_asked(status: Callable, runs: Path, monk
     assert "1 running" in status()[1]
 
 
-def test_run_that_ends_while_it_is_looked_at_is_not_called_killed(
+def test_run_that_ends_meanwhile_is_not_called_killed(
     status: Callable, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = record(runs, "a", status="running")
@@ -161,9 +163,9 @@ def test_json_has_the_same_keys_for_every_run(status: Callable, runs: Path) -> N
     record(runs, "full", job={"name": "ladder", "index": 3, "id": "812_3"})
     (runs / "bare").mkdir()
     (runs / "bare" / "summary.json").write_text('{"status": "queued"}')
-    found = json.loads(status("--json")[1])
-    assert [list(one) for one in found] == [[*KEYS], [*KEYS]]
-    full, bare = states(json.dumps(found))["full"], states(json.dumps(found))["bare"]
+    out = status("--json")[1]
+    assert [list(run) for run in json.loads(out)] == [[*KEYS], [*KEYS]]
+    full, bare = states(out)["full"], states(out)["bare"]
     assert full["top1"] == 81.234
     assert full["job"] == {"name": "ladder", "index": 3, "id": "812_3"}
     assert (bare["state"], bare["epochs_done"], bare["top1"], bare["directory"]) == ("queued", 0, None, "runs/bare")
@@ -195,7 +197,7 @@ def ladder(runs: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 160])
-def test_table_fits_the_terminal_and_tells_the_runs_apart(columns: int, status: Callable, runs: Path) -> None:
+def test_table_fits_the_terminal_and_distinguishes_the_runs(columns: int, status: Callable, runs: Path) -> None:
     ladder(runs)
     code, out, _ = status(columns=columns)
     counts, header, *lines = out.splitlines()
@@ -229,14 +231,16 @@ def test_running_comes_first_and_the_newest_before_the_others(status: Callable, 
     assert [line.split()[0] for line in out.splitlines()[2:]] == ["c", "d", "b", "a-done"]
 
 
-def test_cells(status: Callable, runs: Path, hold: Callable) -> None:
+def test_cells(status: Callable, runs: Path, hold: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = record(runs, "a", status="running", epochs_done=4, seconds_per_epoch=65, gpus="0,1,2,3", processes=4)
     node = record(runs, "b", status="running", epochs_done=0, top1=None, images_per_second=None, processes=8)
     for directory in (gpus, node):
         hold(directory)
+        os.utime(directory / "summary.json", (1e9, 1e9))
+    monkeypatch.setattr("time.time", lambda: 1e9)
     header, a, b = status()[1].splitlines()[1:]
     assert header.split() == ["run", "state", "epoch", "top-1", "img/s", "left", "where"]  # no run has a job
-    assert a.split() == ["a", "running", "4/10", "81.23", "965", "6m", "node07:0-3"]
+    assert a.split() == ["a", "running", "4/10", "81.23", "965", "6m30s", "node07:0-3"]
     assert b.split() == ["b", "running", "0/10", "-", "-", "-", "node07", "x8"]
 
 
@@ -267,7 +271,7 @@ def test_folders_without_a_record_are_skipped_and_counted(status: Callable, runs
     assert code == 0
     assert out.splitlines()[0] == "2 runs: 1 failed, 1 done, 4 skipped (no record)"
     assert r"a b \x1b[31mc" in out
-    assert "skipped runs/half: summary.json is no JSON (" in out
+    assert "skipped runs/half: summary.json is not JSON (" in out
     assert out.splitlines()[-1] == "... and 1 more skipped"
     assert "\x1b" not in out
 
@@ -295,14 +299,14 @@ def test_state_and_folders_are_chosen(status: Callable, runs: Path, tmp_path: Pa
     assert status("--state", "queued")[1] == "2 runs: 1 failed, 1 done\n"
 
 
-def test_nothing_there_is_told_in_one_line(status: Callable, runs: Path) -> None:
+def test_no_runs_are_reported_in_one_line(status: Callable, runs: Path) -> None:
     assert status() == (2, "", "error: there is no folder runs\n")
     (runs / "empty").mkdir(parents=True)
     assert status() == (2, "", "error: there are no runs in runs (1 skipped, the first: runs/empty: no summary.json)\n")
     assert status("--watch") == (2, "", "error: --watch needs a terminal; --json is for programs\n")
 
 
-def test_mistyped_option_is_told_in_one_line(status: Callable, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistyped_option_is_reported_in_one_line(status: Callable, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["--state", "runing"], ["--stat"], ["--watch", "--json"]):
         with pytest.raises(SystemExit, match="2"):
             main(arguments)
@@ -324,7 +328,7 @@ def test_watch_fits_the_terminal_follows_the_records_and_ends_with_ctrl_c(runs: 
     for number in range(50):
         record(runs, f"nano-gelu-seed{number}-b908115f")
     parent, child = pty.openpty()
-    code = "import experiments.status.__main__ as s; s.EVERY = 0.1; raise SystemExit(s.main())"
+    code = "import experiments.status.__main__ as s; s.INTERVAL = 0.1; raise SystemExit(s.main())"
     code = f"import signal; signal.signal(2, signal.default_int_handler); {code}"  # a job of a shell's may ignore it
     environment = {**os.environ, "COLUMNS": "80", "LINES": "20", "TERM": "xterm"}
     process = subprocess.Popen(

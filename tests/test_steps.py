@@ -14,7 +14,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 import roadmap
-from experiments.config.requested import spelled_out
+from experiments.config.overrides import with_steps
 from experiments.config.settings import register
 from roadmap.conf import CONF, OURS, to_design
 
@@ -170,7 +170,7 @@ def test_hydra_composes_the_same_rung(command_line: None, regime: str, name: str
     recipe = plain(OURS.compose(regime, rung.steps))["recipe"]
     steps = random.Random(name).sample(rung.steps, len(rung.steps))
     for override in (f"rung={name}", f"step=[{','.join(steps)}]"):
-        config = hydra.compose("config", spelled_out([f"regime={regime}", override], OURS))
+        config = hydra.compose("config", with_steps([f"regime={regime}", override], OURS))
         composed = plain(config)
         assert composed["design"] == rung.design
         assert {key: composed["recipe"][key] for key in recipe} == recipe

@@ -96,13 +96,13 @@ def known() -> dict[str, list[Run]]:
 
 
 @pytest.fixture
-def runs_of(asked: Callable, known: dict[str, list[Run]]) -> Callable[..., list[Run]]:
+def runs_of(study_runs: Callable, known: dict[str, list[Run]]) -> Callable[..., list[Run]]:
     """The runs that a study asks for: looked up once, because composing takes seconds."""
 
     def look_up(*arguments: str) -> list[Run]:
         key = " ".join(arguments)
         if key not in known:
-            known[key] = asked(*arguments)
+            known[key] = study_runs(*arguments)
         return known[key]
 
     return look_up
@@ -121,8 +121,8 @@ OF_STEPS = {
 def test_study_is_every_set_of_steps_with_every_seed(typed: str, runs_of: Callable) -> None:
     wanted, seeds = OF_STEPS[typed]
     runs = runs_of(*typed.split())
-    asked = sorted((run.requested.steps, run.seed) for run in runs)
-    assert asked == sorted((steps, seed) for steps in in_order(wanted) for seed in range(seeds))
+    actual = sorted((run.requested.steps, run.seed) for run in runs)
+    assert actual == sorted((steps, seed) for steps in in_order(wanted) for seed in range(seeds))
     assert len({run.identity for run in runs}) == len({run.directory for run in runs}) == len(wanted) * seeds
     assert len({run.series for run in runs}) == len(wanted)
     assert all(run.requested.differs == {} and run.regime == "nano" for run in runs)
@@ -150,7 +150,7 @@ def test_kernel_size_is_five_rungs_of_the_ladder(runs_of: Callable) -> None:
 
 
 def test_what_two_studies_share_is_one_run(runs_of: Callable) -> None:
-    """Whether a network was asked for as a rung or as a set of steps."""
+    """Whether a network was requested as a rung or as a set of steps."""
     identities: dict[tuple, set[str]] = {}
     studies: dict[tuple, set[str]] = {}
     for typed in (*OF_STEPS, "study=ladder", "study=kernel_size", "study=references"):
@@ -165,10 +165,10 @@ def test_what_two_studies_share_is_one_run(runs_of: Callable) -> None:
     assert studies[(), 0] == {"ladder", "sections", "orderings"}
 
 
-def test_family_is_four_sizes_with_their_own_recipe(asked: Callable) -> None:
+def test_family_is_four_sizes_with_their_own_recipe(study_runs: Callable) -> None:
     depths = {"tiny": (3, 3, 9, 3), "small": (3, 3, 27, 3), "base": (3, 3, 27, 3), "large": (3, 3, 27, 3)}
     widths, rates = {"tiny": 96, "small": 96, "base": 128, "large": 192}, (0.1, 0.4, 0.5, 0.5)
-    runs = asked("study=family")
+    runs = study_runs("study=family")
     assert [(run.design.depths, run.design.width) for run in runs] == [(depths[size], widths[size]) for size in depths]
     assert tuple(run.design.drop_path for run in runs) == rates
     assert {(run.regime, run.recipe.name, run.recipe.ema_decay, run.seed) for run in runs} == {
@@ -176,22 +176,24 @@ def test_family_is_four_sizes_with_their_own_recipe(asked: Callable) -> None:
     }
 
 
-def test_family_can_be_changed_on_the_command_line(asked: Callable) -> None:
-    runs = asked("study=family", "regime=nano", "recipe=modern", "design=convnext_tiny,convnext_base", "seed=3,4")
+def test_family_can_be_changed_on_the_command_line(study_runs: Callable) -> None:
+    runs = study_runs("study=family", "regime=nano", "recipe=modern", "design=convnext_tiny,convnext_base", "seed=3,4")
     assert [(run.design.width, run.seed) for run in runs] == [(96, 3), (96, 4), (128, 3), (128, 4)]
     assert {(run.regime, run.recipe.name, run.resolution) for run in runs} == {("nano", "modern", 32)}
 
 
 def test_references_are_four_networks_beside_the_modern_rungs(runs_of: Callable) -> None:
     runs = runs_of("study=references")
-    ours = [run for run in runs if run.model == "design"]
-    theirs = [run for run in runs if run.model != "design"]
+    designs = [run for run in runs if run.model == "design"]
+    timm_models = [run for run in runs if run.model != "design"]
     modern = [name for name in RUNGS if name != "resnet"]
-    assert sorted((run.requested.rung, run.seed) for run in ours) == sorted(
+    assert sorted((run.requested.rung, run.seed) for run in designs) == sorted(
         (n, seed) for n in modern for seed in range(3)
     )
-    assert sorted((run.model, run.seed) for run in theirs) == sorted((n, seed) for n in REFERENCES for seed in range(3))
-    assert {run.identity for run in ours} < {run.identity for run in runs_of("study=ladder")}
+    assert sorted((run.model, run.seed) for run in timm_models) == sorted(
+        (n, seed) for n in REFERENCES for seed in range(3)
+    )
+    assert {run.identity for run in designs} < {run.identity for run in runs_of("study=ladder")}
     assert {(run.recipe.name, run.design.drop_path) for run in runs} == {("modern", 0.1)}
 
 
@@ -218,12 +220,12 @@ def test_reference_is_built_at_both_scales(model: str, run_of: Callable) -> None
 
 def test_every_study_is_documented_with_its_number_of_runs(runs_of: Callable) -> None:
     text = (ROOT / "docs" / "studies.md").read_text("utf-8")
-    said = dict(re.findall(r"^\| `(\w+)` \|.*\| (\d+) \|$", text, re.M))
-    assert sorted(said) == OURS.options("study")
+    documented = dict(re.findall(r"^\| `(\w+)` \|.*\| (\d+) \|$", text, re.M))
+    assert sorted(documented) == OURS.options("study")
     for study in ("ladder", "kernel_size", "leave_one_out", "add_one_in", "sections", "references"):
-        assert int(said[study]) == len(runs_of(f"study={study}"))
-    assert int(said["orderings"]) == len(ROAD.prefixes(ROAD.orderings(16)))
-    assert int(said["family"]) == 4
+        assert int(documented[study]) == len(runs_of(f"study={study}"))
+    assert int(documented["orderings"]) == len(ROAD.prefixes(ROAD.orderings(16)))
+    assert int(documented["family"]) == 4
 
 
 # A study of a user's own
@@ -244,24 +246,26 @@ def own(here: Path) -> Callable[[str], tuple[str, ...]]:
 FIVE_LINES = re.search(r"```yaml\n(.+?)```", (ROOT / "docs" / "studies.md").read_text("utf-8"), re.S)[1]
 
 
-def test_study_of_ones_own_is_five_lines(own: Callable, asked: Callable) -> None:
+def test_study_of_ones_own_is_five_lines(own: Callable, study_runs: Callable) -> None:
     assert FIVE_LINES.count("\n") == 5
-    runs = asked(*own(FIVE_LINES))
+    runs = study_runs(*own(FIVE_LINES))
     assert [(run.requested.steps, run.seed) for run in runs] == [
         (steps, seed) for steps in (("modern_recipe",), ("modern_recipe", "patchify_stem")) for seed in range(5)
     ]
     assert {run.study_name for run in runs} == {"stem"}
 
 
-def test_study_of_ones_own_has_settings_and_sets_and_yields_to_the_command_line(own: Callable, asked: Callable) -> None:
+def test_study_of_ones_own_has_settings_and_sets_and_yields_to_the_command_line(
+    own: Callable, study_runs: Callable
+) -> None:
     text = FIVE_LINES.replace('"[modern_recipe],[modern_recipe,patchify_stem]"', '"${road:orderings,1,3}"')
-    runs = asked(*own(text + "recipe: {epochs: 7}\n"), "seed=9")
+    runs = study_runs(*own(text + "recipe: {epochs: 7}\n"), "seed=9")
     assert sorted(run.requested.steps for run in runs) == in_order(passed_on(ROAD.orderings(1, 3)))
     assert {(run.recipe.epochs, run.seed) for run in runs} == {(7, 9)}
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "said"),
+    ("right", "wrong", "expected"),
     [
         ("# @package _global_\n", "", "my/study/stem.yaml: its first line must be '# @package _global_'"),
         ("params:", "parms:", "conf file study/stem: there is no setting 'hydra.sweeper.parms'"),
@@ -272,9 +276,11 @@ def test_study_of_ones_own_has_settings_and_sets_and_yields_to_the_command_line(
         ("}\n", "\n", 'study/stem.yaml", line'),
     ],
 )
-def test_mistake_in_it_is_told_in_one_line(right: str, wrong: str, said: str, own: Callable, command: Callable) -> None:
+def test_mistake_in_it_is_reported_in_one_line(
+    right: str, wrong: str, expected: str, own: Callable, command: Callable
+) -> None:
     code, out, err = command("-m", *own(FIVE_LINES.replace(right, wrong)))
-    assert said in err
+    assert expected in err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert (code, out) == (2, "")

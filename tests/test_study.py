@@ -2,14 +2,12 @@
 
 import os
 import shlex
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from experiments.config.dataset_folders import dataset_version
 from experiments.config.run import Run
 from experiments.errors import SettingsError
 from experiments.launch import local
@@ -104,20 +102,20 @@ def test_interrupted_study_records_its_runs_and_says_how_to_go_on(
     code, out, _ = command("-m", *tiny, "recipe.epochs=10000", SEEDS, "hydra.launcher.jobs=2")
     assert code == 130
     assert [summary["status"] for summary in summaries(here / "runs").values()] == ["unfinished"] * 2
-    assert "interrupted; the same command goes on:" in out
+    assert "interrupted; to resume:" in out
 
 
-def test_study_can_be_changed_on_the_command_line(asked: Callable) -> None:
-    runs = asked("study=ladder", "rung=gelu,kernel_7", "seed=5", "recipe.epochs=17")
+def test_study_can_be_changed_on_the_command_line(study_runs: Callable) -> None:
+    runs = study_runs("study=ladder", "rung=gelu,kernel_7", "seed=5", "recipe.epochs=17")
     assert [(run.requested.rung, run.seed, run.recipe.epochs) for run in runs] == [("gelu", 5, 17), ("kernel_7", 5, 17)]
 
 
-def test_same_run_is_asked_for_once(asked: Callable) -> None:
-    assert len(asked("step=[gelu,stage_ratio],[stage_ratio,gelu]", "seed=0,0")) == 1
+def test_same_run_is_asked_for_once(study_runs: Callable) -> None:
+    assert len(study_runs("step=[gelu,stage_ratio],[stage_ratio,gelu]", "seed=0,0")) == 1
 
 
 @pytest.mark.parametrize(
-    ("cores", "gpus", "asked", "machine"),
+    ("cores", "gpus", "sharing", "machine"),
     [
         (8, "", (51, None, 1), Machine(8, (), 1)),
         (8, "", (2, None, 1), Machine(2, (), 4)),
@@ -134,29 +132,33 @@ def test_same_run_is_asked_for_once(asked: Callable) -> None:
     ],
 )
 def test_machine_is_shared_among_runs(
-    cores: int, gpus: str, asked: tuple, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    cores: int, gpus: str, sharing: tuple, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     monkeypatch.setattr("experiments.runtime.machine.cores", lambda: cores)
-    assert share(*asked) == machine
-    assert share(*asked[:2], 1, "cpu").gpus == ()
+    assert share(*sharing) == machine
+    assert share(*sharing[:2], 1, "cpu").gpus == ()
 
 
 @pytest.mark.parametrize(
-    ("gpus", "asked", "said"),
+    ("gpus", "sharing", "expected"),
     [
         ("", (51, None, 2), "gpus_per_run=2, but there is no GPU here"),
-        ("0,1", (51, None, 4), r"1 run\(s\) of 4 GPU\(s\) at a time need 4 GPUs, and there are 2; change"),
-        ("0,1", (51, 2, 2), r"2 run\(s\) of 2 GPU\(s\) at a time need 4 GPUs"),
-        ("0,1", (51, 17, 1, "auto", 8), r"17 run\(s\) of which 8 share a GPU at a time need 3 GPUs, and there are 2"),
+        ("0,1", (51, None, 4), "4 GPUs are needed for 1 run of 4 GPUs at a time, but there are 2; change"),
+        ("0,1", (51, 2, 2), "4 GPUs are needed for 2 runs of 2 GPUs at a time"),
+        (
+            "0,1",
+            (51, 17, 1, "auto", 8),
+            "3 GPUs are needed for 17 runs of which 8 share a GPU",
+        ),
     ],
 )
 def test_machine_that_is_too_small_is_refused(
-    gpus: str, asked: tuple, said: str, monkeypatch: pytest.MonkeyPatch
+    gpus: str, sharing: tuple, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    with pytest.raises(SettingsError, match=said):
-        share(*asked)
+    with pytest.raises(SettingsError, match=expected):
+        share(*sharing)
 
 
 def test_gpus_are_counted_without_cuda(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +219,7 @@ def test_run_that_fails_beside_others_is_tried_again_alone(
     study = launch(*arguments, "hydra.launcher.runs_per_gpu=2", CUDA_VISIBLE_DEVICES="0", PYTHONPATH=f"{here}:{ROOT}")
     out, _ = study.communicate(timeout=120)
     assert study.returncode == 0, out
-    assert "2 runs; 2 side by side, at most 2 on each of 1 GPU(s): in turns, as NVIDIA's MPS is not running" in out
+    assert "2 runs; 2 side by side, at most 2 on each of 1 GPU: in turns, as NVIDIA's MPS is not running" in out
     assert "2 of 2 runs are done" in out
     runs = summaries(here / "runs").values()
     assert {run["retried_alone"] for run in runs} == {
@@ -232,7 +234,7 @@ def test_gpu_is_shared_among_launchers_as_far_as_each_allows(here: Path, monkeyp
     monkeypatch.setenv("HOME", str(here))
 
     def locked_for(*runs: int) -> list[bool]:
-        locks = [lock_gpu("0", one, patience=0) for one in runs]
+        locks = [lock_gpu("0", count, patience=0) for count in runs]
         for file in (file for lock in locks if lock for file in lock):
             unlock(file)
         return [lock is not None for lock in locks]
@@ -249,75 +251,40 @@ def test_mps_is_seen_where_cuda_would_look_for_it(here: Path, monkeypatch: pytes
         assert mps_is_running() == is_running
 
 
-@pytest.fixture
-def composed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """What Hydra has composed."""
+def test_replicates_are_composed_once(study_runs: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
-    original, calls = ConfigLoaderImpl.load_sweep_config, []
+    original, composed = ConfigLoaderImpl.load_sweep_config, []
 
     def counted(self: ConfigLoaderImpl, master: object, overrides: list[str]) -> object:
-        calls.append(tuple(overrides))
+        composed.append(overrides)
         return original(self, master, overrides)
 
     monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counted)
-    return calls
+    runs = study_runs("rung=gelu,kernel_7", "seed=0,1,2")
+    assert [(run.requested.rung, run.seed) for run in runs] == [
+        (rung, seed) for rung in ("gelu", "kernel_7") for seed in range(3)
+    ]
+    assert len(composed) == 2
 
 
-def test_what_is_done_is_not_even_composed(
-    command: Callable, here: Path, composed: list, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Replicates are composed once, a study that is done not at all; but again when a file of it has changed."""
-    monkeypatch.setattr(local, "train_study", lambda study, machine: study.begin() or asked.extend(study.todo) or 0)
-    asked: list[Run] = []
+def test_setting_that_depends_on_the_seed_follows_it(study_runs: Callable) -> None:
+    runs = study_runs("seed=0,3", "recipe.weight_decay=${seed}")
+    assert [(run.seed, run.recipe.weight_decay) for run in runs] == [(0, 0), (3, 3)]
+
+
+def test_what_is_done_is_not_trained_again(command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But it is when a file of the user's own that it was composed from has changed, or its images have."""
+    studies: list[list[Run]] = []
+    monkeypatch.setattr(local, "train_study", lambda study, machine: studies.append(study.todo))
     own = here / "own" / "study" / "mine.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("# @package _global_\nstudy_name: mine\nrecipe: {epochs: 3}\n")
-    study = ("-m", "study=mine", "rung=gelu,kernel_7", "seed=0,1,2", "--config-dir", str(own.parent.parent))
+    study = ("-m", "study=mine", "rung=gelu,kernel_7", "seed=0,1", "--config-dir", str(own.parent.parent))
     assert command(*study).code == 0
-    assert (len(asked), len(composed)) == (6, 2)
-    for run in asked:
+    for run in studies[-1]:
         set_status(run, "done", top1=50.0)
-    asked.clear()
-    composed.clear()
     assert command(*study).code == 0
-    assert (asked, composed) == ([], [])
-    assert command(*study[:3], "seed=0,3", *study[4:]).code == 0
-    assert [(run.seed, run.recipe.epochs) for run in asked] == [(3, 3), (3, 3)]
-    asked.clear()
     own.write_text("# @package _global_\nstudy_name: mine\nrecipe: {epochs: 4}\n")
     assert command(*study).code == 0
-    assert [run.recipe.epochs for run in asked] == [4] * 6
-
-
-def test_folders_that_are_swept_over_are_looked_at_again(
-    photographs: Path, command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Run] = []
-    monkeypatch.setattr(local, "train_study", lambda study, machine: study.begin() or asked.extend(study.todo) or 0)
-    for name in ("one", "two"):
-        shutil.copytree(photographs, here / name)
-    study = ("-m", "data=folder", "data.path=one,two", "recipe.batch_size=8", "study_name=mine")
-    assert command(*study).code == 0
-    for run in asked:
-        set_status(run, "done", top1=50.0)
-    asked.clear()
-    next((here / "two" / "val").glob("*/*")).unlink()
-    dataset_version.cache_clear()  # as in another process
-    assert command(*study).code == 0
-    assert [run.data.name for run in asked] == ["two"]
-
-
-def test_other_primary_config_is_another_study(command: Callable, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Run] = []
-    monkeypatch.setattr(local, "train_study", lambda study, machine: study.begin() or asked.extend(study.todo) or 0)
-    for name, decay in {"one": 0.011, "other": 0.022}.items():
-        (here / f"{name}.yaml").write_text(f"defaults: [config, _self_]\nrecipe: {{weight_decay: {decay}}}\n")
-        assert command("--config-dir", str(here), "--config-name", name, "-m", "seed=0").code == 0
-        set_status(asked[-1], "done", top1=50.0)
-    assert [run.recipe.weight_decay for run in asked] == [0.011, 0.022]
-
-
-def test_seed_that_something_hangs_on_is_composed_each_time(asked: Callable) -> None:
-    runs = asked("seed=0,3", "recipe.weight_decay=${seed}")
-    assert [(run.seed, run.recipe.weight_decay) for run in runs] == [(0, 0), (3, 3)]
+    assert [[run.recipe.epochs for run in todo] for todo in studies] == [[3] * 4, [], [4] * 4]

@@ -18,6 +18,7 @@ from experiments.records.record import Record
 from experiments.runtime.processes import Processes
 from experiments.training.loop import DivergedError, StoppedError, train
 from experiments.training.sync import SyncPoints
+from experiments.training.tasks import classification
 
 ALONE = Processes(torch.device("cpu"))
 READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
@@ -25,7 +26,7 @@ READS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.d
 
 
 class Reads(TorchDispatchMode):
-    """Counts them; and is told when the loop synchronizes."""
+    """Counts them, and notes when the loop synchronizes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +110,7 @@ def test_divergence_is_told_by_its_own_step(run: Run, monkeypatch: pytest.Monkey
     """Whenever it is seen; and no checkpoint follows it."""
     monkeypatch.setattr("experiments.training.loop.SyncPoints", Third)
     run = replace(run, checkpoint_minutes=0)
-    objective, calls = run.task.objective, []
+    objective, calls = classification.Objective, []
 
     def bursting(*args: object) -> Callable:
         loss = objective(*args)
@@ -120,7 +121,7 @@ def test_divergence_is_told_by_its_own_step(run: Run, monkeypatch: pytest.Monkey
 
         return of
 
-    monkeypatch.setattr("experiments.config.task.Classification.objective", lambda _, *args: bursting(*args))
+    monkeypatch.setattr(classification, "Objective", bursting)
     with pytest.raises(DivergedError, match="the loss is nan at step 4 of 20"):
         train(run, Record(run), Reads(), ALONE)
     assert len(calls) == 6
@@ -145,9 +146,9 @@ def test_whenever_it_looks_a_run_is_the_same_to_the_bit(
     whole, stopped = (replace(run, runs=tmp_path / name) for name in ("whole", "stopped"))
     train(whole, Record(whole), Reads(), ALONE)
     monkeypatch.setattr("experiments.training.loop.SyncPoints", Third)
-    record, asked = Record(stopped), iter([False, True])
+    record, stops = Record(stopped), iter([False, True])
     with pytest.raises(StoppedError, match="stopped after step 6 of 20"):
-        train(stopped, record, Reads(), ALONE, lambda: next(asked))
+        train(stopped, record, Reads(), ALONE, lambda: next(stops))
     record.finish("unfinished")
     train(stopped, Record(stopped), Reads(), ALONE)
     weights, rows = [], []

@@ -19,14 +19,14 @@ import pandas as pd
 import pytest
 import wandb
 from records import write_run
-from wandb_server import Kept, Server
+from wandb_server import ReceivedRun, Server
 
 import analysis
 from analysis.sources import wandb as tracked
 
 pytestmark = pytest.mark.xdist_group("tracked")  # copied once
 
-MIRROR = Path(__file__).parents[1] / "experiments" / "mirror.py"
+MIRROR = Path(__file__).parents[1] / "experiments" / "tracking" / "wandb_mirror.py"
 IDS = {"done": "aaaaaaaa", "diverged": "bbbbbbbb", "resumed": "cccccccc"}
 
 
@@ -149,7 +149,7 @@ def test_filters_choose_and_pages_are_all_read(copies: Copies, monkeypatch: pyte
 
 
 def test_others_runs_in_the_project_are_named(copies: Copies, monkeypatch: pytest.MonkeyPatch) -> None:
-    foreign = Kept({"project": "road", "displayName": "llama"}, {"lr": {"value": 1}}, [], {"loss": 2})
+    foreign = ReceivedRun({"project": "road", "displayName": "llama"}, {"lr": {"value": 1}}, [], {"loss": 2})
     monkeypatch.setitem(copies.server.runs, "dddddddd", foreign)
     runs = analysis.load_wandb("me/road")
     assert len(runs.runs) == 3

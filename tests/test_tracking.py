@@ -1,4 +1,4 @@
-"""W&B has a copy of a run's record, all of it and each epoch once; and whatever W&B does, training does not notice."""
+"""W&B has a complete copy of a run's record, each epoch once; and a W&B that fails does not disturb training."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ TIMES = ("seconds", "images_per_second")
 
 
 @pytest.fixture(autouse=True)
-def nobody(here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A person without an account or settings at W&B, who has secrets, of which none is ever in a file of a run."""
+def no_account(here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A user without an account or settings of W&B; their secrets are in no file of a run."""
     for name in [name for name in os.environ if name.startswith(("WANDB", "SLURM"))]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
@@ -44,11 +44,11 @@ def nobody(here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Server]]:
-    """A W&B on this machine, and an account there."""
+    """A W&B server on this machine, with an account."""
     servers: list[Server] = []
 
-    def start(ails: str = "") -> Server:
-        servers.append(Server(ails))
+    def start(fault: str = "") -> Server:
+        servers.append(Server(fault))
         monkeypatch.setenv("WANDB_BASE_URL", servers[-1].url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
         monkeypatch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "0.2")  # seconds; its own are 15
@@ -60,7 +60,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Server]]:
 
 
 def record(runs: Path) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-    """config.json, epochs.jsonl and summary.json of the one run there."""
+    """config.json, epochs.jsonl and summary.json of the only run."""
     [directory] = runs.glob("nano-*/")
     config, summary = (json.loads((directory / f"{name}.json").read_text()) for name in ("config", "summary"))
     return config, [json.loads(line) for line in (directory / "epochs.jsonl").read_text().splitlines()], summary
@@ -72,14 +72,14 @@ def log(runs: Path) -> str:
 
 
 def offline(runs: Path) -> list[dict[str, list[dict[str, Any]]]]:
-    """What wandb kept in a run's directory, an attempt at a time, as wandb itself reads it: {type: records}."""
+    """What wandb kept in a run's directory, one entry per attempt, as wandb itself reads it: {type: records}."""
     attempts = []
     for path in sorted(runs.glob("nano-*/wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime_ns):
         words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
         attempt: dict[str, list[dict[str, Any]]] = {}
         for line in subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines():
-            one = json.loads(line)
-            attempt.setdefault(one["type"], []).append(one.get(one["type"]))
+            entry = json.loads(line)
+            attempt.setdefault(entry["type"], []).append(entry.get(entry["type"]))
         attempts.append(attempt)
     return attempts
 
@@ -90,12 +90,12 @@ def own(items: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows(attempt: dict[str, Any]) -> list[dict[str, Any]]:
-    return [own(one["item"]) for one in attempt.get("history", ())]
+    return [own(entry["item"]) for entry in attempt.get("history", ())]
 
 
 def summary_of(attempt: dict[str, Any]) -> dict[str, Any]:
     """As it is at the end."""
-    items = {name: value for one in attempt["summary"] for name, value in one["update"].items()}
+    items = {name: value for entry in attempt["summary"] for name, value in entry["update"].items()}
     return {name: value for name, value in own(items).items() if value is not None}
 
 
@@ -105,7 +105,7 @@ def expected(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def sync(runs: Path) -> None:
-    """Do what the log says that sends what is kept."""
+    """Run the command from the log that sends what is kept offline."""
     command = log(runs).rpartition(": wandb sync")[2].splitlines()[0]
     subprocess.run([sys.executable, "-m", "wandb", "sync", *shlex.split(command)], check=True, capture_output=True)
 
@@ -117,23 +117,23 @@ def stop_after(steps: int) -> Callable[[object], bool]:
 
 def test_copy_is_the_record(command: Callable, tiny: tuple[str, ...], here: Path) -> None:
     """Without an account: offline. The system's metrics are the run's own."""
-    overrides = [one for one in tiny if one not in NARROW]
+    overrides = [override for override in tiny if override not in NARROW]
     assert command(*overrides, "rung=patchify_stem", "logger=wandb").code == 0
     config, epochs, summary = record(here / "runs")
     [copy] = offline(here / "runs")
     [run], [end] = copy["run"], copy["exit"]
     assert own(run["config"]["update"]) == config | {name: summary[name] for name in ("identity", "series")}
     assert rows(copy) == epochs
-    assert [one["item"]["_step"] for one in copy["history"]] == [1, 2]
+    assert [entry["item"]["_step"] for entry in copy["history"]] == [1, 2]
     assert summary_of(copy) == expected(summary)
     assert (run["run_group"], run["project"], run["job_type"]) == ("custom", "convnext-roadmap", "train")
     assert sorted(run["tags"]) == sorted(config["steps"]) == ["modern_recipe", "patchify_stem", "stage_ratio"]
     assert [run["display_name"]] == [path.name for path in here.glob("runs/nano-*")]
     assert summary["wandb"] == {"id": run["run_id"], "url": None}
     assert end.get("exit_code", 0) == 0
-    assert [one["step_metric"] for one in copy["metric"] if one.get("glob_name") == "*"] == ["epoch"]
+    assert [entry["step_metric"] for entry in copy["metric"] if entry.get("glob_name") == "*"] == ["epoch"]
     assert copy["stats"][0]["item"]["proc.memory.rssMB"] > 200  # torch's process, not wandb's
-    assert not {"slurm", "git"} & {name for one in copy["environment"] for name in one}
+    assert not {"slurm", "git"} & {name for entry in copy["environment"] for name in entry}
     assert "kept offline" in log(here / "runs")
 
 
@@ -192,14 +192,14 @@ def results(runs: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
 
 
-@pytest.mark.parametrize("ails", ["refuses", "500", "hangs", "hangs later", "wrong key"])
+@pytest.mark.parametrize("fault", ["refuses", "500", "hangs", "hangs later", "wrong key"])
 def test_wandb_that_is_down_changes_nothing(
-    ails: str,
+    fault: str,
     command: Callable,
     tiny: tuple[str, ...],
     serve: Callable,
@@ -207,23 +207,22 @@ def test_wandb_that_is_down_changes_nothing(
     wait_for: Callable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The results are as without it, no process stays behind, and what it was not sent is sent by what the log says,
-    once it is up."""
-    down = serve(ails)
-    monkeypatch.setattr(tracking, "CONNECT", 10 if ails.startswith("hangs") else 1)  # so that it is asked at all
-    monkeypatch.setattr(tracking, "PATIENCE", 6 if ails == "hangs later" else 20)
-    if ails == "refuses":
+    """The results are as without it, no process stays behind, and the log's command sends the rest when W&B is back."""
+    down = serve(fault)
+    monkeypatch.setattr(tracking, "CONNECT", 10 if fault.startswith("hangs") else 1)  # so that it is asked at all
+    monkeypatch.setattr(tracking, "PATIENCE", 6 if fault == "hangs later" else 20)
+    if fault == "refuses":
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
-    if ails == "wrong key":
+    if fault == "wrong key":
         monkeypatch.setenv("WANDB_API_KEY", f"{KEY} and more")
     assert command(*tiny, "runs=plain").code == 0
     assert command(*tiny, "runs=tracked", "logger=wandb").code == 0
-    (one, weights), (other, same) = results(here / "plain"), results(here / "tracked")
-    assert one == other
-    assert all(torch.equal(weights[name], same[name]) for name in weights)
-    said = log(here / "tracked")
-    assert said.index("done: ") < said.index("wandb sync")
-    assert ("unanswered" in down.requests) == ails.startswith("hangs")
+    (rows, weights), (tracked_rows, tracked_weights) = results(here / "plain"), results(here / "tracked")
+    assert rows == tracked_rows
+    assert all(torch.equal(weights[name], tracked_weights[name]) for name in weights)
+    lines = log(here / "tracked")
+    assert lines.index("done: ") < lines.index("wandb sync")
+    assert ("unanswered" in down.requests) == fault.startswith("hangs")
     wait_for(lambda: not processes_in(here))
     server = serve()
     sync(here / "tracked")
@@ -235,20 +234,20 @@ def test_wandb_that_is_down_changes_nothing(
 
 def processes_in(folder: Path) -> list[str]:
     """Command lines of the processes that work there (Linux)."""
-    found = []
+    commands = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "cwd").resolve() == folder.resolve() and process.name != str(os.getpid()):
-                found.append((process / "cmdline").read_text())
+                commands.append((process / "cmdline").read_text())
         except OSError:
             continue
-    return found
+    return commands
 
 
 def test_nothing_stays_behind_of_a_run_that_is_killed(
     fork: Callable, tiny: tuple[str, ...], serve: Callable, here: Path, wait_for: Callable
 ) -> None:
-    """wandb's processes see to the rest, and end."""
+    """wandb's processes send the rest, and end."""
     server = serve()
     process = fork(*tiny, "logger=wandb", "recipe.epochs=10000")
     wait_for(lambda: [kept for kept in server.runs.values() if kept.history])
@@ -258,16 +257,16 @@ def test_nothing_stays_behind_of_a_run_that_is_killed(
     wait_for(lambda: not processes_in(here))
 
 
-def test_first_process_alone_tells_wandb(fork: Callable, tiny: tuple[str, ...], serve: Callable, here: Path) -> None:
+def test_first_process_alone_uses_wandb(fork: Callable, tiny: tuple[str, ...], serve: Callable, here: Path) -> None:
     server, environment = serve(), as_torchrun()
     pair = [fork(*tiny, "rung=gelu", *NARROW, "logger=wandb", **environment(rank)) for rank in range(2)]
-    said = [process.communicate(timeout=100)[0] for process in pair]
-    assert [process.returncode for process in pair] == [0, 0], said
+    outputs = [process.communicate(timeout=100)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], outputs
     [(name, kept)] = server.runs.items()
     assert server.requests.count("RunResumeStatus") == 1
     assert [row["epoch"] for row in kept.history] == [1, 2]
     assert record(here / "runs")[2]["wandb"]["id"] == name
-    assert "W&B" not in said[1]
+    assert "W&B" not in outputs[1]
 
 
 def test_runs_of_a_study_are_one_group(fork: Callable, tiny: tuple[str, ...], serve: Callable, here: Path) -> None:
@@ -282,7 +281,7 @@ def test_runs_of_a_study_are_one_group(fork: Callable, tiny: tuple[str, ...], se
 
 
 @pytest.mark.parametrize(
-    ("overrides", "mode", "said"),
+    ("overrides", "mode", "message"),
     [
         (["logger=wandb"], "disabled", "W&B is switched off by its own settings"),
         (["logger=wandb"], "offline", "W&B is kept offline"),
@@ -293,7 +292,7 @@ def test_runs_of_a_study_are_one_group(fork: Callable, tiny: tuple[str, ...], se
 def test_nothing_is_sent_where_nothing_is_wanted(
     overrides: list[str],
     mode: str,
-    said: str | None,
+    message: str | None,
     command: Callable,
     tiny: tuple[str, ...],
     serve: Callable,
@@ -304,18 +303,16 @@ def test_nothing_is_sent_where_nothing_is_wanted(
     server = serve()
     if mode:
         monkeypatch.setenv("WANDB_MODE", mode)
-    if said is None:
+    if message is None:
         monkeypatch.delattr("experiments.tracking.wandb.subprocess")
     assert command(*tiny, "recipe.epochs=1", *overrides).code == 0
     assert server.requests == []
-    assert len(offline(here / "runs")) == (said == "W&B is kept offline")
-    assert (said or "done: ") in log(here / "runs")
-    assert (record(here / "runs")[2]["wandb"] is None) == (said is None)
+    assert len(offline(here / "runs")) == (message == "W&B is kept offline")
+    assert (message or "done: ") in log(here / "runs")
+    assert (record(here / "runs")[2]["wandb"] is None) == (message is None)
 
 
-def test_online_without_an_account_says_so_and_asks_nobody(
-    command: Callable, tiny: tuple[str, ...], here: Path
-) -> None:
+def test_online_without_an_account_is_reported(command: Callable, tiny: tuple[str, ...], here: Path) -> None:
     assert command(*tiny, "recipe.epochs=1", "logger=wandb", "logger.mode=online").code == 0
     assert "No API key configured" in log(here / "runs")
     assert len(offline(here / "runs")) == 1

@@ -22,13 +22,13 @@ from experiments.config.run import Run
 from experiments.config.settings import Recipe
 from experiments.data.in_memory import CentreCrops, training_crops
 from experiments.data.loader import Loader
+from experiments.data.rand_augment import posterize
 from experiments.data.shears import SHEARS
 from experiments.data.transforms import (
     Erasing,
     Preprocess,
     ResizedCrop,
     TrainingTransform,
-    admitting_no_bits,
     evaluation_transform,
     stack,
 )
@@ -71,7 +71,7 @@ def array(tensor: torch.Tensor) -> np.ndarray:
 @pytest.mark.parametrize("image", [noise(375, 500), smooth(375, 500)], ids=["noise", "smooth"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_crop_is_resized_as_by_pillow(interpolation: str, image: Image.Image) -> None:
-    """Each pass of Pillow asked for alone, so that it can't turn their order round."""
+    """Each pass of Pillow on its own, so that it can't change their order."""
     resample = Image.Resampling[interpolation.upper()]
     crop = ResizedCrop(224, interpolation=interpolation)
     counts = np.zeros(256, int)
@@ -155,7 +155,7 @@ def test_small_images_are_timms_to_the_bit() -> None:
     timm.transforms[:2] = [ours.padded_crop]
     for op in timm.transforms[1].ops:
         if op.name.startswith("Posterize"):  # which refuses a strength that it draws itself
-            op.aug_fn = partial(admitting_no_bits, op.aug_fn)
+            op.aug_fn = partial(posterize, op.aug_fn)
     for seed in range(200):
         image = noise(28, 28, seed)
         drawn = ours(image, seed)
@@ -303,7 +303,7 @@ def test_posterize_takes_any_number_of_bits(bits: int) -> None:
     """Of 0, which Pillow refuses, it makes black."""
     image = Image.fromarray(np.arange(256, dtype=np.uint8).reshape(16, 16)).convert("RGB")
     expected = np.asarray(image) & (256 - 2 ** (8 - bits))
-    np.testing.assert_array_equal(np.asarray(admitting_no_bits(ImageOps.posterize, image, bits)), expected)
+    np.testing.assert_array_equal(np.asarray(posterize(ImageOps.posterize, image, bits)), expected)
 
 
 def test_rand_augment_never_fails(modern: Run) -> None:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from analysis.sources.epochs import Skip
-from analysis.sources.rows import TOP1, BrokenRecordError
+from analysis.sources.rows import TOP1
+from roadmap.common.records import BrokenRecordError
 
 FIELDS = ("images", "count", "unread", "correct")
 
@@ -39,7 +40,7 @@ def correct_of(value: Any, run: Mapping[str, Any]) -> Correct:
         BrokenRecordError: if it is none, or not of this run's result.
     """
     if not isinstance(value, dict):
-        raise BrokenRecordError("holds no JSON object")
+        raise BrokenRecordError("is not a JSON object")
     images, count, unread, text = map(value.get, FIELDS)
     if not isinstance(images, str) or not isinstance(text, str):
         raise BrokenRecordError("'images' or 'correct' is no text")

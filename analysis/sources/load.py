@@ -1,10 +1,10 @@
-"""Where there are runs, and what reads them: every form of them on top of one `Runs` (docs/analysis.md, Loading).
+"""Finds runs and reads them: every form of them becomes one `Runs` (docs/analysis.md, Loading).
 
-    a directory a run        analysis/sources/directories.py
-    a folder of two CSVs     analysis/sources/saved.py          Runs.save writes it
-    Weights & Biases         analysis/sources/wandb.py        online, and what its client keeps offline
+    one directory per run    analysis/sources/directories.py
+    a folder of CSV files    analysis/sources/saved.py          written by Runs.save
+    Weights & Biases         analysis/sources/wandb.py          online, and what its client keeps offline
 
-All give the same columns and types (analysis/sources/rows.py).
+All have the same columns and types (analysis/sources/rows.py).
 """
 
 from __future__ import annotations
@@ -12,18 +12,17 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from analysis.sources import directories, saved, wandb
 from analysis.sources.correct_images import CorrectReader
-from analysis.sources.directories import CONFIG, SUMMARY
-from analysis.sources.epochs import READERS, Skip, read_epochs
-from analysis.sources.rows import BrokenRecordError, run_frame
+from analysis.sources.epochs import Skip, read_epochs
+from analysis.sources.rows import run_frame
 from analysis.sources.runs import EpochReader, RecordsError, Runs, noting
 from analysis.sources.saved import RUNS_CSV
+from roadmap.common.records import CONFIG, SUMMARY
 
 
 def load(paths: str | Path | Iterable[str | Path]) -> Runs:
@@ -41,35 +40,37 @@ def load(paths: str | Path | Iterable[str | Path]) -> Runs:
     rows: dict[str, dict[str, Any]] = {}
     readers: dict[str, EpochReader] = {}
     correct_readers: dict[str, CorrectReader] = {}
-    for found, read, read_correct in _sources(find(paths, skip), skip):
-        for row in found:
+    for new_rows, read_epochs_of, read_correct in _read(find(paths, skip), skip):
+        for row in new_rows:  # the first row of a path counts
             rows.setdefault(row["path"], row)
-            readers.setdefault(row["path"], read)
+            readers.setdefault(row["path"], read_epochs_of)
             correct_readers.setdefault(row["path"], read_correct)
     if not rows:
-        raise RecordsError(_nothing(", ".join(map(str, paths)) or "no path", skipped))
+        why = f"{len(skipped)} broken, the first: {': '.join(skipped[0])}" if skipped else "no run directory"
+        searched = ", ".join(map(str, paths)) or "no path"
+        raise RecordsError(f"no run records in {searched} ({why}); train something first, or name the folder with runs")
     return Runs(run_frame(rows.values()), skipped, readers, correct_readers)
 
 
-class Found(NamedTuple):
-    """Where there are runs, each place once, sorted within each path that was asked for."""
+class Locations(NamedTuple):
+    """Where runs are, each location once, sorted within each path that was searched."""
 
     directories: list[str]
+    """Run directories."""
     saved: list[str]
     """Folders with a runs.csv."""
     offline: list[str]
     """Files of W&B's client."""
 
 
-def find(paths: Iterable[str | Path], skip: Skip) -> Found:
-    """The runs at or below these paths; a path that does not exist is read as a glob. Inside a run nothing is sought:
-    what W&B keeps there is a copy.
+def find(paths: Iterable[str | Path], skip: Skip) -> Locations:
+    """The runs at or below these paths; a path that does not exist is read as a glob. Run directories are not searched:
+    what W&B's client keeps there is a copy.
 
     Raises:
-        RecordsError: if nothing is at a path.
+        RecordsError: if there is nothing at a path.
     """
-    found: tuple[dict[str, None], ...] = ({}, {}, {})
-    directories, saved, offline = found
+    locations = Locations([], [], [])
     for path in paths:
         tops = [os.fspath(path)] if os.path.exists(path) else sorted(glob.glob(os.fspath(path), recursive=True))
         if not tops:
@@ -78,44 +79,23 @@ def find(paths: Iterable[str | Path], skip: Skip) -> Found:
             for folder, below, files in os.walk(top, onerror=lambda error: skip(error.filename, _unreadable(error))):
                 if CONFIG in files or SUMMARY in files:
                     below.clear()
-                    directories[folder] = None
+                    locations.directories.append(folder)
                     continue
                 below.sort()
                 if RUNS_CSV in files:
-                    saved[folder] = None
-                offline |= {f"{folder}/{name}": None for name in sorted(files) if name.endswith(".wandb")}
-    return Found(*map(list, found))
+                    locations.saved.append(folder)
+                locations.offline.extend(f"{folder}/{name}" for name in sorted(files) if name.endswith(".wandb"))
+    return Locations(*map(list, map(dict.fromkeys, locations)))
 
 
-def _sources(found: Found, skip: Skip) -> Iterator[tuple[list[dict[str, Any]], EpochReader, CorrectReader]]:
-    """The rows of each place, what reads its epochs, and which images its runs get right; the first of a path's rows is
-    the one that counts."""
-    yield _read_directories(found.directories, skip), read_epochs, directories.read_correct
-    for folder in found.saved:
-        yield *saved.read(folder, skip), partial(saved.read_correct, folder)
-    if found.offline:
-        yield *wandb.read_offline(found.offline, skip), lambda *_: ()  # W&B has no copy
-
-
-def _read_directories(paths: list[str], skip: Skip) -> list[dict[str, Any]]:
-    rows = []
-    with ThreadPoolExecutor(READERS) as pool:
-        for path, found in zip(paths, pool.map(_read_directory, paths), strict=True):
-            skip(path, str(found)) if isinstance(found, BrokenRecordError) else rows.append(found)
-    return rows
-
-
-def _read_directory(path: str) -> dict[str, Any] | BrokenRecordError:
-    try:
-        return directories.read_run(path)
-    except BrokenRecordError as error:
-        return error
+def _read(locations: Locations, skip: Skip) -> Iterator[tuple[list[dict[str, Any]], EpochReader, CorrectReader]]:
+    """The rows of each source, and what reads the epochs and the correct images of its runs."""
+    yield directories.read_runs(locations.directories, skip), read_epochs, directories.read_correct
+    for folder in locations.saved:
+        yield saved.read(folder, skip), partial(saved.read_epochs, folder), partial(saved.read_correct, folder)
+    if locations.offline:
+        yield *wandb.read_offline(locations.offline, skip), lambda *_: ()  # W&B has no correct.json
 
 
 def _unreadable(error: OSError) -> str:
     return f"cannot be read ({error.strerror})"
-
-
-def _nothing(where: str, skipped: list[tuple[str, str]]) -> str:
-    why = f"{len(skipped)} broken, the first: {skipped[0][0]}: {skipped[0][1]}" if skipped else "no run directory"
-    return f"no run records in {where} ({why}); train something first, or name the folder that has them"

@@ -15,8 +15,9 @@ import pandas as pd
 from analysis.sources import saved
 from analysis.sources.correct_images import Correct, CorrectReader, correct_of
 from analysis.sources.epochs import Skip
-from analysis.sources.rows import BrokenRecordError, epoch_frame
+from analysis.sources.rows import epoch_frame
 from roadmap.common.files import printable
+from roadmap.common.records import BrokenRecordError
 from roadmap.common.statuses import Status
 
 EpochReader = Callable[[list[str], Skip], Iterable[tuple[str, np.ndarray]]]

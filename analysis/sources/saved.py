@@ -12,16 +12,17 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
 
 from analysis.sources.correct_images import FIELDS, Correct
-from analysis.sources.epochs import EPOCH_COLUMNS, Skip, number, tidy
+from analysis.sources.epochs import EPOCH_COLUMNS, Skip, number, ordered
 from analysis.sources.rows import (
     COLUMNS,
     FLAG,
@@ -29,12 +30,12 @@ from analysis.sources.rows import (
     LIST,
     MAPPING,
     ROAD,
-    BrokenRecordError,
     checked,
     one_line,
 )
 from analysis.text import from_cell, to_cell
 from roadmap.common.files import opened, read_object, replacing
+from roadmap.common.records import BrokenRecordError
 
 RUNS_CSV, EPOCHS_CSV, CORRECT_CSV, ROADS_JSON = "runs.csv", "epochs.csv", "correct.csv", "roads.json"
 _JSON = (FLAG, INTEGER, LIST, MAPPING)
@@ -80,50 +81,41 @@ def write(runs: pd.DataFrame, epochs: pd.DataFrame, correct: Mapping[str, Correc
         Path(folder, CORRECT_CSV).unlink(missing_ok=True)
 
 
-def read(folder: str, skip: Skip) -> tuple[list[dict[str, Any]], Callable]:
-    """The rows of the runs that were written into a folder, and what reads their epochs."""
+def read(folder: str, skip: Skip) -> list[dict[str, Any]]:
+    """The rows of the runs that were written into a folder."""
     file, rows = f"{folder}/{RUNS_CSV}", []
     roads = read_object(f"{folder}/{ROADS_JSON}") or {}
-    try:
-        with TextIOWrapper(opened(file), newline="", **_ENCODING) as text:
-            table = csv.DictReader(text, strict=True)
-            if lacking := {"path", "status", "seed", "series"} - {*(table.fieldnames or ())}:
-                skip(file, f"not what Runs.save writes: no column {min(lacking)!r}")
-                return [], partial(read_epochs, folder)
-            for row in table:
-                try:
-                    rows.append(_row(folder, row, roads))
-                except BrokenRecordError as error:
-                    skip(f"{file}, line {table.line_num}", str(error))
-    except OSError as error:
-        skip(file, f"cannot be read ({error.strerror})")
-    except csv.Error as error:
-        skip(file, f"no CSV ({one_line(error)}); the runs before that are kept")
-    return rows, partial(read_epochs, folder)
+    with _skipping(file, skip, "the runs before that are kept"), _opened(file) as text:
+        table = csv.DictReader(text, strict=True)
+        if lacking := {"path", "status", "seed", "series"} - {*(table.fieldnames or ())}:
+            skip(file, f"not written by Runs.save: no column {min(lacking)!r}")
+            return []
+        for row in table:
+            try:
+                rows.append(_row(folder, row, roads))
+            except BrokenRecordError as error:
+                skip(f"{file}, line {table.line_num}", str(error))
+    return rows
 
 
 def read_epochs(folder: str, paths: Iterable[str], skip: Skip) -> Iterator[tuple[str, np.ndarray]]:
     """The epochs of these runs of a folder."""
     file = f"{folder}/{EPOCHS_CSV}"
     rows: dict[str, list[list[float]]] = {path: [] for path in paths}
-    try:
-        with TextIOWrapper(opened(file), newline="", **_ENCODING) as text:
-            table = csv.reader(text, strict=True)
-            names = next(table, [])
-            if "path" not in names or "epoch" not in names:
-                skip(file, "not what Runs.save writes: no column 'path' or no column 'epoch'")
-                return
-            places = [names.index(name) if name in names else len(names) for name in EPOCH_COLUMNS]
-            for cells in table:
-                cells += [""] * (len(names) + 1 - len(cells))
-                if (of_run := rows.get(os.path.join(folder, cells[names.index("path")]))) is not None:
-                    of_run.append([number(cells[place]) for place in places])
-    except OSError as error:
-        skip(file, f"cannot be read ({error.strerror})")
-    except csv.Error as error:
-        skip(file, f"no CSV ({one_line(error)}); the epochs before that are kept")
-    for path, of_run in rows.items():
-        epochs, complaint = tidy(np.array(of_run, dtype=float).reshape(len(of_run), len(EPOCH_COLUMNS)).T)
+    with _skipping(file, skip, "the epochs before that are kept"), _opened(file) as text:
+        table = csv.reader(text, strict=True)
+        names = next(table, [])
+        if "path" not in names or "epoch" not in names:
+            skip(file, "not written by Runs.save: no column 'path' or no column 'epoch'")
+            return
+        columns = [names.index(name) if name in names else len(names) for name in EPOCH_COLUMNS]
+        for cells in table:
+            cells += [""] * (len(names) + 1 - len(cells))
+            path = os.path.join(folder, cells[names.index("path")])
+            if path in rows:
+                rows[path].append([number(cells[column]) for column in columns])
+    for path, values in rows.items():
+        epochs, complaint = ordered(np.array(values, float).reshape(len(values), len(EPOCH_COLUMNS)).T)
         if complaint:
             skip(file, f"{os.path.relpath(path, folder)}: {complaint}")
         if epochs.size:
@@ -131,23 +123,33 @@ def read_epochs(folder: str, paths: Iterable[str], skip: Skip) -> Iterator[tuple
 
 
 def read_correct(folder: str, paths: Iterable[str], skip: Skip) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Which evaluation images these runs of a folder get right, where that was written."""
+    """Which evaluation images these runs of a folder get right, if that was written."""
     file, wanted = f"{folder}/{CORRECT_CSV}", {*paths}
-    try:
-        with TextIOWrapper(opened(file), newline="", **_ENCODING) as text:
-            for cells in csv.DictReader(text, strict=True):
-                if (path := os.path.join(folder, cells.get("path") or "")) in wanted:
-                    yield path, cells | {name: _value(cells.get(name)) for name in ("count", "unread")}
-    except FileNotFoundError:
+    if not os.path.lexists(file):
         return
+    with _skipping(file, skip, "the runs before that are kept"), _opened(file) as text:
+        for cells in csv.DictReader(text, strict=True):
+            if (path := os.path.join(folder, cells.get("path") or "")) in wanted:
+                yield path, cells | {name: _value(cells.get(name)) for name in ("count", "unread")}
+
+
+def _opened(file: str) -> TextIO:
+    return TextIOWrapper(opened(file), newline="", **_ENCODING)
+
+
+@contextmanager
+def _skipping(file: str, skip: Skip, kept: str) -> Iterator[None]:
+    """Ends the reading of a CSV file where it cannot be read further."""
+    try:
+        yield
     except OSError as error:
         skip(file, f"cannot be read ({error.strerror})")
     except csv.Error as error:
-        skip(file, f"no CSV ({one_line(error)}); the runs before that are kept")
+        skip(file, f"no CSV ({one_line(error)}); {kept}")
 
 
 def _value(cell: str | None) -> Any:
-    """None for what is no JSON."""
+    """None for what is not JSON."""
     try:
         return json.loads(cell or "null")
     except (ValueError, RecursionError):
@@ -162,7 +164,7 @@ def _row(folder: str, cells: Mapping[str, str | None], roads: Mapping[str, Any])
             if kind in _JSON and row[column]:
                 row[column] = json.loads(row[column])
         except (ValueError, RecursionError):
-            raise BrokenRecordError(f"{column!r} is no JSON") from None
+            raise BrokenRecordError(f"{column!r} is not JSON") from None
         if kind == ROAD and row[column]:
             if row[column] not in roads:
                 raise BrokenRecordError(f"{row[column]!r} is not in {ROADS_JSON}")

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.sources.epochs import Skip, epochs_of
-from analysis.sources.rows import BrokenRecordError, one_line, run_frame, run_row
+from analysis.sources.rows import one_line, run_frame, run_row
 from analysis.sources.runs import EpochReader, RecordsError, Runs, noting
+from roadmap.common.records import BrokenRecordError
 
 if TYPE_CHECKING:
     import wandb

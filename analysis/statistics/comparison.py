@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -19,7 +19,6 @@ from analysis.statistics.noise import FEWEST, Scores
 from roadmap.common.bounds import did_you_mean
 from roadmap.common.statuses import Status
 from roadmap.common.words import listed, shortened
-from roadmap.conf import OURS
 from roadmap.roads import Road
 
 Steps = frozenset[str]
@@ -174,7 +173,7 @@ class Comparison:
         if self.metric not in ACCURACIES or not means:
             return {}
         classes = self.context.data.get("num_classes") or self.counted["classes"].max()
-        chance = 100 / classes if classes > 0 else 0.0  # of old records of folders it is not known
+        chance = 100 / classes if classes > 0 else 0.0
         images = self.counted["evaluation_images"].min()
         luck = 3 * math.sqrt(chance * (100 - chance) / images) if images > 0 else 0.0
         limit = max(chance + luck, (chance + median(means.values())) / 2)
@@ -198,7 +197,7 @@ def comparisons(runs: Runs) -> list[Comparison]:
     it may be in several comparisons. One without a rung or a run that another one lacks is left out.
     """
     frame = runs.runs
-    roads = [_road_of(*one) for one in zip(frame["road"], frame["regime"], strict=True)]
+    roads = frame["road"].tolist()
     keys = list(zip(frame["series"], frame["regime"], strict=True))
     trained = _trained(frame, roads)
     groups: dict[str, list[int]] = {}
@@ -248,19 +247,6 @@ def longest(roads: Iterable[Road]) -> list[Road]:
     return found
 
 
-def _road_of(road: Road | None, regime: str) -> Road:
-    """The road of a run; records of the first rounds do not say theirs, which was the paper's."""
-    return road or _papers_road(regime)
-
-
-@cache
-def _papers_road(regime: str) -> Road:
-    try:
-        return OURS.road(regime=regime)
-    except ValueError:  # a regime that this checkout does not know
-        return OURS.road()
-
-
 class _Trained(NamedTuple):
     """What the runs of a series train."""
 
@@ -287,8 +273,7 @@ def _trained(runs: pd.DataFrame, roads: list[Road]) -> dict[tuple[str, str], _Tr
         own = run["model"] == "design"
         steps = frozenset(run["steps"]) if own and run["steps"] is not None else None
         differs = {name: value for name, value in run["differs"].items() if name.startswith("design.")}
-        name = run["network"] or (run["rung"] or "a design of its own" if own else run["model"])
-        found[key] = _Trained(Context.of(run, roads[place]), steps, differs, name)
+        found[key] = _Trained(Context.of(run, roads[place]), steps, differs, run["network"])
     return _with_shared_switches(found)
 
 

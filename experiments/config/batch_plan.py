@@ -1,4 +1,4 @@
-"""How a step's images are split among processes, and among the passes of each. Imports no torch."""
+"""How a batch is split among processes, and among the passes of each. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from experiments.errors import SettingsError
 
 @dataclass(frozen=True)
 class Split:
-    """An optimizer step of `processes` x `accumulation` passes of `micro_batch_size` images each."""
+    """An optimizer step in `processes` x `accumulation` passes of `micro_batch_size` images each."""
 
     processes: int
     accumulation: int
@@ -22,7 +22,7 @@ class Split:
 
 
 def split_batch(batch_size: int, micro_batch_size: int | None, processes: int) -> Split:
-    """Split a step of `batch_size` images among processes, `micro_batch_size` at a time; if None, all that one gets.
+    """Split a batch among processes, and each share into passes of at most `micro_batch_size`; None for a single pass.
 
     Raises:
         SettingsError: if it can't be split evenly.
@@ -32,11 +32,11 @@ def split_batch(batch_size: int, micro_batch_size: int | None, processes: int) -
             f"recipe.batch_size={batch_size} can't be split among {processes} processes; take a multiple of {processes}"
         )
     share = batch_size // processes
-    at_once = min(micro_batch_size or share, share)
-    if share % at_once:
-        fitting = max(size for size in range(1, at_once + 1) if share % size == 0)
+    size = min(micro_batch_size or share, share)
+    if share % size:
+        fitting = max(smaller for smaller in range(1, size) if share % smaller == 0)
         raise SettingsError(
-            f"micro_batch_size={at_once} does not divide the {share} images that each of {processes} process(es) gets "
+            f"micro_batch_size={size} does not divide the {share} images that each of {processes} process(es) gets "
             f"of recipe.batch_size={batch_size}; take micro_batch_size={fitting}, or another recipe.batch_size"
         )
-    return Split(processes, share // at_once, at_once)
+    return Split(processes, share // size, size)

@@ -1,16 +1,12 @@
-"""What is refused before anything expensive starts: names that nothing reads, values out of their bounds, settings that
-contradict each other. The bounds stand beside each setting, in settings.py."""
+"""Refuses, before anything expensive starts, settings that do not exist, values out of their bounds, and settings that
+contradict each other. The bounds are beside each setting, in settings.py."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, get_type_hints
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Glob, QuotedString
-from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.config.settings import (
@@ -29,88 +25,57 @@ from experiments.errors import SettingsError, unknown_key
 from roadmap.common.bounds import bounds_of
 from roadmap.conf import Conf
 
-NAMES = (str, QuotedString, Glob)
-"""What Hydra's parser makes of a name, or of several."""
-
-
-def check_groups(words: Sequence[str], conf: Conf) -> None:
-    """Refuse to choose from a group by what is no name, which Hydra has no words for. `words` are those of the command
-    line.
-
-    Raises:
-        SettingsError: in one line.
-    """
-    groups = {"rung", *(path.name for folder in conf.folders for path in folder.iterdir())}
-    for word in words:
-        key, equals, _ = word.lstrip("+").partition("=")
-        if not equals or key.split("/")[0] not in groups or "." in key:
-            continue
-        try:
-            [override] = OverridesParser.create().parse_overrides([word])
-        except OverrideParseException:
-            return  # Hydra's own refusal has words
-        chosen = override.value()
-        if key == "study" and override.is_sweep_override():
-            raise SettingsError(f"{word}: study takes one name; start one after the other")
-        for one in chosen.list if isinstance(chosen, ChoiceSweep) else [chosen]:
-            if not all(isinstance(name, NAMES) for name in (one if isinstance(one, list) else [one])):
-                names = conf.road().names if key == "rung" else conf.options(key) if key != "hydra" else ()
-                known = f" ({', '.join(names)})" if names else ""
-                raise SettingsError(f"{word}: {key} takes a name{known}; for none, leave it out")
-            if isinstance(one, list) and key != "step":
-                raise SettingsError(f"{word}: {key} takes one name; with -m, {key}=one,other takes one after the other")
-
 
 def check_settings(config: DictConfig, root: type) -> None:
-    """Refuse names that `+name=value` adds and nothing reads, and values out of the bounds that `root`, the schema,
-    states.
+    """Refuse settings that are not in the schema `root`, which `+name=value` can add, and values out of its bounds.
 
     Raises:
         SettingsError: naming the setting, its value, and what is possible.
     """
     check_names(config, root)
     if "data" in config and not OmegaConf.is_missing(config.data, "reader") and config.data.reader in READERS:
-        check_path(config.data)  # before data.name, which may be made of the path
+        check_path(config.data)  # before data.name, which may be derived from the path
     _check_bounds(config, root)
 
 
 def check_names(config: DictConfig, root: type, schema: type | None = None, path: str = "") -> None:
-    """Refuse names that nothing reads; those in `path` are of `schema`, the whole configuration's of `root`."""
-    kinds = _kinds(schema or root)
-    known = {one.name for one in fields(schema or root)} | (set() if path else {"hydra"})
-    for name in config:
+    """Refuse settings that are not in the schema `root`; `schema` is the part of it at `path`."""
+    types = _types(schema or root)
+    known = {*types} | (set() if path else {"hydra"})
+    for name in map(str, config):
         if name not in known:
             raise SettingsError(unknown_key(f"{path}{name}", root))
-        if is_dataclass(kinds.get(name)) and isinstance(inner := config._get_node(name), DictConfig):
-            check_names(inner, root, kinds[name], f"{path}{name}.")
+        if is_dataclass(types.get(name)) and isinstance(inner := config._get_node(name), DictConfig):
+            check_names(inner, root, types[name], f"{path}{name}.")
 
 
 @cache
-def _kinds(schema: type) -> dict[str, Any]:
-    return get_type_hints(schema)
+def _types(schema: type) -> dict[str, Any]:
+    hints = get_type_hints(schema)
+    return {field.name: hints[field.name] for field in fields(schema)}
 
 
 def _check_bounds(config: DictConfig, schema: type, path: str = "") -> None:
-    kinds = _kinds(schema)
-    for one in fields(schema):
-        if OmegaConf.is_missing(config, one.name):
-            continue  # who needs it says so
-        value, bounds = config[one.name], bounds_of(one)
-        if is_dataclass(kinds[one.name]) and value is not None:
-            _check_bounds(value, kinds[one.name], f"{path}{one.name}.")
+    types = _types(schema)
+    for field in fields(schema):
+        if OmegaConf.is_missing(config, field.name):
+            continue  # refused where it is needed
+        value, bounds = config[field.name], bounds_of(field)
+        if is_dataclass(types[field.name]) and value is not None:
+            _check_bounds(value, types[field.name], f"{path}{field.name}.")
         elif bounds and value is not None and (problem := bounds.problem(value)):
-            raise SettingsError(f"{path}{one.name} {problem}")
+            raise SettingsError(f"{path}{field.name} {problem}")
 
 
 def check_run(config: DictConfig, conf: Conf) -> None:
-    """Refuse what no run can have. `conf` are the folders that the configuration is from.
+    """Refuse settings that no run can have. `conf` are the folders that the configuration was composed from.
 
     Raises:
         SettingsError: in one line.
     """
     check_settings(config, Config)
-    if config.rung is not None:  # the command line's and the sweeper's became steps before Hydra composed
-        raise SettingsError(f"rung={config.rung} in a file is not read; say it on the command line, or for a sweeper")
+    if config.rung is not None:  # on the command line and in sweeps it became steps before Hydra composed
+        raise SettingsError(f"rung={config.rung} in a file is not read; give it on the command line or to a sweeper")
     for group in ("regime", "recipe"):
         if (name := config[group].name) not in (known := conf.options(group)):
             raise SettingsError(f"{group}.name must be one of {', '.join(known)}, not {name!r}: the name of its file")
@@ -118,21 +83,21 @@ def check_run(config: DictConfig, conf: Conf) -> None:
         check_timm_name(config.model)
     if config.compile and config.gradient_checkpointing:
         raise SettingsError("compile=true can't trace gradient_checkpointing=true; take one of them")
-    _check_recipe(OmegaConf.to_object(config.recipe))
+    _check_recipe(OmegaConf.to_object(config.recipe))  # type: ignore[arg-type]
     _check_data(config.data, config.resolution, config.recipe.rand_augment)
 
 
 def check_evaluation(config: DictConfig) -> None:
     """The same for `experiments.evaluate`."""
     if OmegaConf.is_missing(config, "weights"):
-        raise SettingsError("say which weights: weights=a run's directory, a file, torchvision:... or timm:...")
+        raise SettingsError("weights is not set: weights=a run's directory, a file, torchvision:... or timm:...")
     check_settings(config, EvaluationConfig)
     if config.model is not None:
         check_timm_name(config.model)
 
 
 def check_launcher(config: DictConfig, schema: type) -> None:
-    """The same for `hydra.launcher`, which is of the schema of its launcher.
+    """The same for `hydra.launcher`; `schema` is its launcher's.
 
     Raises:
         SettingsError: in one line.
@@ -151,7 +116,7 @@ def check_launcher(config: DictConfig, schema: type) -> None:
         )
     if (runs := config.get("runs_per_job", 1)) > 1 and (config.nodes > 1 or (tasks or 1) > 1):
         raise SettingsError(
-            f"hydra.launcher.runs_per_job={runs}: a process on one node trains each of a job's runs; leave out "
+            f"hydra.launcher.runs_per_job={runs}: each of a job's runs is trained by one process; leave out "
             "hydra.launcher.nodes and hydra.launcher.tasks_per_node"
         )
     if "runs_per_job" in config and config.runs_per_gpu > 1 and (runs == 1 or not gpus):
@@ -186,7 +151,7 @@ def _check_recipe(recipe: Recipe) -> None:
 def check_path(data: DictConfig | Data) -> None:
     missing = isinstance(data, DictConfig) and OmegaConf.is_missing(data, "path")
     if data.reader != "sample" and (missing or data.path is None):
-        raise SettingsError("data.path is not set: say where the data are, like data.path=/data/imagenet")
+        raise SettingsError("data.path is not set: where are the data? For example data.path=/data/imagenet")
 
 
 def _check_data(data: DictConfig, resolution: int, rand_augment: str | None) -> None:
@@ -194,11 +159,11 @@ def _check_data(data: DictConfig, resolution: int, rand_augment: str | None) -> 
         raise SettingsError(f"data.reader={data.reader} streams: data.subset and data.holdout need another reader")
     if data.cache and (data.reader in STREAMS or data.reduced_decoding):
         why = f"data.reader={data.reader} streams" if data.reader in STREAMS else "data.reduced_decoding decodes anew"
-        raise SettingsError(f"data.cache={data.cache} keeps what has been read, and {why}; leave one of them out")
+        raise SettingsError(f"data.cache={data.cache} keeps the images in memory, but {why}; leave out one of them")
     if data.cache == "device" and rand_augment:
         raise SettingsError("data.cache=device: recipe.rand_augment needs images on the CPU; take data.cache=memory")
     if data.reduced_decoding and (data.reader in IN_MEMORY or resolution <= SMALL):
-        why = f"reader={data.reader}" if data.reader in IN_MEMORY else f"resolution={resolution}"
+        why = f"data.reader={data.reader}" if data.reader in IN_MEMORY else f"resolution={resolution}"
         raise SettingsError(
             f"data.reduced_decoding=true is for JPEG files at more than {SMALL} px; with {why} it would change nothing"
         )

@@ -1,5 +1,5 @@
-"""What the code is that trains, and what it is that composes a configuration, as hashes of files: not of commits, of
-which most changes say nothing about training, and which say nothing about what is not committed."""
+"""The code that trains, as hashes of files: not of commits, most of which change nothing about training, and which say
+nothing about what is not committed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hashlib
 import json
 import sysconfig
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -17,74 +17,59 @@ from roadmap.dotted import find_module, module_of
 
 HERE = Path(__file__).resolve().parents[2]
 TRAINS = "experiments.launch.worker"
-"""What it imports, of ours, is what decides a run's result once its configuration is composed."""
-OURS = ("experiments", "roadmap", "hydra_plugins")
+"""The module whose imports, within this project, decide a run's result once its configuration is composed."""
+PROJECT = ("experiments", "roadmap", "hydra_plugins")
 READERS = "experiments.data.readers"
-"""And what is in here, which is imported by name."""
+"""A package whose modules decide it, too; they are imported by name."""
 
 
 @cache
 def training_sources() -> dict[str, str]:
-    """{file: SHA-256} of our modules that a run is trained by."""
-    found = _imported(TRAINS, {}, _of_ours)
+    """{file: SHA-256} of the modules of this project that train a run."""
+    modules = _imported(TRAINS, {}, _project_file)
     for path in (HERE / READERS.replace(".", "/")).glob("*.py"):
-        _imported(f"{READERS}.{path.stem}", found, _of_ours)
-    return {str(path.relative_to(HERE)): _digest(path) for path in sorted(found.values())}
+        _imported(f"{READERS}.{path.stem}", modules, _project_file)
+    return {str(path.relative_to(HERE)): _digest(path) for path in sorted(modules.values())}
 
 
 def changed_sources(before: dict[str, str]) -> list[str]:
-    """The files of `before` that are others now, and those that came or went."""
+    """The files that differ from those of `before`, or are new or missing."""
     now = training_sources()
     return sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
 
 
-def composition_digest(folders: Iterable[Path]) -> str | None:
-    """A hash of everything that a composed configuration comes from: YAML in these folders, and all of our code.
-
-    None if some of it looks at the environment or the clock, so that equal files may compose differently.
-    """
-    files = [path for folder in folders for path in sorted(folder.rglob("*.yaml"))]
-    if any("${oc.env:" in (text := path.read_text("utf-8")) or "${now:" in text for path in files):
-        return None
-    for package in OURS:
-        files += sorted((HERE / package).rglob("*.py"))
-    return hashlib.sha256(json.dumps([[str(path), _digest(path)] for path in files]).encode()).hexdigest()
-
-
 def code_of(design: Design) -> dict[str, str]:
-    """{dotted path: SHA-256} of the code that a design brings with it: the module that each path names and the modules
-    that this imports, as far as they are neither ours nor of an installed package. Nothing is imported to find out.
+    """{dotted path: SHA-256} of a design's external code: the module of each path and what it
+    imports, except modules of this project, Python's and installed packages. None of them is imported.
 
-    Two copies of the same modules have one hash, wherever they lie.
+    Two copies of the same modules have the same hash, wherever they are.
     """
     codes = {}
     for path in design.dotted().values():
-        modules = _imported(module_of(path), {}, _brought_along)
+        modules = _imported(module_of(path), {}, _external_file)
         if modules:
             digests = sorted((name, _digest(file)) for name, file in modules.items())
             codes[path] = hashlib.sha256(json.dumps(digests).encode()).hexdigest()
     return codes
 
 
-Find = Callable[[str], Path | None]
-"""The file of a module of this name, if it counts."""
-
-
-def _imported(module: str, found: dict[str, Path], find: Find) -> dict[str, Path]:
-    """{name: file} of a module, of those that it lies in, and of all that they import; of those that count."""
+def _imported(module: str, modules: dict[str, Path], find: Callable[[str], Path | None]) -> dict[str, Path]:
+    """Add {name: file} of a module, its packages and all that they import to `modules`. `find` gives the file of a
+    module that counts, and None for others."""
     package = module.rpartition(".")[0]
     if package:
-        _imported(package, found, find)
-    if module in found or (file := find(module)) is None:
-        return found
-    found[module] = file
+        _imported(package, modules, find)
+    if module in modules or (file := find(module)) is None:
+        return modules
+    modules[module] = file
     for name in _imports(file, module if file.stem == "__init__" else package):
-        _imported(name, found, find)
-    return found
+        _imported(name, modules, find)
+    return modules
 
 
 def _imports(file: Path, package: str) -> Iterator[str]:
-    """What a source file imports: modules, and what is perhaps one in them. `package` is what it counts dots from."""
+    """The modules that a source file imports, and the names in them, which may be modules. `package` is the one that
+    relative imports start from."""
     try:
         tree = ast.parse(_content(file))
     except (SyntaxError, ValueError):  # not Python, or not yet
@@ -98,15 +83,15 @@ def _imports(file: Path, package: str) -> Iterator[str]:
             yield from (module, *(f"{module}.{alias.name}" for alias in node.names))
 
 
-def _of_ours(module: str) -> Path | None:
+def _project_file(module: str) -> Path | None:
     if module.split(".")[0] not in ("experiments", "roadmap"):
         return None
     path = HERE / module.replace(".", "/")
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
 
 
-def _brought_along(module: str) -> Path | None:
-    """A module's file as Python would find it, if it is none of ours, of Python's or of an installed package's."""
+def _external_file(module: str) -> Path | None:
+    """A module's file as Python would find it; None for this project's, Python's and installed packages'."""
     try:
         spec = find_module(module)
     except LookupError:
@@ -116,9 +101,9 @@ def _brought_along(module: str) -> Path | None:
 
 
 def _is_installed(file: Path) -> bool:
-    ours = any(file.is_relative_to(HERE / package) for package in OURS)
+    project = any(file.is_relative_to(HERE / package) for package in PROJECT)
     python = file.is_relative_to(Path(sysconfig.get_path("stdlib")).resolve())
-    return ours or python or not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
+    return project or python or not {"site-packages", "dist-packages"}.isdisjoint(file.parts)
 
 
 def _digest(path: Path) -> str:
@@ -126,7 +111,7 @@ def _digest(path: Path) -> str:
 
 
 def _content(path: Path) -> bytes:
-    """What a file holds, which may lie in a zip file, as modules do where Python looks in one."""
+    """The content of a file, which may be inside a zip file, as Python can import modules from one."""
     for folder in path.parents:
         if folder.is_file():
             return zipfile.Path(folder, path.relative_to(folder).as_posix()).read_bytes()

@@ -1,7 +1,7 @@
-"""What lies in folders of images: a walk that ends, whatever is linked to what. Imports no torch.
+"""The images in class folders, by a walk that ends whatever the symbolic links are. Imports no torch.
 
-Links to folders and files elsewhere are followed, for that is how subsets of large datasets are made. Paths are bytes,
-so that names in any encoding work.
+Links to folders and files elsewhere are followed, since that is how subsets of large datasets are made. Paths are
+bytes, so that names in any encoding work.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from functools import lru_cache
 from experiments.errors import SettingsError, printable
 
 EXTENSIONS = (b".jpg", b".jpeg", b".png", b".ppm", b".bmp", b".pgm", b".tif", b".tiff", b".webp")
-"""Of image files: torchvision's."""
+"""Extensions of image files, as in torchvision."""
 
 Inode = tuple[int, int]
 
 
 def class_folders(root: bytes) -> list[bytes]:
-    """The names of the folders in `root`, sorted; not of links to `root` itself or to what it lies in.
+    """The names of the folders in `root`, sorted, without links to `root` itself or to a folder above it.
 
     Raises:
         SettingsError: if it can't be listed.
@@ -35,13 +35,13 @@ def files_in(root: bytes, folder: bytes, extensions: tuple[bytes, ...]) -> list[
     """The paths, from `root`, of the files under its subfolder `folder`, in the order of torchvision's ImageFolder.
 
     Each folder is entered once, by a path without links if there is one, and never from inside itself. Files are
-    regular files and links to them, or to nothing: who asks for an image must hear that it is gone.
+    regular files and links to them; broken links, too, so that whoever reads the image learns that it is gone.
 
     Raises:
         SettingsError: if a folder can't be listed.
     """
     top = os.path.join(root, folder)
-    found: dict[bytes, list[bytes]] = {}
+    names: dict[bytes, list[bytes]] = {}
     entered: set[Inode] = set()
     pending = deque([(folder, _ancestors(top) - {_inode(top)})])
     while pending:
@@ -50,7 +50,7 @@ def files_in(root: bytes, folder: bytes, extensions: tuple[bytes, ...]) -> list[
         if inode in above or inode in entered:
             continue
         entered.add(inode)
-        files = []
+        names[here] = []
         for entry in sorted(_entries(os.path.join(root, here)), key=lambda entry: entry.name):
             if _is_folder(entry):
                 inside = os.path.join(here, entry.name)
@@ -59,9 +59,8 @@ def files_in(root: bytes, folder: bytes, extensions: tuple[bytes, ...]) -> list[
                 else:
                     pending.appendleft((inside, above | {inode}))
             elif entry.name.lower().endswith(extensions) and _is_file(entry):
-                files.append(entry.name)
-        found[here] = files
-    return [os.path.join(here, name) for here in sorted(found) for name in found[here]]
+                names[here].append(entry.name)
+    return [os.path.join(here, name) for here in sorted(names) for name in names[here]]
 
 
 def _entries(folder: bytes) -> Iterator[os.DirEntry[bytes]]:
@@ -78,7 +77,7 @@ def _is_folder(entry: os.DirEntry[bytes]) -> bool:
     except OSError as error:
         if error.errno == errno.ELOOP:  # a link to itself
             return False
-        raise SettingsError(f"cannot look into {os.fsdecode(entry.path)}: {error.strerror}") from error
+        raise SettingsError(f"cannot read {os.fsdecode(entry.path)}: {error.strerror}") from error
 
 
 def _is_file(entry: os.DirEntry[bytes]) -> bool:
@@ -95,35 +94,35 @@ def _inode(path: bytes) -> Inode:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise SettingsError(f"cannot look into {os.fsdecode(path)}: {error.strerror}") from error
+        raise SettingsError(f"cannot read {os.fsdecode(path)}: {error.strerror}") from error
     return status.st_dev, status.st_ino
 
 
 def _ancestors(folder: bytes) -> frozenset[Inode]:
-    """The folder and all that it lies in, by its path and, where that has links, by its real path."""
-    found = set()
+    """The folder and all folders above it, on its path and, where that has links, on its real path."""
+    inodes = set()
     for path in {os.path.abspath(folder), os.path.realpath(folder)}:
-        found.add(_inode(path))
+        inodes.add(_inode(path))
         while path != (path := os.path.dirname(path)):
-            found.add(_inode(path))
-    return frozenset(found)
+            inodes.add(_inode(path))
+    return frozenset(inodes)
 
 
 def folder_name(path: str | None) -> str:
-    """What a folder without another name is called: `flowers` for .../flowers."""
+    """The default name of the dataset in a folder: `flowers` for .../flowers."""
     if path is None:
-        raise SettingsError("data.path is not set: say where the data are, like data.path=/data/flowers")
+        raise SettingsError("data.path is not set: where are the data? For example data.path=/data/flowers")
     folder = os.path.abspath(os.path.expanduser(path))
     return printable(os.path.basename(folder) or folder)
 
 
-@lru_cache(maxsize=64)  # a study asks for it once per configuration
+@lru_cache(maxsize=64)  # read once per configuration of a study
 def dataset_version(name: str, path: str, reader: str, train: str, val: str) -> str | None:
-    """A digest that tells two datasets apart that are both called after their folder; None for data that have a name of
-    their own, or are not there.
+    """A digest that distinguishes datasets named after equally named folders; None for data with another name, or that
+    do not exist.
 
-    Of a folder of class folders it is made from the names of classes and images, wherever the folder lies; of any other
-    form, from the path.
+    For class folders it is made from the names of classes and images, wherever the folder is; for any other format,
+    from the path.
     """
     remote = "://" in path
     folder = os.fsencode(path if remote else os.path.abspath(os.path.expanduser(path)))
@@ -139,6 +138,6 @@ def dataset_version(name: str, path: str, reader: str, train: str, val: str) -> 
             for class_name in class_folders(root) if os.path.isdir(root) else ():  # a hold-out needs no val
                 digest.update(b"\0".join([class_name, *files_in(root, class_name, EXTENSIONS), b"\0"]))
             digest.update(b"\0\0")
-    except SettingsError:  # who reads the images says why
+    except SettingsError:  # refused, with the reason, where images are read
         return None
     return digest.hexdigest()

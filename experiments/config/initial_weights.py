@@ -1,4 +1,4 @@
-"""`init=`: where a run's weights start, found and fingerprinted before anything expensive. Imports no torch."""
+"""`init=`: the weights that a run starts from, checked and hashed before anything expensive. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ LIBRARIES = ("torchvision", "timm")
 
 @dataclass(frozen=True)
 class Init:
-    """Weights to start from. What they are is in a run's identity; where they lie is not."""
+    """Weights to start from. Their content is part of a run's identity; where they are stored is not."""
 
     source: str
-    """As it was said: a run's directory, a file, torchvision:MODEL.WEIGHTS, or timm:MODEL.TAG."""
+    """As given: a run's directory, a file, torchvision:MODEL.WEIGHTS, or timm:MODEL.TAG."""
     file: str | None = None
     digest: str | None = None
     """SHA-256 of the file."""
 
 
 def find_init(source: str | None) -> Init | None:
-    """What `init` asks for.
+    """The weights of an `init=` setting.
 
     Raises:
-        SettingsError: if there is nothing of that name.
+        SettingsError: if there are none of that name.
     """
     if source is None:
         return None
@@ -37,7 +37,7 @@ def find_init(source: str | None) -> Init | None:
         if library == "timm":
             check_timm_name(f"timm:{name.split('.')[0]}")
         elif "." not in name:
-            raise SettingsError(f"{source} names no weights; say which, as in torchvision:resnet50.IMAGENET1K_V1")
+            raise SettingsError(f"{source} does not name its weights; for example torchvision:resnet50.IMAGENET1K_V1")
         return Init(source)
     path = Path(source)
     file = path / "weights.pt" if path.is_dir() else path
@@ -48,11 +48,12 @@ def find_init(source: str | None) -> Init | None:
             f"there are no weights at {path}; name a run's directory, a file, torchvision:MODEL.WEIGHTS "
             "or timm:MODEL.TAG"
         )
-    stamp = file.stat()
-    return Init(source, str(file), _digest(file, stamp.st_mtime_ns, stamp.st_size))
+    status = file.stat()
+    return Init(source, str(file), _digest(file, status.st_mtime_ns, status.st_size))
 
 
 @cache
-def _digest(file: Path, *_: int) -> str:
+def _digest(file: Path, modified: int, size: int) -> str:
+    """SHA-256, computed once for a file as long as it stays the same."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

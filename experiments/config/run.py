@@ -1,4 +1,4 @@
-"""A run: what is trained, validated and frozen; and its identity, which is what decides its result."""
+"""A run: everything about one training, validated and frozen; and its identity, which is what decides its result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from roadmap.conf import OURS, Conf, to_design
 from roadmap.designs import Design, DesignError
 
 TRAINING_VERSION = 2
-"""Raised when the loop comes to other results for equal settings: runs of before are then others."""
+"""Raised when the loop's results change for equal settings: earlier runs then count as different ones."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Run:
     seed: int
     init: Init | None
     code: dict[str, str]
-    """{dotted path: SHA-256} of the code that the design brings with it from outside."""
+    """{dotted path: SHA-256} of the external code that the design names."""
     split: Split
     sync_batch_norm: bool
 
@@ -75,11 +75,11 @@ class Run:
         in_memory = self.data.reader in IN_MEMORY and self.resolution <= SMALL and not self.workers
         return not self.recipe.rand_augment and (in_memory or self.data.cache is not None)
 
-    @property
+    @cached_property
     def identity(self) -> str:
         return _digest(self._decisive())
 
-    @property
+    @cached_property
     def series(self) -> str:
         """The identity without the seed: replicates share it."""
         decisive = self._decisive()
@@ -94,8 +94,8 @@ class Run:
     @property
     def title(self) -> str:
         """The label, and what else differs: what replicates share."""
-        others = {key: value for key, value in self.requested.differs.items() if not key.startswith("design.")}
-        return " ".join([self.label, *(f"{key}={value}" for key, value in others.items())])
+        differs = {key: value for key, value in self.requested.differs.items() if not key.startswith("design.")}
+        return " ".join([self.label, *(f"{key}={value}" for key, value in differs.items())])
 
     @property
     def name(self) -> str:
@@ -104,50 +104,56 @@ class Run:
 
     @cached_property
     def directory(self) -> Path:
-        """Where a run of this identity lies already, whatever it is called there, or where it will."""
-        ending = f"-seed{self.seed}-{self.identity[:8]}"
+        """The directory that a run of this identity has already, whatever its label, or the one that it will have."""
+        suffix = f"-seed{self.seed}-{self.identity[:8]}"
         label = re.sub(r" (?=[+-])", "", self.label).replace(" ", "+").replace(":", "-").replace("/", "-")
         label = re.sub(r"[^\w.+-]+", ".", label).strip(".")  # what Hydra takes unquoted, as in init=runs/...
         label = label if len(label) <= 60 else label[:57] + "..."
-        directory = self.runs / f"{self.regime}-{label}{ending}"
-        there = _directories(self.runs).get(ending, [])
-        for name in sorted(there, key=lambda name: name != directory.name):  # its own name first: another may be a copy
-            if self._may_lie_in(self.runs / name):
-                return self.runs / name
-        if directory.name in there:  # another's, whose identity begins alike
-            return directory.with_name(f"{self.regime}-{label}-seed{self.seed}-{self.identity[:16]}")
-        return directory
+        name = f"{self.regime}-{label}{suffix}"
+        existing = _existing(self.runs).get(suffix, [])
+        for candidate in sorted(existing, key=lambda candidate: candidate != name):  # a different name may be a copy's
+            if self._fits(self.runs / candidate):
+                return self.runs / candidate
+        is_taken = name in existing  # by a run whose identity has the same first digits
+        return self.runs / (name + self.identity[8:16] if is_taken else name)
 
-    def _may_lie_in(self, directory: Path) -> bool:
-        """Whether a folder has this run's record, or none yet."""
-        found = read_object(directory / "summary.json")
-        return directory.is_dir() and (found is None or found.get("identity") == self.identity)
+    def _fits(self, directory: Path) -> bool:
+        """Whether a directory has this run's record, or none yet."""
+        summary = read_object(directory / "summary.json")
+        return directory.is_dir() and (summary is None or summary.get("identity") == self.identity)
 
     def with_cores(self, count: int) -> Run:
-        """The run with so many cores of its own: as many threads and, for images that are files, loader workers."""
+        """The run on `count` cores: as many threads and, for images that are files, as many loader workers."""
         workers = None if self.data.reader in IN_MEMORY else count
         return replace(self, threads=self.threads or count, workers=workers if self.workers is None else self.workers)
 
     def to_json(self) -> dict[str, Any]:
-        """config.json: everything but where and on what the run runs."""
-        whence = {"init": {"source": self.init.source, "digest": self.init.digest} if self.init else None}
-        how = whence | {
+        """config.json: everything but where, and on which device, the run is trained."""
+        return {
+            "regime": self.regime,
+            **_plain(self.requested.to_json()),
+            **self._settings(),
+            "init": {"source": self.init.source, "digest": self.init.digest} if self.init else None,
             "training_version": TRAINING_VERSION,
             "code": self.code,
             "micro_batch_size": self.split.micro_batch_size,
             "sync_batch_norm": self.sync_batch_norm,
         }
-        return {"regime": self.regime} | _plain_value(self.requested.to_json()) | _plain(self) | how
+
+    def _settings(self) -> dict[str, Any]:
+        values: dict[str, Any] = {"model": self.model, "design": self.design.to_json(), "recipe": asdict(self.recipe)}
+        values |= {"data": asdict(self.data), "resolution": self.resolution}
+        return _plain(values | {"precision": self.precision, "seed": self.seed})
 
     def _decisive(self) -> dict[str, Any]:
-        """What decides the result. A setting at its default does not count: one that is added later, off at first,
-        leaves the identity of earlier runs as it was."""
-        decisive = _plain(self)
+        """What decides the result. A setting at its default does not count: one that is added later and is off by
+        default leaves the identities of earlier runs as they were."""
+        decisive = self._settings()
         for name, unset in {"design": Design().to_json(), "recipe": asdict(Recipe())}.items():
             decisive[name] = {key: value for key, value in decisive[name].items() if value != unset[key]}
         decisive["data"] = _dataset(self.data) | self._crops()
-        del decisive["recipe"]["name"]  # what it says counts
-        if self.design.layers:  # nor do theirs
+        del decisive["recipe"]["name"]  # its settings count
+        if self.design.layers:  # whose names do not count either
             decisive["design"]["layers"] = sorted((layer.to_json() for layer in self.design.layers), key=json.dumps)
         decisive |= {"code": self.code} if self.code else {}
         decisive["training_version"] = TRAINING_VERSION
@@ -158,26 +164,26 @@ class Run:
         return decisive | self._together()
 
     def _crops(self) -> dict[str, bool]:
-        """Crops that are resized together are rounded otherwise than one by one."""
+        """Crops that are resized as a batch are rounded differently than one by one."""
         return {"crops_together": True} if self.crops_together and self.resolution > SMALL else {}
 
     def _together(self) -> dict[str, int]:
-        """How many images are mixed, and normalised, together, where that is not all of a step's."""
-        at_once = self.split.micro_batch_size
+        """How many images are mixed, and normalised, together, where that is not the whole batch."""
+        size = self.split.micro_batch_size
         counts = {}
         if self.recipe.mixup or self.recipe.cutmix:
-            counts["mixed_together"] = at_once
+            counts["mixed_together"] = size
         if self.model != "design" or self.design.norm == "batch" or self.design.dotted():  # which may have a BatchNorm
-            counts["normalised_together"] = at_once * (self.split.processes if self.sync_batch_norm else 1)
+            counts["normalised_together"] = size * (self.split.processes if self.sync_batch_norm else 1)
         return {name: count for name, count in counts.items() if count != self.recipe.batch_size}
 
 
 def _dataset(data: Data) -> dict[str, Any]:
-    """What of the data decides the result: which dataset, and which of its images; not how it is stored or read.
-    analysis/statistics/context.py groups records by the same."""
+    """The settings of the data that decide the result: which dataset, and which of its images; not how it is stored or
+    read. analysis/statistics/context.py groups records by the same."""
     unset = asdict(Data())
     names = ["name", "version", "subset", "holdout", "reduced_decoding"]
-    if data.reader in STREAMS and data.version is not None:  # whose classes are as many as is said
+    if data.reader in STREAMS and data.version is not None:  # whose number of classes is not counted
         names.append("num_classes")
     chosen = {key: getattr(data, key) for key in names}
     parts = {"train": _part(data, data.train), "val": "val" if data.holdout else _part(data, data.val)}
@@ -185,7 +191,7 @@ def _dataset(data: Data) -> dict[str, Any]:
 
 
 def _part(data: Data, name: str) -> str:
-    """A part's name without how many images it is said to have; val, too, where Hugging Face says validation."""
+    """A part's name without its stated number of images; val for Hugging Face's validation."""
     name = name.partition("|")[0]
     return "val" if name == "validation" and data.reader in ("hfds", "hfids", "wds") else name
 
@@ -197,9 +203,8 @@ def to_run(
     gpus: bool | None = None,
     conf: Conf = OURS,
 ) -> Run:
-    """The run that a composed configuration asks for. `overrides` are those that Hydra composed it from, `conf` the
-    folders; `processes` will train it together, on `gpus` or not: as many as there are here, on what is here, if not
-    given.
+    """The run of a configuration that Hydra composed from `overrides` and the folders of `conf`. `processes` will train
+    it together, on `gpus` or not; by default as many as this process is one of, on GPUs if there are any.
 
     Raises:
         SettingsError: if there is no such setting, or its value is impossible.
@@ -216,11 +221,11 @@ def to_run(
         design = to_design(config.design)
     except DesignError as error:
         raise SettingsError(f"design.{error}") from error
-    recipe: Recipe = OmegaConf.to_object(config.recipe)
-    data: Data = OmegaConf.to_object(config.data)
-    stated = {one.partition("=")[0] for one in overrides}
-    if "data.name" in stated and "data.version" not in stated:
-        data.version = None  # a dataset with a name of its own is taken at its word
+    recipe: Recipe = OmegaConf.to_object(config.recipe)  # type: ignore[assignment]
+    data: Data = OmegaConf.to_object(config.data)  # type: ignore[assignment]
+    overridden = {override.partition("=")[0] for override in overrides}
+    if "data.name" in overridden and "data.version" not in overridden:
+        data.version = None  # whoever names a dataset vouches that equal names are equal data
     return Run(
         model=config.model,
         design=design,
@@ -248,16 +253,16 @@ def to_run(
     )
 
 
-def _directories(runs: Path) -> dict[str, list[str]]:
-    """{ending: names} of what lies where runs do: the ending is of the seed and the identity."""
+def _existing(runs: Path) -> dict[str, list[str]]:
+    """{suffix: names} of the runs' directories in a folder; the suffix is the seed and the identity's first digits."""
     with suppress(OSError):
-        return _listing(runs, runs.stat().st_mtime_ns)
+        return _listed(runs, runs.stat().st_mtime_ns)
     return {}
 
 
 @cache
-def _listing(runs: Path, changed: int) -> dict[str, list[str]]:
-    """`changed`, when a folder last came or went, is there for the cache."""
+def _listed(runs: Path, modified: int) -> dict[str, list[str]]:
+    """The same, read once for each time that the folder was `modified`."""
     names: dict[str, list[str]] = {}
     for name in sorted(os.listdir(runs)):
         if match := re.search(r"-seed\d+-[0-9a-f]{8}(?=([0-9a-f]{8})?$)", name):
@@ -268,17 +273,12 @@ def _listing(runs: Path, changed: int) -> dict[str, list[str]]:
 def _precision(config: DictConfig, gpus: bool | None) -> str:
     if config.precision != "auto":
         return config.precision
-    asked = {"cuda": True, "auto": gpus}.get(config.device, False)
-    return "bf16" if (has_gpus() if asked is None else asked) else "float32"
+    if config.device == "auto":
+        return "bf16" if (has_gpus() if gpus is None else gpus) else "float32"
+    return "bf16" if config.device == "cuda" else "float32"
 
 
-def _plain(run: Run) -> dict[str, Any]:
-    parts = {"design": run.design.to_json(), "recipe": asdict(run.recipe), "data": asdict(run.data)}
-    names = ("model", "design", "recipe", "data", "resolution", "precision", "seed")
-    return {name: _plain_value(parts[name] if name in parts else getattr(run, name)) for name in names}
-
-
-def _plain_value(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """As JSON reads it back: lists for tuples."""
     return json.loads(json.dumps(value))
 

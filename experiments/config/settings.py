@@ -1,4 +1,4 @@
-"""What can be said on the command line, typed: the schema of `conf/`. Nothing here imports torch."""
+"""The settings of the command line with their types and bounds: the schema of `conf/`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from experiments.config.dataset_folders import dataset_version, folder_name
 from experiments.config.timm_names import Optimizer, RandAugment
 from experiments.errors import SettingsError
 from roadmap.common.bounds import Each, Number, OneOf, PathText, Text, setting
-from roadmap.designs import Design
+from roadmap.designs import RENAMED, Design
 from roadmap.roads import MOST_ORDERS
 
 READERS = ("sample", "torchvision", "folder", "imagenette", "tiny_imagenet", "tar", "hfds", "wds", "hfids")
-"""What reads images: a module each of experiments/data/readers/."""
+"""What reads images: each is a module of experiments/data/readers/."""
 IN_MEMORY = ("sample", "torchvision")
 """Those of READERS that hold all images in memory, and need no loader workers."""
 STREAMS = ("wds", "hfids")
-"""Those of READERS whose images come in an order of their own, once an epoch."""
+"""Those of READERS that deliver images in a fixed order, once per epoch."""
 
 SMALL = 32
-"""Pixels up to which images are padded and cropped, not resized: the authors' code draws the line here too."""
+"""Pixels up to which images are padded and cropped, not resized; as in the authors' code."""
 
 UNSTATED = "?"
-"""For data.path where experiments.plan goes without."""
+"""data.path where experiments.plan needs no data."""
 
 PRECISIONS = ("float32", "tf32", "bf16", "fp16")
 
@@ -58,11 +58,12 @@ class FractionOfRun:
             fraction_of_run(text)
         except ValueError as error:
             return str(error)
+        return None
 
 
 @dataclass
 class Recipe:
-    """How a network is trained: Tables 5 and 6 of the paper. `lr` is for `batch_size` images a step, not scaled."""
+    """How a network is trained: Tables 5 and 6 of the paper. `lr` is for steps of `batch_size` images, not scaled."""
 
     name: str = setting(MISSING, NAME)
     epochs: int = setting(MISSING, Number("[1, 1_000_000]"))
@@ -82,7 +83,7 @@ class Recipe:
     gamma: float = setting(0.1, PART)
     interpolation: str = setting("bicubic", INTERPOLATIONS)
     crop_pct: float | None = setting(None, PART)
-    """Of the resized evaluation image's side, the part that the centre crop keeps; 0.875 below 384 px, else 1."""
+    """The part of the resized evaluation image's side that the centre crop keeps; null: 0.875 below 384 px, else 1."""
     rand_augment: str | None = setting(None, RandAugment())
     random_erasing: float = setting(0.0, Number("[0, 1]"))
     erasing_mode: str = setting("pixel", OneOf(("const", "rand", "pixel")))
@@ -91,15 +92,15 @@ class Recipe:
     cutmix: float = setting(0.0, Number("[0, 1000]"))
     mixup_prob: float = setting(1.0, PART)
     mixup_switch_prob: float = setting(0.5, Number("[0, 1]"))
-    """Where both are on, the part of the batches that cutmix gets."""
+    """Where both are on, the part of the batches that gets cutmix."""
     mixup_mode: str = setting("batch", OneOf(("batch", "pair", "elem")))
     label_smoothing: float = setting(0.0, Number("[0, 1)"))
     layer_decay: float = setting(1.0, PART)
-    """Factor on the learning rate from one group of layers to the one before it; 1 for none."""
+    """Factor on the learning rate from each group of layers to the one before it; 1 for none."""
     clip_grad: float | None = setting(None, Number("(0, 1e30]"))
-    """Largest norm of a step's gradient; null for any."""
+    """Largest norm of a step's gradient; null for no limit."""
     ema_decay: float = setting(0.0, Number("[0, 1)"))
-    """Decay of the moving average of the weights, evaluated beside them; 0 for none."""
+    """Decay of the moving average of the weights, which is evaluated, too; 0 for none."""
 
 
 @dataclass
@@ -107,7 +108,7 @@ class Data:
     """What a network is trained on and evaluated on."""
 
     name: str = setting(MISSING, Text())
-    """What the dataset is called, in reports and in a run's identity, however it is stored."""
+    """The dataset's name in reports and in a run's identity, however it is stored."""
     reader: str = setting(MISSING, OneOf(READERS))
     """What reads it: one of READERS."""
     path: str | None = setting(None, PathText())
@@ -118,39 +119,37 @@ class Data:
     """Stated for known datasets, so that a study can be priced without them; null: as the data has."""
     train_images: int | None = setting(None, IMAGES)
     val_images: int | None = setting(None, IMAGES)
-    """Likewise: how many the two parts have, whole. Read before training alone, and not in a run's identity."""
+    """Likewise: the images of the two parts, without `subset` and `holdout`. Used only before training, and not in a
+    run's identity."""
     subset: float = setting(1.0, PART)
     """The part of the training images to train on, class-balanced."""
     holdout: float = setting(0.0, Number("[0, 1)"))
     """The part of the training images to evaluate on instead of the test images, class-balanced."""
     version: str | None = setting(None, NAME)
-    """Which of several datasets of one name. Of one that is called after its folder, a digest of what lies there."""
+    """Which of several datasets of the same name. For one that is named after its folder, a digest of the folder."""
     cache: str | None = setting(None, OneOf(("memory", "device")))
     """Where the training images, small ones of one size, are kept once they have been read; null: each is read from its
     file whenever it is needed."""
     broken: str = setting("stop", OneOf(("stop", "skip")))
-    """What to do about an image that can't be read: stop, or skip."""
+    """What to do about an image that can't be read."""
     reduced_decoding: bool = False
     """Whether training crops of JPEGs are decoded at the smallest of JPEG's scales (1/1, 1/2, 1/4, 1/8) that leaves
-    them as large as the resolution: faster where photographs are large, with slightly other pixels."""
+    them as large as the resolution: faster where photographs are large, with slightly different pixels."""
 
 
 def _mutable_design() -> type:
-    """`Design` as OmegaConf can override it: mutable, a literal as its base type. `to_design` validates and freezes."""
+    """`Design` as OmegaConf can override it: mutable, with str for literals. `to_design` validates and freezes."""
     plain = {"depths": list[int], "groups": Union[int, str], "layers": dict[str, Any]}  # noqa: UP007 - for OmegaConf
-    layers = DictConfig(
-        {}, flags={"struct": False}
-    )  # names are the user's own: design.layers.NAME.at=hidden is no error
-    mutable = {"depths": list(Design().depths), "layers": layers}
+    layers = DictConfig({}, flags={"struct": False})  # the user chooses the names: design.layers.NAME.at=hidden
+    mutable: dict[str, Any] = {"depths": list(Design().depths), "layers": layers}
     hints = get_type_hints(Design)
-    columns = []
-    for one in fields(Design):
-        kind = plain.get(one.name, hints[one.name] if hints[one.name] in (int, float) else str)
-        default = one.default
-        if one.name in mutable:
-            default = field(default_factory=lambda name=one.name: mutable[name].copy())
-        columns.append((one.name, kind, default))
-    return make_dataclass("MutableDesign", columns, namespace={"__module__": __name__})
+    specs = []
+    for switch in fields(Design):
+        name, default = switch.name, switch.default
+        if name in mutable:
+            default = field(default_factory=mutable[name].copy)
+        specs.append((name, plain.get(name, hints[name] if hints[name] in (int, float) else str), default))
+    return make_dataclass("MutableDesign", specs, namespace={"__module__": __name__})
 
 
 MutableDesign = _mutable_design()
@@ -158,7 +157,7 @@ MutableDesign = _mutable_design()
 
 @dataclass
 class RoadSettings:
-    """What `road=`, `rung=`, `step=` and `design=` come to (experiments/config/requested.py)."""
+    """The choice made by `road=`, `rung=`, `step=` and `design=` (experiments/config/overrides.py)."""
 
     name: str = setting("convnext", NAME)
     """The road: a file of conf/road/."""
@@ -168,21 +167,21 @@ class RoadSettings:
 
 @dataclass
 class Config:
-    """The root of the configuration. The order is that of `--cfg job`."""
+    """The root of the configuration, in the order of `--cfg job`."""
 
     groups: ClassVar[tuple[str, ...]] = ("hydra", "step", "study")
-    """Of conf/, besides those that are settings too."""
+    """Groups of conf/ that are not settings, too."""
     renamed: ClassVar[dict[str, str]] = {
         "study": "study_name",
         "device_batch": "micro_batch_size",
-        "design.norms": "design.norm_placement",
-        "design.activations": "design.activation_placement",
+        **{f"design.{old}": f"design.{new}" for old, new in RENAMED.items()},
         "recipe.ema": "recipe.ema_decay",
+        "regime.ema": "regime.ema_decay",
         "recipe.drops": "recipe.milestones",
         "recipe.drop_factor": "recipe.gamma",
         "recipe.decay_1d": "recipe.decay_norm_and_bias",
     }
-    """Settings of earlier versions, and what they are called now."""
+    """{setting of an earlier version: its new name}."""
 
     road: RoadSettings = field(default_factory=RoadSettings)
     rung: str | None = setting(None, NAME)
@@ -199,11 +198,11 @@ class Config:
     seed: int = setting(0, SEED)
     init: str | None = setting(None, PathText())
     micro_batch_size: int | None = setting(None, Number("[1, 1_048_576]"))
-    """Images that a device takes at once, at most; null for all that a process gets of a step's."""
+    """Images per pass on a device, at most; null for a process's whole share of the batch."""
     sync_batch_norm: bool = False
     study_name: str = setting("custom", NAME)
     orders: int = setting(16, Number(f"[1, {MOST_ORDERS}]"))
-    """How many random orders of the steps `study=orderings` walks; `order_seed` draws others."""
+    """How many random orders of the steps `study=orderings` walks; `order_seed` draws different ones."""
     order_seed: int = setting(0, SEED)
     runs: str = setting("runs", PathText())
     device: str = setting("auto", DEVICES)
@@ -214,12 +213,12 @@ class Config:
     checkpoint_minutes: float = setting(10, Number("[0, 1_000_000]"))
     keep: str = setting("last", OneOf(("last", "all")))
     logger: Any = field(default_factory=lambda: OmegaConf.create({}, flags={"struct": False}))
-    """A class and its settings, of which it alone knows the names: experiments/tracking/logger.py."""
+    """A class and its settings, whose names that class defines: experiments/tracking/logger.py."""
 
 
 @dataclass
 class EvaluationConfig:
-    """The root of conf/evaluate.yaml. What is null is the run's own or, of published weights, as their makers say."""
+    """The root of conf/evaluate.yaml. null stands for the run's own value or, for published weights, their authors'."""
 
     weights: str = setting(MISSING, PathText())
     model: str | None = setting(None, TEXT)
@@ -233,8 +232,7 @@ class EvaluationConfig:
     threads: int | None = setting(None, THREADS)
     workers: int | None = setting(None, WORKERS)
     trust: bool = False
-    """Whether to run code that the record of the weights' run names: layers that are not of torch.nn, timm.layers or
-    roadmap."""
+    """Whether to run code that the weights' run record names: layers from outside torch.nn, timm.layers and roadmap."""
     out: str | None = setting(None, PathText())
 
 
@@ -245,7 +243,7 @@ def register() -> None:
 
 
 def folder_or_hub_name(path: str | None) -> str:
-    """A folder's own name; of what is not there, the name that a dataset has on the hub."""
+    """The name of a folder; a path that does not exist is the name of a dataset on the hub."""
     return folder_name(path) if path is None or Path(path).expanduser().exists() else path
 
 

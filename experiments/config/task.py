@@ -1,4 +1,4 @@
-"""What a network is trained for, in the words of its record: what its results are called, and how they are read.
+"""The task that a network is trained for, as its record describes it: the names of its results, and how they are read.
 
 The loss and the evaluation of each task are in experiments/training/tasks/, which needs torch.
 """
@@ -13,9 +13,9 @@ class Classification:
 
     name = "classification"
     results = ("val_loss", "top1", "top5")
-    """What an evaluation yields, by the names of the record; `ema_` before one is of the averaged weights."""
+    """Names of the results of an evaluation in the record; with the prefix `ema_`, of the averaged weights."""
     metric = "top1"
-    """The result that runs are compared by: the larger, the better."""
+    """The result by which runs are compared: the larger, the better."""
 
     def describe(self, results: Mapping[str, float]) -> str:
         """The metric for a person."""

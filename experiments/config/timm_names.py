@@ -1,14 +1,12 @@
-"""What timm takes by name (models, optimizers, RandAugment's policies) without importing timm, which imports torch:
-names are read from its sources."""
+"""Names of timm's models and optimizers, and RandAugment's policies. Importing timm, and with it torch, takes seconds:
+it is imported only where a name of timm's is given."""
 
 from __future__ import annotations
 
-import ast
 import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 from experiments.errors import SettingsError
 from roadmap.common.bounds import Number, did_you_mean
@@ -22,21 +20,15 @@ def check_timm_name(model: str) -> None:
     Raises:
         SettingsError: naming the nearest right one.
     """
-    name = model.removeprefix(PREFIX)
-    known = timm_names()
+    from timm import list_models
+
+    name, known = model.removeprefix(PREFIX), list_models()
     if name == model:
         hint = f"; did you mean {PREFIX}{model}?" if model in known else did_you_mean(model, ["design"])
         raise SettingsError(f"model must be 'design' or timm:NAME, not {model!r}{hint}")
     if name not in known:
-        hint = did_you_mean(name, sorted(known)) or "; timm.list_models() has all names"
+        hint = did_you_mean(name, known) or "; timm.list_models() has all names"
         raise SettingsError(f"timm has no model {name!r}{hint}")
-
-
-@cache
-def timm_names() -> frozenset[str]:
-    """Every name that timm registers: its model modules mark each with @register_model."""
-    found = (re.findall(r"^@register_model\ndef (\w+)\(", file.read_text("utf-8"), re.M) for file in _sources("models"))
-    return frozenset(name for names in found for name in names)
 
 
 @dataclass(frozen=True)
@@ -44,42 +36,36 @@ class Optimizer:
     """The bounds of recipe.optimizer: sgd, adamw, or one of timm's that can be trained with here."""
 
     def problem(self, value: str) -> str | None:
-        own, name = ("sgd", "adamw"), value.removeprefix(PREFIX)
-        if value in own:
+        builtin, name = ("sgd", "adamw"), value.removeprefix(PREFIX)
+        if value in builtin:
             return None
-        known = timm_optimizers()
+        from timm.optim import list_optimizers
+
+        known = [str(name) for name in list_optimizers()]
         if name == value:
-            choices = [*own, *(PREFIX + one for one in known)]
             near = PREFIX + name if name in known else name
+            choices = [*builtin, *(PREFIX + choice for choice in known)]
             return f"must be sgd, adamw or timm:NAME, not {value!r}{did_you_mean(near, choices)}"
         if name not in known:
             return f"must be one of timm's, not {name!r}{did_you_mean(name, known)}"
-        return known[name] and f"can't be {value}: {known[name]}"
+        reason = unusable(name)
+        return reason and f"can't be {value}: {reason}"
 
 
 @cache
-def timm_optimizers() -> dict[str, str | None]:
-    """{name: why it can't be trained with here} of every optimizer that timm registers; None if it can."""
-    registered, aliases = {}, {}
-    for node in (node for file in _sources("optim") for node in ast.walk(ast.parse(file.read_text("utf-8")))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "OptimInfo":
-            given = dict(zip(("name", "opt_class"), node.args, strict=False))
-            given |= {one.arg: one.value for one in node.keywords}
-            said = {key: one.value if isinstance(one, ast.Constant) else ast.unparse(one) for key, one in given.items()}
-            registered[said["name"]] = _lacks(said["opt_class"], said.get("second_order", False))
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "register_alias":
-            alias, target = (one.value for one in node.args)
-            aliases[alias] = target
-    return registered | {alias: registered[target] for alias, target in aliases.items()}
+def unusable(optimizer: str) -> str | None:
+    """Why one of timm's optimizers can't be trained with here; None if it can."""
+    from timm.optim import get_optimizer_info
 
-
-def _lacks(optimizer: str, second_order: bool) -> str | None:
-    library, dot, _ = optimizer.partition(".")
-    if dot and find_spec(library) is None:
-        return f"it needs {library}, which is not installed"
-    if second_order:
+    info = get_optimizer_info(optimizer)
+    if isinstance(info.opt_class, str):  # of another library, by its dotted path
+        library = info.opt_class.partition(".")[0]
+        if find_spec(library) is None:
+            return f"it needs {library}, which is not installed"
+    if info.second_order:
         return "it needs second derivatives, which a training step here doesn't compute"
-    return "it draws random numbers of its own, which no checkpoint keeps" if optimizer == "Kron" else None
+    random = getattr(info.opt_class, "__name__", "") == "Kron"
+    return "it draws random numbers of its own, which no checkpoint keeps" if random else None
 
 
 SECTION = re.compile(r"(m|n|inc|mmax)(\d{1,9})|(p|mstd)(\d{1,9}(?:\.\d{1,9})?)|(t)(weights|3a|3aw)")
@@ -87,8 +73,8 @@ SECTION = re.compile(r"(m|n|inc|mmax)(\d{1,9})|(p|mstd)(\d{1,9}(?:\.\d{1,9})?)|(
 
 @dataclass(frozen=True)
 class RandAugment:
-    """The bounds of recipe.rand_augment: sections of timm's grammar, each at most once. timm itself passes over
-    what it doesn't know, and cuts a magnitude off at mmax."""
+    """The bounds of recipe.rand_augment: sections of timm's grammar, each at most once. timm itself ignores what
+    it doesn't know, and cuts a magnitude off at mmax."""
 
     def problem(self, policy: str) -> str | None:
         head, *sections = policy.split("-")
@@ -97,17 +83,10 @@ class RandAugment:
         seen = set()
         for section in sections:
             match = SECTION.fullmatch(section)
-            name, value = [one for one in match.groups() if one] if match else ("", "")
+            name, value = [group for group in match.groups() if group] if match else ("", "")
             if not match or name in seen:
                 return f"must be like rand-m9-mstd0.5-inc1, not {policy!r}: timm knows no {section!r} there"
             seen.add(name)
             if name in known and (problem := known[name].problem(float(value) if "." in value else int(value))):
                 return f"must be like rand-m9-mstd0.5-inc1, not {policy!r}: {name} {problem}"
         return None if head == "rand" else f"must be null or like rand-m9-mstd0.5-inc1, not {policy!r}"
-
-
-def _sources(package: str) -> list[Path]:
-    spec = find_spec("timm")
-    if spec is None or spec.origin is None:
-        raise SettingsError("timm is not installed: pip install timm")
-    return sorted((Path(spec.origin).parent / package).glob("*.py"))

@@ -1,4 +1,4 @@
-"""A batch of images, as it comes from wherever images are made ready."""
+"""A batch of images, as a dataset gives it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Sample = tuple[int, int]
 
 
 class Failure(NamedTuple):
-    """What went wrong in a loader worker: torch would send the exception, but lose its message on the way."""
+    """An error in a loader worker: torch would pass on the exception, but lose its message."""
 
     reason: str
     """One line."""
@@ -24,7 +24,7 @@ class Erased(NamedTuple):
     positions: Tensor
     """(P,), int64: which pixels."""
     values: Tensor
-    """(P, 3), float32: by what, after normalisation."""
+    """(P, 3), float32: their new values, after normalisation."""
 
 
 class Batch(NamedTuple):
@@ -33,9 +33,9 @@ class Batch(NamedTuple):
     labels: Tensor
     """(N,), int64."""
     samples: list[Sample]
-    """Which these are."""
+    """Which images these are."""
     broken: list[str] = []  # noqa: RUF012 - a NamedTuple's default, never changed
-    """Images that could not be read, and why. In training another takes the place of each; in evaluation none does."""
+    """Images that could not be read, and why. In training each is replaced by another; in evaluation it is missing."""
     failure: Failure | None = None
     """Why there is no batch."""
     erased: Erased | None = None

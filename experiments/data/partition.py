@@ -1,4 +1,4 @@
-"""Which of a dataset's training images are trained on, and which are held out for evaluation."""
+"""Which of a dataset's training images are used for training, and which are held out for evaluation."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from experiments.errors import SettingsError
 
 
 class Partition(NamedTuple):
-    """Indices into the training images, ascending: those to train on, and those held out. None is in both."""
+    """Indices of training images, ascending: those to train on, and those held out. None is in both."""
 
     training: np.ndarray
     held_out: np.ndarray
 
 
 def partition(images: Images, data: Data) -> Partition:
-    """`data.holdout` of the images of each class are held out; of the others, `data.subset` are trained on.
+    """Hold out the fraction `data.holdout` of each class, and train on the fraction `data.subset` of the rest.
 
-    They are drawn by a hash of each image's key, so that they are the same for every run, in whatever form the dataset
-    is stored, and whatever other classes there are.
+    Images are drawn by a hash of their keys, so that the partition is the same for every run, in whatever form the
+    dataset is stored, and whatever other classes it has.
 
     Raises:
-        SettingsError: if there are no keys, or so few images that nothing is held out or left.
+        SettingsError: if there are no keys, or so few images that one of the parts is empty.
     """
     if data.subset == 1 and not data.holdout:
         return Partition(np.arange(len(images.labels)), np.arange(0))

@@ -1,4 +1,4 @@
-"""The next batch is fetched, moved and normalised while the device computes with this one."""
+"""The next batch is loaded, moved and normalised while the device computes with this one."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ class DeviceBatch(NamedTuple):
 
 
 def prefetch(batches: Iterable[Batch], preprocess: Preprocess) -> Iterator[DeviceBatch]:
-    """Batches as the network takes them. On a GPU they are made ready in a stream of their own, beside the step before,
-    which the GPU may still be at; the host is two steps ahead of it at most, lest batches pile up."""
+    """Batches as the network takes them. On a GPU they are prepared in a stream of their own, while the GPU may still
+    compute the previous step. The host is at most two steps ahead of the GPU, so that batches don't pile up."""
     if preprocess.stream is None:
         yield from (_on_device(batch, preprocess) for batch in batches)
         return
-    network, batches, before = torch.cuda.current_stream(preprocess.device), iter(batches), None
-    preprocess.stream.wait_stream(network)  # in which images that lie on the GPU were put there
+    network, batches, previous = torch.cuda.current_stream(preprocess.device), iter(batches), None
+    preprocess.stream.wait_stream(network)  # in which images that are kept on the GPU were moved there
     while True:
         with torch.cuda.stream(preprocess.stream):
             if (batch := next(batches, None)) is None:
                 return
-            following = _on_device(batch, preprocess)
+            prepared = _on_device(batch, preprocess)
         network.wait_stream(preprocess.stream)
-        for tensor in following[:2]:
-            tensor.record_stream(network)  # or its memory were given away before the network has read it
-        yield following
+        for tensor in prepared[:2]:
+            tensor.record_stream(network)  # or its memory could be reused before the network has read it
+        yield prepared
         step = network.record_event()
-        if before:
-            before.synchronize()
-        before = step
+        if previous:
+            previous.synchronize()
+        previous = step
 
 
 def _on_device(batch: Batch, preprocess: Preprocess) -> DeviceBatch:

@@ -1,8 +1,8 @@
 """RandAugment's shears and translations with bicubic interpolation, in a fifth of Pillow's time.
 
-More than half of RandAugment's time goes into these four of its fifteen operations: `Image.transform` weighs 4 x 4
-pixels for each of the result. But a shear or translation along x moves each row as a whole, by a distance of its own,
-so 4 x 1 will do, in float32. The result is Pillow's, but for one value in some thousands that is 1 of 255 apart.
+These four of its fifteen operations take more than half of RandAugment's time: `Image.transform` weights 4 x 4 pixels
+for each of the result. But a shear or translation along x moves each row as a whole, so 4 x 1 suffice, in float32. The
+result is Pillow's, except that one value in some thousands differs by 1 of 255.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from PIL import Image
 
 Color = tuple[int, int, int]
 Operation = Callable[..., Image.Image]
-"""As timm calls it: (image, factor or part, *, fillcolor, resample)."""
+"""As timm calls it: (image, factor or fraction, *, fillcolor, resample)."""
 
 
 def slide_rows(image: Image.Image, distances: np.ndarray, fillcolor: Color) -> Image.Image:
-    """Each pixel of row y of an RGB image taken `distances[y]` to its right; `fillcolor` where there is none."""
+    """An RGB image whose row y is moved by `distances[y]` pixels to the left; `fillcolor` where nothing comes from."""
     width, height = image.size
     whole = np.floor(distances).astype(np.int64)
     shifted = _shift_rows(np.asarray(image), whole).astype(np.float32)
@@ -35,8 +35,8 @@ def slide_rows(image: Image.Image, distances: np.ndarray, fillcolor: Color) -> I
 
 
 def _shift_rows(pixels: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """(H, W, 3) to (H, (W + 3) * 3): from row y the pixels `shifts[y] - 1` to `shifts[y] + W + 1`. Its edge goes on for
-    two pixels, as far as the weights of one inside reach; what comes after is arbitrary."""
+    """(H, W, 3) to (H, (W + 3) * 3): of row y the pixels `shifts[y] - 1` to `shifts[y] + W + 1`. Its edges are repeated
+    for two pixels, as far as the weights of a pixel inside reach; values beyond are arbitrary."""
     height, width, _ = pixels.shape
     margin = int(np.abs(shifts).max()) + 3
     padded = np.empty((height, margin + width + margin, 3), np.uint8)
@@ -48,26 +48,23 @@ def _shift_rows(pixels: np.ndarray, shifts: np.ndarray) -> np.ndarray:
 
 
 def _weights(d: np.ndarray) -> torch.Tensor:
-    """Of the four pixels around a point that is `d` (H,) in [0, 1) past the second: (4, H, 1). Pillow's `transform` has
-    the cubic kernel with a = -1, where its `resize` has -0.5."""
-    return torch.from_numpy(
-        np.stack([-d + 2 * d**2 - d**3, 1 - 2 * d**2 + d**3, d + d**2 - d**3, d**3 - d**2]).astype(np.float32)[
-            ..., None
-        ]
-    )
+    """(4, H, 1): the weights of the four pixels around a point that is `d` (H,), in [0, 1), to the right of the second.
+    Pillow's `transform` has the cubic kernel with a = -1, its `resize` that with -0.5."""
+    weights = np.stack([-d + 2 * d**2 - d**3, 1 - 2 * d**2 + d**3, d + d**2 - d**3, d**3 - d**2])
+    return torch.from_numpy(weights.astype(np.float32)[..., None])
 
 
 def shear_x(image: Image.Image, factor: float, *, fillcolor: Color, **_: object) -> Image.Image:
     return slide_rows(image, factor * (np.arange(image.height) + 0.5), fillcolor)
 
 
-def translate_x(image: Image.Image, part: float, *, fillcolor: Color, **_: object) -> Image.Image:
-    return slide_rows(image, np.full(image.height, part * image.width), fillcolor)
+def translate_x(image: Image.Image, fraction: float, *, fillcolor: Color, **_: object) -> Image.Image:
+    return slide_rows(image, np.full(image.height, fraction * image.width), fillcolor)
 
 
 def along_y(along_x: Operation, image: Image.Image, amount: float, **kwargs: object) -> Image.Image:
-    turned = along_x(image.transpose(Image.Transpose.TRANSPOSE), amount, **kwargs)
-    return turned.transpose(Image.Transpose.TRANSPOSE)
+    transposed = along_x(image.transpose(Image.Transpose.TRANSPOSE), amount, **kwargs)
+    return transposed.transpose(Image.Transpose.TRANSPOSE)
 
 
 SHEARS: dict[str, Operation] = {
@@ -76,4 +73,4 @@ SHEARS: dict[str, Operation] = {
     "TranslateXRel": translate_x,
     "TranslateYRel": partial(along_y, translate_x),
 }
-"""By timm's names, in place of its functions."""
+"""By timm's names of the operations."""

@@ -1,6 +1,6 @@
-"""The command line: `python -m experiments.evaluate weights=... [overrides]`: how good weights are, on any data.
+"""The command line `python -m experiments.evaluate weights=... [overrides]`: evaluates weights on any data.
 
-As in `experiments.train`, Hydra composes conf/, and no torch is imported until what was asked for has been found.
+As in `experiments.train`, Hydra composes conf/, and torch is imported only once the settings have been checked.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -32,6 +33,7 @@ def evaluate_one(config: DictConfig) -> None:
     try:
         check_evaluation(config)
         init = find_init(config.weights)
+        assert init is not None  # check_evaluation requires weights
         data = data_of(config, init, HydraConfig.get().overrides.task)
         check_path(data)
         out = Path(config.out) if config.out not in (None, "-") else None
@@ -41,7 +43,7 @@ def evaluate_one(config: DictConfig) -> None:
         from experiments.evaluate.results import evaluate_weights, show
 
         result = evaluate_weights(init, data, config, design)
-    except (*CONFIGURATION_ERRORS, DataError) as error:  # not left to Hydra, which would add a line of its own
+    except (*CONFIGURATION_ERRORS, DataError) as error:  # here, since Hydra would add a line of its own
         refuse(error, EvaluationConfig)
     if not is_first():
         return
@@ -54,7 +56,7 @@ def evaluate_one(config: DictConfig) -> None:
 
 
 def design_of(config: DictConfig) -> Design | None:
-    """The design that was asked for, if one was."""
+    """The design that the settings give, if any."""
     try:
         return to_design(config.design) if config.design else None
     except DesignError as error:
@@ -62,31 +64,31 @@ def design_of(config: DictConfig) -> Design | None:
 
 
 def data_of(config: DictConfig, init: Init, overrides: Sequence[str]) -> Data:
-    """The data that were asked for; else those that the run was evaluated on, read from where it is said.
+    """The data that the settings name; else those that the run was evaluated on, with the settings of `data` that were
+    given on the command line.
 
     Raises:
-        SettingsError: if neither is known, or the run's record says something impossible.
+        SettingsError: if there are neither, or the run's record is impossible.
     """
     if not OmegaConf.is_missing(config.data, "name"):
-        return OmegaConf.to_object(config.data)
-    ran = run_config(init.file) if init.file else None
-    if ran is None:
+        return cast(Data, OmegaConf.to_object(config.data))
+    run = run_config(init.file) if init.file else None
+    if run is None:
         raise SettingsError(
-            "say on which data, for example data=imagenet data.path=...; only a run has data of its own"
+            "set the data to evaluate on, for example data=imagenet data.path=...; only runs have data of their own"
         )
-    known = [one.name for one in fields(Data)]
-    said = [key for key in known if any(override.startswith(f"data.{key}=") for override in overrides)]
-    recorded = {key: ran["data"][key] for key in known if key in ran["data"]}
-    merged = OmegaConf.merge(OmegaConf.structured(Data), recorded, {key: config.data[key] for key in said})
-    data = OmegaConf.to_object(merged)
+    keys = [field.name for field in fields(Data)]
+    recorded = {key: run["data"][key] for key in keys if key in run["data"]}
+    given = {key: config.data[key] for key in keys if any(text.startswith(f"data.{key}=") for text in overrides)}
+    data = cast(Data, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Data), recorded, given)))
     for name, problem in problems(data):
-        raise SettingsError(f"the config.json beside these weights: data.{name} {problem}; say on which data")
+        raise SettingsError(f"the config.json beside these weights: data.{name} {problem}; set data=...")
     return data
 
 
 def main() -> None:
-    """Exit codes: 0 evaluated, 2 a mistake, 130 interrupted."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing: one place words the errors
+    """Exit codes: 0 evaluated, 2 a mistake in the settings or data, 130 interrupted."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing, so that errors are worded in one place
     register()
     try:
         with refusing(EvaluationConfig):

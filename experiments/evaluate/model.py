@@ -1,4 +1,4 @@
-"""What `experiments.evaluate` evaluates: whose weights, in which network, and how images are made ready for them."""
+"""What `experiments.evaluate` evaluates: weights, their network, and how images are transformed for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from experiments.config.settings import RESOLUTION
 from experiments.config.timm_names import PREFIX, check_timm_name
 from experiments.errors import SettingsError
 from experiments.records.of_weights import run_config
-from experiments.training.models import load_model_of_timm, read_weights, torchvision_weights
+from experiments.training.models import load_timm_model, read_weights, torchvision_weights
 from roadmap.conf import OURS, to_design
 from roadmap.conf import design as named
 from roadmap.designs import Design, DesignError
@@ -26,12 +26,15 @@ from roadmap.own import foreign, try_out
 from roadmap.weights import WeightsError, classes_of, load_weights
 
 NAMED = [name for name in OURS.options("design") if "depths" in OURS.load("design", name)]
-"""The designs that say everything; the others are kinds, of any depth and width."""
+"""The complete designs; the others are families, of any depth and width."""
+
+
+State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """How images are made ready; see `transforms.evaluation_transform`."""
+class TransformSettings:
+    """How images are transformed for a network; see `transforms.evaluation_transform`."""
 
     resolution: int = 224
     interpolation: str = "bicubic"
@@ -42,22 +45,22 @@ class Preparation:
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A network with its weights, and how its makers prepare images for it."""
+    """A network with its weights, and how images were transformed for it where it was trained or published."""
 
     network: nn.Module
-    what: str
+    description: str
     """For a person: which network this is, and where its weights come from."""
     classes: int
-    preparation: Preparation
+    transform: TransformSettings
 
 
 def find_model(init: Init, model: str | None, design: Design | None, *, trust: bool = False) -> EvaluatedModel:
-    """The network of some weights: the run's; of published ones ours of that name, or else the library's own; of
-    another file the named design that it fits, unless `model` (timm:NAME) or `design` say what it is.
+    """The network of some weights. Of published weights, it is the design of that name or the library's model; of a
+    file, `model` (timm:NAME) or `design` if given, else the run's to which it belongs, else the named design that fits.
 
     Raises:
-        SettingsError: if the weights can't be had, or fit no network that is known or stated; or if only a run's record
-            names code for its network, and there is no `trust`.
+        SettingsError: if the weights can't be loaded, or fit no such network; or if a run's record names code for its
+            network and there is no `trust`.
     """
     config = run_config(init.file) if init.file and not (model or design) else None
     try:
@@ -65,14 +68,14 @@ def find_model(init: Init, model: str | None, design: Design | None, *, trust: b
             return _published(init)
         state = read_weights(init)
         if model:
-            return _of_timm(init, state, model, Preparation())
+            return _timm_model(init, state, model, TransformSettings())
         if design:
-            return _ours(init, state, design, Preparation(), "design")
+            return _designed(init, state, design, TransformSettings(), "design")
         if config and config["model"] == "design":
-            return _ours(init, state, _recorded_design(config, trust), _preparation_of(config), "design")
+            return _designed(init, state, _recorded_design(config, trust), _recorded_transform(config), "design")
         if config:
-            return _of_timm(init, state, _recorded_model(config), _preparation_of(config))
-        return _fitting(init, state)
+            return _timm_model(init, state, _recorded_model(config), _recorded_transform(config))
+        return _detected(init, state)
     except WeightsError as error:
         raise SettingsError(f"weights={init.source}: {error}") from error
     except DesignError as error:
@@ -85,36 +88,38 @@ def _published(init: Init) -> EvaluatedModel:
     if library == "torchvision":
         preset = torchvision_weights(name).transforms()
         [resize], [resolution] = preset.resize_size, preset.crop_size
-        crop_pct = resolution / (resize + 0.5)  # half a pixel, lest rounding make it one less
-        how = Preparation(resolution, preset.interpolation.value, crop_pct, tuple(preset.mean), tuple(preset.std))
+        crop_pct = resolution / (resize + 0.5)  # half a pixel more, or rounding could make it one less
+        mean, std = tuple(preset.mean), tuple(preset.std)
+        transform = TransformSettings(resolution, preset.interpolation.value, crop_pct, mean, std)
     else:
-        how = preparation_of_timm(name)
+        transform = timm_transform(name)
     if model in NAMED:
-        return _ours(init, state, named(model), how, f"our {model}")
+        return _designed(init, state, named(model), transform, f"roadmap's {model}")
     if library == "timm":
-        return _of_timm(init, state, f"timm:{model}", how)
+        return _timm_model(init, state, f"timm:{model}", transform)
     import torchvision
 
     network = torchvision.models.get_model(model)
     network.load_state_dict(state)
     with torch.inference_mode():
-        classes = network.eval()(torch.zeros(1, 3, how.resolution, how.resolution)).shape[1]
-    return EvaluatedModel(network, f"torchvision's {model}, {init.source}", classes, how)
+        classes = network.eval()(torch.zeros(1, 3, transform.resolution, transform.resolution)).shape[1]
+    return EvaluatedModel(network, f"torchvision's {model}, {init.source}", classes, transform)
 
 
-def preparation_of_timm(name: str) -> Preparation:
-    """What timm's MODEL.TAG was evaluated with. Some at 384 px were squashed, which here is no crop_pct."""
-    found = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
-    resolution, squashed = found["input_size"][-1], found["crop_mode"] == "squash"
-    crop_pct = None if squashed and resolution >= 384 else found["crop_pct"]
-    return Preparation(resolution, found["interpolation"], crop_pct, found["mean"], found["std"])
+def timm_transform(name: str) -> TransformSettings:
+    """What timm's MODEL.TAG was evaluated with. From 384 px on, images that were squashed have no crop_pct."""
+    pretrained: Any = timm.get_pretrained_cfg(name)
+    config = timm.data.resolve_data_config(pretrained_cfg=pretrained.to_dict())
+    resolution, squashed = config["input_size"][-1], config["crop_mode"] == "squash"
+    crop_pct = None if squashed and resolution >= 384 else config["crop_pct"]
+    return TransformSettings(resolution, config["interpolation"], crop_pct, config["mean"], config["std"])
 
 
 def _recorded_model(config: Mapping[str, Any]) -> str:
-    """The model of timm's in a run's config.json, which may be anybody's: nothing but a name that timm has.
+    """The timm model in a run's config.json, which may come from anywhere: so it must be a name that timm has.
 
     Raises:
-        SettingsError: if it is none.
+        SettingsError: if it is not.
     """
     try:
         check_timm_name(config["model"])
@@ -124,69 +129,73 @@ def _recorded_model(config: Mapping[str, Any]) -> str:
 
 
 def _recorded_design(config: Mapping[str, Any], trust: bool) -> Design:
-    """The design in a run's config.json, which may be anybody's: code that it names runs only with `trust`.
+    """The design in a run's config.json, which may come from anywhere: code that it names runs only with `trust`.
 
     Raises:
-        DesignError: if there can't be such a design.
-        SettingsError: if it names code, or code that is another now.
+        DesignError: if the design is invalid.
+        SettingsError: if it names code without `trust`, or code that has changed.
     """
     design = to_design(config["design"])
     if not trust and (paths := foreign(design)):
         raise SettingsError(
             f"the config.json beside these weights names {', '.join(paths)}, which is not of torch.nn, timm.layers or "
-            "roadmap and would be run; trust=true runs it"
+            "roadmap and would be run; trust=true allows that"
         )
     recorded = config.get("code")
-    for path, digest in code_of(design).items() if isinstance(recorded, Mapping) else ():
-        if recorded.get(path) != digest:
-            raise SettingsError(f"the code of {path} is not what these weights were trained with; bring that back")
+    if isinstance(recorded, Mapping):
+        for path, digest in code_of(design).items():
+            if recorded.get(path) != digest:
+                raise SettingsError(f"the code of {path} has changed since these weights were trained; restore it")
     return design
 
 
-def _preparation_of(config: Mapping[str, Any]) -> Preparation:
-    """How a run whose config.json this is prepares images.
+def _recorded_transform(config: Mapping[str, Any]) -> TransformSettings:
+    """How the run of a config.json transforms images for evaluation.
 
     Raises:
-        SettingsError: if that says something impossible.
+        SettingsError: if that is missing or impossible.
     """
     recipe = config["recipe"]
-    how = Preparation(config["resolution"], recipe.get("interpolation"), recipe.get("crop_pct"))
-    crop = 1 if how.crop_pct is None else how.crop_pct
-    is_possible = isinstance(crop, float | int) and 0 < crop <= 1 and not RESOLUTION.problem(how.resolution / crop)
-    if not is_possible or how.interpolation not in ("bilinear", "bicubic"):
+    transform = TransformSettings(config["resolution"], recipe.get("interpolation"), recipe.get("crop_pct"))
+    crop = 1 if transform.crop_pct is None else transform.crop_pct
+    is_possible = isinstance(crop, float | int) and 0 < crop <= 1
+    is_possible = is_possible and not RESOLUTION.problem(transform.resolution / crop)
+    if not is_possible or transform.interpolation not in ("bilinear", "bicubic"):
         raise SettingsError(
-            "the config.json beside these weights does not say how its images are prepared; move the weights away "
-            "from it, and say design=..., resolution=..., interpolation=... and crop_pct=..."
+            "the config.json beside these weights does not say how its images are transformed; move the weights away "
+            "from it, and set design=..., resolution=..., interpolation=... and crop_pct=..."
         )
-    return how
+    return transform
 
 
-def _of_timm(init: Init, state: Mapping[str, Tensor], model: str, how: Preparation) -> EvaluatedModel:
+def _timm_model(init: Init, state: State, model: str, transform: TransformSettings) -> EvaluatedModel:
     network = timm.create_model(model.removeprefix(PREFIX))
-    classes, _ = load_model_of_timm(network, state, adapt=True)
-    return EvaluatedModel(network, f"{model}, {init.source}", classes, how)
+    classes, _ = load_timm_model(network, state, adapt=True)
+    return EvaluatedModel(network, f"{model}, {init.source}", classes, transform)
 
 
-def _fitting(init: Init, state: Mapping[str, Tensor]) -> EvaluatedModel:
+def _detected(init: Init, state: State) -> EvaluatedModel:
+    """The named design that a state dict fits. They differ in depths, widths and keys, so that it fits one at most; and
+    each is tried on the meta device, since which keys it has depends on the design and the layout."""
     for name in NAMED:
         try:
-            return _ours(init, state, named(name), Preparation(), name)
+            return _designed(init, state, named(name), TransformSettings(), name)
         except WeightsError:
             continue
-    raise WeightsError(f"these fit none of {', '.join(NAMED)}; say design=NAME with its switches, or model=timm:NAME")
+    raise WeightsError(f"these fit none of {', '.join(NAMED)}; set design=NAME and its switches, or model=timm:NAME")
 
 
-def _ours(init: Init, state: Mapping[str, Tensor], design: Design, how: Preparation, name: str) -> EvaluatedModel:
+def _designed(init: Init, state: State, design: Design, transform: TransformSettings, name: str) -> EvaluatedModel:
     if (least := 3 * sum(design.depths)) > len(state):  # a block has three convs; thousands take minutes to build
         raise WeightsError(f"these are {len(state)} tensors, and depths={[*design.depths]} has {least} or more")
     with torch.device("meta"):
         classes = max(classes_of(build(design, 1), state) or 0, 1)
         network = build(design, classes)
-    load_weights(network, state)  # refused, if they don't fit, before there is anything to fill
-    if design.dotted():  # what isn't ours may hold more than weights, so it has to be made as it is
-        try_out(design, how.resolution)
+    load_weights(network, state)  # raises if they don't fit, before any memory is allocated
+    if design.dotted():  # user-defined layers may have more than weights, which only their constructors give them
+        try_out(design, transform.resolution)
         network = build(design, classes)
     else:
         network = network.to_empty(device="cpu")
     layout = load_weights(network, state)
-    return EvaluatedModel(network, f"{name}, {init.source} ({layout} layout)", classes, how)
+    return EvaluatedModel(network, f"{name}, {init.source} ({layout} layout)", classes, transform)

@@ -1,4 +1,4 @@
-"""The launcher `local`: a study's runs side by side on this machine, and what a person sees of them meanwhile."""
+"""The launcher `local`: trains a study's runs side by side on this machine, and shows their progress."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from experiments.config.task import CLASSIFICATION
 from experiments.errors import DONE, INTERRUPTED
 from experiments.launch.pool import Pool, failure
 from experiments.launch.slurm import in_queue
-from experiments.launch.study import Member, Study, command
+from experiments.launch.study import Study, command
 from experiments.records.record import read_summary
 from experiments.runtime.machine import Machine
-from roadmap.common.words import clock
+from roadmap.common.words import counted, duration
 
 
 def train_study(study: Study, machine: Machine) -> int:
@@ -32,66 +32,66 @@ def train_study(study: Study, machine: Machine) -> int:
     study.begin()
     local = LocalStudy(study, machine)
     local.train()
-    elsewhere = f"; SLURM has {len(local.elsewhere)} more in its queue" if local.elsewhere else ""
-    return study.conclude(f", after {clock(time.monotonic() - local.started)}{elsewhere}", local.failure)
+    queued = f"; SLURM has {len(local.queued)} more in its queue" if local.queued else ""
+    return study.conclude(f", after {duration(time.monotonic() - local.started)}{queued}", local.failure)
 
 
 class LocalStudy:
-    """A study on this machine: the pool that trains it, and the view of what waits, what runs, what has ended."""
+    """A study on this machine: the pool that trains it, and the view of what waits, runs, and has ended."""
 
     def __init__(self, study: Study, machine: Machine) -> None:
         self.study, self.machine = study, machine
         self.members, self.console = study.members, study.console
         todo = {run.identity for run in study.todo}
         self.done_before = {member.identity for member in self.members if member.identity not in todo}
-        self.elsewhere = in_queue(study.todo)
-        self.pool = Pool([run for run in study.todo if run.identity not in self.elsewhere], machine)
+        self.queued = in_queue(study.todo)
+        self.pool = Pool([run for run in study.todo if run.identity not in self.queued], machine)
         self.pool.ended |= dict.fromkeys(self.done_before, DONE)
         self.started = time.monotonic()
 
     def train(self) -> None:
-        there = f", {len(self.done_before)} of them done already" if self.done_before else ""
-        there += f", {len(self.elsewhere)} queued or running in SLURM" if self.elsewhere else ""
-        self.console.print(f"{len(self.members)} runs{there}; {self.machine.describe()}", soft_wrap=True)
+        before = f", {len(self.done_before)} of them done already" if self.done_before else ""
+        before += f", {len(self.queued)} queued or running in SLURM" if self.queued else ""
+        self.console.print(f"{counted(len(self.members), 'run')}{before}; {self.machine.describe()}", soft_wrap=True)
         if not self.pool.waiting:
             return
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         live = Live(get_renderable=self.view, console=self.console, refresh_per_second=2)
         try:
             with live if self.console.is_terminal else nullcontext():
-                self.pool.train(self.say)
+                self.pool.train(self.report)
         except KeyboardInterrupt:
             self.pool.stop()
-            self.console.print(f"interrupted; the same command goes on:\n  {command()}", soft_wrap=True)
+            self.console.print(f"interrupted; to resume:\n  {command()}", soft_wrap=True)
             raise
         except BaseException:
             self.pool.stop()
             raise
 
-    def say(self, run: Run, retried: str | None) -> None:
+    def report(self, run: Run, retried: str | None) -> None:
         if retried:
             self.console.print(f"{run.name}: {retried}; it is tried again alone, after the others", soft_wrap=True)
         elif not self.console.is_terminal:
             count = f"{len(self.pool.ended)}/{len(self.members)}"
             self.console.print(f"{count}  {run.name}: {self.verdict(run)}", soft_wrap=True)
 
-    def verdict(self, run: Run | Member) -> str:
+    def verdict(self, run: Run) -> str:
         if why := self.failure(run):
             return why
         summary = read_summary(run.directory) or {}
         return f"{CLASSIFICATION.describe(summary)} in {summary['wall_seconds']:.0f} s"
 
-    def failure(self, run: Run | Member) -> str | None:
+    def failure(self, run: Run) -> str | None:
         """Why a run failed, in one line; None if it didn't."""
         return failure(run, self.pool.ended.get(run.identity, DONE))
 
-    # The live view: a row a network, a column a seed, and above it how far the study is.
+    # The live view: one row per network, one column per seed, and above it the study's progress.
 
     def view(self) -> Group:
-        left = len(self.members) - len(self.pool.ended) - len(self.elsewhere)
+        left = len(self.members) - len(self.pool.ended) - len(self.queued)
         trained = len(self.pool.ended) - len(self.done_before)
         elapsed = time.monotonic() - self.started
-        to_go = clock(elapsed / trained * left) if trained else "?"
+        to_go = duration(elapsed / trained * left) if trained else "?"
         ended, running, waiting = len(self.pool.ended), len(self.pool.running), len(self.pool.waiting)
         counts = f"{ended} of {len(self.members)} done, {running} running, {waiting} left"
         bar = Table.grid(padding=(0, 2))
@@ -100,7 +100,7 @@ class LocalStudy:
 
     def grid(self) -> Table:
         seeds = sorted({member.seed for member in self.members})
-        rows: dict[str, dict[int, Member]] = {}
+        rows: dict[str, dict[int, Run]] = {}
         for member in self.members:
             rows.setdefault(member.series, {})[member.seed] = member
         grid = Table(box=None, padding=(0, 2, 0, 0))
@@ -112,13 +112,13 @@ class LocalStudy:
             grid.add_row(next(iter(by_seed.values())).title, *cells)
         return grid
 
-    def cell(self, member: Member) -> Text:
+    def cell(self, member: Run) -> Text:
         if member.identity in self.pool.running:
             summary = read_summary(member.directory) or {}
             return Text(f"{summary.get('epochs_done', 0)}/{summary.get('epochs', '?')}", "yellow")
         if member.identity not in self.pool.ended:
-            return Text("SLURM" if member.identity in self.elsewhere else "·", "dim")
+            return Text("SLURM" if member.identity in self.queued else "·", "dim")
         if self.pool.ended[member.identity] != DONE:
             return Text("stopped" if self.pool.ended[member.identity] == INTERRUPTED else "failed", "bold red")
         summary = read_summary(member.directory) or {}
-        return Text(f"{summary.get(summary.get('metric')) or float('nan'):.2f}", "green")
+        return Text(f"{summary.get(summary.get('metric') or '') or float('nan'):.2f}", "green")

@@ -1,19 +1,19 @@
-"""What would make a run fail, found before anything is forked, submitted or trained: of single runs, of studies on this
-machine and on a cluster, and by `experiments.plan`.
+"""Checks for what would make a run fail, before anything is forked, submitted or trained: for single runs, for studies
+on this machine and on a cluster, and for `experiments.plan`.
 
-It sees what can be seen quickly: that data are there, not that each of their images can be read. Torch is imported for
-timm's optimizers, for layers of the user's own and for images that are to be kept in memory, alone.
+They are quick: that the data exist is checked, not that each image can be read. Torch is imported only for timm's
+optimizers, for user-defined layers and for images that are to be kept in memory.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.config.dataset_folders import EXTENSIONS, class_folders, files_in
 from experiments.config.run import Run
@@ -25,11 +25,11 @@ from roadmap.designs import DesignError
 from roadmap.dotted import find_module, module_of
 
 ANNOTATIONS = "val_annotations.txt"
-"""Of Tiny ImageNet as it is given out, which has no class folders to evaluate on."""
+"""The labels of Tiny ImageNet's evaluation images, which as published are not in class folders."""
 
 
 class Amounts(NamedTuple):
-    """How many images a run trains on and evaluates on, of how many classes; None is not known."""
+    """How many images a run trains on and evaluates on, of how many classes; None if not known."""
 
     training: int | None
     evaluation: int | None
@@ -37,54 +37,58 @@ class Amounts(NamedTuple):
 
 
 def preflight(runs: Iterable[Run], *, gpus: bool, here: bool = True) -> None:
-    """Look at each different dataset, network, optimizer and device of these runs once. `gpus`: whether they are
-    trained on GPUs; `here`: whether on this machine.
+    """Check each different dataset, network, optimizer and device of these runs once. `gpus`: whether they are trained
+    on GPUs; `here`: whether on this machine.
 
     Raises:
         SettingsError: for the first that can't be trained.
     """
-    looked_at = set()
+    runs = list(runs)
+    for run in _different(runs, lambda run: (repr(run.data), run.recipe.batch_size)):
+        check_amounts(run, amounts(run.data, enough=run.recipe.batch_size))
+        check_cache(run, here=here)
+    for run in _different(runs, lambda run: (run.design, run.resolution)):
+        check_layers(run)
+    for run in _different(runs, lambda run: repr(run.recipe)):
+        check_optimizer(run)
+    for run in _different(runs, lambda run: (run.device, run.precision, run.sync_batch_norm)):
+        check_device(run, gpus=gpus, here=here)
+
+
+def _different(runs: Iterable[Run], key: Callable[[Run], Hashable]) -> Iterable[Run]:
+    """The first of the runs with each key."""
+    first: dict[Hashable, Run] = {}
     for run in runs:
-        data, batch = repr(run.data), run.recipe.batch_size
-        if (data, batch) not in looked_at:
-            check_amounts(run, amounts(run.data, enough=batch))
-            check_cache(run, here=here)
-        network = run.design, run.resolution
-        if network not in looked_at:
-            check_layers(run)
-        optimizer = run.recipe.optimizer, repr(run.recipe.betas), run.recipe.momentum, run.recipe.eps
-        if optimizer not in looked_at:
-            check_optimizer(run)
-        device = run.device, run.precision, run.sync_batch_norm
-        if device not in looked_at:
-            check_device(run, gpus=gpus, here=here)
-        looked_at |= {(data, batch), network, optimizer, device}
+        first.setdefault(key(run), run)
+    return first.values()
 
 
 # Data.
 
 
 def amounts(data: Data, *, enough: int | None = None) -> Amounts:
-    """Of folders as they lie there, of others as stated. Once there are `enough` to train on, one image per class is
-    all that is looked for; for a price, without `enough`, what is stated of a folder is believed.
+    """The amounts of a dataset: for folders by counting, otherwise as stated in the settings. Once there are `enough`
+    images to train on, folders are only checked for one image per class. Without `enough`, as for a price, amounts that
+    are stated are not counted.
 
     Raises:
-        SettingsError: if the data aren't there.
+        SettingsError: if the data don't exist.
     """
     known = stated(data)
     if data.path == UNSTATED:
         return known
     if enough is not None and (data.subset != 1 or data.holdout) and data.reader not in IN_MEMORY:
-        known = Amounts(None, None, known.classes)  # how many are chosen depends on the size of each class
+        known = Amounts(None, None, known.classes)  # the size of each class decides how many are chosen
     check_libraries(data.reader)
-    if data.holdout:  # what is evaluated on held-out images needs no others
+    if data.holdout:  # the held-out images are training images
         data = replace(data, val=data.train)
-    path = Path(data.path or ".").expanduser()
+    location = data.path or "."
+    path = Path(location).expanduser()
     parts = [path / part for part in dict.fromkeys((data.train, data.val))]
-    is_local = data.reader in ("folder", "tiny_imagenet", "tar") or (data.reader == "wds" and "://" not in data.path)
+    is_local = data.reader in ("folder", "tiny_imagenet", "tar") or (data.reader == "wds" and "://" not in location)
     if is_local and not path.is_dir():
         raise SettingsError(f"data.path={data.path} is not a folder")
-    if data.reader in ("hfds", "hfids") and data.path[0] in "/.~" and not path.exists():
+    if data.reader in ("hfds", "hfids") and location[0] in "/.~" and not path.exists():
         raise SettingsError(f"data.path={data.path} does not exist")
     if data.reader == "tar":
         for part in parts:
@@ -100,45 +104,43 @@ def amounts(data: Data, *, enough: int | None = None) -> Amounts:
 
 
 def stated(data: Data) -> Amounts:
-    """As the settings say, if they do; classes are taken to be equally large."""
+    """The amounts according to the settings, as far as they are set; classes are assumed to be of equal size."""
     training, evaluation, classes = data.train_images, data.val_images, data.num_classes
     if training is None:
         return Amounts(None, None if data.holdout else evaluation, classes)
-    each, left = divmod(training, classes or 1)
-    counts = {each + 1: left, each: (classes or 1) - left}
-    chosen, held_out = (sum(of_each * many for of_each, many in sizes) for sizes in _split(counts, data))
+    size, remainder = divmod(training, classes or 1)
+    parts = [_split(size + 1, data)] * remainder + [_split(size, data)] * ((classes or 1) - remainder)
+    chosen, held_out = map(sum, zip(*parts, strict=True))
     return Amounts(chosen, held_out if data.holdout else evaluation, classes)
 
 
-def _split(counts: dict[int, int], data: Data) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """[(images of a class, classes)] that `partition` chooses and holds out, of {images of a class: classes}."""
-    chosen, held_out = [], []
-    for images, classes in counts.items():
-        cut = round(images * data.holdout)
-        held_out.append((cut, classes))
-        chosen.append((min(images - cut, max(1, round((images - cut) * data.subset))), classes))
-    return chosen, held_out
+def _split(images: int, data: Data) -> tuple[int, int]:
+    """How many of a class's images `partition` chooses to train on, and holds out."""
+    held_out = round(images * data.holdout)
+    rest = images - held_out
+    return min(rest, max(1, round(rest * data.subset))), held_out
 
 
 def _folders(data: Data, known: Amounts, enough: int | None) -> Amounts:
     check_folders(data)
-    root = Path(data.path).expanduser()
+    root = Path(data.path or ".").expanduser()
     classes = class_folders(os.fsencode(root / data.train))
     counted = enough is None and None not in (known.training, known.evaluation)  # for a price, which needs no folder
     training = held_out = evaluation = 0
     for name in classes:
         satisfied = counted or (enough is not None and training >= enough and (held_out or not data.holdout))
         images = _count(root / data.train, name, whole=not satisfied)
-        (chosen,), (held,) = ([size for size, _ in sizes] for sizes in _split({images: 1}, data))
-        training, held_out = training + chosen, held_out + held
+        chosen, unused = _split(images, data)
+        training, held_out = training + chosen, held_out + unused
         if not data.holdout:
             evaluation += _count(root / data.val, name, whole=not counted and enough is None)
-    found = Amounts(training, held_out if data.holdout else evaluation, len(classes))
-    return known._replace(classes=len(classes)) if counted else found
+    if counted:
+        return known._replace(classes=len(classes))
+    return Amounts(training, held_out if data.holdout else evaluation, len(classes))
 
 
 def _count(root: Path, name: bytes, *, whole: bool) -> int:
-    """Images in a class folder; unless the `whole` of it is asked for, 1 may stand for any number.
+    """The number of images in a class folder; unless `whole`, 1 may stand for any number.
 
     Raises:
         SettingsError: if there are none.
@@ -166,14 +168,14 @@ def _check_tar(part: Path) -> None:
         raise SettingsError(f"there is no .tar file in {part}")
 
 
-def check_amounts(run: Run, found: Amounts) -> None:
+def check_amounts(run: Run, amounts: Amounts) -> None:
     """Refuse a run without a full step to train, or without an image to evaluate on."""
-    if found.training is not None and found.training < run.recipe.batch_size:
+    if amounts.training is not None and amounts.training < run.recipe.batch_size:
         raise SettingsError(
-            f"recipe.batch_size={run.recipe.batch_size} is more than the {found.training} training images; "
+            f"recipe.batch_size={run.recipe.batch_size} is more than the {amounts.training} training images; "
             "take a smaller batch or more data"
         )
-    if found.evaluation == 0:
+    if amounts.evaluation == 0:
         raise SettingsError(
             f"data.holdout={run.data.holdout} rounds to no image of any class, so there is none to evaluate on; "
             "take a larger part"
@@ -183,22 +185,23 @@ def check_amounts(run: Run, found: Amounts) -> None:
 
 
 def check_cache(run: Run, *, here: bool) -> None:
-    """Look for room for the images that a run will keep in memory here. That lists them, and imports torch."""
+    """Check that the images that a run will keep in memory here fit. That lists them, and imports torch."""
     if not run.data.cache or not here or run.data.path == UNSTATED:
         return
-    from experiments.data.in_memory import Whole, check_room
+    from experiments.data.cache import SameSize, check_room
     from experiments.data.partition import partition
 
-    images, _ = load_images(replace(run.data, val=run.data.train))
+    images: Any = load_images(replace(run.data, val=run.data.train))[0]  # no stream: those are refused with a cache
     chosen = partition(images, run.data).training
-    check_room(len(chosen), Whole(images, chosen).size, run.resolution)
+    check_room(len(chosen), SameSize(images, chosen).size, run.resolution)
 
 
 # What trains.
 
 
 def check_layers(run: Run) -> None:
-    """Try what the design names by dotted path on maps like those of its network. That imports it, and torch."""
+    """Try the classes that the design names by dotted path on maps like those of its network. That imports them, and
+    torch."""
     if run.model != "design" or not run.design.dotted():
         return
     for field, path in run.design.dotted().items():
@@ -215,7 +218,7 @@ def check_layers(run: Run) -> None:
 
 
 def check_optimizer(run: Run) -> None:
-    """Build what timm builds, which alone knows what its optimizers take. That imports torch."""
+    """Build a timm optimizer, since timm alone knows which settings it accepts. That imports torch."""
     if run.recipe.optimizer.startswith("timm:"):
         from torch.nn import Linear
 
@@ -225,7 +228,7 @@ def check_optimizer(run: Run) -> None:
 
 
 def check_device(run: Run, *, gpus: bool, here: bool = True) -> None:
-    """Refuse a device, or a precision, that isn't there."""
+    """Refuse a device, or a precision, that isn't available."""
     if run.device == "cuda" and not gpus:
         todo = "is not available here; take device=auto" if here else "needs hydra.launcher.gpus_per_node of 1 or more"
         raise SettingsError(f"device=cuda {todo}")
@@ -233,6 +236,6 @@ def check_device(run: Run, *, gpus: bool, here: bool = True) -> None:
         raise SettingsError("device=mps is not available here; take device=auto")
     on_gpus = gpus and run.device in ("auto", "cuda")
     if run.sync_batch_norm and run.split.processes > 1 and not on_gpus:
-        raise SettingsError("sync_batch_norm=true needs GPUs: torch has no other; leave it false")
+        raise SettingsError("sync_batch_norm=true needs GPUs: torch has it for no other device; set it to false")
     if run.precision == "bf16" and on_gpus and here and (least := compute_capability()) is not None and least < 8:
         raise SettingsError(no_bf16(f"a GPU here of compute capability {least}"))

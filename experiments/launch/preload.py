@@ -1,4 +1,4 @@
-"""Imported once by the server that a study's runs are forked from: what every run would otherwise wait for by itself.
+"""Imported once by the server that a study's runs are forked from: what each run would otherwise take seconds for.
 
 Importing torch and timm takes seconds, and so does the first count of a network. Nothing here starts a thread.
 """

@@ -1,4 +1,4 @@
-"""A run in a process: in this one with a progress bar, or in a child of a study, quietly. Both write log.txt."""
+"""Trains a run in a process: in this one with a progress bar, or in a child of a study, quietly. Both write log.txt."""
 
 from __future__ import annotations
 
@@ -15,24 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from experiments import errors
 from experiments.config.run import Run
-from experiments.data.loader import end_workers, waited
-from experiments.errors import (
-    DEVICE_FAILED,
-    DONE,
-    FAILED,
-    HOST_FAILED,
-    IMPOSSIBLE,
-    INTERRUPTED,
-    LOCKED,
-    DataError,
-    SettingsError,
-    is_first,
-)
+from experiments.data.workers import end_workers, waited
+from experiments.errors import DataError, SettingsError, is_first
 from experiments.records.record import DoneError, LockedError, Record, is_done, set_status
 from experiments.runtime.devices import keep_memory, pick_device
 from experiments.runtime.environment import world_size
-from experiments.runtime.processes import joined
+from experiments.runtime.processes import is_lost_connection, joined
 from experiments.runtime.terminal import Terminal
 from experiments.tracking.logger import LoggerThread
 from experiments.training.loop import DivergedError, StoppedError, train
@@ -40,12 +30,12 @@ from roadmap.common.files import in_words, printable
 from roadmap.common.statuses import Status
 
 STUCK = 20.0
-"""Seconds for which a run that was asked to stop waits for its loader workers."""
+"""Seconds for which a run that is to stop waits for its loader workers."""
 
 
 class Reporter:
-    """Tells how far a run is: lines in log.txt, and on a terminal the same lines and a bar. Of a run's several
-    processes the first alone has a log and a terminal."""
+    """Reports a run's progress: lines in log.txt, and on a terminal the same lines and a bar. Of a run's several
+    processes, only the first has a log and a terminal."""
 
     def __init__(self, run: Run, console: Console | None = None) -> None:
         self.run, self.console = run, console if is_first() else None
@@ -57,12 +47,12 @@ class Reporter:
         self.logger: LoggerThread | None = None
 
     def follow(self, record: Record) -> None:
-        """Have the run's logger, if it has one, called until the run is over."""
+        """Start the run's logger, if it has one."""
         if self.run.logger and is_first():
             self.logger = LoggerThread(self.run, record, self.say)
 
-    def over(self, status: str) -> None:
-        """The record is finished."""
+    def end(self, status: str) -> None:
+        """Tell the logger that the record is finished."""
         if self.logger:
             self.logger.end(status)
 
@@ -70,7 +60,7 @@ class Reporter:
         line = printable(line)
         self.log(line)
         if self.console:
-            with suppress(OSError):  # of a closed terminal, or a full disk: a run is worth more than what it says
+            with suppress(OSError):  # a closed terminal, say, or a full disk: no reason to end the run
                 self.console.print(line, soft_wrap=True)
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
@@ -92,7 +82,8 @@ def train_here(run: Run) -> None:
             console.print(f"done already: {run.directory}", soft_wrap=True)
         return
     code = train_recorded(run, console)
-    sys.exit(FAILED if code in (HOST_FAILED, DEVICE_FAILED) else code)  # which concern a launcher alone
+    of_host = code in (errors.HOST_FAILED, errors.DEVICE_FAILED)  # which only a launcher distinguishes
+    sys.exit(errors.FAILED if of_host else code)
 
 
 def train_in_child(run: Run) -> None:
@@ -106,12 +97,16 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
     if run.threads:
         torch.set_num_threads(run.threads)
     stop = StopFlag()
-    record, reporter, refused = _open(run, console)
-    if refused is not None and world_size() == 1:
-        return refused
+    opened = _open(run, console)
+    if isinstance(opened, int):  # in the first process alone
+        if world_size() > 1:
+            with joined(pick_device(run.device, run.precision)) as processes:
+                processes.broadcast_from_first(opened)
+        return opened
+    record, reporter = opened
     try:
         with joined(pick_device(run.device, run.precision)) as processes:
-            if (refused := processes.broadcast_from_first(refused)) is not None:
+            if (refused := processes.broadcast_from_first(None)) is not None:
                 return refused
             reporter.say(f"training {run.directory}")
             reporter.follow(record)
@@ -123,76 +118,79 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
     except BaseException as error:
         status, reason, code = _outcome(error)
         if world_size() > 1 and status == Status.FAILED:
-            if isinstance(error, RuntimeError) and "onnection" in reason:
-                reason = f"another process of the run ended, and said why on its standard error ({reason})"
+            if is_lost_connection(error):
+                reason = f"another process of the run ended, as its standard error explains ({reason})"
             elif not is_first():
                 reason = f"process {os.environ.get('RANK') or os.environ.get('SLURM_PROCID')}: {reason}"
                 print(f"error: {reason}", file=sys.stderr)
-                with suppress(OSError):  # srun ends the first, which may wait for this process, before it says anything
+                with suppress(OSError):  # the first may wait for this process until srun kills it
                     set_status(run, status, reason)
         try:
             record.finish(status, reason)
             reporter.say(f"{status}: {reason}")
-            if status == Status.FAILED and (code != IMPOSSIBLE or hasattr(error, "__notes__")):  # loader worker's
+            is_of_loader_worker = hasattr(error, "__notes__")
+            if status == Status.FAILED and (code != errors.IMPOSSIBLE or is_of_loader_worker):
                 reporter.log(traceback.format_exc())
-        except OSError as full:  # the disk, say: then the terminal is all that is left to tell it to
-            print(f"error: {reason}; and it could not be recorded: {in_words(full)}", file=sys.stderr)
+        except OSError as unrecorded:  # a full disk, say
+            print(f"error: {reason}; and it could not be recorded: {in_words(unrecorded)}", file=sys.stderr)
         try:
             stop.hand_over()
         finally:
-            reporter.over(status)
-        return DONE if status == Status.DIVERGED and not is_first() else code  # all diverge at once
+            reporter.end(status)
+        return errors.DONE if status == Status.DIVERGED and not is_first() else code  # all diverge at once
     reporter.say(f"done: {run.task.describe(record.summary)} in {record.summary['wall_seconds']:.0f} s")
-    reporter.over(Status.DONE)
-    return DONE
+    reporter.end(Status.DONE)
+    return errors.DONE
 
 
-def _open(run: Run, console: Console | None) -> tuple[Record | None, Reporter | None, int | None]:
-    """The run's record, and who tells of it; or the exit code of a run that is not to be trained here."""
+def _open(run: Run, console: Console | None) -> tuple[Record, Reporter] | int:
+    """The run's record and reporter; or the exit code, if the run is not to be trained here."""
     record = None
     try:
         record = Record(run, writes=is_first())
-        return record, Reporter(run, console), None
+        return record, Reporter(run, console)
     except DoneError:
-        return None, None, DONE
+        return errors.DONE
     except LockedError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
-        return None, None, LOCKED
+        return errors.LOCKED
     except OSError as error:
         print(f"error: {in_words(error)}", file=sys.stderr)
         if record:
             with suppress(OSError):
                 record.finish(Status.FAILED, in_words(error))
-        return None, None, IMPOSSIBLE
+        return errors.IMPOSSIBLE
 
 
 class StopFlag:
-    """Set by Ctrl-C, SIGTERM and SIGUSR2, which clusters send before they end a job. The run stops at its next look;
-    or, if loader workers keep it waiting for that for STUCK seconds, without a checkpoint."""
+    """Set by Ctrl-C, SIGTERM and SIGUSR2, which clusters send before they end a job. The run stops when it next checks
+    the flag; or, if loader workers keep it waiting for STUCK seconds before that, without a checkpoint."""
 
     def __init__(self) -> None:
         self._received: int | None = None
         self._before = {
             number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
         }
-        signal.signal(signal.SIGALRM, self._look)
+        signal.signal(signal.SIGALRM, self._check_workers)
 
     def _handle(self, number: int, frame: object) -> None:
         self._received = number
         signal.setitimer(signal.ITIMER_REAL, STUCK / 4, STUCK / 4)
 
-    def _look(self, number: int, frame: object) -> None:
+    def _check_workers(self, number: int, frame: object) -> None:
         if waited() > STUCK:
-            raise StoppedError("stopped while it waited for images; the same command goes on from its last checkpoint")
+            raise StoppedError("stopped while it waited for images; the same command resumes from its last checkpoint")
 
     def is_set(self) -> bool:
         return self._received is not None
 
     def hand_over(self) -> None:
-        """The run is saved: now the handler that was there before has its turn. submitit's puts the job back into the
-        queue."""
+        """Call the signal handler that was installed before, now that the run is saved. submitit's puts the job back
+        into the queue."""
         signal.setitimer(signal.ITIMER_REAL, 0)
-        handler = self._before.get(self._received)
+        if self._received is None:
+            return
+        handler = self._before[signal.Signals(self._received)]
         if callable(handler) and handler is not signal.default_int_handler:
             handler(self._received, None)
 
@@ -200,30 +198,30 @@ class StopFlag:
 def _outcome(error: BaseException) -> tuple[str, str, int]:
     """(status, one-line reason, exit code) of a run that ended with an exception."""
     if isinstance(error, StoppedError):
-        return Status.UNFINISHED, str(error), INTERRUPTED
+        return Status.UNFINISHED, str(error), errors.INTERRUPTED
     if isinstance(error, DivergedError):
-        return Status.DIVERGED, str(error), FAILED
+        return Status.DIVERGED, str(error), errors.FAILED
     if isinstance(error, (SettingsError, DataError)):
         died = isinstance(error, DataError) and isinstance(error.__cause__, RuntimeError)  # a loader worker
-        return Status.FAILED, printable(error), HOST_FAILED if died else IMPOSSIBLE
+        return Status.FAILED, printable(error), errors.HOST_FAILED if died else errors.IMPOSSIBLE
     if isinstance(error, OSError):
-        return Status.FAILED, in_words(error), FAILED
+        return Status.FAILED, in_words(error), errors.FAILED
     reason = printable(f"{type(error).__name__}: {error}".splitlines()[0])
     return Status.FAILED, reason, _code_of(error)
 
 
 def _code_of(error: BaseException) -> int:
-    """By what failed. The errors of torch's CPU allocator and of CUDA's libraries have no type of their own."""
+    """The exit code for what failed. Errors of torch's CPU allocator and of CUDA's libraries have no specific type."""
     if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
-        return HOST_FAILED
+        return errors.HOST_FAILED
     types = torch.OutOfMemoryError, torch.AcceleratorError
     of_device = isinstance(error, types) or str(error).startswith(("CUDA error", "cuDNN error"))
-    return DEVICE_FAILED if of_device else FAILED
+    return errors.DEVICE_FAILED if of_device else errors.FAILED
 
 
 def _log_file(run: Run) -> Callable[[str], None]:
     handler = logging.FileHandler(run.directory / "log.txt", encoding="utf-8")
-    handler.handleError = lambda _: None  # of a full disk, which stops the run as it writes what is worth more
+    handler.handleError = lambda _: None  # a full disk stops the run when it writes its record
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logger = logging.Logger(run.name)
     logger.addHandler(handler)

@@ -1,6 +1,6 @@
 """The command line: `python -m experiments.plan ...`: what a study, or a run, would cost. It trains nothing.
 
-Its arguments are those of `experiments.train`, and a few of its own, which Hydra does not see.
+It takes the arguments of `experiments.train`, and a few of its own, which Hydra does not see.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,136 +21,136 @@ from experiments.config.checks import check_names
 from experiments.config.run import Run, to_run
 from experiments.config.settings import UNSTATED, Config
 from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line, refuse
-from experiments.launch.study import Composed, Overrides
+from experiments.launch.study import Overrides, make_each
 from experiments.records.record import is_done
 from experiments.runtime.machine import has_gpus
 from roadmap.common.command_line import Parser
-from roadmap.conf import CONF, Conf, conf_of
+from roadmap.conf import Conf, conf_of
 
 PAGE = """\
 What a study, or a run, would cost: time, memory and disk; what exists already, and what will fail. Trains nothing.
-Every argument of experiments.train means what it means there, so a launch is priced by one word:
+Every argument of experiments.train means what it means there; write plan for train:
 
   python -m experiments.plan -m study=ladder                             measured here, within about 10 s
   python -m experiments.plan rung=gelu regime=resnet50 device=cuda       one run
   python -m experiments.plan -m study=ladder regime=resnet50 data=imagenet data.path=P \\
       --images-per-second 800 --memory 80                                on another machine's GPUs
 """
-AFTER = "Exit codes: 0 priced, 1 something will certainly fail, 2 a mistake on the command line. See docs/plan.md."
+EXIT_CODES = (
+    "Exit codes: 0 estimated, 1 something will certainly fail, 2 a mistake on the command line. See docs/plan.md."
+)
 
 
-def plan_with(options: argparse.Namespace) -> Callable[[], None]:
-    """Hydra's task function, with `of_study` for the launchers (hydra_plugins/study.py)."""
+def tasks(options: argparse.Namespace) -> tuple[Callable[[DictConfig], None], Callable[..., int]]:
+    """What `train.main` does with a run, and with the runs of a study."""
 
-    def plan_one(config: DictConfig) -> None:
+    def plan_run(config: DictConfig) -> None:
         try:
-            gpus = True if options.images_per_second else has_gpus()
-            hydra = HydraConfig.get()
-            conf = conf_of(hydra.runtime.config_sources)
-            code = plan([_asked(config, hydra.overrides.task, None, gpus, conf)], options, side_by_side=1)
-        except CONFIGURATION_ERRORS as error:  # not left to Hydra, which would add a line of its own
+            gpus = bool(options.images_per_second) or has_gpus()
+            settings = HydraConfig.get()
+            conf = conf_of(settings.runtime.config_sources)
+            code = plan([_request(config, settings.overrides.task, None, gpus, conf)], options, runs_at_once=1)
+        except CONFIGURATION_ERRORS as error:  # Hydra would add a line of its own
             refuse(error, Config)
         if code:
             sys.exit(code)
 
-    def plan_several(jobs: Sequence[Overrides], launcher: Any) -> int:
-        gpus = True if options.images_per_second else launcher.gpus
-        processes = launcher.processes
+    def plan_study(jobs: Sequence[Overrides], launcher: Any) -> int:
+        gpus = bool(options.images_per_second) or launcher.gpus
         conf = conf_of(launcher.config.hydra.runtime.config_sources)
-        composed = Composed(launcher.compose, lambda config, words: _asked(config, words, processes, gpus, conf))
-        asked = []
-        for overrides in jobs:
-            (run, refusal), seed = composed(overrides)
-            asked.append((run if seed is None or not run else replace(run, seed=seed), refusal))
-        missing = sum(run is not None and not is_done(run) for run, _ in asked)
-        return plan(asked, options, launcher.at_a_time(missing), launcher.runs_per_gpu)
+        make = partial(_request, processes=launcher.processes, gpus=gpus, conf=conf)
+        requests = [
+            (replace(run, seed=seed) if run and seed is not None else run, refusal)
+            for (run, refusal), seed in make_each(jobs, launcher.compose, make)
+        ]
+        missing = sum(run is not None and not is_done(run) for run, _ in requests)
+        return plan(requests, options, launcher.runs_at_once(missing), launcher.runs_per_gpu)
 
-    plan_one.of_study = plan_several
-    return hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(plan_one)
+    return plan_run, plan_study
 
 
-Asked = tuple[Run | None, tuple[str, str] | None]
-"""A run as it can be priced, if it can; and, if the launch would refuse it, what it is and why."""
+Request = tuple[Run | None, tuple[str, str] | None]
+"""A run, if its cost can be estimated; and its title and the reason, if the launch would refuse it."""
 
 
 def plan(
-    asked: Sequence[Asked], options: argparse.Namespace, side_by_side: int | None = None, runs_per_gpu: int = 1
+    requests: Sequence[Request], options: argparse.Namespace, runs_at_once: int | None = None, runs_per_gpu: int = 1
 ) -> int:
-    """Price what is asked for, so many runs at a time, and show it. Returns the exit code.
+    """Estimate what these runs cost, and print it. Returns the exit code.
 
     Raises:
-        SettingsError, DesignError: if none of them can be priced; or for a name that nothing reads.
+        SettingsError, DesignError: if nothing can be said of any of them, or an option names a network that is not
+            among them.
     """
-    runs, refused = {}, []
-    for run, refusal in asked:
-        if run:
-            runs[run.identity] = run if options.images is None else _with_images(run, *options.images)
-        if refusal and refusal not in refused:
-            refused.append(refusal)
+    runs = {run.identity: run for run, _ in requests if run}
+    refused = list(dict.fromkeys(refusal for _, refusal in requests if refusal))
     if not runs:
         raise SettingsError(refused[0][1])
-    from experiments.plan.cost import Terms, price
+    if options.images:
+        training, evaluation = options.images
+        for identity, run in runs.items():
+            data = replace(run.data, train_images=training, val_images=evaluation or run.data.val_images)
+            runs[identity] = replace(run, data=data)
+    from experiments.plan.cost import estimate  # which imports torch
     from experiments.plan.table import show
 
-    terms = Terms(side_by_side, dict(options.images_per_second), options.memory, runs_per_gpu)
-    found = price([*runs.values()], terms, refused)
+    images_per_second = dict(options.images_per_second)
+    cost = estimate([*runs.values()], refused, images_per_second, options.memory, runs_at_once, runs_per_gpu)
     if options.json:
-        print(json.dumps(found.to_json()))
+        print(json.dumps(cost.to_json()))
     else:
-        show(found)
-    return FAILED if found.problems else DONE
+        show(cost)
+    return FAILED if cost.problems else DONE
 
 
-def _asked(config: DictConfig, overrides: Overrides, processes: int | None, gpus: bool, conf: Conf) -> Asked:
-    """The run that a configuration asks for, and why the launch would refuse it. One that it would refuse for where
-    the data are or how a step is split is priced without."""
+def _request(config: DictConfig, overrides: Overrides, processes: int | None, gpus: bool, conf: Conf) -> Request:
+    """The run of a configuration, and why the launch would refuse it. If the reason is the data's path or how a batch
+    is split, the cost can be estimated without."""
     check_names(config, Config)
     try:
         return to_run(config, overrides, processes, gpus, conf), None
     except CONFIGURATION_ERRORS as error:
-        refusal = in_one_line(error, Config)
-    mended = config.copy()
-    if OmegaConf.is_missing(mended.data, "path") or mended.data.path is None:
-        mended.data.path = UNSTATED
-    mended.micro_batch_size = None
+        reason = in_one_line(error, Config)
+    repaired = config.copy()
+    if OmegaConf.is_missing(repaired.data, "path") or repaired.data.path is None:
+        repaired.data.path = UNSTATED
+    repaired.micro_batch_size = None
     try:
-        run = to_run(mended, overrides, 1, gpus, conf)
-        return run, (run.title, refusal)
+        run = to_run(repaired, overrides, 1, gpus, conf)
+        return run, (run.title, reason)
     except CONFIGURATION_ERRORS:
-        return None, (" ".join(overrides), refusal)
-
-
-def _with_images(run: Run, training: int, evaluation: int | None = None) -> Run:
-    return replace(run, data=replace(run.data, train_images=training, val_images=evaluation or run.data.val_images))
+        return None, (" ".join(overrides), reason)
 
 
 def parser() -> Parser:
-    made = Parser(
+    parser = Parser(
         prog="python -m experiments.plan",
         usage="%(prog)s [-m] [options] [overrides, as of experiments.train]",
         description=PAGE,
-        epilog=AFTER,
+        epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    made.add_argument(
+    parser.add_argument(
         "--images-per-second",
         metavar="[RUNG=]N",
         type=_rate,
         action="append",
         default=[],
-        help="training throughput of one device, on the study's first network or on RUNG; others in proportion to "
-        "multiply-adds, or between those of several. Without it, it is measured here",
+        help="training throughput of one device on the study's first network, or on RUNG; for the others it is derived "
+        "from their multiply-adds. Without this option it is measured here",
     )
-    made.add_argument("--memory", metavar="GB", type=_positive, help="of one device: what needs more is named")
-    made.add_argument(
+    parser.add_argument(
+        "--memory", metavar="GB", type=_positive, help="of one device: networks that need more are named"
+    )
+    parser.add_argument(
         "--images",
         metavar="TRAIN[,VAL]",
         type=_images,
-        help="how many the two parts of the data have, where they are neither here nor known",
+        help="number of training and evaluation images, where the data are not here and their number is not known",
     )
-    made.add_argument("--json", action="store_true", help="for machines: all of it, in seconds and bytes")
-    return made
+    parser.add_argument("--json", action="store_true", help="everything as JSON, in seconds and bytes")
+    return parser
 
 
 def _rate(text: str) -> tuple[str | None, float]:
@@ -168,19 +168,19 @@ def _positive(text: str) -> float:
     return number
 
 
-def _images(text: str) -> tuple[int, ...]:
+def _images(text: str) -> tuple[int, int | None]:
     counts = text.replace("_", "").split(",")
     if len(counts) > 2 or not all(count.isdecimal() and int(count) for count in counts):
         raise argparse.ArgumentTypeError(f"must be one or two numbers of images, like 1281167,50000, not {text!r}")
-    return tuple(map(int, counts))
+    return int(counts[0]), int(counts[1]) if len(counts) == 2 else None
 
 
 def main() -> None:
-    """Exit codes: 0 priced, 1 something will certainly fail, 2 a mistake on the command line, 130 interrupted."""
+    """Exit codes: 0 estimated, 1 something will certainly fail, 2 a mistake on the command line, 130 interrupted."""
     options, words = parser().parse_known_args()
     first = next((index for index, word in enumerate(words) if "=" in word), len(words))
-    sys.argv[1:] = [*words[:first], "hydra.run.dir=.", *words[first:]]  # else Hydra would make the folder of the runs
-    train.main(plan_with(options))
+    sys.argv[1:] = [*words[:first], "hydra.run.dir=.", *words[first:]]  # or Hydra would create the folder of the runs
+    train.main(*tasks(options))
 
 
 if __name__ == "__main__":

@@ -1,344 +1,306 @@
-"""What a study costs: time, memory and disk of its runs, before any of them is trained."""
+"""What a study costs: time, memory and disk space of its runs, before any of them is trained."""
 
 from __future__ import annotations
 
 import heapq
+import math
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from experiments.config.run import Run
 from experiments.config.settings import Data
+from experiments.data.partition import partition
+from experiments.data.readers import load_images
 from experiments.errors import SettingsError
 from experiments.launch.preflight import Amounts, amounts, check_device, stated
+from experiments.plan import throughput
 from experiments.plan.network import Network, count
-from experiments.plan.rates import Clock
-from experiments.training.checkpoint import KEPT
-from roadmap.common.words import shortened
+from experiments.plan.throughput import Hardware, between, hardware_for
+from experiments.runtime.devices import device_name, pick_device
+from experiments.runtime.machine import is_busy
+from roadmap.common.words import counted, shortened
 
 GB = 2**30
 """Bytes, of memory and of disk."""
-CONTEXT = GB // 2
-"""Of a GPU's memory, what CUDA takes for each process that uses it, about."""
-AT_MOST = KEPT + 1
-"""Checkpoints of a run at a time: a new one is written before the oldest goes."""
+CUDA_CONTEXT = GB // 2
+"""Of a GPU's memory, what CUDA takes for each process, about."""
+LISTED = ("tar", "wds", "tiny_imagenet")
+"""The readers whose files tell how many images they hold, where nothing else does; that takes a while."""
+
+
+Findings = dict[str, list[str]]
+"""{what is wrong: titles of the networks that it concerns}."""
 
 
 @dataclass(frozen=True)
-class Terms:
-    """On what a study is to be trained, as far as its settings don't say."""
+class Cost:
+    """Of networks, with their paces where these are known. What is not known is None."""
 
-    side_by_side: int | None = None
-    """Runs at a time; as many as there are cores, or GPUs, if None."""
-    images_per_second: Mapping[str | None, float] = field(default_factory=dict)
-    """{network: training throughput of one device}, None being the first network; found here if there are none."""
-    memory: float | None = None
-    """GB of one device."""
-    runs_per_gpu: int = 1
-    """At a time."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A network of the study. What can't be known is None."""
-
-    title: str
-    runs: int
-    done: int
-    partly: int
-    """Runs that have finished some epochs, which `seconds_left` doesn't count again."""
-    macs: int
-    params: int
-    epochs: int
-    training_images: int | None
-    evaluation_images: int | None
-    seconds: float | None
-    """Of one run, on all its devices together; if it shares a GPU, of the GPU's time: as if it had it to itself, or
-    where `pace` is shared its part."""
-    seconds_left: float | None
-    """Of all runs that are missing, one after the other."""
-    pace: str | None
-    """Where the time comes from: `Pace.source`."""
-    memory_bytes: int | None
-    """Of each device of a run, at least."""
-    weights_bytes: int
-    """Of a run that is done."""
-    checkpoint_bytes: int
-    """Of each checkpoint of one that is trained."""
-
-
-@dataclass(frozen=True)
-class Price:
-    rows: tuple[Row, ...]
-    unit: str
-    """What hours are of: GPU or core."""
-    devices: int
-    """GPUs, or cores, of one run."""
-    side_by_side: int
-    runs_per_gpu: int
-    """At a time."""
-    wall_seconds: float | None
-    """Until the last missing run is done, at most."""
-    wall_seconds_at_least: float | None
-    """Less only where runs share a GPU and no record says how much they slow each other down."""
-    disk_bytes: int
-    """That the missing runs need at most."""
-    free_bytes: int
-    note: str
-    """Where the hours come from."""
-    warnings: tuple[str, ...]
-    problems: tuple[str, ...]
+    networks: Sequence[Network]
+    hardware: Hardware
+    problems: Findings
     """What will certainly fail."""
+    warnings: Findings
 
     def hours(self, seconds: float | None) -> float | None:
-        """Of a GPU, or of a core, that a run's seconds are."""
-        return None if seconds is None else seconds * self.devices / 3600
+        """Hours of a GPU, or of a core, from seconds of a run."""
+        return None if seconds is None else seconds * self.hardware.devices / 3600
 
     @property
     def hours_in_all(self) -> float | None:
         """As if none were done."""
-        return self.hours(_sum(row.seconds and row.seconds * row.runs for row in self.rows))
+        return self.hours(_sum(network.seconds and network.seconds * len(network.runs) for network in self.networks))
 
     @property
     def hours_left(self) -> float | None:
-        return self.hours(_sum(row.seconds_left for row in self.rows))
+        return self.hours(_sum(network.seconds_left for network in self.networks))
+
+    @property
+    def wall_seconds(self) -> tuple[float, float] | None:
+        """Until the last missing run is done, (at least, at most). They differ only where runs share a GPU, and no
+        record says how much they slow each other down."""
+        runs_at_once, per_gpu = self.hardware.runs_at_once, self.hardware.runs_per_gpu
+        if self.hours_left is None:
+            return None
+        at_least, in_turn = [0.0] * runs_at_once, [0.0] * -(-runs_at_once // per_gpu)  # when each slot is free
+        for network in self.networks:
+            is_shared = network.pace and network.pace.source == "shared"
+            for part in network.missing:  # in the order of the study, each starts when another ends
+                seconds = part * (network.seconds or 0)
+                heapq.heapreplace(at_least, at_least[0] + seconds * (per_gpu if is_shared else 1))
+                heapq.heapreplace(in_turn, in_turn[0] + seconds)
+        return max(at_least), max(*at_least, *in_turn)
+
+    @property
+    def disk_bytes(self) -> int:
+        """At most: weights of all missing runs, and the largest checkpoints of those that train at a time; or with
+        keep=all, all checkpoints."""
+        total, checkpoints = 0, []
+        for network in self.networks:
+            total += len(network.missing) * network.footprint.weights
+            sizes = [network.checkpoint_bytes(self.hardware.runs_per_gpu)] * len(network.missing)
+            if network.run.keep == "all":
+                total += sum(sizes)
+            else:
+                checkpoints += sizes
+        return total + sum(heapq.nlargest(self.hardware.runs_at_once, checkpoints))
+
+    @property
+    def free_bytes(self) -> int:
+        runs = self.networks[0].run.runs.absolute()
+        return shutil.disk_usage(next(folder for folder in (runs, *runs.parents) if folder.is_dir())).free
+
+    @property
+    def note(self) -> str:
+        """Where the hours come from."""
+        hardware, rates = self.hardware, []
+        sources: dict[str, list[Network]] = defaultdict(list)
+        for network in self.networks:
+            if network.pace is None:
+                return "unknown: all runs are done, on another device" if hardware.device else "unknown"
+            sources[network.pace.source].append(network)
+            if network.pace.source == "stated":
+                rates.append(f"{1 / network.pace.training:,.0f} images/s of {network.run.title}")
+        device = device_name(hardware.device) if hardware.device else ""
+        device += f", {counted(hardware.threads, 'thread')}" if hardware.unit == "core" else ""
+        notes = []
+        for source, networks in sources.items():
+            names = networks[0].run.title if len(networks) == 1 else f"{len(networks)} networks"
+            phrases = {
+                "stated": f"stated: {', '.join(rates)}",
+                "between": f"{names} by multiply-adds",
+                "recorded": f"{names} as records of this device say",
+                "shared": f"{names} as records of {hardware.runs_per_gpu} runs on this GPU at a time say",
+                "measured": f"{names} measured here ({device})",
+            }
+            notes.append(phrases[source])
+        if hardware.runs_per_gpu > 1 and {*sources} != {"shared"}:
+            notes.append(
+                f"how much {hardware.runs_per_gpu} runs on a GPU slow each other down is not known: from not at all to "
+                "as if each had it in turn"
+            )
+        return "; ".join(notes)
+
+    def lines(self, findings: Findings) -> list[str]:
+        """One per finding, with the networks that it concerns unless these are all."""
+        everyone = {network.run.title for network in self.networks}
+        return [
+            finding if everyone == {*titles} else f"{shortened(dict.fromkeys(titles), 3)}: {finding}"
+            for finding, titles in findings.items()
+        ]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"hours_in_all": self.hours_in_all, "hours_left": self.hours_left}
+        at_least, at_most = self.wall_seconds or (None, None)
+        return {
+            "rows": [network.to_json() for network in self.networks],
+            "unit": self.hardware.unit,
+            "devices": self.hardware.devices,
+            "side_by_side": self.hardware.runs_at_once,
+            "runs_per_gpu": self.hardware.runs_per_gpu,
+            "wall_seconds": at_most,
+            "wall_seconds_at_least": at_least,
+            "disk_bytes": self.disk_bytes,
+            "free_bytes": self.free_bytes,
+            "note": self.note,
+            "warnings": self.lines(self.warnings),
+            "problems": self.lines(self.problems),
+            "hours_in_all": self.hours_in_all,
+            "hours_left": self.hours_left,
+        }
 
 
-LISTED = ("tar", "wds", "tiny_imagenet")
-"""The readers whose files here say how many images they hold, if nothing else does; that takes a while."""
+def _sum(values: Iterable[float | None]) -> float | None:
+    """None if a value is not known."""
+    total = 0.0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
 
-Finding = tuple[str, str]
-"""(network's title, what is wrong with it)."""
 
-
-def price(runs: Sequence[Run], terms: Terms, refused: Sequence[Finding] = ()) -> Price:
-    """Price runs, each asked for once. `refused` is what was found wrong with them before.
+def estimate(
+    runs: Sequence[Run],
+    refused: Sequence[tuple[str, str]],
+    images_per_second: Mapping[str | None, float],
+    memory: float | None = None,
+    runs_at_once: int | None = None,
+    runs_per_gpu: int = 1,
+) -> Cost:
+    """What different runs cost. `refused` has (title, why) of those that the launch would refuse; `images_per_second`
+    is {network: training throughput of one device}, where None is the first network; `memory` is in GB of one device.
 
     Raises:
-        SettingsError: if none of them can be, or the terms name a network that is not among them.
+        SettingsError: if nothing can be said of any run, or `images_per_second` names a network that is not among them.
     """
-    problems = [*refused]
-    networks = _networks(runs, problems)
+    problems, warnings = defaultdict(list), defaultdict(list)
+    for title, reason in refused:
+        problems[reason].append(title)
+    networks = _count_all(runs, problems)
     if not networks:
-        raise SettingsError(problems[0][1])
-    warnings = [(it.title, _unknown(it)) for it in networks if None in (it.amounts.training, it.amounts.evaluation)]
-    clock, unknown = None, ""
+        raise SettingsError(next(iter(problems)))
+    titles = [network.run.title for network in networks]
+    for network in networks:
+        if None in (network.amounts.training, network.amounts.evaluation):
+            name = network.run.data.name
+            warnings[f"how many images {name} has is not known here; state --images TRAIN,VAL to get hours"].append(
+                network.run.title
+            )
+    device, paces = None, {}
     try:
-        clock = Clock(networks, terms.images_per_second, terms.side_by_side, terms.runs_per_gpu)
+        device = None if images_per_second else pick_device(networks[0].run.device)
     except SettingsError as error:
-        if terms.images_per_second:
-            raise
-        unknown = f"{error}; or state --images-per-second of the one that will train"
-        problems += [(it.title, unknown) for it in networks]
-    if clock and clock.device:
-        problems += _device_problems(networks, clock)
-    if clock and clock.busy:
-        busy = "others kept this machine busy while it was measured: on an idle one the hours are fewer"
-        warnings += [(it.title, busy) for it in networks]
-    rows = [_row(network, clock) for network in networks]
-    memory, runs_per_gpu = terms.memory or _memory_here(clock), clock.runs_per_gpu if clock else terms.runs_per_gpu
-    problems += _memory_problems(networks, memory) + _sharing_problems(networks, memory, runs_per_gpu)
-    side_by_side = clock.side_by_side if clock else terms.side_by_side or 1
-    slower = [runs_per_gpu if row.pace == "shared" else 1 for row in rows]
-    at_least = _wall(networks, rows, side_by_side, slower)
-    in_turn = _wall(networks, rows, -(-side_by_side // runs_per_gpu), [1] * len(rows))
-    need, free = _disk(networks, rows, side_by_side, runs_per_gpu), _free(networks[0].run.runs)
-    if need > free:
-        full = f"runs={networks[0].run.runs} has {free / GB:.1f} GB of disk left; up to {need / GB:.1f} GB are needed"
-        warnings += [(it.title, full) for it in networks]
-    return Price(
-        rows=tuple(rows),
-        unit=clock.unit if clock else "GPU",
-        devices=clock.devices if clock else networks[0].run.split.processes,
-        side_by_side=side_by_side,
-        runs_per_gpu=runs_per_gpu,
-        wall_seconds=None if at_least is None else max(at_least, in_turn),
-        wall_seconds_at_least=at_least,
-        disk_bytes=need,
-        free_bytes=free,
-        note=clock.note(networks) if clock else "unknown",
-        warnings=_lines(warnings, networks),
-        problems=_lines(problems, networks),
-    )
+        problems[f"{error}; or state --images-per-second of the one that will train"] += titles
+    hardware = hardware_for(networks[0].run, device, runs_at_once, runs_per_gpu)
+    if images_per_second:
+        paces = throughput.stated(networks, images_per_second)
+    elif device:
+        _check_devices(networks, device, problems)
+        busy = device.type == "cpu" and is_busy()
+        paces = throughput.find_paces(networks, device, hardware)
+        if busy and any(pace.source == "measured" for pace in paces.values()):
+            warnings["other programs were running during the measurement: on an idle machine the hours are fewer"] += (
+                titles
+            )
+    if known := [*paces.values()]:
+        networks = [replace(it, pace=paces.get(it.run.series) or between(known, it.macs)) for it in networks]
+    if device and device.type == "cuda":
+        memory = memory or torch.cuda.get_device_properties(device).total_memory / GB
+    if memory:
+        _check_memory(networks, memory, problems)
+        _check_sharing(networks, memory, hardware.runs_per_gpu, problems)
+    cost = Cost(networks, hardware, problems, warnings)
+    if cost.disk_bytes > cost.free_bytes:
+        free, needed = (f"{size / GB:.1f} GB" for size in (cost.free_bytes, cost.disk_bytes))
+        warnings[f"runs={networks[0].run.runs} has {free} of disk left; up to {needed} are needed"] += titles
+    return cost
 
 
-def _lines(findings: Sequence[Finding], networks: Sequence[Network]) -> tuple[str, ...]:
-    """A line for each different finding, with whom it concerns unless that is everyone."""
-    everyone = {network.title for network in networks}
-    concerned: dict[str, dict[str, None]] = {}
-    for title, finding in findings:
-        concerned.setdefault(finding, {})[title] = None
-    said = []
-    for finding, titles in ((finding, [*titles]) for finding, titles in concerned.items()):
-        whom = shortened(titles, 3)
-        said.append(finding if everyone == {*titles} else f"{whom}: {finding}")
-    return tuple(said)
+# The networks and their data.
 
 
-def _networks(runs: Sequence[Run], problems: list[Finding]) -> list[Network]:
+def _count_all(runs: Sequence[Run], problems: Findings) -> list[Network]:
     by_series: dict[str, list[Run]] = {}
     for run in runs:
         by_series.setdefault(run.series, []).append(run)
-    networks, looked_at = [], {}
-    for ones in by_series.values():
-        data, title = ones[0].data, ones[0].title
-        if repr(data) not in looked_at:
-            looked_at[repr(data)] = _look(data)
-        found, problem = looked_at[repr(data)]
+    networks, known = [], {}
+    for replicates in by_series.values():
+        data, title = replicates[0].data, replicates[0].title
+        if repr(data) not in known:
+            known[repr(data)] = _amounts(data)
+        images, problem = known[repr(data)]
         if problem:
-            problems.append((title, problem))
+            problems[problem].append(title)
         try:
-            networks.append(count(ones, found))
+            networks.append(count(replicates, images))
         except SettingsError as error:
-            problems.append((title, str(error)))
+            problems[str(error)].append(title)
     return networks
 
 
-def _look(data: Data) -> tuple[Amounts, str | None]:
-    """How many images there are, as stated if they are not there; and then why not."""
+def _amounts(data: Data) -> tuple[Amounts, str | None]:
+    """How many images there are: as stated if the data are missing, and then what is wrong."""
     try:
-        found = amounts(data)
-        if None not in found or data.reader not in LISTED:
-            return found, None
-        return _listed(data), None
+        known = amounts(data)
+        if None not in known or data.reader not in LISTED:
+            return known, None
+        train, val = load_images(replace(data, val=data.train) if data.holdout else data)
+        if not hasattr(train, "labels"):
+            return Amounts(train.length, val.length, train.classes), None
+        chosen, held_out = partition(train, data)
+        return Amounts(len(chosen), len(held_out) if data.holdout else len(val.labels), train.classes), None
     except SettingsError as error:
         return stated(data), str(error)
 
 
-def _listed(data: Data) -> Amounts:
-    from experiments.data.partition import partition
-    from experiments.data.readers import load_images
-
-    train, val = load_images(replace(data, val=data.train) if data.holdout else data)
-    if not hasattr(train, "labels"):
-        return Amounts(train.length, val.length, train.classes)
-    chosen, held_out = partition(train, data)
-    return Amounts(len(chosen), len(held_out) if data.holdout else len(val.labels), train.classes)
+# What will fail.
 
 
-def _unknown(network: Network) -> str:
-    return f"how many images {network.run.data.name} has is not known here: say --images TRAIN,VAL to have hours"
-
-
-def _row(network: Network, clock: Clock | None) -> Row:
-    run, left = network.run, network.left
-    pace = clock.pace(network) if clock else None
-    seconds = network.seconds(pace)
-    return Row(
-        title=network.title,
-        runs=len(network.runs),
-        done=len(network.runs) - len(left),
-        partly=sum(part < 1 for part in left.values()),
-        macs=network.macs,
-        params=network.params,
-        epochs=run.recipe.epochs,
-        training_images=network.amounts.training,
-        evaluation_images=network.amounts.evaluation,
-        seconds=seconds,
-        seconds_left=seconds and seconds * sum(left.values()) if left else 0.0,
-        pace=pace and pace.source,
-        memory_bytes=network.footprint.memory(run.split.micro_batch_size),
-        weights_bytes=network.footprint.weights,
-        checkpoint_bytes=network.footprint.checkpoint,
-    )
-
-
-def _device_problems(networks: Sequence[Network], clock: Clock) -> list[Finding]:
-    findings = []
-    for one in networks:
+def _check_devices(networks: Sequence[Network], device: torch.device, problems: Findings) -> None:
+    for network in networks:
         try:
-            check_device(one.run, gpus=clock.device.type == "cuda")
+            check_device(network.run, gpus=device.type == "cuda")
         except SettingsError as error:
-            findings.append((one.title, str(error)))
-    return findings
+            problems[str(error)].append(network.run.title)
 
 
-def _memory_here(clock: Clock | None) -> float | None:
-    """GB of the GPU that was measured on."""
-    if clock is None or clock.device is None or clock.device.type != "cuda":
-        return None
-    return torch.cuda.get_device_properties(clock.device).total_memory / GB
-
-
-def _memory_problems(networks: Sequence[Network], memory: float | None) -> list[Finding]:
-    findings = []
-    for one in networks if memory else ():
-        run, at_once = one.run, one.run.split.micro_batch_size
-        need = one.footprint.memory(at_once)
-        if need is None or need <= memory * GB:
+def _check_memory(networks: Sequence[Network], memory: float, problems: Findings) -> None:
+    for network in networks:
+        run, images, size = network.run, network.run.split.micro_batch_size, network.footprint
+        if (network.memory or 0) <= memory * GB:
             continue
         remedies = []
-        if fitting := one.footprint.fitting(at_once, memory * GB):
-            remedies.append(f"micro_batch_size={fitting}")
-        if not run.gradient_checkpointing and not run.compile:
-            least = one.footprint.an_image_at_least
-            fits = least and one.footprint.fixed + at_once * least <= memory * GB
-            remedies += ["gradient_checkpointing=true"] if fits else []
+        if micro_batch_size := size.largest_micro_batch(images, memory * GB):
+            remedies.append(f"micro_batch_size={micro_batch_size}")
+        with_checkpointing = size.fixed + images * (size.per_image_checkpointed or math.inf)
+        if not run.gradient_checkpointing and not run.compile and with_checkpointing <= memory * GB:
+            remedies.append("gradient_checkpointing=true")
         todo = f"take {' or '.join(remedies)}" if remedies else "its weights alone are too much, or nearly so"
-        findings.append((one.title, f"{at_once} images at once need more than {memory:g} GB of memory; {todo}"))
-    return findings
+        problem = f"{images} images at once need more than {memory:g} GB of memory; {todo}"
+        problems[problem].append(run.title)
 
 
-def _sharing_problems(networks: Sequence[Network], memory: float | None, runs_per_gpu: int) -> list[Finding]:
-    """Runs that follow each other in the study meet on a GPU."""
-    needs = [(one, one.footprint.memory(one.run.split.micro_batch_size) or 0) for one in networks for _ in one.left]
+def _check_sharing(networks: Sequence[Network], memory: float, runs_per_gpu: int, problems: Findings) -> None:
+    """Runs that follow each other in the study may share a GPU."""
+    missing = [network for network in networks for _ in network.missing]
 
-    def dearest(count: int) -> tuple[float, list[Network]]:
-        meetings = [needs[first : first + count] for first in range(max(1, len(needs) - count + 1))]
-        return max(
-            ((sum(need + CONTEXT for _, need in some) / GB, [one for one, _ in some]) for some in meetings),
-            key=lambda one: one[0],
-        )
+    def largest(count: int) -> tuple[float, list[Network]]:
+        """GB, at most, of `count` runs, and which runs these are."""
+        groups = [missing[first : first + count] for first in range(max(1, len(missing) - count + 1))]
+        sizes = [sum((network.memory or 0) + CUDA_CONTEXT for network in group) / GB for group in groups]
+        return max(zip(sizes, groups, strict=True), key=lambda pair: pair[0])
 
-    need, meeting = dearest(runs_per_gpu)
-    if not memory or runs_per_gpu == 1 or need <= memory:
-        return []
-    fitting = max((count for count in range(1, runs_per_gpu) if dearest(count)[0] <= memory), default=1)
+    size, group = largest(runs_per_gpu)
+    if runs_per_gpu == 1 or size <= memory:
+        return
+    fitting = max((count for count in range(1, runs_per_gpu) if largest(count)[0] <= memory), default=1)
     problem = (
-        f"{min(runs_per_gpu, len(needs))} runs on a GPU at a time need more than {memory:g} GB of memory "
-        f"({need:.1f} GB); take hydra.launcher.runs_per_gpu={fitting}"
+        f"{min(runs_per_gpu, len(missing))} runs on a GPU at a time need more than {memory:g} GB of memory "
+        f"({size:.1f} GB); take hydra.launcher.runs_per_gpu={fitting}"
     )
-    return [(one.title, problem) for one in meeting]
-
-
-def _disk(networks: Sequence[Network], rows: Sequence[Row], side_by_side: int, runs_per_gpu: int) -> int:
-    """Weights of all missing runs, and the checkpoints of the dearest of those that run at a time, or keep them."""
-    weights, checkpoints, forever = 0, [], 0
-    for network, row in zip(networks, rows, strict=True):
-        missing = row.runs - row.done
-        weights += missing * row.weights_bytes
-        size = row.checkpoint_bytes * network.checkpoints(row.seconds and row.seconds * runs_per_gpu, AT_MOST)
-        if network.run.keep == "all":
-            forever += missing * size
-        else:
-            checkpoints += [size] * missing
-    return weights + forever + sum(heapq.nlargest(side_by_side, checkpoints))
-
-
-def _free(runs: Path) -> int:
-    there = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if folder.is_dir())
-    return shutil.disk_usage(there).free
-
-
-def _wall(networks: Sequence[Network], rows: Sequence[Row], side_by_side: int, slower: Sequence[int]) -> float | None:
-    """Seconds until the last run is done if each, in the order of the study, begins when another ends, and those of
-    each network are so many times `slower`."""
-    if _sum(row.seconds_left for row in rows) is None:
-        return None
-    ends = [0.0] * side_by_side
-    for network, row, times in zip(networks, rows, slower, strict=True):
-        for part in network.left.values():
-            heapq.heapreplace(ends, ends[0] + part * row.seconds * times)
-    return max(ends)
-
-
-def _sum(values: Any) -> float | None:
-    values = [*values]
-    return None if None in values else sum(values)
+    problems[problem] += [network.run.title for network in group]

@@ -1,8 +1,8 @@
-"""What a run takes of a device's memory and of a disk, counted on the meta device without any weights.
+"""How much of a device's memory and of a disk a run takes, counted on the meta device without allocating weights.
 
-Memory is what has to be there at once: weights, gradients, optimizer state, moving average, and what the forward pass
-keeps for the backward pass. Not counted: the libraries' workspaces, what is passed from layer to layer in the backward
-pass, what the allocator wastes, and CUDA itself. docs/plan.md says how near that comes.
+Memory is what a training step needs at once: weights, gradients, optimizer state, moving average, and the activations
+that the forward pass keeps for the backward pass. Not counted: workspaces of libraries, temporary tensors of the
+backward pass, fragmentation of the allocator, and CUDA itself. docs/plan.md says how close the count comes.
 """
 
 from __future__ import annotations
@@ -21,107 +21,101 @@ from experiments.training.recipe import make_optimizer
 from roadmap.block import Block
 
 IMAGES = 2
-"""In a counted batch: of a single one, BatchNorm can't take statistics of a map of one pixel."""
+"""In the batch that is counted: with one, BatchNorm cannot normalize a map of one pixel."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes."""
+    """Bytes. What cannot be counted is None."""
 
     fixed: int
-    """Of the device's memory, however many images it takes at once."""
-    an_image: int | None
-    """Kept for the backward pass, for each image that a device takes at once; None where that can't be counted."""
-    an_image_at_least: int | None
+    """Of the device's memory, whatever the micro-batch."""
+    per_image: int | None
+    """Activations kept for the backward pass, per image of the micro-batch."""
+    per_image_checkpointed: int | None
     """The same with gradient_checkpointing=true."""
     weights: int
-    """Of the weights files of a run that is done."""
+    """Of the weights files of a finished run."""
     checkpoint: int
-    """Of one checkpoint."""
 
     def memory(self, images: int) -> int | None:
-        return None if self.an_image is None else self.fixed + images * self.an_image
+        return None if self.per_image is None else self.fixed + images * self.per_image
 
-    def fitting(self, images: int, memory: float) -> int:
+    def largest_micro_batch(self, images: int, memory: float) -> int:
         """The largest power of two that divides `images` and fits into `memory`; 0 if none does."""
-        powers = [2**power for power in range(images.bit_length()) if images % 2**power == 0]
-        return max((one for one in powers if (self.memory(one) or 0) <= memory), default=0)
+        sizes = [2**power for power in range(images.bit_length()) if images % 2**power == 0]
+        return max((size for size in sizes if (self.memory(size) or 0) <= memory), default=0)
 
 
 def footprint(run: Run, num_classes: int) -> Footprint:
     with torch.device("meta"):
         network = make_network(run, num_classes)
-    parameters = sum(one.nbytes for one in network.parameters())
-    state = sum(one.nbytes for one in network.state_dict().values())
-    optimizer = int(parameters * kept_by_optimizer(run.recipe))
+    parameters = sum(parameter.nbytes for parameter in network.parameters())
+    state = sum(tensor.nbytes for tensor in network.state_dict().values())
+    optimizer = int(parameters * optimizer_state(run.recipe))
     average = state if run.recipe.ema_decay else 0
     halved = run.precision in HALVES
-    kept = [one and one // (2 if halved else 1) for one in kept_for_backward(network, run.resolution)]
+    plain, checkpointed = (size and size // (2 if halved else 1) for size in activations(network, run.resolution))
     return Footprint(
-        fixed=state + parameters + optimizer + average + (parameters // 2 if halved else 0),  # autocast's own copy
-        an_image=kept[run.gradient_checkpointing],
-        an_image_at_least=kept[True],
+        fixed=state + parameters + optimizer + average + (parameters // 2 if halved else 0),  # autocast's copy
+        per_image=checkpointed if run.gradient_checkpointing else plain,
+        per_image_checkpointed=checkpointed,
         weights=state + average,
         checkpoint=state + optimizer + average,
     )
 
 
-def kept_by_optimizer(recipe: Recipe) -> float:
-    """What an optimizer keeps from step to step, over the parameters' size: of a convolution, after a step."""
+def optimizer_state(recipe: Recipe) -> float:
+    """The size of an optimizer's state relative to the parameters', measured on a convolution after one step."""
     network = nn.Conv2d(16, 16, 3)
-    optimizer = make_optimizer(recipe, network, scaled=True)  # without a kernel that runs on few devices
+    optimizer = make_optimizer(recipe, network, scaled=True)  # without a kernel that only few devices have
     network(torch.ones(1, 16, 3, 3)).sum().backward()
     optimizer.step()
-    state = sum(one.nbytes for of_one in optimizer.state.values() for one in of_one.values() if _is_large(one))
-    return state / sum(one.nbytes for one in network.parameters())
+    values = [value for state in optimizer.state.values() for value in state.values()]
+    size = sum(value.nbytes for value in values if isinstance(value, Tensor) and value.numel() > 1)
+    return size / sum(parameter.nbytes for parameter in network.parameters())
 
 
-def _is_large(value: object) -> bool:
-    return isinstance(value, Tensor) and value.numel() > 1
+def activations(network: nn.Module, resolution: int) -> tuple[int | None, int | None]:
+    """Bytes per image in float32 that a forward pass keeps for the backward pass: as it is; and with gradient
+    checkpointing, where blocks keep their inputs alone and the largest of them runs again (`set_grad_checkpointing`).
 
-
-def kept_for_backward(network: nn.Module, resolution: int) -> tuple[int | None, int | None]:
-    """Bytes in float32 that a forward pass of training keeps for the backward pass, an image: as it is; and where
-    blocks forget (`devices.forget_activations`) all but their inputs, and one at a time, the largest, runs again.
-
-    Each storage counts once, and the parameters', which are there anyhow, not at all.
+    Each storage counts once; those of parameters do not count.
     """
     blocks = [module for module in network.modules() if isinstance(module, Block)]
-    own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
-    storages: dict[int, torch.UntypedStorage] = {}  # held: a freed one's address would be another's soon
+    parameters = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    storages: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address is used twice
     inputs: set[int] = set()
-    saved: dict[Block | None, set[int]] = {block: set() for block in [None, *blocks]}  # None: outside of blocks
-    at: list[Block | None] = [None]
+    saved: dict[nn.Module | None, set[int]] = {block: set() for block in [None, *blocks]}  # None: outside of blocks
+    current: list[nn.Module | None] = [None]
 
-    def note(tensor: Tensor, where: set[int]) -> Tensor:
+    def save(tensor: Tensor, keys: set[int]) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage._cdata not in own:
+        if storage._cdata not in parameters:
             storages[storage._cdata] = storage
-            where.add(storage._cdata)
+            keys.add(storage._cdata)
         return tensor
 
-    def enter(block: Block, arguments: tuple[Tensor]) -> None:
-        note(arguments[0], inputs)
-        at.append(block)
+    def enter(block: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        save(arguments[0], inputs)
+        current.append(block)
 
     def leave(*_: object) -> None:
-        at.pop()
+        current.pop()
 
-    def size(which: set[int]) -> int:
-        return sum(storages[one].nbytes() for one in which)
+    def size(keys: set[int]) -> int:
+        return sum(storages[key].nbytes() for key in keys)
 
-    hooks = [block.register_forward_pre_hook(enter) for block in blocks]
-    hooks += [block.register_forward_hook(leave) for block in blocks]
+    for block in blocks:
+        block.register_forward_pre_hook(enter)
+        block.register_forward_hook(leave)
     try:
-        with saved_tensors_hooks(lambda tensor: note(tensor, saved[at[-1]]), lambda tensor: tensor):
+        with saved_tensors_hooks(lambda tensor: save(tensor, saved[current[-1]]), lambda tensor: tensor):
             network.train()(torch.empty(IMAGES, 3, resolution, resolution, device="meta"))
-    except RuntimeError:  # an operation that the meta device doesn't have
+    except RuntimeError:  # an operation that the meta device lacks
         return None, None
-    finally:
-        for hook in hooks:
-            hook.remove()
-    everything = size(set().union(*saved.values())) // IMAGES
-    if not blocks:  # which parts of a model of timm's forget is known to it alone
-        return everything, None
-    between = inputs | saved.pop(None)
-    return everything, (size(between) + max(size(one - between) for one in saved.values())) // IMAGES
+    plain = size(set().union(*saved.values())) // IMAGES
+    if not blocks:  # timm's models alone know which of their parts are checkpointed
+        return plain, None
+    always = inputs | saved.pop(None)
+    return plain, (size(always) + max(size(keys - always) for keys in saved.values())) // IMAGES

@@ -1,82 +1,141 @@
-"""A network of a study, counted: its runs, which differ in their seed alone, and what each of them takes."""
+"""A network of a study: its runs, and what each of them takes in time, memory and disk space."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from experiments.config.run import Run
-from experiments.data.loader import KEEP
+from experiments.data.evaluation import KEPT_BYTES
 from experiments.launch.preflight import Amounts, check_amounts, check_layers, check_optimizer
 from experiments.plan.memory import Footprint, footprint
-from experiments.plan.throughput import Pace
 from experiments.records.record import is_done, read_summary
+from experiments.training.checkpoint import KEPT
 from experiments.training.models import cost_of
 
 CLASSES = 1000
-"""Where nobody says how many."""
+"""Where their number is not known."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds per image, for one process with a device of its own; of runs that share a GPU, their part of its time."""
+
+    macs: int
+    """Multiply-adds of the network's forward pass."""
+    training: float
+    """A training step, with the image's transforms if the process does them itself."""
+    evaluation: float
+    """A forward pass over an image that is transformed already."""
+    preparation: float
+    """The evaluation transforms; 0 where loader workers do them meanwhile."""
+    source: str
+    """stated, recorded, measured; shared: recorded of runs that shared a GPU as these are to; between: from networks
+    with fewer and with more multiply-adds."""
 
 
 @dataclass(frozen=True)
 class Network:
+    """Runs that differ in their seed alone, and what one of them takes. What cannot be known is None."""
+
     runs: tuple[Run, ...]
     amounts: Amounts
     macs: int
     params: int
     footprint: Footprint
+    pace: Pace | None = None
 
     @property
     def run(self) -> Run:
-        """One of them."""
+        """The first."""
         return self.runs[0]
-
-    @property
-    def title(self) -> str:
-        return self.run.title
 
     @property
     def classes(self) -> int:
         return self.amounts.classes or CLASSES
 
-    @cached_property
-    def left(self) -> dict[str, float]:
-        """{identity of a run that is not done: the part of its epochs that is missing}."""
-        return {run.identity: 1 - _epochs_done(run) / run.recipe.epochs for run in self.runs if not is_done(run)}
+    @property
+    def memory(self) -> int | None:
+        """Bytes of each device."""
+        return self.footprint.memory(self.run.split.micro_batch_size)
 
-    def seconds(self, pace: Pace | None) -> float | None:
-        """Of one run: its full steps, and after every epoch an evaluation of the weights and of their average. None if
-        the pace, or how many images there are, is not known."""
+    @cached_property
+    def missing(self) -> list[float]:
+        """Of each run that is not done, the part of its epochs that is missing."""
+        return [1 - _epochs_done(run) / run.recipe.epochs for run in self.runs if not is_done(run)]
+
+    @property
+    def done(self) -> int:
+        return len(self.runs) - len(self.missing)
+
+    @property
+    def partly(self) -> int:
+        """Runs that have finished some epochs, which `seconds_left` does not count again."""
+        return sum(part < 1 for part in self.missing)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of one run on all its devices: its full steps, and after every epoch an evaluation of the weights and of
+        their average. If it shares a GPU: as if it did not, or with a pace of shared runs, its part of the GPU's time.
+        """
         training, evaluation, recipe = self.amounts.training, self.amounts.evaluation, self.run.recipe
-        if pace is None or training is None or evaluation is None:
+        if self.pace is None or training is None or evaluation is None:
             return None
         trained = training // recipe.batch_size * recipe.batch_size * recipe.epochs
         evaluations = recipe.epochs * (2 if recipe.ema_decay else 1)
-        prepared = 1 if evaluation * 3 * self.run.resolution**2 <= KEEP else evaluations
-        evaluated = evaluation * (evaluations * pace.evaluation + prepared * pace.preparation)
-        return (trained * pace.training + evaluated) / self.run.split.processes
+        preparations = 1 if evaluation * 3 * self.run.resolution**2 <= KEPT_BYTES else evaluations
+        evaluated = evaluation * (evaluations * self.pace.evaluation + preparations * self.pace.preparation)
+        return (trained * self.pace.training + evaluated) / self.run.split.processes
 
-    def checkpoints(self, seconds: float | None, kept: int) -> int:
-        """How many lie on the disk when a run is about to be done: the last `kept`, or with keep=all every one."""
-        epochs = self.run.recipe.epochs
-        if self.run.keep == "last":
-            return kept
-        within_an_epoch = int((seconds or 0) / epochs / (60 * self.run.checkpoint_minutes or 1))
-        return epochs - 1 + epochs * within_an_epoch
+    @property
+    def seconds_left(self) -> float | None:
+        """Of all missing runs, one after the other."""
+        return self.seconds and self.seconds * sum(self.missing) if self.missing else 0.0
+
+    def checkpoint_bytes(self, runs_per_gpu: int) -> int:
+        """The most that a run has on the disk: a new checkpoint is written before the oldest is removed; or with
+        keep=all, every one."""
+        run = self.run
+        if run.keep == "last":
+            return (KEPT + 1) * self.footprint.checkpoint
+        seconds_per_epoch = (self.seconds or 0) * runs_per_gpu / run.recipe.epochs
+        within_epoch = int(seconds_per_epoch / (60 * run.checkpoint_minutes or 1))
+        return (run.recipe.epochs - 1 + run.recipe.epochs * within_epoch) * self.footprint.checkpoint
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "title": self.run.title,
+            "runs": len(self.runs),
+            "done": self.done,
+            "partly": self.partly,
+            "macs": self.macs,
+            "params": self.params,
+            "epochs": self.run.recipe.epochs,
+            "training_images": self.amounts.training,
+            "evaluation_images": self.amounts.evaluation,
+            "seconds": self.seconds,
+            "seconds_left": self.seconds_left,
+            "pace": self.pace and self.pace.source,
+            "memory_bytes": self.memory,
+            "weights_bytes": self.footprint.weights,
+            "checkpoint_bytes": self.footprint.checkpoint,
+        }
 
 
-def count(runs: Sequence[Run], found: Amounts) -> Network:
-    """Count the network of runs of one series.
+def count(runs: Sequence[Run], amounts: Amounts) -> Network:
+    """Count what runs of one series take.
 
     Raises:
-        SettingsError: if there can't be such a network, it doesn't take images of this size, or there are too few.
+        SettingsError: if the network is impossible, does not take images of this size, or there are too few images.
     """
-    run, classes = runs[0], found.classes or CLASSES
-    check_amounts(run, found)
+    run, classes = runs[0], amounts.classes or CLASSES
+    check_amounts(run, amounts)
     check_optimizer(run)
     check_layers(run)
     cost = cost_of(run, classes)
-    return Network(tuple(runs), found, cost["macs"], cost["params"], footprint(run, classes))
+    return Network(tuple(runs), amounts, cost["macs"], cost["params"], footprint(run, classes))
 
 
 def _epochs_done(run: Run) -> int:

@@ -1,4 +1,4 @@
-"""How long a network takes for an image: as stated, as a record says, or as measured here within a few seconds."""
+"""How fast a study's networks train: as stated, as records say, or as measured here within a few seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,105 +18,150 @@ import torch
 from experiments.config.run import Run
 from experiments.config.settings import IN_MEMORY
 from experiments.data.batch import Batch
+from experiments.data.cache import Cache
+from experiments.data.datasets import Collection
 from experiments.data.images import ArrayImages
 from experiments.data.in_memory import InMemory, training_crops
-from experiments.data.loader import Collection, Reader, in_memory, loader_workers
 from experiments.data.prefetch import prefetch
 from experiments.data.transforms import Preprocess, TrainingTransform, evaluation_transform
+from experiments.data.workers import BatchLoader, loader_workers
+from experiments.errors import SettingsError
+from experiments.plan.network import Network, Pace
 from experiments.records.schema import BrokenRecordError, config_of, count, summary_of
-from experiments.runtime.devices import autocast, device_name, forget_activations, keep_memory, set_precision
+from experiments.runtime.devices import autocast, device_name, keep_memory, set_precision
+from experiments.runtime.machine import cores
 from experiments.runtime.processes import Processes
-from experiments.training.models import make_network
+from experiments.training.models import enable_gradient_checkpointing, make_network
 from experiments.training.recipe import make_average, make_optimizer
 from experiments.training.tasks.classification import Objective, evaluate
+from roadmap.designs import did_you_mean
 
 FORWARD = 1 / 3
-"""Of a training step's time, the part of its forward pass: the backward pass has two products for each of its. Used
-where a training throughput is all that is known."""
-TIMES = 8
-"""How often, at most, what is timed is repeated."""
+"""The forward pass's part of a training step: the backward pass has two matrix products for each of its."""
+BUDGET = 10
+"""Seconds for all measurements together."""
+REPEATS = 8
+"""At most, of what is timed."""
+MACS = {"cpu": 4e9, "mps": 4e10, "cuda": 1e12}
+"""Multiply-adds of a forward pass that is timed: enough to keep the device busy for a moment."""
 
 
 @dataclass(frozen=True)
-class Pace:
-    """Of one process with a device of its own, for a network of so many multiply-adds. Of runs that share a GPU, each
-    one's part of its time."""
+class Hardware:
+    """What the study is to be trained on."""
 
-    macs: int
-    training: float
-    """Seconds an image: transformed by the process itself or not at all, both passes, its part of a step's update."""
-    evaluation: float
-    """Seconds an image that is prepared."""
-    preparation: float
-    """Seconds to transform an image for evaluation; 0 where loader workers do, beside the network."""
-    source: str
-    """stated, recorded, measured; shared: recorded of runs that shared a GPU as they are to; or between: from networks
-    with fewer and with more multiply-adds."""
+    device: torch.device | None
+    """None if it is elsewhere."""
+    unit: str
+    """What hours are of: GPU or core."""
+    runs_at_once: int
+    runs_per_gpu: int
+    threads: int
+    """Of each process."""
+    devices: int
+    """GPUs, or cores, of one run."""
 
 
-def stated(macs: int, images_per_second: float) -> Pace:
-    return Pace(macs, 1 / images_per_second, FORWARD / images_per_second, 0, "stated")
+def hardware_for(run: Run, device: torch.device | None, runs_at_once: int | None, runs_per_gpu: int) -> Hardware:
+    """If it is not said how many `runs_at_once`: as many as there are cores, or as fit on the GPUs here."""
+    on_cpu, processes = (device.type if device else run.device) == "cpu", run.split.processes
+    gpus = max(1, torch.cuda.device_count() // processes) if device else 1
+    runs_at_once = runs_at_once or (cores() if on_cpu else gpus * runs_per_gpu)
+    threads = run.threads or (torch.get_num_threads() if runs_at_once == 1 else max(1, cores() // runs_at_once))
+    if on_cpu:
+        return Hardware(device, "core", runs_at_once, 1, threads, processes * threads)
+    return Hardware(device, "GPU", runs_at_once, min(runs_per_gpu, runs_at_once), threads, processes)
+
+
+def stated(networks: Sequence[Network], images_per_second: Mapping[str | None, float]) -> dict[str, Pace]:
+    """{series: pace} of {network: training throughput of one device}, where None is the first network.
+
+    Raises:
+        SettingsError: if a network is not among those of the study.
+    """
+    paces = {}
+    for name, rate in images_per_second.items():
+        network = next((it for it in networks if name in (None, it.run.label, it.run.title)), None)
+        if network is None:
+            hint = did_you_mean(name, [network.run.label for network in networks])
+            raise SettingsError(f"--images-per-second is of no network {name!r}{hint}")
+        paces[network.run.series] = Pace(network.macs, 1 / rate, FORWARD / rate, 0, "stated")
+    return paces
+
+
+def find_paces(networks: Sequence[Network], device: torch.device, hardware: Hardware) -> dict[str, Pace]:
+    """{series: pace} as records of the same network on this device say, and of the rest as measured."""
+    records = {runs: read_records(runs) for runs in {network.run.runs for network in networks}}
+    paces = {}
+    for network in networks:
+        arguments = records[network.run.runs], network.run, network.macs, device, hardware.threads
+        if pace := recorded(*arguments, hardware.runs_per_gpu) or recorded(*arguments):
+            paces[network.run.series] = pace
+    unknown = [network for network in networks if network.missing and network.run.series not in paces]
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(hardware.threads)
+    try:
+        return paces | measured(unknown, device, BUDGET)
+    finally:
+        torch.set_num_threads(threads_before)
 
 
 def between(known: Sequence[Pace], macs: int) -> Pace:
-    """Linear in multiply-adds between the nearest that are known, in proportion to them beyond."""
-    below = max((one for one in known if one.macs <= macs), key=lambda one: one.macs, default=None)
-    above = min((one for one in known if one.macs >= macs), key=lambda one: one.macs, default=None)
-    if below and above:
-        part = (macs - below.macs) / ((above.macs - below.macs) or 1)
-        times = [(1 - part) * one + part * other for one, other in zip(_times(below), _times(above), strict=True)]
-        return Pace(macs, *times, "between")
-    nearest = below or above
-    training, evaluation, preparation = _times(nearest)
-    factor = macs / nearest.macs
-    return Pace(macs, factor * training, factor * evaluation, preparation, "between")
+    """Linear in multiply-adds between the nearest known paces, and in proportion to them beyond."""
+    known = sorted(known, key=lambda pace: pace.macs)
+    scale = macs / np.clip(macs, known[0].macs, known[-1].macs)
+    times = [(pace.training, pace.evaluation, pace.preparation) for pace in known]
+    training, evaluation, preparation = (
+        float(np.interp(macs, [pace.macs for pace in known], column)) for column in zip(*times, strict=True)
+    )
+    return Pace(macs, float(scale * training), float(scale * evaluation), preparation, "between")
 
 
-def _times(pace: Pace) -> tuple[float, float, float]:
-    return pace.training, pace.evaluation, pace.preparation
+# Records.
 
-
-# What records say.
-
-NEEDED = ("device", "processes", "threads", "images_per_second", "train_images", "evaluation_images")
-NEEDED += ("seconds_per_epoch",)
-"""Of a summary: what a pace is made of."""
 Records = list[tuple[Mapping[str, Any], Mapping[str, Any]]]
-"""config.json and summary.json of each."""
+"""config.json and summary.json of each run."""
+NEEDED: tuple[str, ...] = ("device", "processes", "threads", "images_per_second", "train_images")
+NEEDED += ("evaluation_images", "seconds_per_epoch")
+"""What of a summary a pace is computed from."""
 
 
 def read_records(runs: Path) -> Records:
     """Of the runs that have finished an epoch."""
-    found = []
+    records: Records = []
     for path in runs.glob("*/config.json"):
         with suppress(BrokenRecordError):
             config, summary = config_of(path.parent), summary_of(path.parent)
-            if all(summary.get(fact) for fact in NEEDED) and count(config["recipe"].get("batch_size")):
-                found.append((config, summary))
-    return found
+            if all(summary.get(name) for name in NEEDED) and count(config["recipe"].get("batch_size")):
+                records.append((config, summary))
+    return records
 
 
 def recorded(
     records: Records, run: Run, macs: int, device: torch.device, threads: int, runs_per_gpu: int = 1
 ) -> Pace | None:
-    """The median of the records of this network on this device, with as many threads and processes, and runs on a GPU
-    at a time, if there are."""
-    keys = ("model", "design", "resolution", "precision", "micro_batch_size")
-    asked, paces = run.to_json(), []
-    for config, summary in records:
-        here = summary["device"] == device_name(device) and summary["processes"] == run.split.processes
-        here = here and (device.type == "cuda" or summary["threads"] == threads)
-        here = here and (summary.get("runs_per_gpu") or 1) == runs_per_gpu and not summary.get("retried_alone")
-        if here and config["data"]["name"] == run.data.name and all(config.get(key) == asked[key] for key in keys):
-            paces.append(_recorded(config["recipe"], summary))
-    if not paces:
+    """The median of the records of this network on this device, with as many threads, processes and runs per GPU."""
+    same_settings = ("model", "design", "resolution", "precision", "micro_batch_size")
+    same_hardware = {"device": device_name(device), "processes": run.split.processes}
+    same_hardware |= {} if device.type == "cuda" else {"threads": threads}
+    config, times = run.to_json(), []
+    for other, summary in records:
+        if (
+            all(other.get(name) == config[name] for name in same_settings)
+            and other["data"]["name"] == run.data.name
+            and all(summary[name] == value for name, value in same_hardware.items())
+            and (summary.get("runs_per_gpu") or 1) == runs_per_gpu
+            and not summary.get("retried_alone")
+        ):
+            times.append(_times(other["recipe"], summary))
+    if not times:
         return None
-    training, evaluation = (statistics.median(times) / runs_per_gpu for times in zip(*paces, strict=True))
+    training, evaluation = (statistics.median(column) / runs_per_gpu for column in zip(*times, strict=True))
     return Pace(macs, training, evaluation, 0, "recorded" if runs_per_gpu == 1 else "shared")
 
 
-def _recorded(recipe: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[float, float]:
-    """(training, evaluation) of a record, whose evaluation has its preparation in it."""
+def _times(recipe: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[float, float]:
+    """(training, evaluation), the latter with the preparation: what an epoch took beyond its training steps."""
     training = 1 / summary["images_per_second"]
     trained = summary["train_images"] // recipe["batch_size"] * recipe["batch_size"]
     evaluated = summary["evaluation_images"] * (2 if recipe.get("ema_decay") else 1)
@@ -124,89 +169,89 @@ def _recorded(recipe: Mapping[str, Any], summary: Mapping[str, Any]) -> tuple[fl
     return training * summary["processes"], evaluation * summary["processes"]
 
 
-# What is measured here.
+# Measurements.
 
 
-class Sample(NamedTuple):
-    """What is to be measured."""
-
-    run: Run
-    macs: int
-    classes: int
-    at_once: int
-    """Images a pass: fewer than a run takes at once are enough, and fit."""
-
-
-def measured(samples: Sequence[Sample], device: torch.device, seconds: float) -> dict[str, Pace]:
-    """{series: pace} of as many as `seconds` allow, and of one in any case: the cheapest, the dearest, then always
-    what is farthest from those."""
-    ends, waiting, known = time.perf_counter() + seconds, [*samples], {}
-    share, spent = seconds / max(len(samples), 1), 0.0
+def measured(networks: Sequence[Network], device: torch.device, seconds: float) -> dict[str, Pace]:
+    """{series: pace} of as many networks as `seconds` allow, at least one: the one with the fewest multiply-adds, the
+    one with the most, then always the one that is farthest from those."""
+    end, share = time.perf_counter() + seconds, seconds / max(len(networks), 1)
+    waiting, seconds_per_mac = [*networks], 0.0
+    paces: dict[str, Pace] = {}
     while waiting:
-        done = [pace.macs for pace in known.values()]
-        one = max(waiting, key=lambda it: min((abs(it.macs - macs) for macs in done), default=-it.macs))
-        waiting.remove(one)
-        left = ends - time.perf_counter()
-        if known and spent * one.macs > left:
+        known = [pace.macs for pace in paces.values()]
+        network = max(waiting, key=lambda it: min((abs(it.macs - macs) for macs in known), default=-it.macs))
+        waiting.remove(network)
+        start = time.perf_counter()
+        if paces and seconds_per_mac * network.macs > end - start:
             continue
-        began = time.perf_counter()
-        known[one.run.series] = measure(one, device, min(share, left))
-        spent = (time.perf_counter() - began) / one.macs
-    return known
+        paces[network.run.series] = measure(network, device, min(share, end - start))
+        seconds_per_mac = (time.perf_counter() - start) / network.macs
+    return paces
 
 
-def measure(sample: Sample, device: torch.device, seconds: float) -> Pace:
-    """Time real passes, updates and evaluations of the run's network on noise, for about so many seconds."""
+def measure(network: Network, device: torch.device, seconds: float) -> Pace:
+    """Time training steps, updates and an evaluation on noise, for about `seconds`."""
     keep_memory()
-    run, macs, classes, at_once = sample
+    run, classes, images = network.run, network.classes, _images_at_once(network, device)
     set_precision(run.precision, device)
     precision, processes = partial(autocast, run.precision, device), Processes(device)
-    network = make_network(run, classes)
+    model = make_network(run, classes)
     if run.gradient_checkpointing:
-        forget_activations(network)
-    network.to(device, memory_format=torch.channels_last).train()
-    optimizer, average = make_optimizer(run.recipe, network), make_average(run.recipe, network)
+        enable_gradient_checkpointing(model)
+    model.to(device, memory_format=torch.channels_last).train()
+    optimizer, average = make_optimizer(run.recipe, model), make_average(run.recipe, model)
     objective, preprocess = Objective(run.recipe, classes), Preprocess(device)
-    loads = run.crops_together or loader_workers(run.workers, in_memory=run.data.reader in IN_MEMORY) == 0
-    batches = prefetch(_batches(run, at_once, classes, processes, loads), preprocess)
+    transforms = run.crops_together or loader_workers(run.workers, in_memory=run.data.reader in IN_MEMORY) == 0
+    batches = prefetch(_batches(run, images, classes, processes, transforms), preprocess)
 
     def train() -> None:
         optimizer.zero_grad()
-        images, labels, _ = next(batches)
+        inputs, labels, _ = next(batches)
         with precision():
-            loss = objective(network, images, labels)
+            loss = objective(model, inputs, labels)
         loss.backward()
         loss.item()  # which waits for the device
 
     def update() -> None:
         optimizer.step()
         if average:
-            average.update(network)
+            average.update(model)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    train(), update()  # the first time, torch chooses and prepares
+    train()  # the first time, torch chooses kernels
+    update()
     trained, updated = _median(train, 0.5 * seconds), _median(update, 0.1 * seconds)
-    noise = _noise(at_once, classes)
-    began = time.perf_counter()
-    prepare = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
-    batch = Collection(noise, np.arange(at_once), prepare)[[(0, one) for one in range(at_once)]]
-    prepared = time.perf_counter() - began
-    evaluated = _median(lambda: evaluate([network], [batch], preprocess, processes, precision), 0.2 * seconds)
-    training = trained / at_once + updated / (run.split.micro_batch_size * run.split.accumulation)
-    return Pace(macs, training, evaluated / at_once, prepared / at_once if loads else 0, "measured")
+    noise, start = _noise(images, classes), time.perf_counter()
+    transform = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
+    batch = Collection(noise, np.arange(images), transform)[[(0, index) for index in range(images)]]
+    prepared = time.perf_counter() - start
+    evaluated = _median(lambda: evaluate([model], [batch], preprocess, processes, precision), 0.2 * seconds)
+    training = trained / images + updated / (run.split.micro_batch_size * run.split.accumulation)
+    return Pace(network.macs, training, evaluated / images, prepared / images if transforms else 0, "measured")
 
 
-def _batches(run: Run, at_once: int, classes: int, processes: Processes, loads: bool) -> Iterator[Batch]:
-    """Batches without end: transformed one by one if the run's process `loads` them itself, else always the same."""
-    images, indices = _noise(at_once, classes), np.arange(at_once)
+def _images_at_once(network: Network, device: torch.device) -> int:
+    """An even number, which fits into the device's memory and is not above the run's own."""
+    images = MACS[device.type] / network.macs
+    if device.type == "cuda" and network.footprint.per_image:
+        free, _ = torch.cuda.mem_get_info(device)
+        images = min(images, (0.7 * free - network.footprint.fixed) / network.footprint.per_image)
+    return min(network.run.split.micro_batch_size, max(2, int(images) // 2 * 2))
+
+
+def _batches(run: Run, count: int, classes: int, processes: Processes, transforms: bool) -> Iterator[Batch]:
+    """Batches without end; always the same unless the run's process `transforms` the images itself."""
+    images, indices = _noise(count, classes), np.arange(count)
+    collection: InMemory | Collection
     if run.crops_together:
-        cache = in_memory(images, indices)
-        images = InMemory(cache, training_crops(cache.pixels, run.recipe, run.resolution, run.seed))
+        cache = Cache.of_array(images, indices)
+        collection = InMemory(cache, training_crops(cache.pixels, run.recipe, run.resolution, run.seed))
     else:
-        images = Collection(images, indices, TrainingTransform(run.recipe, run.resolution), run.seed)
-    batches = Reader(images, processes, 0).read(0, cycle([torch.arange(at_once)]))
-    return batches if loads else cycle([next(batches)])
+        collection = Collection(images, indices, TrainingTransform(run.recipe, run.resolution), run.seed)
+    batches = BatchLoader(collection, processes, 0).load(0, cycle([torch.arange(count)]))
+    return batches if transforms else cycle([next(batches)])
 
 
 def _noise(count: int, classes: int) -> ArrayImages:
@@ -215,10 +260,11 @@ def _noise(count: int, classes: int) -> ArrayImages:
 
 
 def _median(call: Callable[[], object], seconds: float) -> float:
-    """Seconds of a call, repeated for about so many."""
-    ends, times = time.perf_counter() + seconds, []
-    while not times or (len(times) < TIMES and time.perf_counter() + times[-1] < ends):
-        began = time.perf_counter()
+    """The median duration of a call, repeated for about `seconds`."""
+    end = time.perf_counter() + seconds
+    times: list[float] = []
+    while not times or (len(times) < REPEATS and time.perf_counter() + times[-1] < end):
+        start = time.perf_counter()
         call()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return statistics.median(times)

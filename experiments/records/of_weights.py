@@ -11,10 +11,10 @@ from experiments.records.schema import BrokenRecordError, config_of
 
 
 def run_config(file: str) -> dict[str, Any] | None:
-    """config.json of the run in whose directory, or among whose checkpoints, a file lies; None if it is no run's.
+    """config.json of the run whose weights or checkpoint a file is; None if it belongs to no run.
 
     Raises:
-        SettingsError: if there is a config.json that is no run's, or broken: what the weights are would be a guess.
+        SettingsError: if there is a config.json that is broken, or not a run's: the network would be a guess.
     """
     folder = Path(file).resolve().parent
     folder = folder.parent if folder.name == "checkpoints" else folder
@@ -24,6 +24,6 @@ def run_config(file: str) -> dict[str, Any] | None:
         return config_of(folder)
     except BrokenRecordError as error:
         raise SettingsError(
-            f"beside these weights, in {folder}: {error}; move the weights away from it, or say design=... or "
+            f"beside these weights, in {folder}: {error}; move the weights elsewhere, or set design=... or "
             "model=timm:NAME, and data=..."
         ) from error

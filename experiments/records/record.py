@@ -1,6 +1,6 @@
-"""The run record (docs/records.md): what a run leaves behind. Plain files, each written aside and renamed.
+"""The run record (docs/records.md): plain files, each replaced atomically.
 
-Imports no torch, so that what is done and what is left can be told at once.
+Imports no torch, so that commands know at once what is done and what is left.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def read_summary(directory: Path) -> Row | None:
         return None
 
 
-class Known(Protocol):
-    """What suffices to find a run's record: a Run, or what a study keeps of one."""
+class RunReference(Protocol):
+    """What identifies a run's record."""
 
     @property
     def directory(self) -> Path: ...
@@ -49,30 +49,30 @@ class Known(Protocol):
     def identity(self) -> str: ...
 
 
-def is_done(run: Known) -> bool:
+def is_done(run: RunReference) -> bool:
     summary = _own_summary(run)
-    return summary.get("status") == Status.DONE and summary.get(summary["metric"]) is not None
+    return summary.get("status") == Status.DONE and summary.get(summary.get("metric") or "") is not None
 
 
-def _own_summary(run: Known) -> Row:
-    """What the record says of this very run; nothing if there is none, or it is broken or another run's."""
+def _own_summary(run: RunReference) -> Row:
+    """The summary of this very run; empty if there is none, or it is broken or another run's."""
     summary = read_summary(run.directory) or {}
     return summary if summary.get("identity") == run.identity else {}
 
 
-def is_training(run: Known) -> bool:
+def is_training(run: RunReference) -> bool:
     """Whether a process holds the run's lock."""
     if not run.directory.exists():
         return False
     try:
         with locked(run.directory / "lock", patience=0) as free:
             return not free
-    except OSError:  # as whoever trains it will say
+    except OSError:  # training it will report the error
         return False
 
 
 def set_status(run: Run, status: str, reason: str | None = None, **facts: Any) -> None:
-    """Say of a run that is not being trained what becomes of it; what its record knows already is kept."""
+    """Record the status of a run that is not being trained, and further facts. The rest of its record is kept."""
     run.directory.mkdir(parents=True, exist_ok=True)
     before = {name: value for name, value in _own_summary(run).items() if value is not None}
     summary = _begun(run) | before | {"status": status, "reason": reason, **_divergences(before)} | facts
@@ -81,10 +81,10 @@ def set_status(run: Run, status: str, reason: str | None = None, **facts: Any) -
 
 
 def remove_record(run: Run) -> None:
-    """Take back the record of a run that had none before `set_status`. What else is in its directory stays."""
+    """Remove the record of a run that had none before `set_status`. Other files in its directory are kept."""
     for name in ("config.json", "summary.json", "lock"):
         (run.directory / name).unlink(missing_ok=True)
-    with suppress(OSError):  # it is not empty
+    with suppress(OSError):  # not empty
         run.directory.rmdir()
 
 
@@ -104,18 +104,18 @@ def _begun(run: Run) -> Row:
 
 
 def _divergences(before: Row) -> Row:
-    """How often the run diverged before: that it is tried again, and may train, does not undo it."""
+    """How often the run has diverged before, which another attempt does not undo."""
     return {"diverged_before": (before.get("diverged_before") or 0) + (before.get("status") == Status.DIVERGED)}
 
 
 class DoneError(RuntimeError):
-    """Another process has trained this run since it was looked at."""
+    """Another process has trained this run meanwhile."""
 
 
 class Record:
-    """A run's record while it is trained. Holding it holds the run's lock, which dies with the process.
+    """A run's record while it is trained. It holds the run's lock until it is finished, or the process dies.
 
-    Of a run's several processes the first alone `writes`; the others keep the same in memory.
+    Of a run's several processes, only the first `writes`; the others keep the record in memory.
 
     Raises:
         LockedError: if another process trains the run.
@@ -124,7 +124,7 @@ class Record:
 
     def __init__(self, run: Run, *, writes: bool = True) -> None:
         self.directory, self.task, self.writes = run.directory, run.task, writes
-        self._lock = self._have(run) if writes else None
+        self._lock = self._lock_run(run) if writes else None
         self.epochs: list[Row] = []
         self._updating = Lock()
         before = _own_summary(run)
@@ -144,7 +144,7 @@ class Record:
         self._write("config.json", _pretty(run.to_json()))
         self.update()
 
-    def _have(self, run: Run) -> TextIO:
+    def _lock_run(self, run: Run) -> TextIO:
         lock = lock_file(self.directory / "lock")
         if lock is None:
             raise LockedError(f"{self.directory} is being trained by another process")
@@ -158,18 +158,18 @@ class Record:
             write(self.directory / name, text)
 
     def begin(self, epochs: Sequence[Row]) -> None:
-        """Go on after these finished epochs, which the run was resumed with; none if it starts anew."""
+        """Continue after these finished epochs of a resumed run; none if it starts from scratch."""
         self.epochs = [*epochs]
         self._write_epochs()
 
     def update(self, **facts: Any) -> None:
-        """Add facts to the summary, from whichever thread."""
+        """Add facts to the summary. Thread-safe."""
         with self._updating:
             self.summary |= facts
             self._write("summary.json", _pretty(self.summary))
 
     def epoch(self, row: Row, **facts: Any) -> None:
-        """A finished epoch, and the summary as it stands after it, with these facts."""
+        """Add a finished epoch, and update the summary, with these facts."""
         self.epochs.append({"epoch": len(self.epochs) + 1, **row})
         self._write_epochs(**facts)
 
@@ -190,7 +190,7 @@ class Record:
         )
 
     def images(self, correct: Row | None) -> None:
-        """Which images of the last evaluation the network gets right, where that is known."""
+        """Write which images of the last evaluation the network gets right, if that is known."""
         if correct is not None:
             self._write("correct.json", json.dumps(correct) + "\n")
 
@@ -201,14 +201,15 @@ class Record:
             self._lock = None
 
 
-def _job(reserved: Row | None) -> Row | None:
-    """The SLURM job that this process is in, if any: the one that the run's launcher reserved, or another."""
+def _job(submitted: Row | None) -> Row | None:
+    """The SLURM job of this process, if any: the one that the run's launcher submitted, or another."""
     if "SLURM_JOB_ID" not in os.environ:
         return None
     array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
-    ours = reserved and reserved["name"] == os.environ.get("SLURM_JOB_NAME")
-    number = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
-    return (reserved if ours else {"name": None, "index": None}) | {"id": number}
+    job_id = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+    if submitted and submitted["name"] == os.environ.get("SLURM_JOB_NAME"):
+        return submitted | {"id": job_id}
+    return {"name": None, "index": None, "id": job_id}
 
 
 @cache
@@ -219,7 +220,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def git_state() -> dict[str, Any] | None:
-    """The commit that the sources stand at, and whether they differ from it; None outside a checkout."""
+    """The commit of the sources, and whether they differ from it; None outside a checkout."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

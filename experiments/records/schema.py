@@ -1,7 +1,7 @@
-"""What config.json and summary.json of a run hold (docs/records.md), checked in one place for all that read them.
+"""The content of a run's config.json and summary.json (docs/records.md), checked in one place for all that read them.
 
-Somebody else may have written them, or a full disk half of them. Imports neither torch nor Hydra: reading the records
-of thousands of runs takes less time than importing those.
+Other programs may have written them, or a full disk may have cut them. Imports neither torch nor Hydra: reading the
+records of thousands of runs takes less time than importing those.
 """
 
 from __future__ import annotations
@@ -11,61 +11,44 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from roadmap.common.files import printable, read_json
+from roadmap.common.files import printable
+from roadmap.common.records import BrokenRecordError, read_record_file
 from roadmap.common.statuses import Status
 
 Row = dict[str, Any]
 
 
-class BrokenRecordError(ValueError):
-    """There is no record that can be used. The message is one line: why."""
-
-
 def summary_of(directory: str | os.PathLike) -> Row:
-    """summary.json. Its `status` is one of `Status`; every other known field is of its kind or None, and its texts are
-    printable, whatever the file says. `task` and `metric` are there also where an older record has none.
+    """summary.json. Its `status` is one of `Status`; every other known field has its type or is None, and texts are
+    printable, whatever the file says.
 
     Raises:
         BrokenRecordError: if there is none that can be used.
     """
-    summary = _object_in(directory, "summary.json")
+    summary = read_record_file(directory, "summary.json")
     if summary.get("status") not in [*Status]:
         raise BrokenRecordError(f"summary.json: its status is none of {', '.join(Status)}")
     summary = _converted(summary, SUMMARY)
-    summary |= {name: summary.get(name) or former for name, former in FORMER.items()}
-    for name in {summary["metric"], f"{summary['metric']}_best"} & summary.keys() - SUMMARY.keys():
+    metric = summary.get("metric")
+    for name in {str(metric), f"{metric}_best"} & summary.keys() - SUMMARY.keys():
         summary[name] = _number(summary[name])
     return summary
 
 
 def config_of(directory: str | os.PathLike) -> Row:
-    """config.json, with all that makes it a run's.
+    """config.json, with everything that a run's has.
 
     Raises:
         BrokenRecordError: if there is none that can be used.
     """
-    config = _converted(_object_in(directory, "config.json"), CONFIG | OPTIONAL)
+    config = _converted(read_record_file(directory, "config.json"), CONFIG | OPTIONAL)
     if lacking := [name for name in CONFIG if config.get(name) is None]:
-        raise BrokenRecordError(f"config.json: {lacking[0]} is missing or no such value")
+        raise BrokenRecordError(f"config.json: {lacking[0]} is missing or has another type")
     return config
 
 
-def _object_in(directory: str | os.PathLike, name: str) -> Row:
-    try:
-        value = read_json(os.path.join(directory, name))
-    except FileNotFoundError:
-        raise BrokenRecordError(f"no {name}") from None
-    except OSError as error:
-        raise BrokenRecordError(f"{name} cannot be read ({error.strerror})") from None
-    except ValueError as error:
-        raise BrokenRecordError(f"{name} is no JSON ({printable(error)})") from None
-    if not isinstance(value, dict):
-        raise BrokenRecordError(f"{name} holds no JSON object")
-    return value
-
-
 Kind = Callable[[Any], Any]
-"""Makes of any value one of its kind, or None."""
+"""Converts any value to one of a type, or to None."""
 
 
 def _converted(row: Row, kinds: dict[str, Kind]) -> Row:
@@ -93,22 +76,20 @@ def _object(required: str = "", **fields: Kind) -> Kind:
     def convert(value: Any) -> Row | None:
         if not isinstance(value, dict):
             return None
-        found = value | {name: kind(value.get(name)) for name, kind in fields.items()}
-        return None if required and found[required] is None else found
+        converted = value | {name: kind(value.get(name)) for name, kind in fields.items()}
+        return None if required and converted[required] is None else converted
 
     return convert
 
 
-FORMER = {"task": "classification", "metric": "top1"}
-"""What all runs were, before records said so."""
 MOST = 2**63 - 1
-TEXTS = ("status", "reason", "identity", "series", "study", "host", "gpus", "device", "evaluated_on", "started")
-TEXTS += ("finished", "task", "metric", "retried_alone")
-COUNTS = ("seed", "epochs", "epochs_done", "epoch_best", "train_images", "evaluation_images", "broken_images")
-COUNTS += ("diverged_before", "classes", "macs", "params", "activations", "threads", "processes", "accumulation")
-COUNTS += ("runs_per_gpu",)
-NUMBERS = ("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss", "top1_best", "images_per_second")
-NUMBERS += ("seconds_per_epoch", "train_seconds", "wall_seconds", "peak_memory_mb")
+TEXTS: tuple[str, ...] = ("status", "reason", "identity", "series", "study", "host", "gpus", "device", "evaluated_on")
+TEXTS += ("started", "finished", "task", "metric", "retried_alone")
+COUNTS: tuple[str, ...] = ("seed", "epochs", "epochs_done", "epoch_best", "train_images", "evaluation_images")
+COUNTS += ("broken_images", "diverged_before", "classes", "macs", "params", "activations", "threads", "processes")
+COUNTS += ("accumulation", "runs_per_gpu")
+NUMBERS: tuple[str, ...] = ("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss", "top1_best")
+NUMBERS += ("images_per_second", "seconds_per_epoch", "train_seconds", "wall_seconds", "peak_memory_mb")
 SUMMARY: dict[str, Kind] = {
     **dict.fromkeys(TEXTS, _text),
     **dict.fromkeys(COUNTS, count),
@@ -124,4 +105,4 @@ CONFIG: dict[str, Kind] = {
     "resolution": count,
 }
 OPTIONAL: dict[str, Kind] = {"network": _text, "road": _mapping}
-"""Of config.json; older records lack them."""
+"""Of config.json, where they may be missing."""

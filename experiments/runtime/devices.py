@@ -1,4 +1,4 @@
-"""What a run runs on, and how: device, precision, compilation, memory."""
+"""Device, precision and memory of a process."""
 
 from __future__ import annotations
 
@@ -6,35 +6,30 @@ import ctypes
 import os
 import resource
 import sys
-import types
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from experiments.errors import SettingsError
 from experiments.runtime.machine import no_bf16
-from roadmap.block import Block
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str, precision: str = "float32") -> torch.device:
-    """auto: CUDA, else MPS, else CPU. Of several GPUs, each process of a run takes its own.
+    """The device called cuda, mps or cpu; auto is the first of these that is available. Of several GPUs, each process
+    of a run takes its own.
 
     Raises:
-        SettingsError: if it is not here; or for auto if `precision` was meant for a GPU.
+        SettingsError: if it is not available; or for auto on a machine without a GPU if `precision` needs one.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        name = next(kind for kind, is_there in available.items() if is_there)
+        name = next(kind for kind, is_available in available.items() if is_available)
         if name == "cpu" and precision in HALVES:
             raise SettingsError(
-                f"precision={precision} was meant for a GPU, and torch sees none here: look at nvidia-smi and "
-                "CUDA_VISIBLE_DEVICES, or say device=cpu"
+                f"precision={precision} was meant for a GPU, and torch sees none here: check nvidia-smi and "
+                "CUDA_VISIBLE_DEVICES, or set device=cpu"
             )
     if not available[name]:
         raise SettingsError(f"device={name} is not available here; take device=auto")
@@ -45,67 +40,24 @@ def pick_device(name: str, precision: str = "float32") -> torch.device:
 
 
 def set_precision(precision: str, device: torch.device) -> None:
-    """float32 means it: convolutions and matrix products too. tf32 lets an NVIDIA GPU round their inputs.
+    """Set the precision of convolutions and matrix products in float32: full, or with inputs rounded by an NVIDIA GPU
+    (tf32).
 
-    cuDNN may take another algorithm the next time: on a GPU, a run that goes on is as good as one that was left alone,
-    and not the same to the bit.
+    cuDNN may choose other algorithms in another process: on a GPU, a resumed run is as good as one that was never
+    stopped, but not the same to the bit.
 
     Raises:
         SettingsError: for bf16 on a GPU that only emulates it.
     """
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise SettingsError(no_bf16(device_name(device)))
-    torch.backends.cudnn.benchmark = True  # the fastest of cuDNN's algorithms for each shape, of which a run has few
+    torch.backends.cudnn.benchmark = True  # choose the fastest algorithm for each shape; a run has few shapes
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:
-    """Mixed precision: products in bf16 or fp16, everything that needs it in float32."""
+    """Mixed precision: products in bf16 or fp16, and what needs more in float32."""
     return torch.autocast(device.type, HALVES[precision]) if precision in HALVES else nullcontext()
-
-
-def forget_activations(network: nn.Module) -> None:
-    """Gradient checkpointing: residual blocks keep their input alone and run again in the backward pass (Chen et al.,
-    2016). Equal results, less memory, a third more time.
-
-    Raises:
-        SettingsError: for a model of timm's that doesn't offer it, or has BatchNorm.
-    """
-    blocks = [module for module in network.modules() if isinstance(module, Block)]
-    for block in blocks:
-        block.forward = types.MethodType(_checkpointed, block)
-    if blocks:
-        return
-    if any(isinstance(module, _BatchNorm) for module in network.modules()):
-        raise SettingsError(
-            "gradient_checkpointing would show this model's BatchNorms each batch twice; leave it false"
-        )
-    try:
-        network.set_grad_checkpointing(True)
-    except (AttributeError, AssertionError) as error:
-        raise SettingsError("this model of timm offers no gradient_checkpointing; leave it false") from error
-
-
-def _checkpointed(block: Block, x: torch.Tensor) -> torch.Tensor:
-    forward = types.MethodType(Block.forward, block)
-    if not torch.is_grad_enabled():
-        return forward(x)
-    return checkpoint(forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _seen_once(block)))
-
-
-@contextmanager
-def _seen_once(block: Block) -> Iterator[None]:
-    """While the block runs again, its BatchNorms' running statistics, which have seen this batch, stay as they are."""
-    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
-    as_it_was = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, as_it_was, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(batches)
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -113,10 +65,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_memory() -> None:
-    """Have glibc keep the memory that tensors give back for the next ones, instead of asking the kernel for pages that
-    it first has to clear: a training step on a CPU is 5 to 15 % faster. Elsewhere nothing happens."""
+    """Let glibc keep the memory that tensors free for the next ones, instead of returning it to the kernel, which
+    clears pages before it gives them out again: a training step on a CPU is 5 to 15 % faster. A no-op without glibc."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
-        if libc.mallopt(M_MMAP_THRESHOLD, 2**30) or libc.mallopt(M_MMAP_THRESHOLD, 2**25):  # all that older ones take
+        if libc.mallopt(M_MMAP_THRESHOLD, 2**30) or libc.mallopt(M_MMAP_THRESHOLD, 2**25):  # older ones' maximum
             libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
 
@@ -125,7 +77,7 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Of the GPU's allocator, or of the process."""
+    """Peak memory in MiB: of the GPU's allocator, or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, kilobytes elsewhere

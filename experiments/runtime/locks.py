@@ -1,4 +1,4 @@
-"""Locks that die with the process that holds them, on this machine and on a file system that several share."""
+"""Locks that are released when the process that holds them dies, on local and on shared file systems."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import TextIO
 
 PATIENCE = 1.0
-"""Seconds to wait for a lock: a predecessor may still be dying, and a look at whether it lives takes a moment."""
+"""Seconds to wait for a lock: its last holder may still be exiting, and checking whether a lock is free takes it."""
 
 
 def lock_file(path: Path, patience: float = PATIENCE, *, shared: bool = False) -> TextIO | None:
-    """Lock a file, which is created. Close what is returned to unlock it; None if another process holds it. Several
-    processes may hold it if it is `shared` by each.
+    """Lock a file, which is created if missing. Close the returned file to unlock it; None if another process holds the
+    lock. Several processes may hold it, if it is `shared` for each.
 
-    Where the file system knows no locks, everybody has it. What is in the file stays, and a link is not followed: what
-    it names may be anybody's.
+    On a file system without locks, every process gets it. The file's content is kept, and a symbolic link is refused:
+    it could name any file.
 
     Raises:
-        OSError: if there can be no such file.
+        OSError: if the file cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file, deadline = open(path, "r+", opener=_open), time.monotonic() + patience  # noqa: SIM115
@@ -44,7 +44,7 @@ def _open(path: str, flags: int) -> int:
 
 
 def unlock(file: TextIO) -> None:
-    """Also where a process that this one has forked has the file open still."""
+    """Release the lock, even if a forked process still has the file open."""
     with suppress(OSError):  # no locks on this file system
         fcntl.flock(file, fcntl.LOCK_UN)
     file.close()
@@ -52,7 +52,7 @@ def unlock(file: TextIO) -> None:
 
 @contextmanager
 def locked(path: Path, patience: float = PATIENCE) -> Iterator[bool]:
-    """Whether the lock was had; it is held within the block."""
+    """Hold a lock within the block. Yields whether it was free."""
     file = lock_file(path, patience)
     try:
         yield file is not None

@@ -1,4 +1,4 @@
-"""What this machine has, and how runs share it. Imports no torch, and asks no CUDA: a launcher must not hold a GPU."""
+"""This machine's hardware, and how runs share it. Uses neither torch nor CUDA: a launcher must not occupy a GPU."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from typing import TextIO
 
 from experiments.errors import SettingsError
 from experiments.runtime.locks import PATIENCE, lock_file, unlock
+from roadmap.common.words import counted
 
 
 @dataclass(frozen=True)
 class Machine:
     """How a machine is shared among runs."""
 
-    side_by_side: int
-    """Runs at a time."""
+    runs_at_once: int
     gpus: tuple[tuple[str, ...], ...]
-    """Those of each run at a time, of which several may have the same; empty on a machine without."""
+    """Of each of these runs; several runs may have the same. Empty on a machine without GPUs."""
     threads: int
     """Of each process of a run."""
     runs_per_gpu: int = 1
-    """At a time, at most; of no account without GPUs."""
+    """At a time, at most; meaningless without GPUs."""
 
     def describe(self) -> str:
-        side_by_side = f"{self.side_by_side} side by side"
+        side_by_side = f"{self.runs_at_once} side by side"
         if not self.gpus:
             unused = f", no GPU for {self.runs_per_gpu} runs to share" if self.runs_per_gpu > 1 else ""
-            return f"{side_by_side}, {self.threads} thread(s) each{unused}"
+            return f"{side_by_side}, {counted(self.threads, 'thread')} each{unused}"
         if self.runs_per_gpu == 1:
-            return f"{side_by_side}, {len(self.gpus[0])} GPU(s) each"
+            return f"{side_by_side}, {counted(len(self.gpus[0]), 'GPU')} each"
         gpus = len({gpu for slot in self.gpus for gpu in slot})
         mps = "together, by NVIDIA's MPS" if mps_is_running() else "in turns, as NVIDIA's MPS is not running"
-        return f"{side_by_side}, at most {self.runs_per_gpu} on each of {gpus} GPU(s): {mps}"
+        return f"{side_by_side}, at most {self.runs_per_gpu} on each of {counted(gpus, 'GPU')}: {mps}"
 
 
 def share(
@@ -46,53 +46,52 @@ def share(
     gpus_per_run: int = 1,
     device: str = "auto",
     runs_per_gpu: int = 1,
-    own_cores: int | None = None,
+    available_cores: int | None = None,
 ) -> Machine:
-    """Share this machine among a study of so many runs: its GPUs, or else its cores, as evenly as they go; of the cores
-    so many if not all are ours.
+    """Share this machine's GPUs, or else its cores, among the runs of a study as evenly as possible.
+
+    `jobs` are the runs at a time, if the user says how many; `available_cores`, if not all cores may be used.
 
     Raises:
         SettingsError: if there are fewer GPUs than a run, or than `jobs` runs, would take.
     """
-    ours, runs = own_cores or cores(), max(1, runs)
+    available, runs = available_cores or cores(), max(1, runs)
     gpus = () if device == "cpu" else visible_gpus()
     if not gpus:
         if gpus_per_run > 1:
             raise SettingsError(f"hydra.launcher.gpus_per_run={gpus_per_run}, but there is no GPU here")
-        at_a_time = jobs or min(ours, runs)
-        return Machine(at_a_time, (), max(1, ours // at_a_time), runs_per_gpu)
-    room = len(gpus) // gpus_per_run * runs_per_gpu
+        at_a_time = jobs or min(available, runs)
+        return Machine(at_a_time, (), max(1, available // at_a_time), runs_per_gpu)
+    slots = [gpus[n * gpus_per_run : (n + 1) * gpus_per_run] for n in range(len(gpus) // gpus_per_run)]
+    room = len(slots) * runs_per_gpu
     at_a_time = jobs or min(room, runs) or 1
     if at_a_time > room:
         needed = at_a_time * gpus_per_run if runs_per_gpu == 1 else -(-at_a_time // runs_per_gpu)
-        each, change = f"of {gpus_per_run} GPU(s)", "gpus_per_run"
+        each, change = f"of {counted(gpus_per_run, 'GPU')}", "gpus_per_run"
         if runs_per_gpu > 1:
             each, change = f"of which {runs_per_gpu} share a GPU", "runs_per_gpu"
         raise SettingsError(
-            f"{at_a_time} run(s) {each} at a time need {needed} GPUs, and there are {len(gpus)}; "
+            f"{needed} GPUs are needed for {counted(at_a_time, 'run')} {each} at a time, but there are {len(gpus)}; "
             f"change hydra.launcher.jobs or hydra.launcher.{change}"
         )
-    slots = [
-        gpus[first : first + gpus_per_run] for first in range(0, room // runs_per_gpu * gpus_per_run, gpus_per_run)
-    ]
-    own = tuple(slots * runs_per_gpu)[:at_a_time]  # in turns, so that few runs share as few GPUs as they can
+    in_turn = tuple(slots * runs_per_gpu)[:at_a_time]  # so that as few runs as possible share a GPU
     on_each = -(-at_a_time // len(slots)) if slots else 1
-    return Machine(at_a_time, own, max(1, ours // (at_a_time * gpus_per_run)), on_each)
+    return Machine(at_a_time, in_turn, max(1, available // (at_a_time * gpus_per_run)), on_each)
 
 
 def visible_gpus() -> tuple[str, ...]:
     """The GPUs that runs may use, as CUDA_VISIBLE_DEVICES names them."""
     if (stated := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return tuple(one.strip() for one in stated.split(",") if one.strip() not in ("", "-1", "NoDevFiles"))
+        return tuple(gpu.strip() for gpu in stated.split(",") if gpu.strip() not in ("", "-1", "NoDevFiles"))
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
+        lines = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout.splitlines()
     except (OSError, subprocess.TimeoutExpired):
         return ()
-    return tuple(str(number) for number, _ in enumerate(line for line in listed.splitlines() if line[:4] == "GPU "))
+    return tuple(map(str, range(sum(line.startswith("GPU ") for line in lines))))
 
 
 def has_gpus() -> bool:
-    """Whether torch would train on GPUs here: there are some, and it is no build for CPUs alone."""
+    """Whether torch would train on GPUs here: there are some, and torch is not built for CPUs alone."""
     try:
         return not version("torch").endswith("+cpu") and bool(visible_gpus())
     except PackageNotFoundError:
@@ -100,17 +99,17 @@ def has_gpus() -> bool:
 
 
 def compute_capability() -> float | None:
-    """Of the oldest of the GPUs that runs may use, such as 8.0; None if nobody says."""
-    asked = ["nvidia-smi", f"--id={','.join(visible_gpus())}", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    """The lowest of the GPUs that runs may use, such as 8.0; None if it is not known."""
+    command = ["nvidia-smi", f"--id={','.join(visible_gpus())}", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
-        lines = subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout.splitlines()
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout.splitlines()
         return min(map(float, lines), default=None)
     except (OSError, subprocess.TimeoutExpired, ValueError):
         return None
 
 
 def is_busy() -> bool:
-    """Whether others keep the cores here busy."""
+    """Whether more threads run on this machine than it has cores."""
     return os.getloadavg()[0] > cores()
 
 
@@ -119,7 +118,7 @@ def mps_is_running() -> bool:
     folder = Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps")
     try:
         os.kill(int((folder / "nvidia-cuda-mps-control.pid").read_text()), 0)
-    except PermissionError:  # another user's, who shares it
+    except PermissionError:  # another user's, which is shared
         return True
     except (OSError, ValueError):
         return False
@@ -127,24 +126,24 @@ def mps_is_running() -> bool:
 
 
 def lock_gpu(gpu: str, runs: int, patience: float = PATIENCE) -> list[TextIO] | None:
-    """Lock a GPU for one of so many runs at a time, whichever launchers start them; the others must allow several too.
-    Unlock what is returned; None if there is no room.
+    """Lock a GPU for one of `runs` at a time, whichever launchers start them; all of them must allow several. Returns
+    the files to unlock; None if there is no room.
     """
-    whole = lock_file(gpu_lock(gpu), patience, shared=runs > 1)
-    if whole is None or runs == 1:
-        return whole and [whole]
+    gpu_file = lock_file(gpu_lock(gpu), patience, shared=runs > 1)
+    if gpu_file is None or runs == 1:
+        return [gpu_file] if gpu_file else None
     for number in range(runs):
-        if share := lock_file(gpu_lock(f"{gpu}-share-{number}"), patience=0):
-            return [whole, share]
-    unlock(whole)
+        if share_file := lock_file(gpu_lock(f"{gpu}-share-{number}"), patience=0):
+            return [gpu_file, share_file]
+    unlock(gpu_file)
     return None
 
 
 def gpu_lock(gpu: str) -> Path:
-    """Held by the run that trains on a GPU: it may outlive its launcher, and there may be two launchers.
+    """The file that the run that trains on a GPU locks: it may outlive its launcher, and there may be two launchers.
 
-    In a folder of the user's own, for in one that all may write to another could place a link; and always in the same,
-    whatever the environment says, so that a launcher in a terminal and one of cron see each other's.
+    It is in the user's home, since in a folder that all may write to another user could create a link; and independent
+    of the environment, so that a launcher in a terminal and one started by cron see each other's locks.
     """
     folder = Path.home() / ".cache" / "roadmap"
     folder.mkdir(0o700, parents=True, exist_ok=True)
@@ -156,4 +155,6 @@ def cores() -> int:
 
 
 def no_bf16(device: str) -> str:
-    return f"precision=bf16, which precision=auto is on GPUs, is not what {device} has; take precision=fp16 or float32"
+    return (
+        f"precision=bf16, which precision=auto is on GPUs, is not supported by {device}; take precision=fp16 or float32"
+    )

@@ -1,6 +1,6 @@
-"""The processes that train one run together, a device each, started by torchrun or by srun; usually there is one.
+"""The processes that train one run together, one per device, started by torchrun or by srun; usually there is one.
 
-The training loop talks to this alone, so it never asks where it runs.
+The training loop uses this alone, so that it need not know where it runs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from experiments.runtime.environment import MEETING, world_size
+from experiments.runtime.environment import RENDEZVOUS, world_size
 
 Value = TypeVar("Value")
 
 
 class Processes:
-    """This process among those of its run. With one process every method does what it says, at no cost."""
+    """This process among those of its run. With one process, every method is trivial and costs nothing."""
 
     def __init__(self, device: torch.device, rank: int = 0, world: int = 1) -> None:
         self.device, self.rank, self.world = device, rank, world
@@ -32,12 +32,12 @@ class Processes:
         """The network whose backward pass averages gradients over all processes."""
         if self.world == 1:
             return network
-        warnings.filterwarnings("ignore", "Grad strides do not match")  # 1x1 convs': both layouts are the same memory
-        on = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=on, gradient_as_bucket_view=True)
+        warnings.filterwarnings("ignore", "Grad strides do not match")  # of 1x1 convolutions, whose layouts coincide
+        device_ids = [self.device] if self.device.type == "cuda" else None
+        return DistributedDataParallel(network, device_ids=device_ids, gradient_as_bucket_view=True)
 
     def averaging(self, parallel: nn.Module, *, when: bool) -> AbstractContextManager:
-        """Gradients are averaged after the last of a step's backward passes, and only then."""
+        """The context of a backward pass: gradients are averaged after the last one of a step, and only then."""
         return nullcontext() if when or self.world == 1 else parallel.no_sync()
 
     def sum(self, *values: float) -> list[float]:
@@ -57,12 +57,12 @@ class Processes:
         return counts.cpu()
 
     def gather_names(self, names: Iterable[str]) -> set[str]:
-        """What any of the processes names."""
+        """The union of all processes' names."""
         if self.world == 1:
             return {*names}
-        everyones: list[Any] = [None] * self.world
-        distributed.all_gather_object(everyones, [*names])
-        return {name for one in everyones for name in one}
+        gathered: list[Any] = [None] * self.world
+        distributed.all_gather_object(gathered, [*names])
+        return set().union(*gathered)
 
     def broadcast_from_first(self, value: Any) -> Any:
         """The first process's value."""
@@ -73,24 +73,24 @@ class Processes:
         return box[0]
 
     def of_node(self, make: Callable[[], Value]) -> Value:
-        """What one process of each machine makes for the others there, which are sent it.
+        """What one process of each machine makes, and sends to the others there.
 
         Raises:
-            Exception: in all of them, what `make` raises in one.
+            Exception: in all processes, what `make` raises in one.
         """
         if not distributed.is_initialized():
             return make()
         nodes: list[Any] = [None] * self.world
         distributed.all_gather_object(nodes, platform.node())
-        here, group = [], None
-        for node in dict.fromkeys(nodes):  # all processes make all groups
+        local_ranks, group = [], None
+        for node in dict.fromkeys(nodes):  # torch demands that all processes make all groups
             ranks = [rank for rank in range(self.world) if nodes[rank] == node]
-            made = distributed.new_group(ranks, backend="gloo")
+            new_group = distributed.new_group(ranks, backend="gloo")
             if self.rank in ranks:
-                here, group = ranks, made
+                local_ranks, group = ranks, new_group
         box: list[Any] = [None]
         error = None
-        if self.rank == here[0]:
+        if self.rank == local_ranks[0]:
             try:
                 box[0] = make()
             except Exception as raised:
@@ -99,12 +99,12 @@ class Processes:
         distributed.all_gather_object(errors, error)
         if first := next(filter(None, errors), None):
             raise first
-        distributed.broadcast_object_list(box, here[0], group)
+        distributed.broadcast_object_list(box, local_ranks[0], group)
         distributed.destroy_process_group(group)
         return box[0]
 
     def equal_buffers(self, network: nn.Module) -> None:
-        """Everybody takes the first process's running statistics, so that all evaluate the weights that it saves."""
+        """Copy the first process's running statistics to all, so that all evaluate the weights that it saves."""
         if self.world > 1:
             for buffer in network.buffers():
                 distributed.broadcast(buffer, 0)
@@ -112,20 +112,20 @@ class Processes:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
-    """Meet the other processes of this run, if it has any."""
+    """Connect to the other processes of this run, if it has any."""
     if world_size() == 1:
         yield Processes(device)
         return
     if "WORLD_SIZE" not in os.environ:  # started by srun
         from submitit.helpers import TorchDistributedEnvironment
 
-        os.environ.setdefault("SUBMITIT_EXECUTOR", "slurm")  # it works as well where submitit did not start the job
+        os.environ.setdefault("SUBMITIT_EXECUTOR", "slurm")  # it works without submitit, too
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     distributed.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        init_method=os.environ.get(MEETING, "env://"),
+        init_method=os.environ.get(RENDEZVOUS, "env://"),
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
     )
@@ -133,3 +133,11 @@ def joined(device: torch.device) -> Iterator[Processes]:
         yield Processes(device, distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
+
+
+def is_lost_connection(error: BaseException) -> bool:
+    """Whether another process of the run has ended, or does not answer. NCCL and torch's stores raise a DistError; gloo
+    a plain RuntimeError, which names the file of gloo's transport that it comes from."""
+    return isinstance(error, distributed.DistError) or (
+        isinstance(error, RuntimeError) and "/gloo/transport/" in str(error)
+    )

@@ -1,8 +1,8 @@
-"""What is random in a run depends on the seed and on what it is for, never on who draws it or what was drawn before.
+"""Random numbers of a run depend on its seed and on their purpose, never on the process or on earlier draws.
 
 A sample's augmentation depends on (seed, epoch, sample), an epoch's order on (seed, epoch), and what is random in a
-step (mixup, stochastic depth) on (seed, step): so results do not depend on the number of loader workers, and a run can
-be resumed at any step without saving any generator's state.
+step (mixup, stochastic depth) on (seed, step). So results do not depend on the number of loader workers, and a run can
+be resumed at any step without saving the state of generators.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 
 class Purpose(IntEnum):
-    """What randomness is for; a part of every key, so that no two purposes share a stream."""
+    """What random numbers are for; part of every key, so that no two purposes share a stream."""
 
     WEIGHTS = 0
     ORDER = 1
@@ -29,13 +29,13 @@ class Purpose(IntEnum):
 
 
 def derive(purpose: Purpose, *key: int) -> int:
-    """A seed of 64 bits for a purpose and a key such as (seed, epoch, sample); equal for equal arguments."""
+    """A 64-bit seed for a purpose and a key such as (seed, epoch, sample); equal for equal arguments."""
     digest = hashlib.blake2b(struct.pack(f"<{len(key) + 1}q", purpose, *key), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 
 def seed_all(seed: int) -> None:
-    """Seed the global generators, which timm's mixup and the network draw from, on every device that is in use."""
+    """Seed the global generators of all devices in use, from which timm's mixup and the network draw."""
     seed_cpu(seed)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed(seed)
@@ -44,7 +44,7 @@ def seed_all(seed: int) -> None:
 
 
 def seed_cpu(seed: int) -> None:
-    """Seed the CPU's global generators, which the transforms draw from."""
+    """Seed the CPU's global generators, from which the transforms draw."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
@@ -52,7 +52,7 @@ def seed_cpu(seed: int) -> None:
 
 @contextmanager
 def preserved() -> Iterator[None]:
-    """Leaves the global generators as it found them."""
+    """Restore the state of the global generators afterwards."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield

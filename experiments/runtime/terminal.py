@@ -1,4 +1,4 @@
-"""What runs and studies speak to."""
+"""The terminal that runs and studies print to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.console import Console
 
 
 class Terminal(Console):
-    """A terminal, or what stands in its place and may go away, as `| head` does: what is trained goes on in silence."""
+    """A terminal, a file or a pipe. If it fails, as a closed pipe does, training continues silently."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False, markup=False)  # a path may look like markup
@@ -17,7 +17,7 @@ class Terminal(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         try:
             super().print(*objects, **options)
-        except OSError:  # of a full disk
+        except OSError:  # a full disk
             self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:

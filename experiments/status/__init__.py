@@ -1,1 +1,1 @@
-"""What the runs are doing, told from their records alone: `python -m experiments.status`. No torch, nothing of ours."""
+"""What the runs are doing, according to their records alone: `python -m experiments.status`. Imports no torch."""

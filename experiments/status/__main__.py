@@ -1,4 +1,4 @@
-"""`python -m experiments.status [RUNS...]`: what the runs are doing, a line a run, told from their records alone."""
+"""`python -m experiments.status [RUNS...]`: what the runs are doing, one line per run, from their records alone."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ import time
 from collections.abc import Callable, Sequence
 
 from experiments.status.board import board
-from experiments.status.states import STATES, NothingError, States, read_states
+from experiments.status.states import STATES, NoRunsError, States, read_states
 from roadmap.common.command_line import Parser
 from roadmap.common.files import in_words, printable
 
-EVERY = 3.0
-"""Seconds between two looks of --watch; more where a look itself takes long."""
-CLOSED_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
+INTERVAL = 3.0
+"""Seconds between two updates of --watch; more where reading the records takes long."""
+CLOSED_PIPE = 141  # as shells report a program that was ended by SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the runs that the command line asks for. Returns the exit code: 2 for a mistake, told in one line."""
+    """Print the state of runs. Returns the exit code: 2 for a mistake, which is reported in one line."""
     arguments = _parser().parse_args(argv)
 
-    def look() -> States:
+    def read() -> States:
         return read_states(arguments.runs or ["runs"], arguments.study)
 
     try:
         if arguments.watch:
-            return watch(look, arguments.state)
-        states = look()
+            return watch(read, arguments.state)
+        states = read()
         if arguments.json:
-            chosen = [one.to_json() for one in states.runs if one.state in arguments.state]
+            chosen = [run.to_json() for run in states.runs if run.state in arguments.state]
             print(json.dumps(chosen, indent=1))
         else:
             in_terminal = sys.stdout.isatty()
@@ -40,26 +40,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             colour = in_terminal and "NO_COLOR" not in os.environ
             print("\n".join(board(states, arguments.state, width, colour=colour)))
         sys.stdout.flush()
-    except NothingError as error:
+    except NoRunsError as error:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # `| head` reads no further
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED_PIPE
-    except OSError as error:  # of the terminal, or of the file that it is
+    except OSError as error:  # the terminal's, or that of the file in its place
         print(f"error: {in_words(error)}", file=sys.stderr)
         return 2
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="roadmap-status", description="What are the runs doing? A line a run, from the records alone.")
-    parser.add_argument("runs", nargs="*", metavar="RUNS", help="folders that hold run directories (runs)")
+    parser = Parser(
+        prog="roadmap-status", description="What the runs are doing: one line per run, from the records alone."
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUNS", help="folders of run directories (default: runs)")
     parser.add_argument("--study", metavar="NAME", help="only the runs of a study, and how many have not begun")
     parser.add_argument("--state", metavar="A,B", type=_states, default=STATES, help=f"only these: {', '.join(STATES)}")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--watch", action="store_true", help="look again every few seconds, until Ctrl-C")
-    how.add_argument("--json", action="store_true", help="a JSON list, an object a run")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--watch", action="store_true", help="update every few seconds, until Ctrl-C")
+    output.add_argument("--json", action="store_true", help="a JSON list with one object per run")
     return parser
 
 
@@ -70,22 +72,22 @@ def _states(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
-def watch(look: Callable[[], States], wanted: Sequence[str]) -> int:
-    """As many lines as fit the terminal, again and again. Ctrl-C is how it ends."""
+def watch(read: Callable[[], States], wanted: Sequence[str]) -> int:
+    """Show as many lines as fit into the terminal, again and again until Ctrl-C."""
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
     console = Console()
     if not console.is_terminal:
-        raise NothingError("--watch needs a terminal; --json is for programs")
+        raise NoRunsError("--watch needs a terminal; --json is for programs")
     try:
         with Live(console=console, auto_refresh=False) as live:
             while True:
-                began = time.monotonic()
-                lines = board(look(), wanted, console.width, console.height - 1, colour=True)
+                start = time.monotonic()
+                lines = board(read(), wanted, console.width, console.height - 1, colour=True)
                 live.update(Text.from_ansi("\n".join(lines)), refresh=True)
-                time.sleep(max(EVERY, 4 * (time.monotonic() - began)))
+                time.sleep(max(INTERVAL, 4 * (time.monotonic() - start)))
     except KeyboardInterrupt:
         return 0
 

@@ -1,4 +1,4 @@
-"""What runs are doing, told from their records alone (docs/records.md): fast, for thousands of them.
+"""What runs are doing, according to their records alone (docs/records.md): fast, for thousands of them.
 
 Imports neither torch nor Hydra: reading the records takes less time than importing those.
 """
@@ -15,15 +15,17 @@ from typing import Any
 
 from experiments.records.schema import BrokenRecordError, Row, summary_of
 from roadmap.common.files import in_words, opened, printable, read_json
+from roadmap.common.statuses import Status
 
 KILLED = "killed"
-STATES = ("running", KILLED, "failed", "diverged", "unfinished", "queued", "done")
-"""Those of a record, and `killed`: recorded as running while no process holds its lock. In the order of a table."""
+"""Recorded as running while no process holds the run's lock."""
+STATES = (Status.RUNNING, KILLED, Status.FAILED, Status.DIVERGED, Status.UNFINISHED, Status.QUEUED, Status.DONE)
+"""In the order of the table."""
 
 
 @dataclass(frozen=True)
-class State:
-    """A run, as its summary.json tells. What is not known, or not yet, is None."""
+class RunState:
+    """A run according to its summary.json. What is not known, or not yet, is None."""
 
     run: str
     directory: str
@@ -54,37 +56,35 @@ class State:
 
 @dataclass(frozen=True)
 class States:
-    """What was found."""
-
-    runs: tuple[State, ...]
-    """Running ones first, and of each state the newest first."""
+    runs: tuple[RunState, ...]
+    """In the order of STATES, and the newest first in each."""
     skipped: tuple[tuple[str, str], ...]
-    """Folders that hold no record, or none that can be read: which, and why in one line."""
+    """(folder, why in one line) of those without a record that can be read."""
     not_begun: int
-    """Of a study: its runs that have left no record yet."""
+    """Runs of a study without a record yet."""
 
     def counts(self) -> dict[str, int]:
-        """{state: how many}, of the states that there are."""
-        found = [one.state for one in self.runs]
-        return {state: found.count(state) for state in STATES if state in found}
+        """{state: number of runs}, without zeros."""
+        states = [run.state for run in self.runs]
+        return {state: states.count(state) for state in STATES if state in states}
 
 
-class NothingError(ValueError):
-    """There are no runs to tell of. The message is one line."""
+class NoRunsError(ValueError):
+    """There are no runs to report on. The message is one line."""
 
 
 def read_states(folders: Sequence[str], study: str | None = None, now: float | None = None) -> States:
-    """The runs in these folders, or those of them that a study asked for, as they are `now`, in seconds of the epoch.
+    """The runs in these folders, or those of them that belong to a study, as they are `now`, in seconds of the epoch.
 
     Raises:
-        NothingError: if a folder or the study does not exist, or there are no runs.
+        NoRunsError: if a folder or the study does not exist, or there are no runs.
     """
     now = time.time() if now is None else now
     runs, skipped, not_begun = [], [], 0
     try:
         for folder in folders:
             if not os.path.isdir(folder):
-                raise NothingError(f"there is no folder {folder}")
+                raise NoRunsError(f"there is no folder {folder}")
         for directory in list(_members(folders, study) if study else _subfolders(folders)):
             try:
                 runs.append(read_state(directory, now))
@@ -94,16 +94,18 @@ def read_states(folders: Sequence[str], study: str | None = None, now: float | N
                 else:
                     skipped.append((directory, str(error)))
     except OSError as error:
-        raise NothingError(in_words(error)) from error
+        raise NoRunsError(in_words(error)) from error
+    skipped.sort()
     if not runs and not not_begun:
-        raise NothingError(f"there are no runs in {', '.join(folders)}{_first(sorted(skipped))}")
-    runs.sort(key=lambda one: one.run)
-    runs.sort(key=lambda one: one.started or "", reverse=True)
-    runs.sort(key=lambda one: STATES.index(one.state))
-    return States(tuple(runs), tuple(sorted(skipped)), not_begun)
+        first = f" ({len(skipped)} skipped, the first: {': '.join(skipped[0])})" if skipped else ""
+        raise NoRunsError(f"there are no runs in {', '.join(folders)}{first}")
+    runs.sort(key=lambda run: run.run)
+    runs.sort(key=lambda run: run.started or "", reverse=True)
+    runs.sort(key=lambda run: STATES.index(run.state))
+    return States(tuple(runs), tuple(skipped), not_begun)
 
 
-def read_state(directory: str, now: float) -> State:
+def read_state(directory: str, now: float) -> RunState:
     """The state of the run in a directory.
 
     Raises:
@@ -111,25 +113,21 @@ def read_state(directory: str, now: float) -> State:
     """
     summary = summary_of(directory)
     state = summary["status"]
-    if state == "running" and not _is_held(directory):
+    if state == Status.RUNNING and not _is_locked(directory):
         summary = summary_of(directory)  # it may have ended since
-        state = KILLED if summary["status"] == "running" else summary["status"]
-    done = summary.get("epochs_done") or 0
-    known = {name: summary.get(name) for name in State.__dataclass_fields__}
-    return State(
-        **known
-        | {
-            "run": printable(os.path.basename(os.path.abspath(directory))),
-            "directory": directory,
-            "state": state,
-            "epochs_done": done,
-            "seconds_left": _seconds_left(directory, summary, done, now) if state == "running" else None,
-        }
-    )
+        state = KILLED if summary["status"] == Status.RUNNING else summary["status"]
+    values: dict[str, Any] = {name: summary.get(name) for name in RunState.__dataclass_fields__} | {
+        "run": printable(os.path.basename(os.path.abspath(directory))),
+        "directory": directory,
+        "state": state,
+        "epochs_done": summary.get("epochs_done") or 0,
+        "seconds_left": _seconds_left(directory, summary, now) if state == Status.RUNNING else None,
+    }
+    return RunState(**values)
 
 
-def _seconds_left(directory: str, summary: Row, done: int, now: float) -> int | None:
-    epochs, per_epoch = summary.get("epochs"), summary.get("seconds_per_epoch")
+def _seconds_left(directory: str, summary: Row, now: float) -> int | None:
+    done, epochs, per_epoch = (summary.get(name) for name in ("epochs_done", "epochs", "seconds_per_epoch"))
     if epochs is None or not done or per_epoch is None:
         return None
     try:
@@ -139,12 +137,12 @@ def _seconds_left(directory: str, summary: Row, done: int, now: float) -> int | 
     return round(max(0, (epochs - done) * per_epoch - max(0, now - written)))
 
 
-def _is_held(directory: str) -> bool:
-    """Whether a process holds the run's lock; taken to be so where that cannot be found out."""
+def _is_locked(directory: str) -> bool:
+    """Whether a process holds the run's lock; also true where that cannot be known."""
     try:
         with opened(os.path.join(directory, "lock")) as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # closing the file releases it
-    except OSError:  # held; or there is no lock, or no locks on this file system
+    except OSError:  # it is held; or there is no lock, or no locks on this file system
         return True
     return False
 
@@ -162,28 +160,23 @@ def _subfolders(folders: Iterable[str]) -> Iterator[str]:
 
 
 def _members(folders: Sequence[str], study: str) -> Iterator[str]:
-    """The directories of a study's runs, made or not."""
-    lists = [Path(folder, "studies", f"{study}.json") for folder in folders]
-    there = [path for path in lists if path.is_file()]
-    if not there:
+    """The directories of a study's runs, whether they exist or not."""
+    manifests = [path for folder in folders if (path := Path(folder, "studies", f"{study}.json")).is_file()]
+    if not manifests:
         known = sorted(path.stem for folder in folders for path in Path(folder, "studies").glob("*.json"))
         hint = f" (known: {', '.join(known)})" if known else ""
-        raise NothingError(f"there is no study {study!r} in {', '.join(folders)}{hint}")
-    for path in there:
+        raise NoRunsError(f"there is no study {study!r} in {', '.join(folders)}{hint}")
+    for path in manifests:
         for name in _names(path):
             yield os.path.join(path.parent.parent, name)
 
 
 def _names(path: Path) -> list[str]:
-    """The runs that a study's file lists."""
+    """The names of the runs that a study's file lists."""
     try:
         names = read_json(path)["runs"]
         if all(os.path.basename(name) == name and "\0" not in name for name in names):
             return names
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NothingError(f"{path} can't be read; launch the study again, which writes it anew") from error
-    raise NothingError(f"{path} lists what are no runs; launch the study again, which writes it anew")
-
-
-def _first(skipped: Sequence[tuple[str, str]]) -> str:
-    return f" ({len(skipped)} skipped, the first: {skipped[0][0]}: {skipped[0][1]})" if skipped else ""
+        raise NoRunsError(f"{path} can't be read; launch the study again, which rewrites it") from error
+    raise NoRunsError(f"{path} lists names that no run can have; launch the study again, which rewrites it")

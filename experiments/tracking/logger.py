@@ -1,7 +1,7 @@
-"""What follows a run besides its record: a class that the configuration names, in a thread of its own.
+"""Loggers, which follow a run besides its record: a class that the configuration names, in a separate thread.
 
-`conf/logger/NAME.yaml`, or a file of the user's own, holds `_target_: module.Class` and the settings that the class
-takes. It is looked at before anything starts, and made again in the process that trains. Imports no torch.
+`conf/logger/NAME.yaml`, or a user's file, holds `_target_: module.Class` and the settings that the class takes. It is
+checked before anything starts, and instantiated again in the process that trains. Imports no torch.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from experiments.config.run import Run
 from experiments.records.record import Record
 
 PATIENCE = 40
-"""Seconds that a run which has ended waits for its logger. W&B needs up to 30 of them."""
+"""Seconds that a run waits for its logger at the end. W&B needs up to 30 of them."""
 
 
 class Logger:
-    """What a logger of one's own inherits from, to leave out what it doesn't need; or it has all four methods.
+    """The base class of custom loggers, which need not define all methods; without it, they need all four.
 
     `__init__` takes the settings, refuses them with a ValueError of one line, and does nothing else: it is also called
-    to check a configuration. All else is called in a thread beside the training, one call after the other, and may
-    take its time; what it raises is a line of the log, and then it is not called again. It draws no numbers from the
+    to check a configuration. The other methods are called in a thread beside the training, one after the other, and may
+    be slow; an exception becomes a line of the log, and the logger is not called again. They must not draw from the
     global generators of random, numpy and torch, which are the run's.
     """
 
     def start(self, run: Run, record: Record, say: Callable[[str], None]) -> None:
-        """The run is about to be trained, from its beginning or from a checkpoint. `run.directory` is the place for
-        files; `record.epochs` are the rows of all finished epochs, `record.summary` is what summary.json says; `say`
-        writes a line to the log."""
+        """The run is about to be trained, from its beginning or from a checkpoint. Files belong into `run.directory`;
+        `record.epochs` has the rows of all finished epochs, `record.summary` the content of summary.json; `say` writes
+        a line to the log."""
 
     def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """About twice a second: step `step` of the `steps` of an epoch, both from 1, has been taken. Left out while the
+        """About twice a second: step `step` of the `steps` of an epoch is done, both counted from 1. Skipped while the
         logger is busy."""
 
     def epoch(self, row: dict[str, float]) -> None:
-        """An epoch has been trained and evaluated: its row of epochs.jsonl (docs/records.md)."""
+        """An epoch has been trained and evaluated: its row in epochs.jsonl (docs/records.md)."""
 
     def end(self, status: str) -> None:
-        """The record is finished: `done`, `unfinished`, `diverged` or `failed`. The run waits for this, up to PATIENCE
-        seconds."""
+        """The record is finished: `done`, `unfinished`, `diverged` or `failed`. The run waits for this call, at most
+        PATIENCE seconds."""
 
 
 class LoggerThread:
-    """A logger in a thread of its own, which can neither stop a run nor keep it waiting."""
+    """Runs a logger in a separate thread, where it can neither stop nor delay the run."""
 
     def __init__(self, run: Run, record: Record, say: Callable[[str], None]) -> None:
         self.name, self.say = run.logger["_target_"], say
@@ -65,7 +65,7 @@ class LoggerThread:
         self.events.put(("end", (status,)))
         self.thread.join(PATIENCE)
         if self.thread.is_alive():
-            self.say(f"the logger {self.name} has not ended within {PATIENCE} s: the run waits no longer for it")
+            self.say(f"the logger {self.name} has not finished within {PATIENCE} s; the run ends without it")
 
     def _call(self, run: Run, record: Record) -> None:
         method = "start"
@@ -75,7 +75,7 @@ class LoggerThread:
             while method != "end":
                 method, arguments = self.events.get()
                 getattr(logger, method)(*arguments)
-        except (Exception, SystemExit) as error:  # whatever somebody's code may raise
+        except (Exception, SystemExit) as error:  # a user's code may raise anything
             *_, (frame, line) = traceback.walk_tb(error.__traceback__)
             raised = f"{method} raised {in_words(error)} ({frame.f_code.co_filename}, line {line})"
-            self.say(f"the logger {self.name} has failed, and is not called again: {raised}")
+            self.say(f"the logger {self.name} has failed and is not called again: {raised}")

@@ -1,4 +1,4 @@
-"""A run in TensorBoard (docs/tracking.md): its record's epochs, and the loss of single steps."""
+"""Logs a run to TensorBoard (docs/tracking.md): the epochs of its record, and the loss of single steps."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class TensorBoard:
-    """`logger=tensorboard`: event files in the run's directory. Of an earlier attempt at the run, the losses of steps
-    count up to where this one goes on; epochs are written anew, for the record has them all."""
+    """`logger=tensorboard`: event files in the run's directory. Step losses of an earlier attempt are kept up to the
+    step from which this one resumes; epochs are rewritten, since the record has them all."""
 
     every: int = setting(bounds=Number("[1, 1_000_000]"))
-    """Steps from one loss to the next, at least."""
+    """Steps between two losses, at least."""
 
     def __post_init__(self) -> None:
         if find_spec("tensorboard") is None:
@@ -51,7 +51,7 @@ class TensorBoard:
         self._write_epochs()
 
     def _write_epochs(self) -> None:
-        """Those of the record that are not there yet: one, or first all that an earlier attempt has trained."""
+        """Write those of the record that are missing: one, or at first all of an earlier attempt."""
         for row in self.record.epochs[self.written :]:
             for name, value in row.items():
                 if name != "epoch":
@@ -69,8 +69,7 @@ class TensorBoard:
 
 
 def _writer(folder: Path, purge_step: int) -> SummaryWriter:
-    """`purge_step`: whatever was written before of this step and of later ones is void, in a TensorBoard that has read
-    it, too."""
+    """`purge_step`: TensorBoard drops events of this step and of later ones that were written before."""
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(folder, purge_step=purge_step)

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -15,13 +15,13 @@ from experiments.config.run import Run
 from experiments.data.loader import Loader
 from experiments.data.prefetch import prefetch
 from experiments.data.transforms import Preprocess
-from experiments.errors import SettingsError, StoppedError
+from experiments.errors import StoppedError
 from experiments.records.record import Record
-from experiments.runtime.devices import autocast, device_name, forget_activations, peak_memory_mb, set_precision
+from experiments.runtime.devices import autocast, device_name, peak_memory_mb, set_precision
 from experiments.runtime.processes import Processes
 from experiments.runtime.randomness import Purpose, derive, seed_all
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.models import cost_of, make_network, save_weights, start_from
+from experiments.training.models import cost_of, initial_network, save_weights
 from experiments.training.recipe import learning_rate, make_average, make_optimizer, set_learning_rate
 from experiments.training.sync import SyncPoints
 from experiments.training.tasks import TASKS
@@ -33,7 +33,7 @@ class DivergedError(RuntimeError):
 
 
 class Progress(Protocol):
-    """Where a run tells how far it is."""
+    """What a run reports its progress to."""
 
     def say(self, line: str) -> None: ...
 
@@ -47,39 +47,29 @@ def train(
     record: Record,
     progress: Progress,
     processes: Processes,
-    asked_to_stop: Callable[[], bool] = lambda: False,
+    stop_requested: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train and evaluate a run, and record it. A run that was stopped, by whatever, goes on from its last checkpoint,
+    """Train and evaluate a run, and record it. A run that was stopped, by whatever, resumes from its last checkpoint,
     and ends with the weights and metrics, to the bit, that it would have had.
 
     Raises:
         SettingsError: if the run is impossible with these data, this network or this device.
         DivergedError: at the first synchronization after a loss that is not finite, or after such an evaluation.
-        StoppedError: at the first synchronization after `asked_to_stop`, of any process.
+        StoppedError: at the first synchronization after `stop_requested`, of any process.
     """
     started = time.perf_counter()
     device = processes.device
     set_precision(run.precision, device)
     precision = partial(autocast, run.precision, device)
-    data = Loader(run, processes, progress.say, asked_to_stop)
+    data = Loader(run, processes, progress.say, stop_requested)
     preprocess = Preprocess(device)
-    seed_all(derive(Purpose.WEIGHTS, run.seed))
-    network = make_network(run, data.num_classes)
-    if run.init:
-        start_from(run.init, network, progress.say)
-    if run.sync_batch_norm and processes.world > 1:
-        if device.type != "cuda":
-            raise SettingsError("sync_batch_norm=true needs GPUs: torch has no other; leave it false")
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    if run.gradient_checkpointing:
-        forget_activations(network)
-    network.to(device, memory_format=torch.channels_last)
-    scaled = run.precision == "fp16"
-    optimizer = make_optimizer(run.recipe, network, scaled=scaled)
-    scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+    network = initial_network(run, data.num_classes, processes, progress.say)
+    optimizer = make_optimizer(run.recipe, network, scaled=run.precision == "fp16")
+    scaler = torch.amp.GradScaler(device.type, enabled=run.precision == "fp16")
     average = make_average(run.recipe, network)
     task = TASKS[run.task.name]
     objective = task.Objective(run.recipe, data.num_classes)
+    steps_per_epoch, steps = data.steps_per_epoch, data.steps_per_epoch * run.recipe.epochs
     record.update(
         **cost_of(run, data.num_classes),
         evaluated_on=data.evaluated_on,
@@ -91,35 +81,26 @@ def train(
         accumulation=run.split.accumulation,
         threads=torch.get_num_threads(),
     )
-    steps_per_epoch, steps = data.steps_per_epoch, data.steps_per_epoch * run.recipe.epochs
-    train_seconds = 0.0
-    step, losses, seconds = 0, 0.0, 0.0  # optimizer steps of the run; summed losses and seconds of the epoch
-    told: set[str] = set()  # images that can't be read, of which the log has told
 
+    step, train_seconds = 0, 0.0  # optimizer steps of the run, and seconds of its finished epochs' steps
+    losses, seconds = 0.0, 0.0  # the epoch's: sum of its steps' losses, and seconds
     checkpoints = Checkpoints(run, progress.say, processes)
-    held = {"network": network, "optimizer": optimizer, "scaler": scaler} | ({"average": average} if average else {})
+    stateful: dict[str, Any] = {"network": network, "optimizer": optimizer, "scaler": scaler}
+    stateful |= {"average": average} if average else {}
     if state := checkpoints.load():
-        for name, one in held.items():
-            one.load_state_dict(state[name])
+        for name, part in stateful.items():
+            part.load_state_dict(state[name])
         step, losses, seconds, train_seconds = (state[k] for k in ("step", "losses", "seconds", "train_seconds"))
-        told = {*state["told"]}
-        data.broken.update(state["broken"])
-        if step % steps_per_epoch and state["images"] != data.fingerprint:
-            raise SettingsError(
-                f"stopped after step {step}, within an epoch whose images came in another order than those of "
-                f"data.path={run.data.path} ({state['images']}, not {data.fingerprint}); go on with what it began with"
-            )
-        progress.say(f"going on after step {step} of {steps}")
+        data.load_state_dict(state, step)
+        progress.say(f"resuming after step {step} of {steps}")
     record.begin(state["epochs"] if state else [])
     parallel = processes.parallel(network)
     forward = torch.compile(parallel) if run.compile else parallel
 
     def save() -> None:
-        spent = {"losses": losses, "seconds": seconds, "train_seconds": train_seconds}
-        data.broken.update(processes.gather_names(data.broken))
-        so_far = {"epochs": record.epochs, "broken": sorted(data.broken), "told": sorted(told)}
-        so_far["images"] = data.fingerprint
-        checkpoints.save(step, spent | so_far | {name: one.state_dict() for name, one in held.items()})
+        counters = {"losses": losses, "seconds": seconds, "train_seconds": train_seconds, "epochs": record.epochs}
+        states = {name: part.state_dict() for name, part in stateful.items()}
+        checkpoints.save(step, counters | data.state_dict() | states)
 
     for epoch in range(len(record.epochs), run.recipe.epochs):
         epoch_started = time.perf_counter() - seconds
@@ -132,8 +113,8 @@ def train(
             optimizer.zero_grad()
             for part in range(run.split.accumulation):
                 images, labels, _ = next(batches)
-                own = step * run.split.passes + part * processes.world + processes.rank
-                seed_all(derive(Purpose.STEP, run.seed, own))
+                number = step * run.split.passes + part * processes.world + processes.rank
+                seed_all(derive(Purpose.STEP, run.seed, number))
                 with processes.averaging(parallel, when=part == run.split.accumulation - 1):
                     with precision():
                         loss = objective(forward, images, labels) / run.split.accumulation
@@ -149,44 +130,35 @@ def train(
             step += 1
 
             if sync_points.due() or step == last:
-                synced = sync_points.synchronize(pending, stop=asked_to_stop(), save=checkpoints.due())
+                synced = sync_points.synchronize(pending, stop=stop_requested(), save=checkpoints.due())
                 for loss in finite(synced.losses, run, step, steps):
                     losses += loss
                 pending = []
                 seconds = time.perf_counter() - epoch_started
                 progress.step(epoch + 1, step - epoch * steps_per_epoch, steps_per_epoch, loss)
-                if synced.stop:
-                    if not data.streamed:
-                        save()
-                    processes.sum(0)  # nobody leaves before the first has written
-                    whence = f"the beginning of epoch {epoch + 1}: its data are a stream" if data.streamed else "there"
-                    raise StoppedError(f"stopped after step {step} of {steps}; the same command goes on from {whence}")
-                if synced.save and not data.streamed:
+                if (synced.stop or synced.save) and data.resumes_within_epochs:
                     save()
+                if synced.stop:
+                    processes.sum(0)  # no process leaves before the first has written
+                    where = data.resume_point(epoch)
+                    raise StoppedError(f"stopped after step {step} of {steps}; the same command resumes from {where}")
 
         train_seconds += seconds
-        row = {"lr": learning_rate(run.recipe, step - 1, steps), "train_loss": losses / steps_per_epoch}
-        processes.equal_buffers(network)
-        networks = {"": network}
-        if average:
-            processes.equal_buffers(average.module)
-            networks["ema_"] = average.module
-        outcomes = data.evaluation.outcomes()
-        found = task.evaluate(
-            [*networks.values()], data.evaluation.batches(), preprocess, processes, precision, outcomes
+        networks = {"": network} | ({"ema_": average.module} if average else {})
+        for evaluated in networks.values():
+            processes.equal_buffers(evaluated)
+        correct = data.evaluation.correct_images()
+        results = task.evaluate(
+            [*networks.values()], data.evaluation.batches(), preprocess, processes, precision, correct
         )
-        row |= {
-            prefix + name: of[name] for prefix, of in zip(networks, found, strict=True) for name in run.task.results
-        }
+        row = {"lr": learning_rate(run.recipe, step - 1, steps), "train_loss": losses / steps_per_epoch}
+        for prefix, result in zip(networks, results, strict=True):
+            row |= {prefix + name: result[name] for name in run.task.results}
         if not math.isfinite(loss := row.get("val_loss", 0.0)):
             raise DivergedError(f"the loss in evaluation is {loss} after epoch {epoch + 1}")
         row["images_per_second"] = steps_per_epoch * run.recipe.batch_size / seconds
         row["seconds"] = time.perf_counter() - epoch_started
-        data.broken.update(processes.gather_names(data.broken))
-        for name in sorted(data.broken - told):
-            progress.say(f"passed over: {name}")
-        told |= data.broken
-        record.epoch(row, evaluation_images=found[0]["images"], broken_images=len(data.broken))
+        record.epoch(row, evaluation_images=results[0]["images"], broken_images=data.report_broken())
         progress.epoch(record.epochs[-1])
         losses, seconds = 0.0, 0.0
         if epoch + 1 < run.recipe.epochs:
@@ -196,7 +168,7 @@ def train(
         save_weights(network, run.directory / "weights.pt")
         if average:
             save_weights(average.module, run.directory / "weights_ema.pt")
-    record.images(outcomes and outcomes.to_json(processes))
+    record.images(correct.to_json(processes) if correct else None)
     record.finish(
         Status.DONE,
         train_seconds=train_seconds,
@@ -207,7 +179,7 @@ def train(
 
 
 def finite(losses: Sequence[float], run: Run, step: int, steps: int) -> list[float]:
-    """The losses of the steps before `step`, of those of all their passes.
+    """The losses of the steps before `step`, given those of all their passes.
 
     Raises:
         DivergedError: if one is not finite.

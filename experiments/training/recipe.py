@@ -1,10 +1,11 @@
-"""A recipe in action: optimizer, learning rate at each step and moving average, of timm's and torch's parts.
+"""A recipe's optimizer, learning rate at each step, and moving average, from timm's and torch's parts.
 
-Its settings: `experiments.config.settings.Recipe`; its loss and mixing: the task's (experiments/training/tasks/)."""
+Its settings are in `experiments.config.settings.Recipe`, its loss and mixing in experiments/training/tasks/."""
 
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import torch
 from timm.optim import (
@@ -22,15 +23,16 @@ from experiments.errors import SettingsError
 
 
 def make_optimizer(recipe: Recipe, network: nn.Module, *, scaled: bool = False) -> torch.optim.Optimizer:
-    """torch's SGD or AdamW, fused, or one of timm's, over the network's parameters; see `parameter_groups`. `scaled`:
-    the loss is (fp16). timm gives an optimizer what it takes of momentum, betas and eps.
+    """torch's fused SGD or AdamW, or a timm optimizer, over the network's parameters (see `parameter_groups`). `scaled`
+    says whether the loss is (fp16). timm passes on the settings that an optimizer takes: of momentum, betas and eps.
 
     Raises:
-        SettingsError: if timm's optimizer refuses one of these.
+        SettingsError: if a timm optimizer refuses its settings.
     """
-    groups, betas = parameter_groups(recipe, network), tuple(recipe.betas)
+    groups = parameter_groups(recipe, network)
+    betas: Any = tuple(recipe.betas)
     if recipe.optimizer == "sgd":
-        # torch's fused SGD goes on from uninitialised memory if its first step is skipped, as it is in scaling's search
+        # torch's fused SGD would use uninitialised momentum if its first step is skipped, as loss scaling does
         return torch.optim.SGD(groups, recipe.lr, momentum=recipe.momentum, fused=not scaled)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, recipe.lr, betas=betas, eps=recipe.eps, fused=True)
@@ -39,29 +41,30 @@ def make_optimizer(recipe: Recipe, network: nn.Module, *, scaled: bool = False) 
         raise SettingsError(
             f"recipe.optimizer={recipe.optimizer} takes {info.num_betas} recipe.betas, not {recipe.betas}"
         )
-    given = {"lr": recipe.lr, "momentum": recipe.momentum, "betas": betas, "eps": recipe.eps}
+    settings: dict[str, Any] = {"lr": recipe.lr, "momentum": recipe.momentum, "betas": betas, "eps": recipe.eps}
     try:
-        return create_optimizer_v2(groups, name, weight_decay=recipe.weight_decay, **given)
+        return create_optimizer_v2(groups, name, weight_decay=recipe.weight_decay, **settings)
     except (ValueError, TypeError, AssertionError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SettingsError(f"recipe.optimizer={recipe.optimizer} refuses its settings: {reason}") from error
 
 
 def parameter_groups(recipe: Recipe, network: nn.Module) -> list[dict]:
-    """Parameters by weight decay, from which those of one dimension are spared unless `decay_norm_and_bias`; and by
-    layer, whose `lr_scale` is layer_decay ** (layers above it) (A.2)."""
-    spared = network.no_weight_decay() if hasattr(network, "no_weight_decay") and not recipe.decay_norm_and_bias else ()
+    """Parameters grouped by weight decay, of which one-dimensional ones have none unless `decay_norm_and_bias`; and by
+    layer, whose `lr_scale` is layer_decay ** (number of layers above it) (A.2)."""
+    has_undecayed = hasattr(network, "no_weight_decay") and not recipe.decay_norm_and_bias
+    undecayed = cast(Any, network).no_weight_decay() if has_undecayed else ()
     if recipe.layer_decay < 1:
         return param_groups_layer_decay(
             network,
             recipe.weight_decay,
-            no_weight_decay_list=spared,
+            no_weight_decay_list=undecayed,
             weight_decay_exclude_1d=not recipe.decay_norm_and_bias,
             layer_decay=recipe.layer_decay,
         )
     if recipe.decay_norm_and_bias:
         return [{"params": [p for p in network.parameters() if p.requires_grad], "weight_decay": recipe.weight_decay}]
-    return param_groups_weight_decay(network, recipe.weight_decay, no_weight_decay_list=spared)
+    return param_groups_weight_decay(network, recipe.weight_decay, no_weight_decay_list=undecayed)
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:

@@ -1,6 +1,6 @@
-"""When the host waits for the device, and a run's processes talk to each other: at points some steps apart.
+"""When the host waits for the device, and a run's processes communicate: at points some steps apart.
 
-In between the host only tells the device what to do next, so that a GPU never waits for it.
+In between the host only queues work for the device, so that a GPU never waits for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SECONDS_APART = 0.5
 
 class Synced(NamedTuple):
     losses: list[float]
-    """Of each pass since the last synchronization, the mean over the processes."""
+    """For each pass since the last synchronization, the mean over the processes."""
     stop: bool
     """Whether any process was asked to stop."""
     save: bool
@@ -28,8 +28,8 @@ class Synced(NamedTuple):
 
 class SyncPoints:
     """The synchronization points of an epoch. A single process synchronizes once SECONDS_APART have passed. Several
-    must do so after the same step, so at each point they agree on the number of steps to the next one: as many as fit
-    into SECONDS_APART at the pace of the last ones, at most twice as many as those, and one at first."""
+    must do so after the same step, so at each point they agree on the number of steps to the next: one at first, then
+    as many as fit into SECONDS_APART at the pace of the last ones, but at most twice as many as those."""
 
     def __init__(self, processes: Processes) -> None:
         self.processes = processes
@@ -37,19 +37,19 @@ class SyncPoints:
         self.began = time.perf_counter()
 
     def due(self) -> bool:
-        """Called after each step: whether to synchronize now."""
+        """Whether to synchronize now; to be called after each step."""
         self.taken += 1
         if self.processes.world == 1:
             return time.perf_counter() - self.began >= SECONDS_APART
         return self.taken == self.steps
 
     def synchronize(self, losses: list[Tensor], *, stop: bool, save: bool) -> Synced:
-        """Wait for the device. `losses`: of this process's passes since the last synchronization, scalars on it."""
-        mine = torch.stack(losses).tolist()
+        """Wait for the device. `losses`: scalars on it, of this process's passes since the last synchronization."""
+        values = torch.stack(losses).tolist()
         now = time.perf_counter()
-        steps = max(1, min(int(self.taken * SECONDS_APART / max(now - self.began, 1e-6)), 2 * self.taken))
+        fitting = max(1, min(int(self.taken * SECONDS_APART / max(now - self.began, 1e-6)), 2 * self.taken))
         *means, stops, saves, steps = self.processes.sum(
-            *(loss / self.processes.world for loss in mine), stop, save, steps if self.processes.is_first else 0
+            *(loss / self.processes.world for loss in values), stop, save, fitting if self.processes.is_first else 0
         )
-        self.taken, self.steps, self.began = 0, steps, now
+        self.taken, self.steps, self.began = 0, round(steps), now
         return Synced(means, stops > 0, saves > 0)

@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -63,7 +63,7 @@ def read_bytes(path: str | os.PathLike) -> bytes:
             raise _naming(error, path) from error
 
 
-def read_json(path: str | os.PathLike) -> Any:
+def read_json(path: str | os.PathLike, parse: Callable[[bytes], Any] = json.loads) -> Any:
     """The value in a JSON file.
 
     Raises:
@@ -71,7 +71,7 @@ def read_json(path: str | os.PathLike) -> Any:
         ValueError: if it is not JSON. The message is one line.
     """
     try:
-        return json.loads(read_bytes(path))
+        return parse(read_bytes(path))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -1,4 +1,4 @@
-"""Lists and times in words."""
+"""Lists, counts and times in words."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ def listed(words: Iterable[str]) -> str:
 
 
 def shortened(words: Iterable[str], most: int, join: Callable[[list[str]], str] = listed) -> str:
-    """At most this many of the words, and how many more there are: "a, b and 3 more"."""
+    """The first `most` words, and how many more there are: "a, b and 3 more"."""
     words = [*words]
     return join(words[:most] + [f"{len(words) - most} more"] * (len(words) > most))
 
 
-def clock(seconds: float) -> str:
-    """Minutes and seconds: "12:05"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes}:{seconds:02d}"
+def counted(count: int, noun: str) -> str:
+    """ "1 run", "2 runs"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """The two largest units: "42s", "12m05s", "3h05m", "2d04h"."""
+    seconds = round(seconds)
+    for unit, length, next_unit, next_length in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
+        if seconds >= length:
+            return f"{seconds // length}{unit}{seconds % length // next_length:02d}{next_unit}"
+    return f"{seconds}s"

@@ -2,7 +2,7 @@
 
     python experiments/data/fashion_mnist/make_sample.py FOLDER
 
-FOLDER holds train-images-idx3-ubyte.gz and its three companions: Debian's package dataset-fashion-mnist puts them in
+FOLDER contains train-images-idx3-ubyte.gz and its three companions: Debian's package dataset-fashion-mnist puts them in
 /usr/share/datasets/fashion-mnist; torchvision's FashionMNIST downloads them to <root>/FashionMNIST/raw.
 
 The sample is class-balanced: of the 60,000 training images the first 1,000 of each class, in the original order, and
@@ -24,7 +24,7 @@ def read_idx(path: Path) -> np.ndarray:
     data = gzip.decompress(path.read_bytes())
     zero, kind, dimensions = int.from_bytes(data[:2], "big"), data[2], data[3]
     if zero or kind != 8:
-        raise SystemExit(f"{path} is no idx file of unsigned bytes")
+        raise SystemExit(f"{path} is not an idx file of unsigned bytes")
     shape = np.frombuffer(data, ">u4", dimensions, offset=4)
     return np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 

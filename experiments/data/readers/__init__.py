@@ -1,7 +1,7 @@
-"""Sources of images, a module per reader: data.reader=NAME is `load` of the module NAME.
+"""Sources of images, one module per reader: data.reader=NAME is `load` of the module NAME.
 
 `load(data)` returns the two parts that `data.train` and `data.val` name at `data.path`, both `Images` or both `Stream`,
-and raises SettingsError, in one line, if they are not there or not what the settings or each other say.
+and raises SettingsError, in one line, if they are missing or inconsistent with the settings or each other.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from experiments.errors import SettingsError
 from roadmap.common.bounds import did_you_mean
 
 NEEDS = {"wds": ("webdataset",), "hfds": ("datasets",), "hfids": ("datasets",)}
-"""Libraries that readers need besides those that are installed anyway."""
+"""Optional libraries that readers need."""
 
 
 def load_images(data: Data) -> tuple[Images, Images] | tuple[Stream, Stream]:
     """The images to train on and those to evaluate on.
 
     Raises:
-        SettingsError: if they are not where they should be, or not what the settings or each other say; in one line.
+        SettingsError: if they are missing or inconsistent with the settings or each other; in one line.
     """
     path = data.path and os.path.expanduser(data.path)
     parts = _load(data.reader, data.name, path, data.train, data.val, data.num_classes)
@@ -34,14 +34,14 @@ def load_images(data: Data) -> tuple[Images, Images] | tuple[Stream, Stream]:
 
 
 def check_folders(data: Data) -> None:
-    """Whether the class folders of data.reader=folder are where they should be, without a look at what is in them.
+    """Check that the class folders of data.reader=folder exist, without reading them.
 
     Raises:
-        SettingsError: if not, as `load_images` would.
+        SettingsError: if not, as by `load_images`.
     """
     from experiments.data.readers.folder import find_parts
 
-    _, classes = find_parts(data)
+    *_, classes = find_parts(data)
     _check_classes(data, len(classes))
 
 
@@ -49,11 +49,11 @@ def _check_classes(data: Data, classes: int) -> None:
     if data.num_classes not in (None, classes):
         raise SettingsError(
             f"data.num_classes={data.num_classes}, but {data.path or data.name} has {classes} classes; "
-            "leave data.num_classes=null to take it from the data"
+            "set data.num_classes=null to take it from the data"
         )
 
 
-@lru_cache(maxsize=1)  # a run asks for its data more than once; 1.3 million files are listed in seconds
+@lru_cache(maxsize=1)  # a run loads its data more than once, and listing 1.3 million files takes seconds
 def _load(reader: str, name: str, path: str | None, train: str, val: str, num_classes: int | None) -> tuple:
     if reader not in READERS:
         raise SettingsError(
@@ -67,7 +67,7 @@ def _load(reader: str, name: str, path: str | None, train: str, val: str, num_cl
 
 
 def check_libraries(reader: str) -> None:
-    """Whether the libraries that a reader needs are installed."""
+    """Check that the libraries that a reader needs are installed."""
     for module in NEEDS.get(reader, ()):
         if find_spec(module) is None:
             raise SettingsError(f"data.reader={reader} needs {module}: pip install 'convnext-roadmap[readers]'")

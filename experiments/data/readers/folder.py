@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +12,16 @@ from PIL import Image
 
 from experiments.config.dataset_folders import EXTENSIONS, class_folders, files_in
 from experiments.config.settings import Data
-from experiments.data.images import Jpeg, decode, fingerprint, same_classes
+from experiments.data.images import FileImages, Jpeg, check_same_classes, data_folder, decode
 from experiments.errors import SettingsError
 
 
-@dataclass(frozen=True)
-class FolderImages:
-    """Image files under `root`. Paths are bytes in one array: Python strings would be copied to every loader worker."""
+@dataclass(frozen=True, kw_only=True)
+class FolderImages(FileImages):
+    """Image files at `paths` under `root`."""
 
+    form = "folder"
     root: Path
-    paths: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    lazy: bool = False
-
-    @property
-    def classes(self) -> int:
-        return len(self.class_names)
 
     def image(self, index: int) -> Image.Image | Jpeg:
         return decode(self.name(index), self.name(index), self.lazy)
@@ -37,38 +29,29 @@ class FolderImages:
     def name(self, index: int) -> str:
         return os.path.join(self.root, os.fsdecode(self.paths[index]))
 
-    def keys(self) -> list[bytes]:
-        classes = [*map(os.fsencode, self.class_names)]
-        named = zip(self.labels.tolist(), self.paths.tolist(), strict=True)
-        return [classes[label] + b"/" + os.path.basename(path) for label, path in named]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint("folder", [*map(os.fsencode, self.class_names)], self.labels, self.paths.tolist())
-
 
 def load(data: Data) -> tuple[FolderImages, FolderImages]:
     """`data.path/train/<class>/**/*.jpg` and the same of `val`: order and labels are those of torchvision's
     ImageFolder."""
-    roots, classes = find_parts(data)
-    parts = {root: images_of(root, classes) for root in dict.fromkeys(roots)}  # a hold-out is of one part alone
-    return tuple(parts[root] for root in roots)
+    train, val, classes = find_parts(data)
+    parts = {root: images_of(root, classes) for root in dict.fromkeys([train, val])}  # one, with a hold-out
+    return parts[train], parts[val]
 
 
-def find_parts(data: Data) -> tuple[list[Path], list[bytes]]:
-    """The folders of the two parts, and their class folders' names, without a look at what is in those."""
-    path = Path(data.path).expanduser()
+def find_parts(data: Data) -> tuple[Path, Path, list[bytes]]:
+    """The folders of the two parts, and the names of their class folders, without reading these."""
+    path = data_folder(data)
     if not path.is_dir():
         raise SettingsError(f"data.path={data.path} is not a folder")
-    roots = [path / data.train, path / data.val]
-    classes = [class_names_in(root, key) for root, key in zip(roots, ("train", "val"), strict=True)]
-    same_classes(*([*map(os.fsdecode, names)] for names in classes), *map(str, roots))
-    return roots, classes[0]
+    train, val = path / data.train, path / data.val
+    classes, val_classes = class_names_in(train, "train"), class_names_in(val, "val")
+    check_same_classes([*map(os.fsdecode, classes)], [*map(os.fsdecode, val_classes)], str(train), str(val))
+    return train, val, classes
 
 
 def class_names_in(root: Path, key: str) -> list[bytes]:
     if not root.is_dir():
-        raise SettingsError(f"there is no folder {root}: data.{key} names the one with a folder for each class")
+        raise SettingsError(f"there is no folder {root}: data.{key} names the folder with one folder per class")
     names = class_folders(os.fsencode(root))
     if not names:
         raise SettingsError(f"{root} has no class folders: images must be at {root / 'CLASS' / 'IMAGE.jpg'}")
@@ -85,4 +68,5 @@ def images_of(root: Path, classes: Sequence[bytes]) -> FolderImages:
         paths += files
         counts.append(len(files))
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
-    return FolderImages(root, np.array(paths), labels, tuple(map(os.fsdecode, classes)))
+    class_names = tuple(map(os.fsdecode, classes))
+    return FolderImages(root=root, paths=np.array(paths), labels=labels, class_names=class_names)

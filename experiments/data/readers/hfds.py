@@ -17,7 +17,7 @@ from PIL import Image
 from timm.data.readers import create_reader
 
 from experiments.config.settings import Data
-from experiments.data.images import BrokenImageError, Jpeg, decode, fingerprint, same_classes
+from experiments.data.images import BrokenImageError, Jpeg, check_same_classes, decode, file_keys, fingerprint
 from experiments.errors import SettingsError
 
 IMAGE, LABEL = "image", "label"
@@ -45,16 +45,14 @@ class HubImages:
         return f"{index} of {self.path}, split {self.reader.split}"
 
     def keys(self) -> list[bytes]:
-        names = self._file_names
-        if self.class_names is None or not all(names):
-            lacking = "file names" if self.class_names else "names of classes"
+        files = [os.fsencode(name) for name in self._file_names if name]
+        if self.class_names is None or len(files) < len(self.labels):
+            lacking = "file names" if self.class_names else "class names"
             raise SettingsError(
                 f"data.subset and data.holdout draw images by class and file name, and {self.path} has no {lacking}; "
-                "take all of it, or another form of the dataset"
+                "use all of it, or another form of the dataset"
             )
-        classes = [os.fsencode(name) for name in self.class_names]
-        named = zip(self.labels.tolist(), names, strict=True)
-        return [classes[label] + b"/" + os.path.basename(os.fsencode(name)) for label, name in named]
+        return file_keys(self.class_names, self.labels, files)
 
     @property
     def _file_names(self) -> list[str | None]:
@@ -69,29 +67,31 @@ class HubImages:
 def load(data: Data) -> tuple[HubImages, HubImages]:
     """`data.path` is a folder that Hugging Face datasets can load, or a name on its hub; the parts are its splits.
 
-    Classes are numbered as the dataset numbers them, which published weights count on, even if their names are not
-    sorted as those of class folders are.
+    Classes are numbered as in the dataset, on which published weights rely, even if their names are not in the order of
+    class folders.
     """
-    readers, columns = [], []
+    path, readers, columns = data.path or "", [], []
     for split in (data.train, data.val):
-        with explained(data.path, split):
-            reader = create_reader(f"hfds/{data.path}", split=split)
+        with explained(path, split):
+            reader = create_reader(f"hfds/{path}", split=split)
             column = reader.dataset.select_columns(LABEL).with_format("numpy")[:][LABEL]
-        if column.dtype.kind != "i" or column.min() < 0:  # -1 stands for none
-            raise SettingsError(f"data.path={data.path}, split {split!r}: not every {LABEL!r} is the number of a class")
+        if column.dtype.kind != "i" or column.min() < 0:  # -1 means none
+            raise SettingsError(f"data.path={path}, split {split!r}: not every {LABEL!r} is the number of a class")
         readers.append(reader)
         columns.append(column.astype(np.int64))
-    names, others = (sorted(reader.class_to_idx, key=reader.class_to_idx.get) for reader in readers)
-    same_classes(names, others, f"{data.path}, split {data.train},", f"split {data.val}")
+    names, val_names = (sorted(reader.class_to_idx, key=reader.class_to_idx.get) for reader in readers)
+    check_same_classes(names, val_names, f"{path}, split {data.train},", f"split {data.val}")
     classes = len(names) or 1 + int(max(column.max() for column in columns))
     class_names = tuple(names) or None
-    parts = zip(readers, columns, strict=True)
-    return tuple(HubImages(data.path, reader, column, classes, class_names) for reader, column in parts)
+    train, val = (
+        HubImages(path, reader, column, classes, class_names) for reader, column in zip(readers, columns, strict=True)
+    )
+    return train, val
 
 
 @contextmanager
 def explained(path: str, split: str) -> Iterator[None]:
-    """Whatever Hugging Face's libraries raise (files, formats, network: no common class) as one line."""
+    """Turn whatever Hugging Face's libraries raise (of files, formats, network: no common class) into one line."""
     if path.startswith(("/", ".", "~")) and not Path(path).exists():
         raise SettingsError(f"data.path={path} does not exist")
     try:

@@ -1,4 +1,4 @@
-"""Hugging Face datasets as they arrive, streamed."""
+"""Hugging Face datasets, streamed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from roadmap.common.words import listed
 
 @dataclass(frozen=True)
 class HubStream:
-    """A split of a Hugging Face dataset as it arrives.
+    """A split of a Hugging Face dataset, streamed.
 
-    Shares are those of datasets' own `split_dataset_by_node`: whole shards where their number is a multiple of the
-    number of shares, else every n-th image of all of them, which reads and throws away the rest.
+    Shares are those of datasets' own `split_dataset_by_node`: whole shards if their number is a multiple of that of
+    shares, else every n-th image, for which all images are read.
     """
 
     path: str
@@ -49,12 +49,12 @@ class HubStream:
         dataset = self.dataset
         if shuffle:
             seed = derive(Purpose.ORDER, epoch)
-            # one file after the other: mixing several, datasets 5 sleeps 5 s at the end of each share of Parquet files
+            # from one file at a time: with several, datasets 5 sleeps for 5 s at the end of each share of Parquet files
             dataset = dataset.shuffle(seed=seed, buffer_size=streaming.BUFFER, max_buffer_input_shards=1)
         dataset = split_dataset_by_node(dataset, rank=worker * world + rank, world_size=shares)
 
         def rows() -> Iterator[dict[str, list]]:
-            return dataset.iter(batch_size=1)  # unlike iter(), it doesn't split once more inside a loader worker
+            return dataset.iter(batch_size=1)  # unlike iter(), it does not split again inside a loader worker
 
         size = len(range(worker, self.length // world, workers))
         return map(self._decoded, _exactly(size, rows) if shuffle else rows())
@@ -71,18 +71,19 @@ class HubStream:
                     pixels = decode(file, name, self.lazy)
             else:
                 pixels = decode(path, name, self.lazy)
-        except (OSError, TypeError) as error:  # the file is gone; there is no image in this row
+        except (OSError, TypeError) as error:  # the file is gone, or there is no image in this row
             raise BrokenImageError(name, str(error)) from error
         return pixels, streaming.label_of(label, self.classes, name)
 
 
 def load(data: Data) -> tuple[HubStream, HubStream]:
-    return tuple(stream_of(data.path, part, data.num_classes) for part in (data.train, data.val))
+    path = data.path or ""
+    return stream_of(path, data.train, data.num_classes), stream_of(path, data.val, data.num_classes)
 
 
 def stream_of(path: str, split: str, num_classes: int | None) -> HubStream:
     """`path` is a folder that Hugging Face datasets can load, or a name on its hub; `split` like train, or
-    train|1281167 where the dataset does not say how many images it has."""
+    train|1281167 if the dataset does not say how many images it has."""
     import datasets
     from timm.data.readers.reader_hfids import ReaderHfids
 
@@ -94,7 +95,7 @@ def stream_of(path: str, split: str, num_classes: int | None) -> HubStream:
         except ValueError as error:
             if "length is unknown" not in str(error):
                 raise
-            todo = f"state it, like {split}|1281167, or take data.reader=hfds"
+            todo = f"state it, like {split}|1281167, or use data.reader=hfds"
             raise SettingsError(f"{path} does not say how many images its split {split!r} has: {todo}") from error
         dataset = reader.builder.as_streaming_dataset(split=split)
         if dataset.features and (lacking := {IMAGE, LABEL} - {*dataset.features}):
@@ -108,11 +109,11 @@ def stream_of(path: str, split: str, num_classes: int | None) -> HubStream:
 
 
 def _exactly(size: int, rows: Callable[[], Iterator]) -> Iterator:
-    """`size` rows: shares of whole shards may be longer, or shorter, which begin again."""
+    """`size` rows. Shares of whole shards may be longer, or shorter: these start again."""
     while size:
-        before = size
+        size_before = size
         for row in islice(rows(), size):
             yield row
             size -= 1
-        if size == before:
+        if size == size_before:
             raise SettingsError("a process or loader worker has no image to read: there are fewer than workers")

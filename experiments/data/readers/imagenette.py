@@ -1,11 +1,11 @@
-"""Imagenette: ten classes of ImageNet that are easy to tell apart, in three sizes."""
+"""Imagenette: ten easily distinguished classes of ImageNet, in three sizes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from experiments.config.settings import Data
+from experiments.data.images import data_folder
 from experiments.data.readers import folder
 from experiments.data.readers.folder import FolderImages
 from experiments.data.readers.torchvision import or_downloaded
@@ -17,8 +17,8 @@ COUNTS = (9_469, 3_925)
 
 
 def load(data: Data) -> tuple[FolderImages, FolderImages]:
-    """The folder `data.path` with parts train/CLASS and val/CLASS; else what torchvision has there, or downloads."""
-    path = Path(data.path).expanduser()
+    """The folder `data.path` with train/CLASS and val/CLASS; else what torchvision finds there, or downloads."""
+    path = data_folder(data)
     if (path / data.train).is_dir():
         return folder.load(data)
     if data.name not in SIZES:
@@ -31,7 +31,7 @@ def load(data: Data) -> tuple[FolderImages, FolderImages]:
     or_downloaded(lambda **how: Imagenette(path, size=SIZES[data.name], **how), path, "Imagenette", todo)
     parts = folder.load(replace(data, path=str(root)))
     counts = tuple(len(part.labels) for part in parts)
-    if (data.train, data.val) == ("train", "val") and counts != COUNTS:  # unpacking was interrupted
+    if (data.train, data.val) == ("train", "val") and counts != COUNTS:  # as if unpacking was interrupted
         has = " and ".join(f"{count:,}" for count in counts)
         raise SettingsError(f"{root} has {has} images, not {COUNTS[0]:,} and {COUNTS[1]:,}: remove it and start again")
     return parts

@@ -1,4 +1,4 @@
-"""The sample of Fashion-MNIST that the package brings."""
+"""The sample of Fashion-MNIST that comes with the package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def load(data: Data) -> tuple[ArrayImages, ArrayImages]:
 @cache
 def load_sample() -> tuple[ArrayImages, ArrayImages]:
     with np.load(SAMPLE, allow_pickle=False) as arrays:
-        return tuple(
+        train, test = (
             ArrayImages(arrays[f"{part}_images"], arrays[f"{part}_labels"].astype(np.int64))
             for part in ("train", "test")
         )
+    return train, test

@@ -1,4 +1,4 @@
-"""What streams have in common."""
+"""What the streaming readers have in common."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 from experiments.errors import SettingsError
 
 BUFFER = 4096
-"""Images, still encoded, from which the next one is drawn in training."""
+"""The number of images, still encoded, from which the next one is drawn in training."""
 
 
 def label_of(value: Any, classes: int, name: str) -> int:
-    """The label of an image called `name`.
+    """The label of the image `name`.
 
     Raises:
-        SettingsError: if it is none of the classes.
+        SettingsError: if it is not one of the classes.
     """
     try:
         label = int(value)

@@ -1,7 +1,7 @@
 """Images inside tar files, read at their offsets.
 
-timm's reader keeps one open file, which loader workers forked later would share, each moving the others' position; a
-Python object per image, which they would copy; and drops members that are links to others. So the index is ours.
+timm's reader is not used: it keeps one file open, whose position loader workers forked later would share; it has a
+Python object per image, which they would copy; and it drops members that are links.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import posixpath
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,68 +20,53 @@ from PIL import Image
 
 from experiments.config.dataset_folders import EXTENSIONS
 from experiments.config.settings import Data
-from experiments.data.images import BrokenImageError, Jpeg, decode, fingerprint, same_classes
+from experiments.data.images import BrokenImageError, FileImages, Jpeg, check_same_classes, data_folder, decode
 from experiments.errors import SettingsError
 
 
-@dataclass(frozen=True)
-class TarImages:
-    """Images in `files`, each at an offset."""
+@dataclass(frozen=True, kw_only=True)
+class TarImages(FileImages):
+    """Images at `paths` inside tar files."""
 
-    files: tuple[str, ...]
-    file: np.ndarray
-    """(N,): in which of the files."""
+    form = "tar"
+    archives: tuple[str, ...]
+    archive_indices: np.ndarray
+    """(N,): in which of the archives each image is."""
     offsets: np.ndarray
+    """(N,): bytes from the archive's beginning."""
     sizes: np.ndarray
-    names: np.ndarray
-    """(N,) bytes: paths inside the file."""
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    lazy: bool = False
-
-    @property
-    def classes(self) -> int:
-        return len(self.class_names)
+    """(N,): in bytes."""
 
     def image(self, index: int) -> Image.Image | Jpeg:
         if self.sizes[index] == NOTHING:
-            raise BrokenImageError(self.name(index), "a link to what is not in the tar file")
+            raise BrokenImageError(self.name(index), "a link to a file that is not in the tar file")
         try:
-            descriptor = os.open(self.files[self.file[index]], os.O_RDONLY)
+            descriptor = os.open(self.archives[self.archive_indices[index]], os.O_RDONLY)
             try:
                 data = os.pread(descriptor, int(self.sizes[index]), int(self.offsets[index]))
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise BrokenImageError(self.name(index), error.strerror) from error
+            raise BrokenImageError(self.name(index), error.strerror or str(error)) from error
         return decode(io.BytesIO(data), self.name(index), self.lazy)
 
     def name(self, index: int) -> str:
-        return os.path.join(self.files[self.file[index]], os.fsdecode(self.names[index]))
-
-    def keys(self) -> list[bytes]:
-        classes = [*map(os.fsencode, self.class_names)]
-        named = zip(self.labels.tolist(), self.names.tolist(), strict=True)
-        return [classes[label] + b"/" + os.path.basename(name) for label, name in named]
-
-    @cached_property
-    def fingerprint(self) -> str:
-        return fingerprint("tar", [*map(os.fsencode, self.class_names)], self.labels, self.names.tolist())
+        return os.path.join(self.archives[self.archive_indices[index]], os.fsdecode(self.paths[index]))
 
 
 def load(data: Data) -> tuple[TarImages, TarImages]:
     """`data.path/train.tar`, or all tar files of the folder `data.path/train`, and the same of `val`.
 
-    An image's class is the folder that it lies in, or the tar file (tars inside tars count) where it lies in none.
-    Classes and images are in the order of a folder of the same images.
+    An image's class is the folder that contains it, or if it is in none the innermost tar file. Classes and images are
+    in the order of a folder of the same images.
     """
-    path = Path(data.path).expanduser()
+    path = data_folder(data)
     if not path.is_dir():
         raise SettingsError(f"data.path={data.path} is not a folder")
-    roots = [_root(path, part) for part in (data.train, data.val)]
-    parts = {root: _images(root) for root in dict.fromkeys(roots)}  # a hold-out is of one part alone
-    same_classes(*(parts[root].class_names for root in roots), *map(str, roots))
-    return tuple(parts[root] for root in roots)
+    train, val = _root(path, data.train), _root(path, data.val)
+    parts = {root: _images(root) for root in dict.fromkeys([train, val])}  # one, with a hold-out
+    check_same_classes(parts[train].class_names, parts[val].class_names, str(train), str(val))
+    return parts[train], parts[val]
 
 
 def _root(path: Path, part: str) -> Path:
@@ -102,7 +86,7 @@ def _tar_files(root: Path) -> list[Path]:
 
 
 class _Member(NamedTuple):
-    """An image in a tar file, or in a tar file inside it. Members sort as a folder of the same images is listed."""
+    """An image in a tar file, or in a tar file inside it. Members sort in the order of a folder of the same images."""
 
     class_name: bytes
     folder: bytes
@@ -121,36 +105,35 @@ def _images(root: Path) -> TarImages:
     members: list[_Member] = []
     for number, archive in enumerate(archives):
         try:
-            with tarfile.open(archive, "r:") as file:  # "r:" refuses compression, which has no offsets
+            with tarfile.open(archive, "r:") as file:  # "r:" refuses compressed files, whose members have no offsets
                 members += _members(file, number, archive.stem if root.is_dir() else "")
         except (OSError, tarfile.TarError) as error:
             reason = " ".join(str(error).split())
             raise SettingsError(f"{archive} cannot be read as a tar file of images: {reason}") from error
     if not members:
-        raise SettingsError(f"{root} has no images ({', '.join(os.fsdecode(one) for one in EXTENSIONS)})")
+        raise SettingsError(f"{root} has no images ({', '.join(os.fsdecode(extension) for extension in EXTENSIONS)})")
     members.sort()
     if not members[0].class_name:
-        raise SettingsError(f"in {root}, {os.fsdecode(members[0].file)} lies in no folder that would be its class")
-    classes = sorted({member.class_name for member in members})
-    label = {name: index for index, name in enumerate(classes)}
+        raise SettingsError(f"in {root}, {os.fsdecode(members[0].file)} is in no folder that would be its class")
+    classes, labels = np.unique([member.class_name for member in members], return_inverse=True)
     return TarImages(
-        files=tuple(map(str, archives)),
-        file=np.array([member.archive for member in members]),
+        archives=tuple(map(str, archives)),
+        archive_indices=np.array([member.archive for member in members]),
         offsets=np.array([member.offset for member in members]),
         sizes=np.array([member.size for member in members]),
-        names=np.array([os.path.join(member.folder, member.file) for member in members]),
-        labels=np.array([label[member.class_name] for member in members], np.int64),
+        paths=np.array([os.path.join(member.folder, member.file) for member in members]),
+        labels=labels,
         class_names=tuple(map(os.fsdecode, classes)),
     )
 
 
 def _members(file: tarfile.TarFile, archive: int, stem: str, start: int = 0, outer: str = "") -> Iterator[_Member]:
-    """The images of a tar file that begins at byte `start` of the archive, where its name is `outer`. `stem` is the
-    class of images that lie in no folder."""
+    """The images of a tar file that begins at byte `start` of the archive, in which its path is `outer`. `stem` is the
+    class of images that are in no folder."""
     regular: dict[str, tuple[int, int]] = {}
     links: dict[str, str] = {}
     while info := file.next():
-        file.members.clear()  # of which there may be millions
+        file.members.clear()  # type: ignore[attr-defined]  # of which there may be millions
         path = posixpath.normpath(info.name)
         if info.issparse():
             raise tarfile.TarError(f"its member {info.name} is sparse")
@@ -174,9 +157,9 @@ def _members(file: tarfile.TarFile, archive: int, stem: str, start: int = 0, out
 
 
 def _target(path: str, links: dict[str, str]) -> str:
-    """What a chain of links ends at; somewhere in it, if it is a ring."""
-    passed = set()
-    while path in links and path not in passed:
-        passed.add(path)
+    """The end of a chain of links; if it is a cycle, one of its links."""
+    visited = set()
+    while path in links and path not in visited:
+        visited.add(path)
         path = links[path]
     return path

@@ -1,10 +1,11 @@
-"""Small datasets, in memory, through torchvision, which downloads them."""
+"""Small datasets in memory, which torchvision downloads."""
 
 from __future__ import annotations
 
 import fcntl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from torchvision import datasets
 
 from experiments.config.settings import Data
-from experiments.data.images import ArrayImages
+from experiments.data.images import ArrayImages, data_folder
 from experiments.errors import SettingsError
 
 DATASETS = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -20,7 +21,7 @@ DATASETS = {"fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "
 
 def load(data: Data) -> tuple[ArrayImages, ArrayImages]:
     """The dataset `data.name` below the folder `data.path`."""
-    name, path = data.name, Path(data.path).expanduser()
+    name, path = data.name, data_folder(data)
     if name not in DATASETS:
         raise SettingsError(f"data.reader=torchvision has {', '.join(DATASETS)}; not data.name={name!r}")
     dataset = getattr(datasets, DATASETS[name])
@@ -28,21 +29,22 @@ def load(data: Data) -> tuple[ArrayImages, ArrayImages]:
         todo = f"unpack its four files into {path / 'FashionMNIST' / 'raw'}"
     else:
         todo = f"put {dataset.filename} into {path}"
-    parts = []
-    for train in (True, False):
-        part = or_downloaded(lambda train=train, **how: dataset(path, train=train, **how), path, DATASETS[name], todo)
-        parts.append(ArrayImages(np.asarray(part.data), np.asarray(part.targets, np.int64)))
-    return tuple(parts)
+
+    def part(train: bool) -> ArrayImages:
+        images = or_downloaded(partial(dataset, path, train=train), path, DATASETS[name], todo)
+        return ArrayImages(np.asarray(images.data), np.asarray(images.targets, np.int64))
+
+    return part(train=True), part(train=False)
 
 
 def or_downloaded(make: Callable[..., Any], path: Path, title: str, todo: str) -> Any:
-    """What `make()` finds in the folder `path`, or `make(download=True)` brings there: one process at a time."""
+    """What `make()` finds in the folder `path`, or `make(download=True)` downloads there, in one process at a time."""
     try:
         try:
             return make()
         except RuntimeError:  # not there, or damaged
             path.mkdir(parents=True, exist_ok=True)
-            with _alone(path / ".download"):  # the runs of a study start side by side
+            with _exclusive(path / ".download"):  # the runs of a study start at the same time
                 return make(download=True)
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -50,7 +52,7 @@ def or_downloaded(make: Callable[..., Any], path: Path, title: str, todo: str) -
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def _exclusive(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,8 +1,8 @@
 """webdataset's shards, streamed.
 
-timm's reader finds the data: shards, splits, lengths, classes. Its iteration is for training alone: in evaluation
-with several processes it stops each at the same number of images, which misses some and repeats others, and everywhere
-it drops what can't be decoded without a word. So which images a process and a worker see is decided here.
+timm's reader finds the data: shards, splits, lengths, classes. Its iteration is not used: in evaluation with several
+processes it gives each the same number of images, which misses some and repeats others, and it drops images that can't
+be decoded silently. So this module decides which images a process and a loader worker read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Shards:
     """webdataset's tar files, each image beside a `.cls` file with its label.
 
     A share is a range of the epoch's images, shard after shard: shares are equal whatever the number of shards, and a
-    worker opens only those that its range touches.
+    worker only opens the shards of its range.
     """
 
     shards: Sequence[str]
@@ -64,7 +64,7 @@ class Shards:
         if shuffle:
             seed = derive(Purpose.ORDER, epoch, rank, worker)
             samples = webdataset.shuffle(streaming.BUFFER, rng=random.Random(seed))(samples)
-        return map(self._decoded, samples)  # unlike a generator's, its next() can be called again after an error
+        return map(self._decoded, samples)  # not a generator, whose next() can't be called again after an error
 
     def _samples(self, order: Sequence[int], share: range) -> Iterator[dict[str, Any]]:
         ends = accumulate(self.lengths[shard] for shard in order)
@@ -77,17 +77,17 @@ class Shards:
     def _range(self, shard: int, first: int, last: int) -> Iterator[dict[str, Any]]:
         from webdataset import DataPipeline, SimpleShardList, reraise_exception, tarfile_to_samples
 
-        url, length, seen = self.shards[shard], self.lengths[shard], 0
+        url, length, count = self.shards[shard], self.lengths[shard], 0
         pipeline = DataPipeline(SimpleShardList([url]), tarfile_to_samples(handler=reraise_exception))
         try:
             for sample in islice(pipeline, None if last == length else last):
-                seen += 1
-                if first < seen <= last:
+                count += 1
+                if first < count <= last:
                     yield sample
         except (OSError, ValueError, tarfile.TarError) as error:
             raise SettingsError(f"cannot read the shard {url}: {' '.join(str(error).split())}") from error
-        if seen != last:
-            raise SettingsError(f"the shard {url} has {seen} images, not {length}, as is said of it")
+        if count != last:
+            raise SettingsError(f"the shard {url} has {count} images, not {length} as stated")
 
     def _decoded(self, sample: dict[str, Any]) -> tuple[Image.Image | Jpeg, int]:
         name = f"{sample['__key__']} in {sample['__url__']}"
@@ -98,7 +98,8 @@ class Shards:
 
 
 def load(data: Data) -> tuple[Shards, Shards]:
-    return tuple(shards_of(data.path, part, data.num_classes) for part in (data.train, data.val))
+    path = data.path or ""
+    return shards_of(path, data.train, data.num_classes), shards_of(path, data.val, data.num_classes)
 
 
 def shards_of(path: str, split: str, num_classes: int | None) -> Shards:
@@ -117,14 +118,14 @@ def shards_of(path: str, split: str, num_classes: int | None) -> Shards:
         todo = "name its shards, like part-{000..146}.tar, or put an _info.json with that split there"
         raise SettingsError(f"data.path={path} has no split {split!r}: {todo}") from error
     pattern, _, stated = split.partition("|")
-    # of shards that are named while there is an _info.json, timm takes all that the split has
+    # if shards are named and there is an _info.json, timm returns all shards of the split
     files = expand_urls(pattern) if ".tar" in pattern or ".." in pattern else list(reader.split_info.filenames)
     known = dict(zip(reader.split_info.filenames, reader.split_info.shard_lengths, strict=False))
     shards = [os.path.join(root, file) for file in files]
     if local and (missing := [shard for shard in shards if not Path(shard).is_file()]):
         raise SettingsError(f"there is no shard {missing[0]} ({len(missing)} of {len(shards)} are missing)")
     if not local and not known.keys() >= {*files}:
-        raise SettingsError(f"{path} needs an _info.json with the lengths of its shards: they are counted only locally")
+        raise SettingsError(f"{path} needs an _info.json with the lengths of its shards: only local ones are counted")
     lengths = [known[file] if file in known else _count(shard) for file, shard in zip(files, shards, strict=True)]
     if stated and int(stated) != sum(lengths):
         raise SettingsError(f"the split {split!r} of data.path={path} has {sum(lengths)} images, not {stated}")
@@ -135,7 +136,8 @@ def shards_of(path: str, split: str, num_classes: int | None) -> Shards:
 
 
 def _count(shard: str) -> int:
-    """A shard's images from its headers alone: files of one name but for the extension are one, as in webdataset."""
+    """The number of images in a shard, from its headers: files that differ in extension alone are one sample, as in
+    webdataset."""
     from webdataset.tariterators import base_plus_ext
 
     try:
@@ -147,5 +149,5 @@ def _count(shard: str) -> int:
 
 
 def _part(whole: range, index: int, parts: int) -> range:
-    """The index-th of equal parts; they differ by one at most."""
+    """The part `index` of nearly equal parts, whose lengths differ by at most one."""
     return whole[len(whole) * index // parts : len(whole) * (index + 1) // parts]

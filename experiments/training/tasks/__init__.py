@@ -1,7 +1,7 @@
-"""What a network is trained for: a module per task, found by the name that `run.task` has (experiments/config/task.py).
+"""What a network is trained for: one module per task, by the name of `run.task` (experiments/config/task.py).
 
-A task's module has `Objective(recipe, num_classes)`, which gives the training loss of (network, images, labels), and
-`evaluate(networks, ...)`, which gives the results that the record is to hold.
+A task's module has `Objective(recipe, num_classes)`, the training loss as a function of (network, images, labels), and
+`evaluate(networks, ...)`, which returns the results that are recorded.
 """
 
 from experiments.training.tasks import classification

@@ -1,4 +1,4 @@
-"""Each image is of one class: the loss, and how good networks are on a set of images, each counted once."""
+"""Classification: the training loss, and the evaluation of networks on a set of images."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ def evaluate(
     preprocess: Preprocess,
     processes: Processes,
     precision: Callable[[], AbstractContextManager] = nullcontext,
-    outcomes: CorrectImages | None = None,
+    correct_images: CorrectImages | None = None,
     confusion: Tensor | None = None,
 ) -> list[dict[str, float]]:
-    """Of each network val_loss, top1 and top5 (percent) over all images of all processes' batches, and how many
-    `images` those are. In one pass over them, at whose end alone the device is waited for.
+    """For each network, val_loss, top1 and top5 (percent) over all images of all processes' batches, and the number of
+    these `images`: in one pass, at whose end alone the host waits for the device.
 
-    For each image of this process, of the first network `outcomes` gets whether its top-1 is right, and `confusion`,
-    (classes, classes) on the device, 1 added at [label, prediction].
+    `correct_images` gets, and `confusion` (classes, classes; on the device) counts at [label, prediction], the first
+    network's predictions for the images of this process.
     """
     for network in networks:
         network.eval()
-    images_seen, sums = 0, []
+    images_seen, batch_sums = 0, []
     for images, labels, samples in prefetch(batches, preprocess):
         images_seen += len(labels)
         for network in networks:
@@ -68,22 +68,24 @@ def evaluate(
                 logits = network(images)
             logits = logits.float()
             ranked = logits.topk(min(5, logits.shape[1])).indices
-            right = ranked == labels[:, None]
+            correct = ranked == labels[:, None]
             loss = F.cross_entropy(logits, labels, reduction="sum")
-            sums.append(torch.stack([loss, right[:, 0].float().sum(), right.float().sum()]))
+            batch_sums.append(torch.stack([loss, correct[:, 0].float().sum(), correct.float().sum()]))
             if network is not networks[0]:
                 continue
-            if outcomes is not None:
-                outcomes.add((index for _, index in samples), right[:, 0])
+            if correct_images is not None:
+                correct_images.add((index for _, index in samples), correct[:, 0])
             if confusion is not None:
                 ones = torch.ones_like(labels, dtype=confusion.dtype)
                 confusion.index_put_((labels, ranked[:, 0]), ones, accumulate=True)
-    sums = torch.stack(sums).cpu().double().view(-1, len(networks), 3).sum(0) if sums else torch.zeros(len(networks), 3)
-    images_seen, *sums = processes.sum(images_seen, *sums.flatten().tolist())
-    if not images_seen:
+    sums = torch.zeros(len(networks), 3)
+    if batch_sums:
+        sums = torch.stack(batch_sums).cpu().double().view(-1, len(networks), 3).sum(0)
+    count, *totals = processes.sum(images_seen, *sums.flatten().tolist())
+    if not count:
         raise ValueError("there are no images to evaluate")
-    found = []
-    for loss, top1, top5 in zip(sums[::3], sums[1::3], sums[2::3], strict=True):
-        row = {"val_loss": loss / images_seen, "top1": 100 * top1 / images_seen, "top5": 100 * top5 / images_seen}
-        found.append(row | {"images": int(images_seen)})
-    return found
+    results: list[dict[str, float]] = []
+    for total_loss, top1, top5 in zip(totals[::3], totals[1::3], totals[2::3], strict=True):
+        result = {"val_loss": total_loss / count, "top1": 100 * top1 / count, "top5": 100 * top5 / count}
+        results.append({**result, "images": int(count)})
+    return results
