@@ -206,19 +206,23 @@ MISTAKES = [  # a file of one's own, what is typed, what the line must say
     (
         {"step/x.yaml": f"{GLOBAL}design: {{layers: [a]}}\n"},
         "step=[x]",
-        "step x: design.layers is like {NAME: {at: hidden",
+        "step x: design.layers must be like {NAME: {at: hidden",
     ),
     (
         {"step/x.yaml": f"{GLOBAL}design: {{width: 9}}\n"},
         "step=[x,wide]",
         "wide and x contradict each other: both set design.w",
     ),
-    ({"step/null.yaml": GLOBAL}, "seed=0", "my/step/null.yaml: a step's name has letters, digits and _ alone, not 'null'"),
+    (
+        {"step/null.yaml": GLOBAL},
+        "seed=0",
+        "my/step/null.yaml: a step's name has letters, digits and _ alone, not 'null'",
+    ),
     ({"step/x.yaml": f"{GLOBAL}3\n"}, "step=[x]", "my/step/x.yaml is not a mapping of settings"),
     (
         {"road/x.yaml": "extends: convnext\nrungs: [{step: silu, adopted: 'no'}]\n"},
         "road=x",
-        "is true or false, not 'no'",
+        "must be true or false, not 'no'",
     ),
     (
         {"road/x.yaml": "extends: convnext\nrungs: [{step: silu, parent: gelu}]\n"},
@@ -234,7 +238,11 @@ MISTAKES = [  # a file of one's own, what is typed, what the line must say
     ({"road/x.yaml": "extends: convnext\nrungs: [{step: sliu}]\n"}, "road=x", "unknown step 'sliu'"),
     ({"road/x.yaml": "extends: convnext\nrungs: [{step: silu, titel: a}]\n"}, "road=x", "did you mean 'title'?"),
     ({"road/x.yaml": "extends: convnext\nrungs: [{step: gelu}]\n"}, "road=x", "step 'gelu', which its parent has"),
-    ({"road/x.yaml": "rungs: [{name: a}, {step: silu, parent: b}]\n"}, "road=x", "is 'b', which is no rung before it"),
+    (
+        {"road/x.yaml": "rungs: [{name: a}, {step: silu, parent: b}]\n"},
+        "road=x",
+        "is 'b', which is not a rung before it",
+    ),
     ({"road/x.yaml": "rungs: [{name: a, published: {resnet50: {top1: 3}}}]\n"}, "road=x", "must be like {top1: 80.62"),
     ({"regime/x.yaml": f"{GLOBAL}regime: {{name: x}}\n"}, "regime=x", "'regime.widths.start' not found"),
     ({"study/x.yaml": f"{GLOBAL}rung: gelu\n"}, "study=x", "rung=gelu in a file is not read"),
