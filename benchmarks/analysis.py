@@ -167,24 +167,24 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=300, help="of each run")
     parser.add_argument("--plain", type=int, default=500, help="runs that the plain loop reads")
     parser.add_argument("--in", dest="folder", type=Path, help="where to write; by default where temporary files are")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     console = Console(highlight=False)
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         whole, half = Path(folder) / "whole", Path(folder) / "half"
-        for path, runs in {whole: asked.runs, half: asked.runs // 2}.items():
+        for path, runs in {whole: arguments.runs, half: arguments.runs // 2}.items():
             path.mkdir()
-            write_runs(path, runs, asked.epochs)
+            write_runs(path, runs, arguments.epochs)
         measure(LOAD, half)  # compiles what is imported
-        plain_runs = min(asked.plain, asked.runs)
+        plain_runs = min(arguments.plain, arguments.runs)
         plain = measure(PLAIN, whole, plain_runs)
         measured = {
             what: (measure(code, half), measure(code, whole))
             for what, code in {"load": LOAD, "load + epochs": EPOCHS, "full report": REPORT}.items()
         }
-    table = Table(title=f"{asked.runs:,} runs of {asked.epochs:,} epochs; each line a fresh process", box=None)
+    table = Table(title=f"{arguments.runs:,} runs of {arguments.epochs:,} epochs; each line a fresh process", box=None)
     for heading in ("", "half", "all runs", "all / half", "processor", "memory", "/ plain loop"):
         table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
-    scaled, processor = (time * asked.runs / plain_runs for time in plain[:2])
+    scaled, processor = (time * arguments.runs / plain_runs for time in plain[:2])
     for what, (less, more) in measured.items():
         seconds = (f"{less.seconds:.1f} s", f"{more.seconds:.1f} s", f"{more.seconds / less.seconds:.2f}")
         seconds += (f"{more.processor_seconds:.1f} s",)

@@ -97,30 +97,30 @@ def heavy_tails(generator: np.random.Generator) -> dict[int, pd.Series]:
 
 def missing(generator: np.random.Generator) -> dict[int, pd.Series]:
     """A fifth of the runs did not finish."""
-    found = normal()(generator)
-    return {rung: values[generator.random(len(values)) > 0.2] for rung, values in found.items()}
+    scores = normal()(generator)
+    return {rung: values[generator.random(len(values)) > 0.2] for rung, values in scores.items()}
 
 
 def one_seed(generator: np.random.Generator) -> dict[int, pd.Series]:
-    found = normal()(generator)
-    return found | {8: found[8][:1]}
+    scores = normal()(generator)
+    return scores | {8: scores[8][:1]}
 
 
 def partly_shared(generator: np.random.Generator) -> dict[int, pd.Series]:
-    found = normal(seeds=4)(generator)
-    return {rung: values[1:] if rung % 2 else values[:3] for rung, values in found.items()}
+    scores = normal(seeds=4)(generator)
+    return {rung: values[1:] if rung % 2 else values[:3] for rung, values in scores.items()}
 
 
 def other_seeds(generator: np.random.Generator) -> dict[int, pd.Series]:
-    found = normal(seeds=6)(generator)
-    return {rung: values[3:] if rung % 2 else values[:3] for rung, values in found.items()}
+    scores = normal(seeds=6)(generator)
+    return {rung: values[3:] if rung % 2 else values[:3] for rung, values in scores.items()}
 
 
 def one_run_off(size: float) -> Draw:
     def draw(generator: np.random.Generator) -> dict[int, pd.Series]:
-        found = normal()(generator)
-        found[8][0] -= size
-        return found
+        scores = normal()(generator)
+        scores[8][0] -= size
+        return scores
 
     return draw
 
@@ -129,8 +129,8 @@ def halves(effect: float) -> Draw:
     """What a seed does to the second half of the ladder has nothing to do with what it does to the first."""
 
     def draw(generator: np.random.Generator) -> dict[int, pd.Series]:
-        other = effect * generator.normal(size=(2, 3))
-        values = generator.normal(size=(RUNGS, 3)) + other[(np.arange(RUNGS) > RUNGS // 2).astype(int)]
+        seed_effects = effect * generator.normal(size=(2, 3))
+        values = generator.normal(size=(RUNGS, 3)) + seed_effects[(np.arange(RUNGS) > RUNGS // 2).astype(int)]
         return _studied(values, generator, seed_effect=0.0)
 
     return draw
@@ -199,8 +199,8 @@ def simulate(condition: Condition, studies: int, textbook: bool = False) -> Resu
         value, error, freedom = np.transpose([one[:3] for one in estimates]).astype(float)
         p[study] = 2 * stats.t.sf(np.abs(value / error), freedom)
         widths[study] = stats.t.ppf((1 + CONFIDENCE) / 2, freedom) * error
-        asked = frozenset().union(*condition.sums)
-        replicated = [network for network, values in scores.items() if network in asked and len(values) > 1]
+        networks = frozenset().union(*condition.sums)
+        replicated = [network for network, values in scores.items() if network in networks and len(values) > 1]
         collapsed = np.isin(replicated, condition.collapsed)
         values = matrix([scores[network] for network in replicated])
         warned += bool(concerns(values, len(values), least=IMAGE, collapsed=collapsed))
@@ -215,18 +215,18 @@ def simulate(condition: Condition, studies: int, textbook: bool = False) -> Resu
     return Result(np.nanmean(covered), worst, wrong.mean(), np.nanmedian(widths), warned / studies)
 
 
-def row(place: int, studies: int) -> str:
-    """The line of a condition in the table, in bold what misses the promise by more than the simulation's own noise."""
-    condition, texts = CONDITIONS[place], []
+def row(index: int, studies: int) -> str:
+    """The row of a condition in the table, in bold what misses its target by more than the simulation's noise."""
+    condition, texts = CONDITIONS[index], []
     for textbook in (False, True):
-        found = simulate(condition, studies, textbook)
-        texts.append(_percent(found.coverage, found.coverage < 0.945))
+        result = simulate(condition, studies, textbook)
+        texts.append(_percent(result.coverage, result.coverage < 0.945))
         if not textbook:
-            texts.append(_percent(found.worst, found.worst < 0.935))
-        texts.append(_percent(found.wrong, found.wrong > 0.05 + 2 * np.sqrt(0.05 * 0.95 / studies)))
-        texts.append(NOTHING if np.isnan(found.width) else f"{found.width:.2f}")
+            texts.append(_percent(result.worst, result.worst < 0.935))
+        texts.append(_percent(result.wrong, result.wrong > 0.05 + 2 * np.sqrt(0.05 * 0.95 / studies)))
+        texts.append(NOTHING if np.isnan(result.width) else f"{result.width:.2f}")
         if not textbook:
-            texts.append(_percent(found.warned))
+            texts.append(_percent(result.warned))
     return f"| {condition.name} | {' | '.join(texts)} |"
 
 

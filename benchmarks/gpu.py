@@ -135,8 +135,8 @@ def written(value: Any) -> str:
 def describe(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu, {cores()} cores"
-    asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    return subprocess.run(asked, capture_output=True, text=True).stdout.strip().replace("\n", "; ")
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip().replace("\n", "; ")
 
 
 def main() -> None:

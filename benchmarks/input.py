@@ -191,8 +191,8 @@ def tabulate(rounds: dict[str, list[float]], title: str) -> Table:
     return table
 
 
-def faster(mine: list[float], others: list[float]) -> str:
-    ratios = [one / other for one, other in zip(mine, others, strict=True)]
+def faster(ours: list[float], theirs: list[float]) -> str:
+    ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 

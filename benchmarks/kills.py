@@ -52,12 +52,11 @@ def result(runs: Path) -> tuple[list[list[float]], dict[str, torch.Tensor]]:
     return [[row[name] for name in METRICS] for row in rows], weights
 
 
-def identical(one: tuple, other: tuple) -> bool:
-    (rows, weights), (other_rows, other_weights) = one, other
-    same_names = weights.keys() == other_weights.keys()
-    return (
-        rows == other_rows and same_names and all(torch.equal(weights[name], other_weights[name]) for name in weights)
-    )
+def identical(first: tuple, second: tuple) -> bool:
+    (rows, weights), (second_rows, second_weights) = first, second
+    if rows != second_rows or weights.keys() != second_weights.keys():
+        return False
+    return all(torch.equal(weights[name], second_weights[name]) for name in weights)
 
 
 def resumed_at(runs: Path) -> str:

@@ -35,12 +35,12 @@ def seconds(*commands: list[str]) -> float:
 
 def results(runs: Path) -> dict[tuple[str, int], dict[str, float]]:
     """{(rung, seed): summary}"""
-    found = {}
+    summaries = {}
     for path in runs.glob("*/summary.json"):
         rung = json.loads(path.with_name("config.json").read_text())["rung"]
         summary = json.loads(path.read_text())
-        found[rung, summary["seed"]] = summary
-    return found
+        summaries[rung, summary["seed"]] = summary
+    return summaries
 
 
 def main() -> None:
@@ -64,10 +64,10 @@ def main() -> None:
         console.print(f"loop:  {one_by_one:.0f} s, its shortest run {shortest:.0f} s")
         console.print(f"ratio: {together / one_by_one:.3f}")
     for rung in RUNGS:
-        one, other = ([found[rung, int(seed)]["top1"] for seed in SEEDS] for found in (ours, theirs))
+        ours_top1, theirs_top1 = ([runs[rung, int(seed)]["top1"] for seed in SEEDS] for runs in (ours, theirs))
         console.print(
-            f"{rung:22} top-1 {statistics.mean(one):.2f} ± {statistics.stdev(one):.2f} in the study, "
-            f"{statistics.mean(other):.2f} ± {statistics.stdev(other):.2f} in the loop"
+            f"{rung:22} top-1 {statistics.mean(ours_top1):.2f} ± {statistics.stdev(ours_top1):.2f} in the study, "
+            f"{statistics.mean(theirs_top1):.2f} ± {statistics.stdev(theirs_top1):.2f} in the loop"
         )
 
 

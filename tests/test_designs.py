@@ -126,14 +126,14 @@ WRONG_LAYERS = [  # what is written, what the message must say
     ({"grn": GRN | {"_target_": "import os; os.Path"}}, "must be the dotted path of a class"),
     (
         {"grn": GRN | {"eps": float("nan")}},
-        "layers.grn.eps must be a finite number, a text, true, false, null or a list",
+        "layers.grn.eps must be a finite number, text, true, false, null or a list",
     ),
     (
         {"grn": GRN | {"eps": {"value": 1}}},
-        "layers.grn.eps must be a finite number, a text, true, false, null or a list",
+        "layers.grn.eps must be a finite number, text, true, false, null or a list",
     ),
     ({"grn": GRN | {"no name": 1}}, "layers.grn must have arguments with names, not 'no name'"),
-    ({"grn": GRN, "gate": GATE | {"at": "hidden"}}, "layers gate and grn both stand at 'hidden'; a place takes one"),
+    ({"grn": GRN, "gate": GATE | {"at": "hidden"}}, "layers gate and grn are both at 'hidden', which takes only one"),
 ]
 
 

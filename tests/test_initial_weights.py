@@ -155,7 +155,7 @@ NO_WEIGHTS = {
     "expanded": (pickled({HEAD: torch.zeros(1, 64).expand(10**12, 64)}), "not a dense tensor of real numbers"),
     "scalar head": (
         pickled({HEAD: torch.tensor(1.0)}),
-        "head.linear.weight has shape scalar, not a row for each class",
+        "head.linear.weight has shape scalar, not one row per class",
     ),
     "other": (pickled({"stem.conv.weight": torch.zeros(1)}), "these weights do not fit as the ours layout: missing "),
     "lying.safetensors": ((10**15).to_bytes(8, "little") + b"{}", "header too large"),

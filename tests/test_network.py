@@ -361,8 +361,8 @@ def test_norm_by_dotted_path_is_our_norm_where_it_is_the_same(downsampling: str)
 
 WRONG_PATHS = {  # what a path names, and the message about it
     f"{HERE}Gte": f"{__name__} has no 'Gte'; did you mean 'Gate'?",
-    f"{HERE}sketch": "sketch is no class of nn.Module",
-    f"{HERE}Design": "Design is no class of nn.Module",
+    f"{HERE}sketch": "sketch is not a subclass of nn.Module",
+    f"{HERE}Design": "Design is not a subclass of nn.Module",
     "nowhere.at.All": "importing nowhere.at raises ModuleNotFoundError: No module named 'nowhere'",
     "timm.layers.helpers.os.system": "'timm.layers.helpers' is not a package",
     f"{HERE}Wave": f"layers.mine: {HERE}Wave(8) raises TypeError: ",

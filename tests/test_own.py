@@ -206,7 +206,7 @@ MISTAKES = [  # a file of one's own, what is typed, what the line must say
     (
         {"step/x.yaml": f"{GLOBAL}design: {{layers: [a]}}\n"},
         "step=[x]",
-        "step x: design.layers is like {NAME: {at: hidden",
+        "step x: design.layers must be like {NAME: {at: hidden",
     ),
     (
         {"step/x.yaml": f"{GLOBAL}design: {{width: 9}}\n"},
@@ -222,7 +222,7 @@ MISTAKES = [  # a file of one's own, what is typed, what the line must say
     (
         {"road/x.yaml": "extends: convnext\nrungs: [{step: silu, adopted: 'no'}]\n"},
         "road=x",
-        "is true or false, not 'no'",
+        "must be true or false, not 'no'",
     ),
     (
         {"road/x.yaml": "extends: convnext\nrungs: [{step: silu, parent: gelu}]\n"},
@@ -238,7 +238,11 @@ MISTAKES = [  # a file of one's own, what is typed, what the line must say
     ({"road/x.yaml": "extends: convnext\nrungs: [{step: sliu}]\n"}, "road=x", "unknown step 'sliu'"),
     ({"road/x.yaml": "extends: convnext\nrungs: [{step: silu, titel: a}]\n"}, "road=x", "did you mean 'title'?"),
     ({"road/x.yaml": "extends: convnext\nrungs: [{step: gelu}]\n"}, "road=x", "step 'gelu', which its parent has"),
-    ({"road/x.yaml": "rungs: [{name: a}, {step: silu, parent: b}]\n"}, "road=x", "is 'b', which is no rung before it"),
+    (
+        {"road/x.yaml": "rungs: [{name: a}, {step: silu, parent: b}]\n"},
+        "road=x",
+        "is 'b', which is not a rung before it",
+    ),
     ({"road/x.yaml": "rungs: [{name: a, published: {resnet50: {top1: 3}}}]\n"}, "road=x", "must be like {top1: 80.62"),
     ({"regime/x.yaml": f"{GLOBAL}regime: {{name: x}}\n"}, "regime=x", "'regime.widths.start' not found"),
     ({"study/x.yaml": f"{GLOBAL}rung: gelu\n"}, "study=x", "rung=gelu in a file is not read"),
