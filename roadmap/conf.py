@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -91,7 +91,7 @@ class Conf:
         """
         files = [self.whole("step", name) for name in self.in_order(steps, road)]
         base = _read(CONF / "config.yaml")
-        chosen = {
+        chosen: dict[Any, Any] = {
             key: value for entry in base.defaults if isinstance(entry, DictConfig) for key, value in entry.items()
         }
         for file in files:
@@ -99,7 +99,7 @@ class Conf:
         recipes = self.with_bases("recipe", recipe or chosen["recipe"])
         bases = self.with_bases("design", design) if design else []
         named = [OmegaConf.create({"design": base}) for base in bases]
-        return OmegaConf.merge(base, *recipes, self.whole("regime", regime), *files, *named)
+        return cast(DictConfig, OmegaConf.merge(base, *recipes, self.whole("regime", regime), *files, *named))
 
     def in_order(self, steps: Iterable[str], road: str = "convnext") -> Steps:
         """Steps in the order in which they are composed: the road's, then those that are not on it, by name.
@@ -137,7 +137,7 @@ def design(name: str) -> Design:
     Raises:
         ValueError: if there is no such design.
     """
-    return to_design(OmegaConf.merge(*OURS.with_bases("design", name)))
+    return to_design(cast(DictConfig, OmegaConf.merge(*OURS.with_bases("design", name))))
 
 
 def ladder(regime: str = "resnet50", road: str = "convnext") -> tuple[Rung, ...]:
@@ -168,7 +168,7 @@ def to_design(config: Mapping | DictConfig) -> Design:
     Raises:
         DesignError: if there is no such switch, or a value is impossible.
     """
-    values = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
+    values: Any = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
     values.pop("defaults", None)  # which files a file of conf/design/ is based on
     known = [field.name for field in fields(Design)]
     if unknown := [name for name in values if name not in known]:
@@ -201,7 +201,7 @@ MOST_EXTENDED = 100
 def _whole(conf: Conf, group: str, name: str) -> DictConfig:
     files = conf.with_bases(group, name)
     chosen = [item for file in files for item in file.get("defaults", ()) if isinstance(item, DictConfig)]
-    return OmegaConf.merge(*files, {"defaults": chosen})
+    return cast(DictConfig, OmegaConf.merge(*files, {"defaults": chosen}))
 
 
 @cache
@@ -236,8 +236,8 @@ def _extended(conf: Conf, name: str, *extending: str) -> dict[str, Any]:
     """The content of a road's file, appended to that of the road that it extends."""
     if name in extending or len(extending) > MOST_EXTENDED:
         raise ValueError(f"road {name} extends itself" if name in extending else "too many roads extend each other")
-    value = OmegaConf.to_container(conf.load("road", name), resolve=True)
-    value = value if isinstance(value, dict) else {}
+    content: Any = OmegaConf.to_container(conf.load("road", name), resolve=True)
+    value: dict[str, Any] = content if isinstance(content, dict) else {}
     rungs = value.setdefault("rungs", [])
     if not isinstance(rungs, list) or not all(isinstance(rung, dict) for rung in rungs):
         raise ValueError(f"road {name}: `rungs` must be a list with one entry per rung, like `- step: gelu`")
@@ -285,8 +285,10 @@ def _check_step(conf: Conf, name: str, file: DictConfig) -> None:
         raise ValueError(f"step {name}: design.layers must be like {{NAME: {{at: hidden, _target_: package.Class}}}}")
 
 
-STEP_SETTINGS = ("defaults", "design", "widths", "kernel_sizes", "recipe", "data", "resolution", "precision")
-STEP_SETTINGS += ("micro_batch_size", "sync_batch_norm")
+STEP_SETTINGS = (
+    *("defaults", "design", "widths", "kernel_sizes", "recipe", "data", "resolution", "precision"),
+    *("micro_batch_size", "sync_batch_norm"),
+)
 SYNONYMS = {"kernel_sizes": "design.kernel_size", "widths": "design.width"}
 """Settings that steps can make in two ways."""
 
@@ -316,7 +318,7 @@ def _refuse_contradictions(files: Mapping[str, DictConfig], road: Road) -> None:
 
 def _settings(step: DictConfig) -> dict[str, Any]:
     """{group: option} and {dotted key: value} of what a step chooses and sets, as written."""
-    values = OmegaConf.to_container(step, resolve=False)
+    values: Any = OmegaConf.to_container(step, resolve=False)
     return _overrides(step) | flat({key: value for key, value in values.items() if key != "defaults"})
 
 
@@ -328,7 +330,7 @@ def flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return flattened
 
 
-def _overrides(config: DictConfig) -> dict[str, str | list[str]]:
+def _overrides(config: DictConfig) -> dict[str, Any]:
     """{group: option} of a file's `defaults` entries of the form `override /group: option`."""
     entries = [item for item in config.get("defaults", ()) if isinstance(item, DictConfig)]
     return {
@@ -361,7 +363,7 @@ def _by_size(values: DictConfig, default: float, *, _root_: DictConfig) -> float
     return default
 
 
-SETS = {
+SETS: dict[str, Any] = {
     "rungs": lambda road: road.names,
     "from_base": lambda road: road.names[road.names.index(road.base) :],
     "leave_one_out": lambda road: road.leave_one_out(),
@@ -381,7 +383,7 @@ def _sweep(name: str, *arguments: int, _root_: DictConfig) -> str:
     return ", ".join(value if isinstance(value, str) else f"[{','.join(value)}]" for value in values)
 
 
-def conf_of(sources: Sequence[Mapping[str, str]]) -> Conf:
+def conf_of(sources: Sequence[Any]) -> Conf:
     """The folders that Hydra composes from, as its `runtime.config_sources` lists them."""
     own = [Path(source["path"]) for source in sources if source["schema"] == "file"]
     return Conf((CONF, *(path for path in own if path != CONF)))

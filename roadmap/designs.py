@@ -250,7 +250,7 @@ def _short(activation: str) -> str:
     return name.lower() if known else activation
 
 
-def _layers(value: object) -> tuple[Layer, ...]:
+def _layers(value: Any) -> tuple[Layer, ...]:
     """The layers of a mapping as in YAML, or of a sequence of layers, in canonical form."""
     if isinstance(value, Mapping):
         layers = [_layer_of(name, mapping) for name, mapping in value.items() if mapping is not None]
@@ -278,7 +278,7 @@ def _layer_of(name: object, mapping: object) -> Layer:
     return _layer(name, arguments.pop("at", None), arguments.pop("_target_", None), arguments)
 
 
-def _layer(name: object, at: object, target: object, arguments: dict[object, object]) -> Layer:
+def _layer(name: object, at: Any, target: Any, arguments: dict[Any, Any]) -> Layer:
     if not isinstance(name, str) or not name.isidentifier():
         raise DesignError(f"layers must have names of letters, digits and _, not {name!r}")
     if at not in (positions := get_args(get_type_hints(Layer)["at"])):

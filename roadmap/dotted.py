@@ -8,7 +8,7 @@ from __future__ import annotations
 import pkgutil
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
-from typing import Any
+from typing import Any, cast
 
 from roadmap.common.bounds import did_you_mean
 
@@ -37,7 +37,8 @@ def find_module(name: str) -> ModuleSpec:
     Raises:
         LookupError: if there is none. The message is one line.
     """
-    folders, prefix = None, ""
+    folders: list[str] | None = None
+    prefix = ""
     for word in name.split("."):
         prefix = f"{prefix}.{word}" if prefix else word
         spec = next(filter(None, (_find_spec(finder, prefix, folders) for finder in sys.meta_path)), None)
@@ -47,7 +48,7 @@ def find_module(name: str) -> ModuleSpec:
                 hint = "; a class must be directly in a module, not in another class"
             raise LookupError(f"Python finds no module {prefix!r}{hint}")
         folders = list(spec.submodule_search_locations or ())
-    return spec
+    return cast(ModuleSpec, spec)
 
 
 def _find_spec(finder: Any, name: str, folders: list[str] | None) -> ModuleSpec | None:
@@ -58,10 +59,12 @@ def _find_spec(finder: Any, name: str, folders: list[str] | None) -> ModuleSpec 
 
 def _find_in(folders: list[str], name: str) -> ModuleSpec | None:
     """What PathFinder would find; for a namespace package within another, PathFinder would import the outer one."""
-    namespace = ModuleSpec(name, None, is_package=True)
+    locations: list[str] = []
     for importer in filter(None, map(pkgutil.get_importer, folders)):
         spec = importer.find_spec(name)
         if spec and spec.loader:
             return spec
-        namespace.submodule_search_locations += spec.submodule_search_locations if spec else []
-    return namespace if namespace.submodule_search_locations else None
+        locations += (spec.submodule_search_locations or []) if spec else []
+    namespace = ModuleSpec(name, None, is_package=True)
+    namespace.submodule_search_locations = locations
+    return namespace if locations else None

@@ -12,6 +12,7 @@ from functools import cache
 from importlib import import_module
 from itertools import chain
 from threading import Timer
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ def class_at(path: str) -> type[nn.Module]:
     name, module_name = path.rpartition(".")[2], module_of(path)
     try:
         module = import_module(module_name)
-        value = getattr(module, name, None)  # may run code of the module
+        value: Any = getattr(module, name, None)  # may run code of the module
     except RAISED as error:
         raise LookupError(f"importing {module_name} raises {_in_words(error)}") from error
     if _is_module_class(value):

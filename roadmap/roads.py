@@ -284,7 +284,7 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
     step = entry.get("step")
     if step is not None and not isinstance(step, str):
         raise ValueError(f"a rung's step is {step!r}, which is not a name")
-    name = entry.get("name") or step
+    name: Any = entry.get("name") or step
     if not is_name(name):
         raise ValueError(f"a rung needs a step, or a name of letters, digits and _, not {name!r}")
     parent = entry.get("parent", before)

@@ -6,9 +6,9 @@ A layout maps the names of our modules to theirs. timm and torchvision share tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -235,7 +235,7 @@ def _keys(network: Network, layout: str) -> dict[str, str]:
 
 def _blocks(network: Network) -> Iterator[tuple[int, int, Any]]:
     for s, stage in enumerate(network.stages):
-        for b, block in enumerate(stage.blocks):
+        for b, block in enumerate(cast(Iterable[Any], stage.blocks)):
             yield s, b, block
 
 

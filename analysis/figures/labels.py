@@ -41,7 +41,7 @@ def label_points(
     """
     labels = list(labels)
     axes.get_xlim(), axes.get_ylim()  # makes matplotlib fix the limits, on which positions depend
-    renderer = FigureCanvasAgg(axes.figure).get_renderer()
+    renderer = FigureCanvasAgg(axes.get_figure(root=True)).get_renderer()
     points = [axes.transData.transform(point[:2]) for point in (*labels, *unlabelled)]
     taken = [Bbox.from_extents(x - MARGIN, y - MARGIN, x + MARGIN, y + MARGIN) for x, y in points]
     frame = axes.get_window_extent(renderer)
@@ -56,7 +56,7 @@ def label_points(
             bbox={"fc": PALETTE["paper"], "ec": "none", "pad": 0.6, "alpha": 0.8},
             **style,
         )
-        overlaps: dict[tuple[float, float], int] = {}
+        overlaps: dict[tuple[int, float], int] = {}
         for right, lines in OFFSETS:
             box = _move(label, right, lines * size, renderer)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
@@ -73,6 +73,6 @@ def label_points(
 def _move(label: Annotation, x: float, y: float, renderer: RendererBase) -> Bbox:
     """Moves the text to this offset; returns its box, without the line."""
     label.set_position((x, y))
-    label.set_ha("left" if x > 0 else "right")
+    label.set_horizontalalignment("left" if x > 0 else "right")
     label.update_positions(renderer)
     return Text.get_window_extent(label, renderer)

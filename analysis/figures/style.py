@@ -112,6 +112,7 @@ def inline_svg(text: str, name: str, description: str) -> str:
         text = text.replace(value, f"var(--fig-{colour}, {value})")
     head, rest = text.split(">", 1)
     view_box = re.search(r'viewBox="0 0 ([0-9.]+) [^"]+"', head)
+    assert view_box  # matplotlib writes one
     max_width = f"max-width: {1.45 * float(view_box[1]):.0f}px"  # text no larger than the page's
     rest = rest.replace("xlink:href", "href")
     return f'<svg {view_box[0]} style="{max_width}" role="img" aria-label="{escape(description)}">{rest}'

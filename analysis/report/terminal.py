@@ -47,8 +47,8 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
     kept = [index for index in range(len(heads)) if any(str(cells[index]) != NOTHING for cells, _ in lines)]
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     for head in (heads[index] for index in kept):
-        justify, style = "left" if head in ("rung", "verdict") else "right", "dim" if head.startswith("paper") else ""
-        table.add_column(head, justify=justify, no_wrap=True, style=style)
+        style = "dim" if head.startswith("paper") else ""
+        table.add_column(head, justify="left" if head in ("rung", "verdict") else "right", no_wrap=True, style=style)
     for row_cells, is_last in lines:
         table.add_row(*(row_cells[index] for index in kept), end_section=is_last)
     console.print(Text(ladder.attrs["scale"], "bold"))

@@ -23,7 +23,7 @@ class Correct(NamedTuple):
 
     images: str
     """A digest of which images, in which order: equal for runs that were evaluated on the same images."""
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count
     unread: tuple[int, ...]
     """The indices of images that could not be read."""
     packed: bytes
@@ -41,7 +41,8 @@ def correct_of(value: Any, run: Mapping[str, Any]) -> Correct:
     """
     if not isinstance(value, dict):
         raise BrokenRecordError("is not a JSON object")
-    images, count, unread, text = map(value.get, FIELDS)
+    fields: Iterable[Any] = map(value.get, FIELDS)
+    images, count, unread, text = fields
     if not isinstance(images, str) or not isinstance(text, str):
         raise BrokenRecordError("'images' or 'correct' is no text")
     if not _are_integers([count]) or not isinstance(unread, list) or not _are_integers(unread):

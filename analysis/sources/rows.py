@@ -53,15 +53,19 @@ _FROM_CONFIG = (
     *("seed", "precision", "init", "code", "micro_batch_size", "sync_batch_norm"),
 )
 _FROM_RECIPE = ("epochs", "batch_size", "lr")
-_REQUIRED = ("regime", "network", "road", "model", "design", "recipe", "data", "recipe_name", "data_name")
-_REQUIRED += ("identity", "series", "metric")
+_REQUIRED = (
+    *("regime", "network", "road", "model", "design", "recipe", "data", "recipe_name", "data_name"),
+    *("identity", "series", "metric"),
+)
 TOP1 = "top1"
 LARGEST = 1e18
 """No number that was measured or counted is larger, and tables and figures could not show it."""
 POSITIVE = ("macs", "params", "activations", "images_per_second", "seconds_per_epoch", "train_seconds", "wall_seconds")
 """What is more than 0 for every network and run."""
-WHOLE = ("threads", "processes", "accumulation", "micro_batch_size", "train_images", "evaluation_images")
-WHOLE += ("broken_images", "classes", "diverged_before")
+WHOLE = (
+    *("threads", "processes", "accumulation", "micro_batch_size", "train_images", "evaluation_images"),
+    *("broken_images", "classes", "diverged_before"),
+)
 """Counts."""
 _INSIDE: dict[str, dict[str, tuple[type, ...]]] = {
     "recipe": {"name": (str,), "epochs": (int,), "batch_size": (int,), "lr": (int, float)},

@@ -39,7 +39,7 @@ from roadmap.common.records import BrokenRecordError
 
 RUNS_CSV, EPOCHS_CSV, CORRECT_CSV, ROADS_JSON = "runs.csv", "epochs.csv", "correct.csv", "roads.json"
 _JSON = (FLAG, INTEGER, LIST, MAPPING)
-_ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}  # a path may be any bytes
+_ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # a path may be any bytes
 _ABSOLUTE = re.compile(r"(?<![\w.~/:-])~?/[^\s'\",;:()<>|]*|(?<!\w)[A-Za-z]:\\[^\s'\",;:()<>|]*")
 
 

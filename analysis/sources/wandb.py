@@ -170,7 +170,8 @@ def _inspect(files: list[str], skip: Skip) -> Iterator[tuple[str, list[dict[str,
 
 def _joined(attempts: list[list[dict[str, Any]]]) -> tuple[str, dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
     """Name, config, summary and history of a run, from the last attempt where they differ. W&B leaves out nulls."""
-    name, config, summary, history = "", {}, {}, []
+    name, config, summary = "", dict[str, Any](), dict[str, Any]()
+    history: list[dict[str, Any]] = []
     for record in (record for records in attempts for record in records):
         kind = record["type"]
         content = record.get(kind) or {}

@@ -363,9 +363,11 @@ def _named(runs: pd.DataFrame, trained: list[_Trained], road: Road) -> pd.DataFr
         if number := seen[name]:
             steps, name = None, f"{name}, another series" + (f" ({number})" if number > 1 else "")
         seen[names[key]] += 1
-        labels[key] = name, rungs.get(steps), steps
-    columns = zip(*(labels[key] for key in runs["series"]), strict=True)
-    columns = (pd.Series(list(values), index=runs.index, dtype=object) for values in columns)
+        labels[key] = name, rungs.get(steps) if steps is not None else None, steps
+    columns = [
+        pd.Series(list(values), index=runs.index, dtype=object)
+        for values in zip(*(labels[key] for key in runs["series"]), strict=True)
+    ]
     runs = runs.assign(**dict(zip(("network", "rung", "set"), columns, strict=True)))
     order = {rung.name: index for index, rung in enumerate(road.rungs)}
     positions = runs["rung"].map(lambda name: order.get(name, len(order)))

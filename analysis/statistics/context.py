@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -121,7 +121,7 @@ def published_recipe(name: str) -> dict[str, Any]:
     """The settings of a recipe as the paper trains it; empty for a recipe that is not the paper's."""
     if name not in OURS.options("recipe"):
         return {}
-    return OmegaConf.to_container(OURS.compose("resnet50", (), recipe=name).recipe, resolve=True)
+    return cast(dict[str, Any], OmegaConf.to_container(OURS.compose("resnet50", (), recipe=name).recipe, resolve=True))
 
 
 def canonical(value: Any) -> str:

@@ -21,7 +21,7 @@ CROP = 0.875
 """The side of the centre crop, as a fraction of the resized image's."""
 KERNELS = (3, 5, 7, 9, 11)
 """The kernel sizes that the paper measures."""
-OFF = (None, 0, "0", False, [], {}, "")
+OFF: tuple[Any, ...] = (None, 0, "0", False, [], {}, "")
 """Values that turn a setting off, like leaving it out."""
 Settings = Mapping[str, Any]
 

@@ -117,8 +117,8 @@ def _residual_squares(deviations: np.ndarray) -> float:
 
 
 def _on_outliers(names: Sequence[str], scattered: Scatter, unit: str) -> list[str]:
-    outliers = np.flatnonzero((scattered.larger < DOUBT / len(names)) & ~scattered.collapsed)
-    if not len(outliers):
+    outliers = np.flatnonzero((scattered.larger < DOUBT / len(names)) & ~scattered.collapsed).tolist()
+    if not outliers:
         return []
     squares, freedom, usual = scattered.squares, np.maximum(scattered.freedom, 1), ~scattered.outlier
     deviation = math.sqrt(squares[usual].sum() / scattered.freedom[usual].sum())

@@ -4,7 +4,7 @@ are worth that are on no rung."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import pandas as pd
@@ -13,6 +13,7 @@ from analysis.measures import measure
 from analysis.statistics.comparison import Comparison, Steps
 from analysis.statistics.estimates import compare
 from analysis.statistics.ladder import caption, entitled
+from analysis.statistics.noise import Scores
 from analysis.statistics.shapley import has_sections, is_union, shapley_from_orders
 
 COLUMNS = (
@@ -54,7 +55,11 @@ def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFra
     road, scores = comparison.road, comparison.scores(value)
     all_, base = frozenset(road.adopted), frozenset(road[road.base].steps)
     kinds = {
-        "road": [Pair(rung.step, frozenset(rung.steps), frozenset(road[rung.parent].steps)) for rung in road.rungs[1:]],
+        "road": [
+            Pair(rung.steps[-1], frozenset(rung.steps), frozenset(road[rung.parent].steps))
+            for rung in road.rungs
+            if rung.parent
+        ],
         "leave_one_out": [Pair(step, all_, all_ - {step}) for step in road.adopted],
         "add_one_in": [Pair(step, base | {step}, base) for step in road.adopted if step not in base],
         "besides": _besides(comparison, scores),
@@ -92,7 +97,7 @@ def unpaired(comparison: Comparison) -> list[str]:
     return sorted(trained - {pair.step for pair in _besides(comparison, scores)})
 
 
-def _besides(comparison: Comparison, scores: Mapping[Steps | str, pd.Series]) -> list[Pair]:
+def _besides(comparison: Comparison, scores: Scores) -> list[Pair]:
     """The measured pairs for steps that are on no rung, by step, in the road's order."""
     road = comparison.road
     order = {rung.name: index for index, rung in enumerate(road.rungs)}
@@ -108,7 +113,7 @@ def _besides(comparison: Comparison, scores: Mapping[Steps | str, pd.Series]) ->
     )
 
 
-def _elsewhere(comparison: Comparison, scores: Mapping[Steps | str, pd.Series]) -> list[Pair]:
+def _elsewhere(comparison: Comparison, scores: Scores) -> list[Pair]:
     """Measured rungs, each with one more step of the road, by step, in the road's order."""
     road = comparison.road
     rungs = [frozenset(rung.steps) for rung in road.rungs]
@@ -117,7 +122,7 @@ def _elsewhere(comparison: Comparison, scores: Mapping[Steps | str, pd.Series]) 
     return [pair for pair in measured if comparison.same_code(pair.with_step, pair.without)]
 
 
-def _contrasts(comparison: Comparison, scores: Mapping[Steps | str, pd.Series], pairs: Iterable[Pair]) -> pd.DataFrame:
+def _contrasts(comparison: Comparison, scores: Scores, pairs: Iterable[Pair]) -> pd.DataFrame:
     """One row per pair: the network with the step minus the one without it. The road's side branches have no row, but
     belong to the same family of hypotheses."""
     road, pairs = comparison.road, list(pairs)

@@ -7,9 +7,9 @@ Every number that is reported of a comparison is such a sum: a rung's accuracy (
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from scipy import optimize, stats
 
 from analysis.statistics.noise import FEWEST, Noise, Scores, matrix, noise
 
-Weights = Mapping[Hashable, float]
+Weights = Mapping[Any, float]
 """The weights of networks' means in a sum."""
 
 CONFIDENCE = 0.95

@@ -126,7 +126,7 @@ def _answers(comparison: Comparison, correct: Mapping[str, Correct]) -> dict[obj
     runs = comparison.counted
     networks = runs.groupby(runs["set"].where(runs["set"].notna(), runs["network"]).to_numpy(), sort=False)
     return {
-        key: dict(zip(of_network["seed"], map(correct.get, of_network["path"]), strict=True))
+        key: dict(zip(of_network["seed"], (correct[path] for path in of_network["path"]), strict=True))
         for key, of_network in networks
         if all(path in correct for path in of_network["path"])
     }

@@ -61,8 +61,10 @@ def ladder_table(
     if comparison.metric != TOP1:  # the paper's accuracies cannot be compared with another metric
         table[["published_top1", "published_std", "published_change"]] = math.nan
     steps = {rung.name: frozenset(rung.steps) for rung in road.rungs}
-    references = [steps.get(rung.parent) if key is None else key for rung in road.rungs]
-    pairs = [(rung, None if rung == from_ else from_) for rung, from_ in zip(steps.values(), references, strict=True)]
+    references: list[Any] = [steps.get(rung.parent or "") if key is None else key for rung in road.rungs]
+    pairs: list[tuple[Any, Any]] = [
+        (rung, None if rung == from_ else from_) for rung, from_ in zip(steps.values(), references, strict=True)
+    ]
     sums = [{rung: 1.0, from_: -1.0} for rung, from_ in pairs]
     of_seeds = compare(scores, sums)
     changes = of_seeds.rename(columns={"value": "change"})
@@ -173,7 +175,9 @@ def published_ladder(regime: str = "resnet50") -> pd.DataFrame:
 def _published(road: Road, reference: str | None = None) -> pd.DataFrame:
     """The columns that are known of every rung before anything is trained; NaN where nothing was published."""
     top1 = {rung.name: rung.published.top1 if rung.published else math.nan for rung in road.rungs}
-    references = {rung.name: (reference or rung.parent) if rung.name != reference else None for rung in road.rungs}
+    references: dict[str, Any] = {
+        rung.name: (reference or rung.parent) if rung.name != reference else None for rung in road.rungs
+    }
     rows = [
         {
             "rung": rung.name,

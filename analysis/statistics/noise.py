@@ -9,8 +9,8 @@ cannot show how much variances differ. docs/analysis.md has the simulations that
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,16 +28,16 @@ ROUNDS = 20
 """The most rounds of deciding which networks are outliers; two or three suffice."""
 
 
-class Scores(dict[Hashable, pd.Series]):
+class Scores(dict[Any, pd.Series]):
     """The values of each network's runs, indexed by seed; and what is known about these values."""
 
     def __init__(
         self,
-        values: Mapping[Hashable, pd.Series],
+        values: Mapping[Any, pd.Series],
         least: float = 0.0,
         counted: bool = False,
-        pooled: Iterable[Hashable] = (),
-        collapsed: Iterable[Hashable] = (),
+        pooled: Iterable[Any] = (),
+        collapsed: Iterable[Any] = (),
     ) -> None:
         """
         Args:

@@ -120,7 +120,8 @@ def _listed(values: pd.Series) -> str:
 
 def _recipe(recipe: dict[str, Any]) -> str:
     keys = ("optimizer", "epochs", "batch_size", "lr")
-    optimizer, number, batch, lr = (recipe.get(key) for key in keys)
+    values: list[Any] = [recipe.get(key) for key in keys]
+    optimizer, number, batch, lr = values
     return f"{recipe['name']}: {optimizer}, {epochs(number)}, batch {batch}, learning rate {lr:g}"
 
 

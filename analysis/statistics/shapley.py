@@ -15,6 +15,7 @@ import pandas as pd
 from analysis.statistics.comparison import Comparison, Steps
 from analysis.statistics.estimates import Estimate, Weights, compare, conclude
 from analysis.statistics.ladder import caption, entitled
+from analysis.statistics.noise import Scores
 from roadmap.roads import MOST_ORDERS
 
 Players = Mapping[str, Iterable[str]]
@@ -111,7 +112,7 @@ def _over_all_orders(comparison: Comparison, value: str | None) -> pd.DataFrame:
 def shapley_weights(players: Players) -> dict[str, Weights]:
     """By player, the weights of coalitions' values in its Shapley value: |S|! (n - |S| - 1)! / n! for joining S."""
     count = len(players)
-    by_player = {}
+    by_player: dict[str, Weights] = {}
     for player, steps in players.items():
         weights: dict[Steps, float] = {}
         for size, without in _coalitions_without(players, player):
@@ -129,7 +130,7 @@ def interaction_weights(players: Players) -> dict[tuple[str, str], Weights]:
     "An axiomatic approach to the concept of interaction among players in cooperative games", 1999.
     """
     count = len(players)
-    by_pair = {}
+    by_pair: dict[tuple[str, str], Weights] = {}
     for pair in combinations(players, 2):
         first, second = (frozenset(players[player]) for player in pair)
         weights: dict[Steps, float] = {}
@@ -169,7 +170,7 @@ def has_sections(comparison: Comparison) -> bool:
     return 2 * len(measured_unions(comparison)) >= 2 ** len(comparison.road.groups())
 
 
-def _game(comparison: Comparison, players: Players, value: str | None) -> tuple[dict, str]:
+def _game(comparison: Comparison, players: Players, value: str | None) -> tuple[Scores, str]:
     """The values of every network, and a line that names the missing coalitions. A road of many sections has too many
     to go through."""
     scores, total = comparison.scores(value), 2 ** len(players)

@@ -219,9 +219,13 @@ def _code_of(error: BaseException) -> int:
     return errors.DEVICE_FAILED if of_device else errors.FAILED
 
 
+class LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """A full disk stops the run when it writes its record, not here."""
+
+
 def _log_file(run: Run) -> Callable[[str], None]:
-    handler = logging.FileHandler(run.directory / "log.txt", encoding="utf-8")
-    handler.handleError = lambda _: None  # a full disk stops the run when it writes its record
+    handler = LogFile(run.directory / "log.txt", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     logger = logging.Logger(run.name)
     logger.addHandler(handler)

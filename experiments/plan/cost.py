@@ -14,6 +14,7 @@ import torch
 
 from experiments.config.run import Run
 from experiments.config.settings import Data
+from experiments.data.images import is_stream
 from experiments.data.partition import partition
 from experiments.data.readers import load_images
 from experiments.errors import SettingsError
@@ -250,7 +251,7 @@ def _amounts(data: Data) -> tuple[Amounts, str | None]:
         if None not in known or data.reader not in LISTED:
             return known, None
         train, val = load_images(replace(data, val=data.train) if data.holdout else data)
-        if not hasattr(train, "labels"):
+        if is_stream(train) or is_stream(val):  # either both are, or neither
             return Amounts(train.length, val.length, train.classes), None
         chosen, held_out = partition(train, data)
         return Amounts(len(chosen), len(held_out) if data.holdout else len(val.labels), train.classes), None

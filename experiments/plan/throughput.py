@@ -199,7 +199,7 @@ def measure(network: Network, device: torch.device, seconds: float) -> Pace:
     model = make_network(run, classes)
     if run.gradient_checkpointing:
         enable_gradient_checkpointing(model)
-    model.to(device, memory_format=torch.channels_last).train()
+    model.to(device).to(memory_format=torch.channels_last).train()
     optimizer, average = make_optimizer(run.recipe, model), make_average(run.recipe, model)
     objective, preprocess = Objective(run.recipe, classes), Preprocess(device)
     transforms = run.crops_together or loader_workers(run.workers, in_memory=run.data.reader in IN_MEMORY) == 0

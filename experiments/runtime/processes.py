@@ -38,7 +38,7 @@ class Processes:
 
     def averaging(self, parallel: nn.Module, *, when: bool) -> AbstractContextManager:
         """The context of a backward pass: gradients are averaged after the last one of a step, and only then."""
-        return nullcontext() if when or self.world == 1 else parallel.no_sync()
+        return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) and not when else nullcontext()
 
     def sum(self, *values: float) -> list[float]:
         """Sums over the processes, in float64."""
@@ -82,7 +82,8 @@ class Processes:
             return make()
         nodes: list[Any] = [None] * self.world
         distributed.all_gather_object(nodes, platform.node())
-        local_ranks, group = [], None
+        local_ranks: list[int] = []
+        group: Any = None
         for node in dict.fromkeys(nodes):  # torch demands that all processes make all groups
             ranks = [rank for rank in range(self.world) if nodes[rank] == node]
             new_group = distributed.new_group(ranks, backend="gloo")

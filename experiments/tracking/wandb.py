@@ -147,7 +147,7 @@ class Wandb:
         """Handle messages while there is a mirror, until `enough` is true or it is too late."""
         self._receive()
         while self.mirror and not enough() and (left := until - time.monotonic()) > 0:
-            select.select([self.mirror.stdout], [], [], left)
+            select.select([self.mirror.stdout.fileno()], [], [], left)
             self._receive()
 
     def _end(self) -> None:

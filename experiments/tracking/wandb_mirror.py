@@ -81,7 +81,7 @@ def follow(task: dict[str, Any], orders: BinaryIO, send: Callable[..., None]) ->
     wandb.teardown()
 
 
-def find_mode(mode: str) -> str:
+def find_mode(mode: str) -> Any:
     """online, offline or disabled. `auto` follows wandb's settings, WANDB_MODE among them, and is offline if wandb
     finds no account. It neither prompts nor uses the network."""
     import wandb
@@ -96,7 +96,7 @@ def find_mode(mode: str) -> str:
     return mode if authenticate_session(host=settings.base_url, source="auto", prompt=False) else "offline"
 
 
-def start(task: dict[str, Any], mode: str) -> wandb.Run:
+def start(task: dict[str, Any], mode: Any) -> wandb.Run:
     """W&B's run, new or resumed, with the record's config.
 
     Raises:
