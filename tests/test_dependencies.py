@@ -11,7 +11,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-NEWER_ONLY = {"ruff", "jupyterlab"}  # a style, and an editor: nothing here calls them
+NEWER_ONLY = {"ruff", "mypy", "pre-commit", "jupyterlab"}  # tools of those who write it: nothing here calls them
 ASKED = [
     requirement
     for text in chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
