@@ -118,13 +118,13 @@ def test_a_road_with_few_published_numbers_is_compared_where_it_has_them():
             "conv); 1 goes the opposite way (enhanced training recipe: +2.69 there, −1.75 here); 2 are losses where "
             'the paper finds no clear change ("patchify" stem: +0.15 there, −3.41 here; fewer norms: +0.14 there, '
             "−2.71 here). The other 11 are not shown, so they neither confirm nor contradict the paper. The sign is "
-            "the same in 9 of the 12 changes that are clear there, shown or not; if the order of the rungs were",
+            "the same in 9 of the 12 changes that are clear in the paper, shown or not; if the order of the rungs were",
         ),
         (
             found_here(rest="one seed"),
             "Of the paper’s 16 changes, none is shown here. So nothing here confirms or contradicts the paper. The "
-            "sign is the same in 10 of the 12 changes that are clear there; if the order of the rungs were random, 5 % "
-            "of ladders would agree in as many or more.",
+            "sign is the same in 10 of the 12 changes that are clear in the paper; if the order of the rungs were "
+            "random, 5 % of ladders would agree in as many or more.",
         ),
         (
             found_here(rest=None, gelu=1.5),
@@ -134,8 +134,8 @@ def test_a_road_with_few_published_numbers_is_compared_where_it_has_them():
         (
             found_here(rest=None, stage_ratio=1.5, depthwise_conv=-1),
             "Of the paper’s 16 changes, 2 are measured here, both shown. 2 go the paper’s way (stage ratio and "
-            "depthwise conv). The sign is the same in both changes that are clear there; if the order of the rungs "
-            "were random, 25 % of ladders would agree in as many or more.",
+            "depthwise conv). The sign is the same in both changes that are clear in the paper; if the order of the "
+            "rungs were random, 25 % of ladders would agree in as many or more.",
         ),
         (
             found_here("resnet200", **dict.fromkeys(UP | DOWN | ABOUT_0, 1.0) | {"stage_ratio": -1}),

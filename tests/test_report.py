@@ -148,7 +148,7 @@ def test_headline_names_what_is_shown_and_no_more(tmp_path, everything):
         named = re.search(rf"(?:, |: | and ){re.escape(row.title.split(' (')[0])} \(", road) is not None
         assert named == (row.rung in set(shown["rung"])), row.rung
     least = f"a true difference of {others['detectable'].fillna(math.inf).median():.2f} points (median; "
-    assert f"The other {16 - len(shown)} of 16 steps are not shown to, " in road
+    assert f"The other {16 - len(shown)} of 16 steps are not shown to make a difference, " in road
     assert least in road
     one = ladder_table(only(write_pair(tmp_path / "one", gelu={0: 99.0}, kernel_7={0: 1.0})))
     assert "more seeds are needed" in headline(one)
@@ -185,11 +185,11 @@ def ladder_of(shown: int, hints: int = 0, others: int = 0, single: int = 0) -> p
         ),
         (
             (1, 0, 1),
-            "(+9.00, +0.50 to +12.50). The other step is not shown to: a true difference of 2.50 points would be shown",
+            "(+9.00, +0.50 to +12.50). The other step is not shown to make a difference: a true difference of 2.50 points",
         ),
         (
             (2, 0, 2),
-            " and stage ratio (+8.00, +0.50 to +12.50). The other 2 of 4 steps are not shown to, which does",
+            " and stage ratio (+8.00, +0.50 to +12.50). The other 2 of 4 steps are not shown to make a difference, which",
         ),
         (
             (1, 1, 3),

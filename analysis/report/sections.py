@@ -210,7 +210,8 @@ def _road_findings(ladder: pd.DataFrame) -> list[str]:
             which += f" shown to {does}"
         else:
             which = f"The other {len(rest)} of {len(tested)} {what}s are" if several else f"The other {what} is"
-            which += " not shown to" + ", which does not mean that they have no effect" * several
+            which += f" not shown to {'differ' if start else 'make a difference'}"
+            which += ", which does not mean that they have no effect" * several
         sentences.append(f"{which}{_detectable(rest['detectable'], ladder)}.")
     hints = rest[(rest["low"] > 0) | (rest["high"] < 0)]
     if len(hints):
@@ -281,7 +282,9 @@ def agreement_sentence(ladder: pd.DataFrame) -> str:
         single = "one is not shown, so it neither confirms nor contradicts"
         sentences.append(f"The other {single if rest == 1 else several} the paper.")
     if agreed.judged > 1:
-        changes = f"{_part(agreed.same_sign, agreed.judged)} changes{' that are clear there' if has_noise else ''}"
+        changes = (
+            f"{_part(agreed.same_sign, agreed.judged)} changes{' that are clear in the paper' if has_noise else ''}"
+        )
         often = "less than 1" if agreed.chance < 0.01 else f"{100 * agreed.chance:.0f}"
         chance = f"; if the order of the rungs were random, {often} % of ladders would agree in as many or more"
         chance = chance if agreed.chance < 0.5 else ", which chance alone would often give"
