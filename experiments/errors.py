@@ -109,7 +109,7 @@ def in_one_line(error: BaseException, schema: type) -> str:
 def _in_file(error: OmegaConfBaseException, schema: type) -> str:
     key = error.full_key or ""
     if key == "study":
-        return "its first line must be '# @package _global_'; and a study's name is 'study_name: NAME'"
+        return "a study is named by 'study_name: NAME', not by 'study:'; and its first line is '# @package _global_'"
     if isinstance(error, ConfigKeyError | ConfigAttributeError):
         return unknown_key(key, schema)
     return f"{key}: {_reason(error)}"

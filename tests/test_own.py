@@ -220,6 +220,11 @@ MISTAKES = [  # a file of one's own, what is typed, what the line must say
     ),
     ({"step/x.yaml": f"{GLOBAL}3\n"}, "step=[x]", "my/step/x.yaml is not a mapping of settings"),
     (
+        {"regime/x.yaml": f"{GLOBAL}defaults: [nano]\nregime: {{name: x, ema: 0.9}}\n"},
+        "regime=x",
+        "regime=x: the setting 'regime.ema' is called 'regime.ema_decay' now",
+    ),
+    (
         {"road/x.yaml": "extends: convnext\nrungs: [{step: silu, adopted: 'no'}]\n"},
         "road=x",
         "must be true or false, not 'no'",

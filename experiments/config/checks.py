@@ -79,6 +79,9 @@ def check_run(config: DictConfig, conf: Conf) -> None:
     for group in ("regime", "recipe"):
         if (name := config[group].name) not in (known := conf.options(group)):
             raise SettingsError(f"{group}.name must be one of {', '.join(known)}, not {name!r}: the name of its file")
+    for old, new in Config.renamed.items():  # a regime's settings are open: Hydra would take the old one, too
+        if old.startswith("regime.") and OmegaConf.select(config, old) is not None:
+            raise SettingsError(f"regime={config.regime.name}: the setting {old!r} is called {new!r} now")
     if config.model != "design":
         check_timm_name(config.model)
     if config.compile and config.gradient_checkpointing:
