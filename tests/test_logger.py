@@ -50,7 +50,7 @@ def test_documented_custom_logger_follows_each_run_of_a_study(
     launch: Callable, tiny: tuple[str, ...], here: Path
 ) -> None:
     """Its two files are all that it takes."""
-    section = DOCUMENT.split("## A logger of your own\n")[1]
+    section = DOCUMENT.split("## Your own logger\n")[1]
     config, source = re.findall(r"```\w+\n(.*?)```", section, re.S)
     (here / "my" / "logger").mkdir(parents=True)
     (here / "my" / "logger" / "mine.yaml").write_text(config)

@@ -1,4 +1,4 @@
-"""How sections of the road depend on each other."""
+"""A heat map: what each section of the road is worth, and how sections depend on each other."""
 
 from __future__ import annotations
 

@@ -56,7 +56,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="roadmap-report", description="Analyze runs: print the ladder, and write a report with tables and figures."
+        prog="python -m analysis.report",
+        description="Analyze runs: print the ladder, and write a report with tables and figures.",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(

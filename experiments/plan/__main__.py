@@ -29,7 +29,7 @@ from roadmap.conf import Conf, conf_of
 
 PAGE = """\
 What a study, or a run, would cost: time, memory and disk; what exists already, and what will fail. Trains nothing.
-Every argument of experiments.train means what it means there; write plan for train:
+Takes the same arguments as experiments.train; replace train with plan.
 
   python -m experiments.plan -m study=ladder                             measured here, within about 10 s
   python -m experiments.plan rung=gelu regime=resnet50 device=cuda       one run

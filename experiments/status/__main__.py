@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
-        prog="roadmap-status", description="What the runs are doing: one line per run, from the records alone."
+        prog="python -m experiments.status",
+        description="What the runs are doing: one line per run, from the records alone.",
     )
     parser.add_argument("runs", nargs="*", metavar="RUNS", help="folders of run directories (default: runs)")
     parser.add_argument("--study", metavar="NAME", help="only the runs of a study, and how many have not begun")
