@@ -185,11 +185,11 @@ def ladder_of(shown: int, hints: int = 0, others: int = 0, single: int = 0) -> p
         ),
         (
             (1, 0, 1),
-            "(+9.00, +0.50 to +12.50). The other step is not shown to make a difference: a true difference of 2.50 points",
+            "(+9.00, +0.50 to +12.50). The other step is not shown to make a difference: a true difference of 2.50",
         ),
         (
             (2, 0, 2),
-            " and stage ratio (+8.00, +0.50 to +12.50). The other 2 of 4 steps are not shown to make a difference, which",
+            "stage ratio (+8.00, +0.50 to +12.50). The other 2 of 4 steps are not shown to make a difference, which",
         ),
         (
             (1, 1, 3),
