@@ -80,16 +80,15 @@ class Loader:
         return Streamed(stream, transform, run.seed, run.split.micro_batch_size, self.processes)
 
     def _collection(self, images: Images, chosen: np.ndarray) -> Collection | InMemory:
-        run = self.run
+        run, cache = self.run, None
         if run.data.cache:
             self.say(f"reading {len(chosen):,} images into memory")
             cache = read_into_memory(
                 images, chosen, run.resolution, self.processes, self.workers, self.skipped, self.stop_requested
             )
             images = cast(Images, cache)
-        elif isinstance(images, ArrayImages):
-            cache = Cache.of_array(images, chosen)
         if run.crops_together:
+            cache = cache or Cache.of_array(cast(ArrayImages, images), chosen)
             pixels = cache.pixels.to(self.processes.device) if run.data.cache == "device" else cache.pixels
             return InMemory(cache, training_crops(pixels, run.recipe, run.resolution, run.seed), self.erasing)
         images = undecoded(images) if run.data.reduced_decoding else images

@@ -144,7 +144,7 @@ def _begin_worker(_: int) -> None:
 def _exit_with_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
-    os._exit(1)
+        os._exit(1)
 
 
 def end_workers() -> None:

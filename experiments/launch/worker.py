@@ -104,10 +104,12 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
                 processes.broadcast_from_first(opened)
         return opened
     record, reporter = opened
+    have_joined = False
     try:
         with joined(pick_device(run.device, run.precision)) as processes:
             if (refused := processes.broadcast_from_first(None)) is not None:
                 return refused
+            have_joined = True
             reporter.say(f"training {run.directory}")
             reporter.follow(record)
             with reporter.bar:
@@ -118,7 +120,7 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
     except BaseException as error:
         status, reason, code = _outcome(error)
         if world_size() > 1 and status == Status.FAILED:
-            if is_lost_connection(error):
+            if is_lost_connection(error, joined=have_joined):
                 reason = f"another process of the run ended, as its standard error explains ({reason})"
             elif not is_first():
                 reason = f"process {os.environ.get('RANK') or os.environ.get('SLURM_PROCID')}: {reason}"
