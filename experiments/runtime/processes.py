@@ -137,9 +137,9 @@ def joined(device: torch.device) -> Iterator[Processes]:
 
 
 def is_lost_connection(error: BaseException, *, joined: bool) -> bool:
-    """Whether another process of the run has ended, or does not answer. NCCL and torch's stores raise a DistError, which
-    before all have `joined` may be this process's own fault, like a port in use; gloo raises a plain RuntimeError that
-    names the file of gloo's transport that it comes from."""
+    """Whether another process of the run has ended, or does not answer. NCCL and torch's stores raise a DistError,
+    which before all have `joined` may be this process's own fault, like a port in use; gloo raises a plain RuntimeError
+    that names the file of gloo's transport that it comes from."""
     if isinstance(error, distributed.DistError):
         return joined
     return isinstance(error, RuntimeError) and "/gloo/transport/" in str(error)
