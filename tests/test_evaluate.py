@@ -308,7 +308,7 @@ def test_broken_record_is_not_passed_over(
         code, _, out, err = evaluate(*words)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert f"in {here.resolve() / 'run'}: config.json" in err
-        assert "move the weights away from it" in err
+        assert "move the weights elsewhere" in err
     small = ("design=resnet50", "design.width=8", "design.depths=[1,1,1,1]", "resolution=32")
     assert evaluate(*typed, *small)[1]["images"] == 10
 

@@ -91,7 +91,7 @@ def test_damaged_study_is_one_line(content: bytes, tmp_path: Path, capsys: pytes
     (tmp_path / "studies" / "mine.json").write_bytes(content)
     assert status([str(tmp_path), "--study", "mine"]) == 2
     assert re.fullmatch(
-        r"error: .*mine\.json .*; launch the study again, which writes it anew\n", capsys.readouterr().err
+        r"error: .*mine\.json .*; launch the study again, which rewrites it\n", capsys.readouterr().err
     )
 
 
@@ -102,6 +102,7 @@ def test_relaunch_of_a_run_whose_record_is_spoiled(
     run = run_of("device=cpu", "threads=1")
     results = {"top1": 50.0, "wall_seconds": 1.0}
     monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["experiments.train"])
     monkeypatch.setattr("experiments.launch.worker.train", lambda run, record, *_: record.finish("done", **results))
     for seed in range(30):
         random, own = Random(seed), replace(run, runs=tmp_path / str(seed))
@@ -110,7 +111,7 @@ def test_relaunch_of_a_run_whose_record_is_spoiled(
         (own.directory / "epochs.jsonl").write_text('{"epoch": 1}\n')
         spoil(own.directory, random)
         with pytest.raises(SystemExit) as end:
-            train(lambda own=own: train_here(own) or exit(0))
+            train(lambda _, own=own: train_here(own) or exit(0))
         said = "".join(capsys.readouterr())
         assert not hidden(said)
         assert "Traceback" not in said

@@ -239,10 +239,10 @@ MISTAKES = [  # a file of one's own, what is typed, what the line must say
     ({}, "road=mien", "unknown road 'mien'; did you mean 'mine'?"),
     ({"road/x.yaml": "extends: x\n"}, "road=x", "road x extends itself"),
     ({"step/x.yaml": f"{GLOBAL}defaults: [x, _self_]\n"}, "step=[x]", "step x is based on itself"),
-    ({"road/x.yaml": "extends: convnext\nrungs: {silu: 1}\n"}, "road=x", "road x: `rungs` is a list"),
+    ({"road/x.yaml": "extends: convnext\nrungs: {silu: 1}\n"}, "road=x", "road x: `rungs` must be a list"),
     ({"road/x.yaml": "extends: convnext\nrungs: [{step: sliu}]\n"}, "road=x", "unknown step 'sliu'"),
     ({"road/x.yaml": "extends: convnext\nrungs: [{step: silu, titel: a}]\n"}, "road=x", "did you mean 'title'?"),
-    ({"road/x.yaml": "extends: convnext\nrungs: [{step: gelu}]\n"}, "road=x", "step 'gelu', which its parent has"),
+    ({"road/x.yaml": "extends: convnext\nrungs: [{step: gelu}]\n"}, "road=x", "step 'gelu', which its parent already has"),
     (
         {"road/x.yaml": "rungs: [{name: a}, {step: silu, parent: b}]\n"},
         "road=x",

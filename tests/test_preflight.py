@@ -382,7 +382,7 @@ def test_precision_is_what_the_devices_that_are_asked_for_do_best(
 def test_gpu_without_bf16_is_refused_where_it_is_to_train(run_of: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     run = run_of("precision=bf16")
     monkeypatch.setattr(preflight, "compute_capability", lambda: 7.0)
-    with pytest.raises(preflight.SettingsError, match=r"compute capability 7\.0 has; take precision=fp16 or float32"):
+    with pytest.raises(preflight.SettingsError, match=r"compute capability 7\.0; take precision=fp16 or float32"):
         check_device(run, gpus=True)
     check_device(run, gpus=True, here=False)
     check_device(run, gpus=False)

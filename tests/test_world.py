@@ -112,10 +112,11 @@ def test_training_goes_on_from_whatever_could_be_written(
 ) -> None:
     """Each launch of the same command goes on from what the one before left, until nothing fails any more."""
     monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["experiments.train"])
     run, failed = replace(small_run, runs=tmp_path), set()
     for number in itertools.count():
         with broken.at(tmp_path, number):
-            code, said = outcome(lambda: train(lambda: train_here(run)), capsys)
+            code, said = outcome(lambda: train(lambda _: train_here(run)), capsys)
         assert not [*tmp_path.rglob(f".*.{os.getpid()}")]
         if not broken.failed:
             break
@@ -174,7 +175,7 @@ def test_evaluation_is_not_begun_where_it_could_not_be_written(
     (here / "folder").mkdir()
     asked = ("weights=weights.pt", "data=fashion_mnist_sample")
     begun = []
-    monkeypatch.setattr("experiments.evaluate.results.examine", lambda *_: begun.append(1) or {})
+    monkeypatch.setattr("experiments.evaluate.results.evaluate_weights", lambda *_: begun.append(1) or {})
     monkeypatch.setattr("experiments.evaluate.results.show", lambda _: None)
     for number, times in ((0, 0), (1, 1)):
         with broken.at(here, number):
