@@ -90,9 +90,7 @@ def test_damaged_study_is_one_line(content: bytes, tmp_path: Path, capsys: pytes
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "mine.json").write_bytes(content)
     assert status([str(tmp_path), "--study", "mine"]) == 2
-    assert re.fullmatch(
-        r"error: .*mine\.json .*; launch the study again, which rewrites it\n", capsys.readouterr().err
-    )
+    assert re.fullmatch(r"error: .*mine\.json .*; launch the study again, which rewrites it\n", capsys.readouterr().err)
 
 
 def test_relaunch_of_a_run_whose_record_is_spoiled(

@@ -242,7 +242,11 @@ MISTAKES = [  # a file of one's own, what is typed, what the line must say
     ({"road/x.yaml": "extends: convnext\nrungs: {silu: 1}\n"}, "road=x", "road x: `rungs` must be a list"),
     ({"road/x.yaml": "extends: convnext\nrungs: [{step: sliu}]\n"}, "road=x", "unknown step 'sliu'"),
     ({"road/x.yaml": "extends: convnext\nrungs: [{step: silu, titel: a}]\n"}, "road=x", "did you mean 'title'?"),
-    ({"road/x.yaml": "extends: convnext\nrungs: [{step: gelu}]\n"}, "road=x", "step 'gelu', which its parent already has"),
+    (
+        {"road/x.yaml": "extends: convnext\nrungs: [{step: gelu}]\n"},
+        "road=x",
+        "step 'gelu', which its parent already has",
+    ),
     (
         {"road/x.yaml": "rungs: [{name: a}, {step: silu, parent: b}]\n"},
         "road=x",
