@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from experiments.data.readers.sample import SAMPLE, load_sample
 from experiments.launch.worker import train_in_child, train_recorded
 from experiments.records.record import LockedError, Record, is_done
 from experiments.train import main
+from experiments.training.tasks import TASKS
 
 DOCUMENT = (Path(__file__).parent.parent / "docs" / "records.md").read_text()
 
@@ -206,12 +208,6 @@ class Detection(Classification):
 
     name, results, metric = "detection", ("box_ap", "box_ap50"), "box_ap"
 
-    def __init__(self, found: list[float]) -> None:
-        self.found = iter(found)
-
-    def evaluate(self, *_: object) -> list[dict[str, float]]:
-        return [{"box_ap": (ap := next(self.found)), "box_ap50": ap + 20, "images": 200}]
-
     def describe(self, results: dict[str, float]) -> str:
         return f"box AP {results['box_ap']:.1f}"
 
@@ -224,7 +220,14 @@ def test_results_are_called_as_the_task_says(
 ) -> None:
     """In rows, summary and log; and a run of it is done."""
     monkeypatch.setattr("signal.signal", lambda *_: None)
-    monkeypatch.setattr("experiments.config.run.CLASSIFICATION", Detection([30.0, 29.0]))
+    precisions = iter([30.0, 29.0])
+
+    def evaluate(*_: object) -> list[dict[str, float]]:
+        return [{"box_ap": (ap := next(precisions)), "box_ap50": ap + 20, "images": 200}]
+
+    module = SimpleNamespace(Objective=TASKS["classification"].Objective, evaluate=evaluate)
+    monkeypatch.setitem(TASKS, "detection", module)
+    monkeypatch.setattr("experiments.config.run.CLASSIFICATION", Detection())
     run = run_of(*tiny, f"runs={here}/runs")
     assert train_recorded(run) == 0
     _, epochs, summary = read(run.directory)
@@ -241,11 +244,12 @@ def test_results_are_called_as_the_task_says(
 @pytest.mark.parametrize(
     ("results", "done"),
     [
-        ({"top1": 50.0}, True),  # as older records are
-        ({"top1": None}, False),
+        ({"metric": "top1", "top1": 50.0}, True),
+        ({"metric": "top1", "top1": None}, False),
+        ({"top1": 50.0}, False),
         ({"metric": "box_ap", "box_ap": 30.0}, True),
         ({"metric": "box_ap", "box_ap": "high", "top1": 50.0}, False),
-        ({"metric": ["top1"], "top1": 50.0}, True),
+        ({"metric": ["top1"], "top1": 50.0}, False),
     ],
 )
 def test_run_without_a_number_for_its_metric_is_not_done(

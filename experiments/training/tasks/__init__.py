@@ -4,6 +4,8 @@ A task's module has `Objective(recipe, num_classes)`, the training loss as a fun
 `evaluate(networks, ...)`, which returns the results that are recorded.
 """
 
+from typing import Any
+
 from experiments.training.tasks import classification
 
-TASKS = {"classification": classification}
+TASKS: dict[str, Any] = {"classification": classification}
