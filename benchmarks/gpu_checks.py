@@ -161,7 +161,7 @@ def fused(bench: Bench, say: Say) -> None:
 
 
 def erasing(bench: Bench, say: Say) -> None:
-    """Batches as the network gets them, made ready beside the network, against those of the CPU."""
+    """Batches as the network gets them, prepared while the network computes, compared with those of the CPU."""
     run = composed(
         "regime=resnet50", "recipe=modern", "recipe.random_erasing=1", f"resolution={bench.sizes.resolution}"
     )

@@ -1,4 +1,4 @@
-"""How fast training images are made ready on one core: ours beside timm's loader and a transform a sample.
+"""How fast training images are prepared on one core: our loader, timm's, and one transform per sample.
 
     python -m benchmarks.input [--case 500x375@224 ...] [--json FILE]
 

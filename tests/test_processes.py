@@ -16,6 +16,7 @@ from torch import distributed
 
 from experiments.config.batch_plan import Split, split_batch
 from experiments.errors import SettingsError
+from experiments.launch.worker import train_recorded
 from experiments.runtime.processes import Processes
 
 METRICS = ("lr", "train_loss", "val_loss", "top1", "top5", "ema_val_loss", "ema_top1")
@@ -228,3 +229,20 @@ def test_batch_is_split(batch: int, at_once: int | None, processes: int, split: 
 def test_impossible_split_says_so(batch: int, at_once: int | None, processes: int, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         split_batch(batch, at_once, processes)
+
+
+def test_port_in_use_is_not_blamed_on_another_process(
+    run_of: Callable, tiny: tuple[str, ...], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        environment = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        for name, value in (environment | {"MASTER_PORT": str(taken.getsockname()[1])}).items():
+            monkeypatch.setenv(name, value)
+        run = run_of(*tiny, f"runs={here}/runs")
+        assert train_recorded(run) != 0
+    reason = json.loads((run.directory / "summary.json").read_text())["reason"]
+    assert "address already in use" in reason.lower() or "EADDRINUSE" in reason
+    assert "another process" not in reason
