@@ -39,6 +39,8 @@ def train_run(config: DictConfig) -> None:
         if (launcher := settings.runtime.choices["hydra/launcher"]) != "local":  # Hydra would silently train here
             raise SettingsError(f"hydra/launcher={launcher} launches studies, also of one run; add -m")
         gpus = has_gpus()
+        if modes := [name for name in ("budgets", "subsets", "tune", "looks") if config.get(name)]:
+            raise SettingsError(f"{modes[0]}={list(config[modes[0]])} asks for several runs; add -m")
         conf = conf_of(settings.runtime.config_sources)
         run = to_run(config, settings.overrides.task, gpus=gpus, conf=conf)
         if not is_done(run):

@@ -51,6 +51,7 @@ class StudySweeper(BasicSweeper):
     launcher: Any
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        from experiments.config.modes import in_budgets
         from experiments.config.overrides import for_sweep, with_steps
         from roadmap.conf import conf_of
 
@@ -61,9 +62,10 @@ class StudySweeper(BasicSweeper):
         overrides = parser.parse_overrides(for_sweep([*self._parse_config(), *arguments], conf, road))
         returns, first = [], 0
         for batch in self.split_arguments(overrides, self.max_batch_size):
-            batch = [with_steps(words, conf, road) for words in batch]
-            returns.append(self.launcher.launch(batch, initial_job_idx=first))
-            first += len(batch)
+            networks = [with_steps(words, conf, road) for words in batch]
+            jobs = in_budgets(networks, self.config, self.launcher.compose)
+            returns.append(self.launcher.launch(jobs, initial_job_idx=first))
+            first += len(jobs)
             for job in returns[-1]:
                 _ = job.return_value  # raises what the job raised
         return returns

@@ -365,6 +365,7 @@ def _by_size(values: DictConfig, default: float, *, _root_: DictConfig) -> float
 
 SETS: dict[str, Any] = {
     "rungs": lambda road: road.names,
+    "section_ends": lambda road: road.section_ends(),
     "from_base": lambda road: road.names[road.names.index(road.base) :],
     "leave_one_out": lambda road: road.leave_one_out(),
     "add_one_in": lambda road: road.add_one_in(),

@@ -151,6 +151,11 @@ class Road:
         groups = {title: tuple(step for step in self.adopted if section[step] == key) for key, title in self.sections}
         return {title: steps for title, steps in groups.items() if steps}
 
+    def section_ends(self) -> Steps:
+        """The first rung, and the last adopted rung of each section, by name."""
+        last = {rung.section: rung.name for rung in self.rungs if rung.adopted}
+        return tuple(dict.fromkeys([self.rungs[0].name, *last.values()]))
+
     def unions(self, groups: Iterable[Steps]) -> tuple[Steps, ...]:
         """Every combination of the groups, from none to all: 2^n sets for n groups."""
         choices = product(*(((), group) for group in groups))

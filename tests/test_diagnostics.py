@@ -5,7 +5,7 @@ import pytest
 from games import ROAD, comparison
 from scipy import stats
 
-from analysis.report.sections import findings
+from analysis.report.findings import findings
 from analysis.statistics.contrasts import contrast
 from analysis.statistics.diagnostics import noise_concerns, seeds_by_half, unequal_variances
 from analysis.statistics.ladder import ladder_table

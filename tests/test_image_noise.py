@@ -20,7 +20,7 @@ from statsmodels.stats.anova import anova_lm
 
 import analysis
 from analysis.report.__main__ import main
-from analysis.report.sections import images_sentence
+from analysis.report.findings import images_sentence
 from analysis.sources.correct_images import Correct
 from analysis.statistics.estimates import compare
 from analysis.statistics.image_noise import image_error, image_noise

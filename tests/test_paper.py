@@ -8,7 +8,7 @@ import pytest
 from games import play
 from scipy import stats
 
-from analysis.report.sections import agreement_sentence
+from analysis.report.findings import agreement_sentence
 from analysis.report.tables import format_agreement, format_paper
 from analysis.statistics.estimates import estimate
 from analysis.statistics.ladder import ladder_table, published_ladder

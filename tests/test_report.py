@@ -23,7 +23,7 @@ from studies import write_everything, write_pair
 import analysis
 from analysis.report.__main__ import main
 from analysis.report.files import MOST_CHAPTERS
-from analysis.report.sections import headline
+from analysis.report.findings import headline
 from analysis.report.terminal import print_ladder
 from analysis.sources.load import load
 from analysis.sources.runs import RecordsError

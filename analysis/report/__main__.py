@@ -30,20 +30,25 @@ def main(argv: list[str] | None = None) -> int:
     try:
         runs = load_wandb(arguments.wandb) if arguments.wandb else load(arguments.runs)
         compared = comparisons(runs)
-        chapters = write_report(runs, compared, arguments.out, arguments.reference)
+        report = write_report(runs, compared, arguments.out, arguments.reference)
     except RecordsError as error:
         return _mistake(str(error))
     except OSError as error:
         return _mistake(f"cannot write {in_words(error)}; choose another folder with --out")
     console = Console(highlight=False)
-    for chapter in chapters:
+    for section in report.across:
+        console.print(Text(section.title, "bold"))
+        for sentence in section.findings:
+            console.print(Text(sentence))
+        console.print()
+    for chapter in report.chapters:
         if len(chapter.comparison.counted):
             print_ladder(chapter.ladder, console, chapter.effects)
             for sentence in noise_concerns(chapter.comparison):
                 console.print(Text(sentence, "yellow"))
             console.print()
-    if more := len(compared) - len(chapters):
-        console.print(f"{more} more comparison{'s' * (more > 1)}, one row each in the report.")
+    if report.more:
+        console.print(f"{report.more} more comparison{'s' * (report.more > 1)}, one row each in the report.")
     if runs.left_out_note:
         console.print(f"{runs.left_out_note}.", style="yellow")
     for sentence in disagreements(runs.runs):

@@ -15,7 +15,10 @@ from markupsafe import Markup
 
 from analysis.figures import style
 from analysis.measures import measure
-from analysis.report.sections import Section, findings, report_sections
+from analysis.report.across import outline
+from analysis.report.findings import findings
+from analysis.report.section import Section
+from analysis.report.sections import report_sections
 from analysis.report.tables import ReportTable, format_contexts
 from analysis.sources.runs import RecordsError, Runs
 from analysis.statistics import provenance
@@ -33,6 +36,17 @@ MANIFEST = ".files"
 """A list of the report's files, in its folder: the next report removes those that it no longer has."""
 
 
+class Report(NamedTuple):
+    """What `write_report` has written."""
+
+    across: list[Section]
+    """On several comparisons together."""
+    chapters: list[Chapter]
+    """One for each of the first comparisons."""
+    more: int
+    """How many comparisons have one row each."""
+
+
 class Chapter(NamedTuple):
     """A comparison with all that the report says about it."""
 
@@ -44,7 +58,7 @@ class Chapter(NamedTuple):
     """Of its files: "" for the first, then "2-", "3-", ..."""
 
 
-def write_report(runs: Runs, comparisons: list[Comparison], out: Path, reference: str | None = None) -> list[Chapter]:
+def write_report(runs: Runs, comparisons: list[Comparison], out: Path, reference: str | None = None) -> Report:
     """Write `report.html`, `report.md`, a CSV and a LaTeX file per table, and the figures.
 
     Every file is replaced in one step. Files of an earlier report that this one does not have are removed.
@@ -52,12 +66,10 @@ def write_report(runs: Runs, comparisons: list[Comparison], out: Path, reference
     Args:
         reference: the network from which the ladders' changes are, where it is measured, instead of each rung's parent.
 
-    Returns:
-        The chapters: one for each of the first comparisons, with its tables.
-
     Raises:
         RecordsError: if the reference is measured in none of them.
     """
+    across, comparisons = outline(runs, comparisons)
     ladders = _ladders(comparisons[:MOST_CHAPTERS], runs, reference)
     out.mkdir(parents=True, exist_ok=True)
     chapters = [
@@ -67,19 +79,20 @@ def write_report(runs: Runs, comparisons: list[Comparison], out: Path, reference
     rest = format_contexts(_summaries(comparisons[MOST_CHAPTERS:])) if len(comparisons) > MOST_CHAPTERS else None
     drawings: dict[str, str] = {}
     files: dict[str, bytes] = {}
-    for chapter in chapters:
-        for section in chapter.sections:
+    for prefix, sections in [("", across), *((chapter.prefix, chapter.sections) for chapter in chapters)]:
+        for section in sections:
             for picture in section.pictures:
-                name = f"{chapter.prefix}{picture.name}"
+                name = f"{prefix}{picture.name}"
                 drawings[name] = style.svg(picture.figure)
                 files[f"{name}.svg"] = drawings[name].encode()
-                if not chapter.prefix:
+                if not prefix:
                     files[f"{name}.png"] = style.png(picture.figure, dpi=150)
             for table in section.tables:
-                files |= _table_files(f"{chapter.prefix}{table.name}", table)
+                files |= _table_files(f"{prefix}{table.name}", table)
     if rest:
         files |= _table_files(rest.name, rest)
     facts = {
+        "across": across,
         "chapters": chapters,
         "rest": rest,
         "drawings": drawings,
@@ -91,7 +104,7 @@ def write_report(runs: Runs, comparisons: list[Comparison], out: Path, reference
     for name in ("report.md", "report.html"):
         files[name] = environment().get_template(f"{name}.j2").render(facts).encode()
     replace_files(out, files)
-    return chapters
+    return Report(across, chapters, max(len(comparisons) - MOST_CHAPTERS, 0))
 
 
 @cache

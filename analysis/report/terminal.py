@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.measures import measure
-from analysis.report.sections import agreement_sentence, findings, shows_ladder
+from analysis.report.findings import agreement_sentence, findings
+from analysis.report.sections import shows_ladder
 from analysis.statistics.ladder import included
 from analysis.text import NOTHING, chance, interval, macs_unit, percent, scaled, signed, stretches, whole
 

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,10 @@ class Run:
     checkpoint_minutes: float
     keep: str
     logger: dict[str, Any]
+    stop_below: float | None = None
+    look: dict[str, Any] = field(default_factory=dict)
+    """Of a study whose seeds are added after its results were looked at: {number: of the look for which this run was
+    launched, planned: [seeds at each look]}."""
 
     @property
     def task(self) -> Classification:
@@ -250,6 +254,7 @@ def to_run(
         checkpoint_minutes=config.checkpoint_minutes,
         keep=config.keep,
         logger=check_logger(config.logger),
+        stop_below=config.stop_below,
     )
 
 

@@ -204,6 +204,26 @@ class Config:
     orders: int = setting(16, Number(f"[1, {MOST_ORDERS}]"))
     """How many random orders of the steps `study=orderings` walks; `order_seed` draws different ones."""
     order_seed: int = setting(0, SEED)
+    budgets: list[int] = setting([], Each(Number("[1, 1_000_000]")))
+    """Of a study: epochs. Every network is trained with a complete schedule of each number."""
+    subsets: list[float] = setting([], Each(PART))
+    """Of a study: parts of the training images. Every network is trained on each, for so many more epochs that the
+    number of updates stays the same."""
+    tune: list[Any] = setting([])
+    """Of a study: values of `tuning_setting`, of which each network gets the best on a holdout of the training
+    images."""
+    tuning_setting: str = setting("recipe.lr", Text(r"recipe\.\w+", "a setting of the recipe, like recipe.lr"))
+    tuning_seeds: list[int] = setting([100, 101], Each(SEED, range(1, 1000)))
+    tuning_holdout: float = setting(0.1, Number("(0, 1)"))
+    looks: list[int] = setting([], Each(Number("[1, 100_000]")))
+    """Of a study: the numbers of seeds at which its results are looked at, planned before the first."""
+    fail_fast: int | None = setting(None, Number("[1, 1_000_000]"))
+    """Of a study: how many runs may fail before it stops; null for any number."""
+    max_hours: float | None = setting(None, Number("(0, 1e9]"))
+    """Of a study: GPU-hours, or core-hours on a CPU, after which it launches no more runs."""
+    stop_below: float | None = setting(None, FINITE)
+    """Of a study: a run ends when its metric is below the median of the finished runs at the same epoch by more than
+    this."""
     runs: str = setting("runs", PathText())
     device: str = setting("auto", DEVICES)
     threads: int | None = setting(None, THREADS)
