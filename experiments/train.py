@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments.config.overrides import check_groups, for_sweep, search_path, with_steps
-from experiments.config.run import to_run
+from experiments.config.run import Run, to_run
 from experiments.config.settings import Config, register
 from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, SettingsError, is_first, refuse, refusing
 from experiments.launch.preflight import preflight
@@ -59,11 +59,17 @@ def train_run(config: DictConfig) -> None:
 
 def train_study(jobs: Sequence[Sequence[str]], launcher: Any) -> int:
     """Train a study's runs, given by the overrides of each. `launcher` is a StudyLauncher. Returns the exit code."""
-    from experiments.launch.study import make_study
+    from experiments.launch.study import Study, make_runs
+    from experiments.launch.tuning import train_tuned, tuning_of
 
-    study = make_study(jobs, launcher.compose, launcher.config, launcher.processes, launcher.gpus)
-    preflight(study.todo, gpus=launcher.gpus, here=launcher.here)
-    return launcher.train(study)
+    def train(runs: list[Run], has_ended: Callable[[Run], bool] = is_done) -> int:
+        study = Study(launcher.config.study_name, Path(launcher.config.runs), runs, has_ended)
+        preflight(study.todo, gpus=launcher.gpus, here=launcher.here)
+        return launcher.train(study)
+
+    if tuning := tuning_of(jobs, launcher.config, launcher.compose):
+        return train_tuned(tuning, launcher, train)
+    return train(make_runs(jobs, launcher))
 
 
 def main(

@@ -219,6 +219,12 @@ class SlurmLauncher(StudyLauncher):
             changed_sources=self.changed_sources,
         )
 
+    def train_later(self, runs: Sequence[Any]) -> int:
+        """Submit a job that runs this command again when the jobs of these runs have ended. Returns the exit code."""
+        from experiments.launch.slurm import submit_next_phase
+
+        return submit_next_phase(self.config.study_name, runs, self.options)
+
 
 ConfigStore.instance().store(group="hydra/sweeper", name="study", node=StudySweeperConf, provider="roadmap")
 ConfigStore.instance().store(group="hydra/launcher", name="local", node=LocalLauncherConf, provider="roadmap")

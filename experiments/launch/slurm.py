@@ -6,6 +6,7 @@ and squeue tell whether the run is in the queue, whatever has become of the laun
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -13,15 +14,17 @@ import secrets
 import shlex
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import redirect_stderr
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config.code_digest import training_sources
 from experiments.config.run import Run
 from experiments.errors import DONE, SettingsError
-from experiments.launch.slurm_job import Job, QueuedRuns, SharedJob
+from experiments.launch.slurm_job import Job, NextPhase, QueuedRuns, SharedJob
 from experiments.launch.study import Study, failure
 from experiments.records.record import is_done, is_training, read_summary, remove_record, set_status
 from experiments.runtime.locks import locked
@@ -110,6 +113,34 @@ def submit_study(
     return study.conclude(failed=_unfinished)
 
 
+def submit_next_phase(study_name: str, runs: Sequence[Run], options: dict[str, Any]) -> int:
+    """Submit a job that launches the next phase of a study when the jobs of these runs have ended, unless one waits for
+    that already. Returns the exit code.
+
+    Raises:
+        SettingsError: if SLURM refuses it.
+    """
+    from submitit.core.utils import FailedJobError
+
+    study = Study(study_name, runs[0].runs, ())
+    name = f"{study.name}-next-{hashlib.sha256(str(study.runs.absolute()).encode()).hexdigest()[:6]}"
+    if _squeue("--noheader", "--states=PENDING", f"--name={name}", "--format=%i").strip():
+        study.console.print("its second phase waits in the queue already")
+        return DONE
+    ids = {((read_summary(run.directory) or {}).get("job") or {}).get("id") for run in runs}
+    arrays = sorted({job_id.partition("_")[0] for job_id in ids if job_id})
+    small = {"nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1, "timeout_min": 60}
+    more = options["additional_parameters"] | {"dependency": f"afterany:{':'.join(arrays)}"}
+    executor = _executor(name, study.runs, options | small | {"additional_parameters": more})
+    try:
+        with _outside_of_jobs():
+            job = executor.submit(NextPhase(tuple(sys.argv[1:]), os.getcwd()))
+    except FailedJobError as error:
+        raise SettingsError(f"SLURM refuses the job of the second phase: {_reason(error)}") from error
+    study.console.print(f"the second phase starts when these have ended (job {job.job_id})", soft_wrap=True)
+    return DONE
+
+
 def _jobs(
     runs: Sequence[Run], options: dict[str, Any], runs_per_job: int, runs_per_gpu: int, changed_sources: bool
 ) -> Sequence[QueuedRuns]:
@@ -146,18 +177,15 @@ def _unfinished(member: Run) -> str | None:
 def _submit(study: Study, jobs: Sequence[QueuedRuns], options: dict[str, Any]) -> str:
     """Submit an array of jobs. Returns its number."""
     from submitit.core.utils import FailedJobError
-    from submitit.helpers import clean_env
 
     name = f"{study.name}-{secrets.token_hex(3)}"
-    executor = _executor(study, name, options)
+    executor = _executor(name, study.runs, options)
     runs = [(run, index) for index, job in enumerate(jobs) for run in job.runs]
     summaries = [read_summary(run.directory) for run, _ in runs]
     for run, index in runs:
         set_status(run, Status.QUEUED, job={"name": name, "index": index if len(jobs) > 1 else None, "id": None})
     try:
-        cluster = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
-        with redirect_stderr(io.StringIO()), clean_env():  # the launcher may be in a job itself
-            os.environ.update(cluster)
+        with _outside_of_jobs():
             submitted = executor.submit_array(jobs)
     except FailedJobError as error:
         for (run, _), summary in zip(runs, summaries, strict=True):
@@ -165,8 +193,7 @@ def _submit(study: Study, jobs: Sequence[QueuedRuns], options: dict[str, Any]) -
                 set_status(run, **summary)
             else:
                 remove_record(run)
-        reason = re.sub("^sbatch: [a-z]+: ", "", _last_line(str(error)))
-        raise SettingsError(f"SLURM refuses the jobs: {reason}") from error
+        raise SettingsError(f"SLURM refuses the jobs: {_reason(error)}") from error
     for run, index in runs:
         with locked(run.directory / "lock", patience=0) as is_free:
             summary = read_summary(run.directory)
@@ -175,10 +202,25 @@ def _submit(study: Study, jobs: Sequence[QueuedRuns], options: dict[str, Any]) -
     return submitted[0].job_id.partition("_")[0]
 
 
-def _executor(study: Study, name: str, options: dict[str, Any]) -> AutoExecutor:
+@contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Without the variables of a job, in which the launcher may be itself; and without submitit's messages."""
+    from submitit.helpers import clean_env
+
+    cluster = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+    with redirect_stderr(io.StringIO()), clean_env():
+        os.environ.update(cluster)
+        yield
+
+
+def _reason(error: Exception) -> str:
+    return re.sub("^sbatch: [a-z]+: ", "", _last_line(str(error)))
+
+
+def _executor(name: str, runs: Path, options: dict[str, Any]) -> AutoExecutor:
     from submitit import AutoExecutor
 
-    folder = study.runs.absolute() / "studies" / "slurm" / name
+    folder = runs.absolute() / "studies" / "slurm" / f"{name}-{secrets.token_hex(3)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(0o700)  # jobs are pickles, which run with the rights of the user: nobody else may write one
     executor = AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=options["max_num_timeout"])
@@ -215,19 +257,28 @@ def in_queue(runs: Iterable[Run]) -> set[str]:
     if not jobs or shutil.which("squeue") is None:  # the records were copied from a cluster
         return set()
     names = ",".join(sorted({name for name, _ in jobs.values()}))
-    command = ["squeue", "--noheader", "--array", f"--name={names}", "--format=%K|%j"]
+    answer = _squeue("--noheader", "--array", f"--name={names}", "--format=%K|%j")
+    queued = set()
+    for line in answer.splitlines():
+        index, _, name = line.partition("|")
+        queued.add((name, int(index) if index.isdecimal() else None))
+    return {identity for identity, job in jobs.items() if job in queued}
+
+
+def _squeue(*arguments: str) -> str:
+    """What squeue prints.
+
+    Raises:
+        SettingsError: if it does not answer.
+    """
     problem = "squeue does not answer, so what SLURM is training already is not known"
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        answer = subprocess.run(["squeue", *arguments], capture_output=True, text=True, timeout=120)
     except subprocess.TimeoutExpired as error:
         raise SettingsError(problem) from error
     if answer.returncode:
         raise SettingsError(f"{problem}: {_last_line(answer.stderr)}")
-    queued = set()
-    for line in answer.stdout.splitlines():
-        index, _, name = line.partition("|")
-        queued.add((name, int(index) if index.isdecimal() else None))
-    return {identity for identity, job in jobs.items() if job in queued}
+    return answer.stdout
 
 
 def _last_line(text: str) -> str:

@@ -16,6 +16,7 @@ from experiments.config.code_digest import changed_sources
 from experiments.config.run import Run
 from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, is_first
 from experiments.records.record import read_summary, set_status
+from experiments.runtime.environment import SECOND_PHASE
 from roadmap.common.statuses import ENDED_BADLY, Status
 from roadmap.common.words import counted, shortened
 
@@ -133,6 +134,21 @@ class SharedJob(QueuedRuns):
             sys.exit(128 + signal.SIGKILL)  # for the job's last lines (slurm.REQUEUE_KILLED)
         if codes - {DONE}:
             sys.exit(FAILED)
+
+
+@dataclass(frozen=True)
+class NextPhase:
+    """A job that launches the next phase of a study by the command that launched the first."""
+
+    arguments: tuple[str, ...]
+    folder: str
+    """The working directory of the command."""
+
+    def __call__(self) -> None:
+        command = [sys.executable, "-m", "experiments.train", *self.arguments]
+        end = subprocess.run(command, cwd=self.folder, env=os.environ | {SECOND_PHASE: "1"})
+        if end.returncode:
+            sys.exit(end.returncode)
 
 
 def _record_requeued(runs: Sequence[Run]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.table import Table
 
 from experiments.config.run import Run, to_run
@@ -34,13 +35,17 @@ T = TypeVar("T")
 
 
 class Study:
-    """The runs of a study, each once: all of them, `members`, and those that were not done when it began, `todo`."""
+    """The runs of a study, each once: all of them, `members`, and those that had not ended when it began, `todo`."""
 
-    def __init__(self, name: str, runs: Path, members: Sequence[Run]) -> None:
+    def __init__(
+        self, name: str, runs: Path, members: Sequence[Run], has_ended: Callable[[Run], bool] = is_done
+    ) -> None:
+        """`has_ended`: whether a run needs no further training."""
         self.name = re.sub(r"[^\w.-]", "_", name)  # of a file, and of jobs
         self.runs = runs
         self.members = list({run.identity: run for run in members}.values())
-        self.todo = [run for run in self.members if not is_done(run)]
+        self.has_ended = has_ended
+        self.todo = [run for run in self.members if not has_ended(run)]
         self.console = Terminal()
 
     def begin(self) -> None:
@@ -55,8 +60,9 @@ class Study:
 
         `failed` gives a run's failure in one line, None if it has none; by default, what its record says.
         """
-        failures = [(run, reason) for run in self.members if (reason := (failed or failure)(run))]
-        done = sum(is_done(run) for run in self.members)
+        left = [run for run in self.members if not self.has_ended(run)]
+        failures = [(run, reason) for run in left if (reason := (failed or failure)(run))]
+        done = len(self.members) - len(left)
         self.console.print(f"{done} of {len(self.members)} runs are done{spent}")
         if failures:
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -69,7 +75,7 @@ class Study:
             self.console.print(table)
             logs = failures[0][0].directory.with_name("RUN") / "log.txt"
             self.console.print(f"each has a log: {logs}", soft_wrap=True)
-        if done < len(self.members):
+        if left:
             self.console.print(f"train what is missing with the same command:\n  {command()}", soft_wrap=True)
         return FAILED if failures else DONE
 
@@ -80,17 +86,8 @@ def failure(run: Run) -> str | None:
     return f"{summary['status']}: {summary.get('reason')}" if summary.get("status") in ENDED_BADLY else None
 
 
-def make_study(
-    jobs: Sequence[Overrides],
-    compose: Callable[[Overrides], DictConfig],
-    config: DictConfig,
-    processes: int,
-    gpus: bool,
-) -> Study:
-    """The study of these jobs, each composed and checked before anything starts.
-
-    `config` is the multirun's own, of which the jobs are variations; `processes` will train each run together, on
-    `gpus` or not.
+def make_runs(jobs: Sequence[Overrides], launcher: Any) -> list[Run]:
+    """The run of each job, composed and checked before anything starts. `launcher` is a StudyLauncher.
 
     Raises:
         SettingsError, DesignError: if one of them is impossible.
@@ -99,10 +96,10 @@ def make_study(
         raise SettingsError("a study starts its runs itself; under torchrun or srun start one run, without -m")
     if not jobs:
         raise SettingsError("the sweep has no runs: what is swept over has no value")
-    conf = conf_of(config.hydra.runtime.config_sources)
-    runs = make_each(jobs, compose, partial(to_run, processes=processes, gpus=gpus, conf=conf))
-    members = [run if seed is None else replace(run, seed=seed) for run, seed in runs]
-    return Study(config.study_name, Path(config.runs), members)
+    conf = conf_of(launcher.config.hydra.runtime.config_sources)
+    make = partial(to_run, processes=launcher.processes, gpus=launcher.gpus, conf=conf)
+    runs = make_each(jobs, launcher.compose, make)
+    return [run if seed is None else replace(run, seed=seed) for run, seed in runs]
 
 
 def make_each(
@@ -110,20 +107,41 @@ def make_each(
 ) -> Iterator[tuple[T, int | None]]:
     """What `make` makes of each job's configuration and overrides, and the seed to set in it, if it isn't in it yet.
 
-    Hydra takes 0.2 s to compose a job, so replicates share one result, unless a setting depends on the seed.
+    Hydra takes 0.2 s to compose a job, so jobs that differ in numbers alone share one result, in which these are set;
+    and replicates are made once, unless a setting depends on the seed.
     """
-    shared: dict[Overrides, T | None] = {}
+    composed: dict[Overrides, DictConfig] = {}
+    made: dict[Overrides, T | None] = {}
     for overrides in jobs:
         seeds = [word for word in overrides if re.fullmatch(r"seed=\d{1,18}", word)]
         rest = tuple(word for word in overrides if word not in seeds)
-        if rest not in shared:
-            config = compose(rest)
-            shared[rest] = None if _depends_on_seed(config) else make(config, rest)
-        result = shared[rest]
+        if rest not in made:
+            numbers = [word for word in rest if re.fullmatch(NUMBER, word)]
+            network = tuple(word for word in rest if word not in numbers)
+            if network not in composed:
+                composed[network] = compose(network)
+            try:
+                config = _with_numbers(composed[network], numbers)
+            except OmegaConfBaseException:  # which Hydra words better
+                config = compose(rest)
+            made[rest] = None if _depends_on_seed(config) else make(config, rest)
+        result = made[rest]
         if result is None:
             yield make(compose(overrides), overrides), None
         else:
             yield result, int(seeds[-1].removeprefix("seed=")) if seeds else None
+
+
+NUMBER = r"(?P<key>(recipe|data)\.\w+)=(?P<value>\d+(\.\d*)?(e-?\d+)?)"
+"""An override by a number. Interpolations of the configuration are resolved later, so they follow it."""
+
+
+def _with_numbers(config: DictConfig, words: Sequence[str]) -> DictConfig:
+    config = config.copy()
+    for word in words:
+        key, value = re.fullmatch(NUMBER, word).group("key", "value")
+        OmegaConf.update(config, key, int(value) if value.isdecimal() else float(value))
+    return config
 
 
 def _depends_on_seed(config: DictConfig) -> bool:

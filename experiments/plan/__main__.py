@@ -22,6 +22,7 @@ from experiments.config.run import Run, to_run
 from experiments.config.settings import UNSTATED, Config
 from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line, refuse
 from experiments.launch.study import Overrides, make_each
+from experiments.launch.tuning import tuning_of
 from experiments.records.record import is_done
 from experiments.runtime.machine import has_gpus
 from roadmap.common.command_line import Parser
@@ -59,10 +60,19 @@ def tasks(options: argparse.Namespace) -> tuple[Callable[[DictConfig], None], Ca
         gpus = bool(options.images_per_second) or launcher.gpus
         conf = conf_of(launcher.config.hydra.runtime.config_sources)
         make = partial(_request, processes=launcher.processes, gpus=gpus, conf=conf)
-        requests = [
-            (replace(run, seed=seed) if run and seed is not None else run, refusal)
-            for (run, refusal), seed in make_each(jobs, launcher.compose, make)
-        ]
+
+        def requests_of(jobs: Sequence[Overrides]) -> list[Request]:
+            return [
+                (replace(run, seed=seed) if run and seed is not None else run, refusal)
+                for (run, refusal), seed in make_each(jobs, launcher.compose, make)
+            ]
+
+        if tuning := tuning_of(jobs, launcher.config, launcher.compose):
+            requests = requests_of([*tuning.search_jobs, *jobs])
+            best = tuning.expected_best([run for run, _ in requests[: len(tuning.search_jobs)]])
+            requests += requests_of(tuning.chosen_jobs(best))
+        else:
+            requests = requests_of(jobs)
         missing = sum(run is not None and not is_done(run) for run, _ in requests)
         return plan(requests, options, launcher.runs_at_once(missing), launcher.runs_per_gpu)
 

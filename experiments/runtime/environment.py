@@ -9,6 +9,9 @@ RUNS_PER_GPU = "ROADMAP_RUNS_PER_GPU"
 RENDEZVOUS = "ROADMAP_RENDEZVOUS"
 """torch.distributed's `init_method` for a run's processes on one machine; if not set, torchrun or srun provides one."""
 
+SECOND_PHASE = "ROADMAP_SECOND_PHASE"
+"""Set for the command that launches the second phase of a study in a job of its own."""
+
 
 def world_size() -> int:
     """How many processes train this run together, according to torchrun or srun; else one."""

@@ -1,0 +1,191 @@
+"""`tune=[...]`: the best value of a setting for each network of a study, found on a holdout of its training images.
+
+A study is tuned in two phases. In the first, each network is trained with every value on the training images but a
+holdout, on which it is evaluated, with seeds of their own; and with its recipe's own value on all training images, as
+in any study. In the second, each network is trained with its best value on all training images, with the study's
+seeds. So the test images decide nothing, and every network gets the same effort.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.table import Table
+
+from experiments.config.run import Run
+from experiments.errors import DONE, SettingsError
+from experiments.launch.study import make_runs
+from experiments.records.record import is_done, read_summary
+from experiments.runtime.environment import SECOND_PHASE
+from experiments.runtime.terminal import Terminal
+from roadmap.common.statuses import Status
+from roadmap.common.tuning import best_value
+from roadmap.common.words import shortened
+
+Overrides = Sequence[str]
+Network = tuple[str, ...]
+"""Of the jobs of one network: the overrides that they share, without the seed."""
+LEARNING_RATE = "recipe.lr"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The jobs of a tuned study."""
+
+    setting: str
+    jobs: Sequence[Overrides]
+    """Of the study, as they would be without tuning."""
+    grids: Mapping[Network, Sequence[Any]]
+    """The values to try with each network, in the order of `tune`."""
+    search: Mapping[Network, Mapping[Any, Sequence[Overrides]]]
+    """For each network and value, the jobs that evaluate it on the holdout."""
+
+    @property
+    def search_jobs(self) -> list[Overrides]:
+        return [job for of_values in self.search.values() for of_value in of_values.values() for job in of_value]
+
+    def chosen_jobs(self, best: Mapping[Network, Any]) -> list[Overrides]:
+        """The study's jobs with the best value of each network."""
+        return [[*job, f"{self.setting}={best[network]}"] for job in self.jobs if (network := _network(job)) in best]
+
+    def best(self, searched: Iterable[Run]) -> dict[Network, Any]:
+        """The best value of each network for which any trains, given the runs of `search_jobs`."""
+        scores = map(score, searched)
+        best = {
+            network: best_value({value: [next(scores) for _ in of_value] for value, of_value in of_values.items()})
+            for network, of_values in self.search.items()
+        }
+        return {network: value for network, value in best.items() if value is not None}
+
+    def expected_best(self, searched: Sequence[Run | None]) -> dict[Network, Any]:
+        """For the price of the second phase: the best values, or before these are known the last of each grid. A run is
+        None if it is impossible."""
+        runs = [run for run in searched if run and has_ended(run)]
+        return self.best(runs) if len(runs) == len(searched) else {key: grid[-1] for key, grid in self.grids.items()}
+
+    def table(self, best: Mapping[Network, Any], titles: Mapping[Network, str]) -> Table:
+        """The best value of each network, for the terminal."""
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("network", overflow="fold")
+        table.add_column(f"best {self.setting}", justify="right")
+        table.add_column(f"of {len(next(iter(self.grids.values())))}", overflow="fold")
+        for network, grid in self.grids.items():
+            value = best.get(network)
+            is_ordered = all(isinstance(each, int | float) for each in grid)
+            at_edge = is_ordered and value in (min(grid), max(grid))
+            words = ", ".join(map(str, grid)) + "; at the edge" * at_edge
+            table.add_row(titles[network], "none trains" if value is None else str(value), words)
+        return table
+
+
+def train_tuned(tuning: Tuning, launcher: Any, train: Callable[..., int]) -> int:
+    """Train both phases, the second as soon as the search has ended. Returns the exit code.
+
+    Args:
+        launcher: a StudyLauncher.
+        train: trains a list of runs as a study, given what tells whether a run needs no further training.
+
+    Raises:
+        SettingsError: if this is the job that launches the second phase on a cluster, and the search has not ended.
+    """
+    runs = make_runs([*tuning.search_jobs, *tuning.jobs], launcher)
+    searched, own = runs[: len(tuning.search_jobs)], runs[len(tuning.search_jobs) :]
+    identities, code = {run.identity for run in searched}, DONE
+    if SECOND_PHASE not in os.environ:
+        code = train(runs, lambda run: has_ended(run) if run.identity in identities else is_done(run))
+    if left := [run for run in searched if not has_ended(run)]:
+        if SECOND_PHASE in os.environ:
+            names = shortened([run.name for run in left], 3)
+            raise SettingsError(f"the search has not ended, so the best values are not known; left: {names}")
+        return code or launcher.train_later(searched)
+    best = tuning.best(searched)
+    Terminal().print(tuning.table(best, {_network(job): run.label for job, run in zip(tuning.jobs, own, strict=True)}))
+    chosen = make_runs(tuning.chosen_jobs(best), launcher) if best else []
+    first = {run.identity for run in runs}  # what diverged in it is not tried again by the same command
+    return max(code, train([*runs, *chosen], lambda run: has_ended(run) if run.identity in first else is_done(run)))
+
+
+def tuning_of(
+    jobs: Sequence[Overrides], config: DictConfig, compose: Callable[[Overrides], DictConfig]
+) -> Tuning | None:
+    """The tuning that a multirun's own configuration asks for; None if it asks for none.
+
+    Raises:
+        SettingsError: if it is impossible, or its settings contradict others.
+    """
+    if not config.tune:
+        return None
+    setting = config.tuning_setting
+    networks = {_network(job): None for job in jobs}
+    _check(config, jobs, networks)
+    configs = {network: compose(network) for network in networks}
+    grids = _grids(setting, [*config.tune], configs)
+    search = {
+        network: {
+            value: [
+                [*network, f"{setting}={value}", f"data.holdout={config.tuning_holdout}", f"seed={seed}"]
+                for seed in config.tuning_seeds
+            ]
+            for value in grid
+        }
+        for network, grid in grids.items()
+    }
+    return Tuning(setting, jobs, grids, search)
+
+
+def _check(config: DictConfig, jobs: Sequence[Overrides], networks: Iterable[Network]) -> None:
+    setting, values = config.tuning_setting, [*config.tune]
+    if len(values) < 2 or len({*map(str, values)}) < len(values):
+        raise SettingsError(f"tune={values} must be several different values of {setting}")
+    if not all(isinstance(value, str | int | float) for value in values):
+        raise SettingsError(f"tune={values} must be numbers or names, values of {setting}")
+    if setting.partition(".")[2] not in config.recipe:
+        raise SettingsError(f"tuning_setting={setting}: a recipe has no such setting, only {', '.join(config.recipe)}")
+    for key in (setting, "data.holdout"):
+        if any(word.lstrip("+").startswith(f"{key}=") for network in networks for word in network):
+            raise SettingsError(f"tune sets {key}; leave it out")
+    if config.data.holdout:
+        raise SettingsError("tune evaluates its values on a holdout of its own; leave out data.holdout")
+    seeds = {int(word.removeprefix("seed=")) for job in jobs for word in job if word.startswith("seed=")}
+    if shared := sorted(seeds.intersection(config.tuning_seeds)):
+        raise SettingsError(
+            f"tuning_seeds={list(config.tuning_seeds)}: the study has seed {shared[0]}, too; take others"
+        )
+
+
+def _grids(setting: str, values: list[Any], configs: Mapping[Network, DictConfig]) -> dict[Network, list[Any]]:
+    """The values for each network: the same for all. But a learning rate depends on the optimizer, so networks whose
+    recipe is not that of most get the same multiples of their own recipe's rate."""
+    if setting != LEARNING_RATE or not all(isinstance(value, int | float) for value in values):
+        return dict.fromkeys(configs, values)
+    recipes = {network: config.recipe.name for network, config in configs.items()}
+    count = Counter(reversed(recipes.values()))  # of equally many, the last: the first rung's is the original
+    usual = max(count, key=lambda name: count[name])
+    rates: dict[str, float] = {config.recipe.name: config.recipe.lr for config in configs.values()}
+    return {
+        network: values
+        if recipe == usual
+        else [float(f"{value * rates[recipe] / rates[usual]:.6g}") for value in values]
+        for network, recipe in recipes.items()
+    }
+
+
+def _network(job: Overrides) -> Network:
+    return tuple(word for word in job if not word.startswith("seed="))
+
+
+def has_ended(run: Run) -> bool:
+    """Whether a run of the search has an outcome. Diverging is one: with that value the network does not train."""
+    return is_done(run) or (read_summary(run.directory) or {}).get("status") == Status.DIVERGED
+
+
+def score(run: Run) -> float:
+    """The metric of a run of the search that has ended; NaN if it diverged."""
+    summary = read_summary(run.directory) or {}
+    return summary[summary["metric"]] if summary.get("status") == Status.DONE else math.nan

@@ -1,0 +1,21 @@
+"""The rule by which a study chooses a value for each network: the launcher applies it, and the analysis checks it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def best_value(scores: Mapping[T, Sequence[float]]) -> T | None:
+    """The value with the highest mean score over its runs, and of equal ones the first.
+
+    A score is NaN if the run diverged. Values with which fewer runs diverged come first: a rate that trains with some
+    seeds only is not the best. None if no run of any value trained.
+    """
+    trained = {value: [score for score in runs if not math.isnan(score)] for value, runs in scores.items()}
+    ranked = [(len(kept) - len(scores[value]), fmean(kept), value) for value, kept in trained.items() if kept]
+    return max(ranked, key=lambda entry: entry[:2])[-1] if ranked else None
