@@ -37,6 +37,8 @@ EXPORTS = {
     "shapley_table": "statistics.shapley",
     "interaction_table": "statistics.shapley",
     "shapley_from_orders": "statistics.shapley",
+    "tunings": "statistics.tuning",
+    "tuned_table": "statistics.tuning",
     "cost_table": "statistics.costs",
     "pareto_front": "statistics.costs",
     **dict.fromkeys(
@@ -48,6 +50,7 @@ EXPORTS = {
                 "besides_figure",
                 "shapley_figure",
                 "interactions_figure",
+                "tuned_figure",
             ),
             *("pareto_figure", "speed_figure", "learning_curves_figure"),
         ],

@@ -458,3 +458,29 @@ def test_run_whose_process_is_killed_in_a_shared_job_is_tried_again_there(
     first, second = summaries(here / "runs").values()
     assert (first["status"], first["retried_alone"]) == ("done", "its process died (SIGKILL)")
     assert (second["status"], second["retried_alone"]) == ("done", None)
+
+
+def test_tuned_study_trains_its_second_phase_in_jobs_too(
+    command: Callable, small: tuple[str, ...], here: Path, wait_for: Callable, summaries: Callable
+) -> None:
+    """A job launches it when those of the search have ended; a second command meanwhile submits nothing twice."""
+    tuning = ("tune=[1e-12,0.1]", "tuning_seeds=[7]", "tuning_holdout=0.02")
+    arguments = (*LAUNCH, *small, "rung=resnet", *tuning)
+    ask(
+        "scontrol", "update", "NodeName=localhost", "State=drain", "Reason=test"
+    )  # no job ends before the second command
+    code, out, _ = command(*arguments)
+    assert code == 0
+    assert "the second phase starts when these have ended" in " ".join(out.split())
+    assert "its second phase waits in the queue already" in command(*arguments).out
+    ask("scontrol", "update", "NodeName=localhost", "State=resume")
+
+    def rates() -> list[float]:
+        """Of the runs on all images that are done."""
+        done = [path for path, summary in summaries(here / "runs").items() if summary["status"] == "done"]
+        configs = [json.loads((here / "runs" / name / "config.json").read_text()) for name in done]
+        return [config["recipe"]["lr"] for config in configs if not config["data"]["holdout"]]
+
+    wait_for(lambda: len(rates()) == 2)
+    assert sorted(rates()) == [0.05, 0.1]  # the recipe's own, and the better one of the two
+    assert times_trained(here / "runs") == [1, 1, 1, 1]

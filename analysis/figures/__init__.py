@@ -9,6 +9,7 @@ from analysis.figures.effects import besides_figure, effects_figure, shapley_fig
 from analysis.figures.interactions import interactions_figure
 from analysis.figures.ladder import ladder_figure
 from analysis.figures.paper import paper_figure
+from analysis.figures.tuning import tuned_figure
 
 __all__ = [
     "COSTS",
@@ -22,4 +23,5 @@ __all__ = [
     "pareto_figure",
     "shapley_figure",
     "speed_figure",
+    "tuned_figure",
 ]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from analysis.report.section import Section
+from analysis.report.tuning import tuned_sections
 from analysis.sources.runs import Runs
 from analysis.statistics.comparison import Comparison
 
 Part = Callable[[Runs, list[Comparison]], tuple[list[Section], list[Comparison]]]
 """From the runs and their comparisons: sections, and the comparisons that shall still have chapters."""
-PARTS: tuple[Part, ...] = ()
+PARTS: tuple[Part, ...] = (tuned_sections,)
 """In the order of the report."""
 
 

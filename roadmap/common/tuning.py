@@ -11,11 +11,14 @@ T = TypeVar("T")
 
 
 def best_value(scores: Mapping[T, Sequence[float]]) -> T | None:
-    """The value with the highest mean score over its runs, and of equal ones the first.
+    """The value with the highest mean score over its runs, and of equal ones the smallest.
 
     A score is NaN if the run diverged. Values with which fewer runs diverged come first: a rate that trains with some
     seeds only is not the best. None if no run of any value trained.
     """
-    trained = {value: [score for score in runs if not math.isnan(score)] for value, runs in scores.items()}
-    ranked = [(len(kept) - len(scores[value]), fmean(kept), value) for value, kept in trained.items() if kept]
+    ranked = []
+    for value in sorted(scores, key=lambda value: (isinstance(value, str), value)):
+        trained = [score for score in scores[value] if not math.isnan(score)]
+        if trained:
+            ranked.append((len(trained) - len(scores[value]), fmean(trained), value))
     return max(ranked, key=lambda entry: entry[:2])[-1] if ranked else None

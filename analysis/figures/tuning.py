@@ -1,0 +1,100 @@
+"""Tuned networks: the changes of steps untuned beside tuned, and how each value of the setting did."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from analysis.figures.style import LINES, MARKERS, PALETTE, Drawing, blank, heading, style
+from analysis.measures import VERDICTS, measure
+from analysis.text import step_name, wrapped
+
+ROW = 0.5
+LOOKS = {"untuned": (LINES[1], MARKERS[1], -0.16), "tuned": (LINES[0], MARKERS[0], 0.16)}
+"""The colour, the marker, and the offset in its row."""
+MOST_BEHIND = 5.0
+"""Points behind the best value at which a cell is white."""
+
+
+def tuned_figure(table: pd.DataFrame, search: pd.DataFrame, setting: str) -> Figure:
+    """One row per measured rung of a `tuned_table`: its change untuned and tuned, with 95 % intervals; and beside it
+    the mean on the holdout with each value that was tried (`Tuning.search`), the best one framed.
+
+    Markers are filled where a change is shown (Holm-corrected p < 0.05), hollow where it is not.
+    """
+    rows = table[(table["n_untuned"] > 0) | (table["n_tuned"] > 0)].reset_index(drop=True)
+    title, about = "Does it survive tuning?", table.attrs.get("scale", "")
+    if rows.empty:
+        return blank(title, "No tuned network is a rung of the road.", about)
+    tried = search.groupby("network")["value"].size().max()
+    with style():
+        height = 1.35 + ROW * len(rows) + 0.75
+        figure = Drawing(figsize=(9.2, height))
+        low, tall = 0.75 / height, ROW * len(rows) / height
+        axes = figure.add_axes((0.235, low, 0.4, tall))
+        for which, (color, marker, offset) in LOOKS.items():
+            for row in rows.to_dict("index").items():
+                _draw(axes, row[0] + offset, row[1], which, color, marker)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), rows["title"].map(step_name).map(wrapped))
+        axes.tick_params(axis="y", length=0, labelcolor=PALETTE["ink"])
+        axes.spines["left"].set_visible(False)
+        axes.axvline(0, color=PALETTE["muted"], lw=0.9, zorder=1)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        value = measure(table.attrs.get("metric", "top1"))
+        axes.set_xlabel(f"change of {value.name}" + (f" ({value.unit})" if value.unit else ""))
+        cells = figure.add_axes((0.66, low, 0.32, tall), sharey=axes)
+        for index, rung in enumerate(rows["rung"]):
+            _cells(cells, index, search[search["network"] == rung])
+        cells.set_xlim(-0.5, tried - 0.5)
+        cells.set_xticks([])
+        cells.tick_params(axis="y", length=0, labelleft=False)
+        for spine in cells.spines.values():
+            spine.set_visible(False)
+        cells.set_xlabel(f"{value.axis} on the holdout, by {setting}")
+        keys = [
+            Line2D([], [], color=color, marker=marker, ms=6, label=text)
+            for (color, marker, _), text in zip(
+                LOOKS.values(), ("the recipe’s own value", "the best value of each network"), strict=True
+            )
+        ]
+        figure.legend(
+            handles=keys, loc="upper left", ncols=2, fontsize=8, bbox_to_anchor=(0.235, 1 - 0.85 / height),
+            borderaxespad=0, borderpad=0,
+        )  # fmt: skip
+        heading(figure, title, about)
+        note = "bars: 95 % interval; filled: shown (Holm-corrected p < 0.05); frame: the best value; underlined: own"
+        figure.text(0.98, 0.1 / height, note, ha="right", fontsize=8, color=PALETTE["muted"])
+        return figure
+
+
+def _draw(axes: Axes, y: float, row: dict, which: str, color: str, marker: str) -> None:
+    change, low, high, verdict = (row[f"{name}_{which}"] for name in ("change", "low", "high", "verdict"))
+    if pd.isna(change):
+        return
+    if not pd.isna(low):
+        axes.plot([low, high], [y, y], color=color, lw=1.3, solid_capstyle="butt", zorder=2)
+    face = color if verdict in VERDICTS else PALETTE["paper"]
+    axes.plot(change, y, marker, ms=6, color=color, mfc=face, mew=1.3, zorder=3)
+
+
+def _cells(axes: Axes, y: int, values: pd.DataFrame) -> None:
+    """One cell per value, darker the nearer its mean is to the best."""
+    shade = LinearSegmentedColormap.from_list("shade", [PALETTE["paper"], PALETTE["side"]])
+    best = values["mean"].max()
+    for x, row in enumerate(values.itertuples()):
+        behind = 1.0 if pd.isna(row.mean) else min((best - row.mean) / MOST_BEHIND, 1.0)
+        edge, width = (PALETTE["ink"], 1.2) if row.best else (PALETTE["grid"], 0.6)
+        cell = Rectangle((x - 0.47, y - 0.36), 0.94, 0.72, fc=shade(1 - behind), ec=edge, lw=width, zorder=2 + row.best)
+        axes.add_patch(cell)
+        number = f"{row.value:g}" if isinstance(row.value, int | float) else str(row.value)
+        mean = "diverged" if pd.isna(row.mean) else f"{row.mean:.1f}"
+        axes.text(x, y - 0.13, number, ha="center", va="center", fontsize=7, color=PALETTE["muted"])
+        axes.text(x, y + 0.14, mean, ha="center", va="center", fontsize=8.5)
+        if row.own:
+            axes.plot([x - 0.2, x + 0.2], [y + 0.3, y + 0.3], color=PALETTE["ink"], lw=1, zorder=4)

@@ -1,0 +1,138 @@
+"""Tuned studies: each network with its best value, chosen on a holdout; by the launchers, and in the report."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from records import write_run
+
+import analysis
+from analysis.report.across import outline
+from analysis.statistics.tuning import tuned_table, tunings
+from benchmarks.tuning import on_holdout, on_test, simulate
+from roadmap.common.tuning import best_value
+
+RATES = {"resnet": (0.025, 0.05), "gelu": (2e-3, 4e-3), "layer_norm": (2e-3, 4e-3)}
+BEST = {"resnet": 0.05, "gelu": 2e-3, "layer_norm": 4e-3}
+
+
+def test_the_best_value_trains_with_most_seeds_and_has_the_highest_mean() -> None:
+    assert best_value({1e-3: [70, 72], 2e-3: [71, 73], 4e-3: [90, math.nan]}) == 2e-3
+    assert best_value({4e-3: [70.0], 1e-3: [70.0]}) == best_value({1e-3: [70.0], 4e-3: [70.0]}) == 1e-3
+    assert best_value({1e-3: [math.nan], 2e-3: [math.nan]}) is None
+
+
+def tuned_records(folder: Path) -> dict[tuple[str, float], list[float]]:
+    """Three rungs with two rates each. Returns the accuracies on the test images, by rung and rate."""
+    rng, finals = np.random.default_rng(0), {}
+    for rung, rates in RATES.items():
+        for rate in rates:
+            differs = {} if rate == rates[1] else {"recipe.lr": rate}
+            for seed in (100, 101):
+                config = {"recipe": {"lr": rate}, "data": {"holdout": 0.1}, "differs": differs | {"data.holdout": 0.1}}
+                top1 = 80 + (rate == BEST[rung]) + 0.1 * (seed - 100)
+                write_run(folder, rung, seed=seed, top1=top1, config=config, summary={"evaluated_on": "holdout"})
+            if rate in (rates[1], BEST[rung]):
+                finals[rung, rate] = [
+                    *np.round(70 + 10 * (rung == "gelu") * (rate == rates[0]) + rng.normal(size=3), 2)
+                ]
+                for seed, top1 in enumerate(finals[rung, rate]):
+                    config = {"recipe": {"lr": rate}, "differs": differs}
+                    write_run(folder, rung, seed=seed, top1=top1, config=config)
+    return finals
+
+
+def test_ladder_is_reported_untuned_beside_tuned(tmp_path: Path) -> None:
+    finals = tuned_records(tmp_path)
+    runs = analysis.load(tmp_path)
+    [tuning] = tunings(runs)
+    chosen = tuning.search[tuning.search["best"]].set_index("network")["value"]
+    assert chosen.to_dict() == BEST
+    table = tuned_table(tuning).set_index("rung").loc[[*RATES]]
+    for which, rates in {"untuned": {rung: rates[1] for rung, rates in RATES.items()}, "tuned": BEST}.items():
+        means = [np.mean(finals[rung, rates[rung]]) for rung in RATES]
+        assert table[f"mean_{which}"].tolist() == pytest.approx(means)
+        assert table[f"change_{which}"].tolist()[1:] == pytest.approx([mean - means[0] for mean in means[1:]])
+    assert table["outcome"].tolist() == ["", "newly shown", "not shown either way"]
+    sections, comparisons = outline(runs, analysis.comparisons(runs))
+    assert [section.name for section in sections] == ["tuned"]
+    assert [comparison.context.differs for comparison in comparisons] == [{}]  # the untuned ladder has a chapter
+    assert "Shown only after tuning: ReLU to GELU" in " ".join(sections[0].findings)
+
+
+def test_sweep_without_results_on_the_test_images_is_no_tuned_study(tmp_path: Path) -> None:
+    for rate in (1e-3, 2e-3):
+        differs = {"data.holdout": 0.1, "recipe.lr": rate}
+        write_run(tmp_path, "gelu", config={"recipe": {"lr": rate}, "data": {"holdout": 0.1}, "differs": differs})
+    assert not tunings(analysis.load(tmp_path))
+
+
+def test_search_that_goes_on_chooses_nothing(tmp_path: Path) -> None:
+    tuned_records(tmp_path)
+    summary = next(path for path in tmp_path.glob("nano-gelu-seed100-*/summary.json"))
+    summary.write_text(summary.read_text().replace('"done"', '"unfinished"'))
+    [tuning] = tunings(analysis.load(tmp_path))
+    assert {*tuning.search[tuning.search["best"]]["network"]} == {"resnet", "layer_norm"}
+
+
+def test_intervals_of_a_tuned_ladder_cover() -> None:
+    """And choosing by the images that are reported shows up as means that are too high."""
+    fair, naive = simulate(on_holdout, 60), simulate(on_test, 60)
+    assert fair.coverage == pytest.approx(0.95, abs=0.04)
+    assert abs(fair.bias) < 0.1 < 0.25 < naive.bias
+
+
+TUNED = ("tune=[1e-3,4e-3]", "tuning_seeds=[7]", "tuning_holdout=0.02", "seed=0,1")
+
+
+def records(here: Path) -> list[tuple[dict, dict]]:
+    paths = here.glob("runs/*/config.json")
+    return [(json.loads(path.read_text()), json.loads((path.parent / "summary.json").read_text())) for path in paths]
+
+
+def assert_tuned(here: Path) -> None:
+    """Each network was tried with both rates on the holdout, and trained with the better one on all images."""
+    runs, networks = records(here), {"resnet": (0.0125, 0.05), "gelu": (1e-3, 4e-3)}
+    assert {summary["status"] for _, summary in runs} == {"done"}
+    for rung, rates in networks.items():
+        of_rung = [(config, summary) for config, summary in runs if config["network"].startswith(rung)]
+        search = {c["recipe"]["lr"]: s["top1"] for c, s in of_rung if c["data"]["holdout"]}
+        finals = Counter(c["recipe"]["lr"] for c, s in of_rung if not c["data"]["holdout"])
+        assert {*search} == {*rates}
+        best = max(sorted(search), key=lambda rate: search[rate])
+        assert finals == dict.fromkeys({best, rates[1]}, 2)
+        assert {s["evaluated_on"] for c, s in of_rung if not c["data"]["holdout"]} == {"test"}
+
+
+def test_tuned_study_is_one_command(command: Callable, small: tuple[str, ...], here: Path) -> None:
+    arguments = ("-m", *small, "rung=resnet,gelu", *TUNED)
+    code, out, _ = command(*arguments)
+    assert code == 0, out
+    assert_tuned(here)
+    weights = {path: path.stat().st_mtime_ns for path in here.glob("runs/*/weights.pt")}
+    assert command(*arguments).code == 0
+    assert weights == {path: path.stat().st_mtime_ns for path in here.glob("runs/*/weights.pt")}
+    assert command("-m", "rung=gelu", *TUNED, "recipe.lr=1").err == "error: tune sets recipe.lr; leave it out\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("tune=[1e-3]",), "tune=[0.001] must be several different values of recipe.lr"),
+        (("tune=[1e-3,2e-3]", "data.holdout=0.1"), "tune sets data.holdout; leave it out"),
+        (("tune=[1e-3,2e-3]", "seed=100"), "tuning_seeds=[100, 101]: the study has seed 100, too; take others"),
+        (("tune=[1,2]", "tuning_setting=recipe.lrr"), "tuning_setting=recipe.lrr: a recipe has no such setting, only "),
+        (("tune=[1e-3,-1]",), "recipe.lr must be in [0, 1e30], not -1.0"),
+    ],
+)
+def test_impossible_tuning_is_refused_before_anything_trains(
+    words: tuple[str, ...], error: str, command: Callable, here: Path
+) -> None:
+    code, _, err = command("-m", "rung=gelu", *words)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {error}")
+    assert not (here / "runs").exists()
