@@ -37,6 +37,10 @@ EXPORTS = {
     "shapley_table": "statistics.shapley",
     "interaction_table": "statistics.shapley",
     "shapley_from_orders": "statistics.shapley",
+    "budget_studies": "statistics.budgets",
+    "budget_table": "statistics.budgets",
+    "slope_table": "statistics.budgets",
+    "scaling_table": "statistics.budgets",
     "cost_table": "statistics.costs",
     "pareto_front": "statistics.costs",
     **dict.fromkeys(
@@ -50,6 +54,7 @@ EXPORTS = {
                 "interactions_figure",
             ),
             *("pareto_figure", "speed_figure", "learning_curves_figure"),
+            *("budgets_figure", "scaling_figure"),
         ],
         "figures",
     ),

@@ -33,11 +33,12 @@ FEWEST_TO_BEND = 3
 """Budgets; two effects are always on a line."""
 GRID = 2001
 """Points of the measured range at which the crossing of zero is tested: 0.2 % of a budget apart over four doublings."""
-WITHIN, ABOVE, BELOW, ANYWHERE, EARLY, LATE, TWICE = (
-    *("within", "above 0 throughout", "below 0 throughout", "its sign is not shown anywhere"),
-    *("perhaps before the smallest budget", "perhaps beyond the largest budget", "perhaps at either end"),
+WITHIN, ABOVE, BELOW, EARLY, LATE, EITHER, ANYWHERE = (
+    *("within", "above 0 throughout", "below 0 throughout", "at the smallest budget or before"),
+    *("at the largest budget or later", "at either end", "anywhere"),
 )
-"""Where a line crosses zero: `WITHIN` what was measured, or why it is not known."""
+"""Where a line may cross zero: `WITHIN` what was measured; nowhere in it, since its sign is shown throughout; or not
+only within it, since its sign is not shown at the smallest budget, at the largest, at both, or at any."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ class BudgetStudy:
         titles = {rung.step: step_name(rung.title) for rung in road.rungs if rung.adopted}
         beside = []
         for network in sorted(networks.keys() - rungs, key=road.in_order):
-            others = [other for other in networks if len(network ^ other) == 1 and len(self._shared(network, other)) > 1]
+            others = [
+                other for other in networks if len(network ^ other) == 1 and len(self._shared(network, other)) > 1
+            ]
             if not others:
                 continue
             other = min(others, key=lambda key: (key not in rungs, road.in_order(key)))
@@ -144,15 +147,16 @@ class Line(NamedTuple):
     """Change of the effect per doubling of the budget."""
     curvature: Estimate
     """Departure from the line, of the effects' second differences; not known from fewer than three budgets."""
-    level: float
+    level: float = math.nan
     """The line at log2 of the budget = 0."""
-    crossing: float
+    crossing: float = math.nan
     """Where it is 0, as log2 of the budget; NaN where that is not within what was measured."""
-    low: float
-    high: float
-    """The interval of the crossing (Fieller), as log2 of the budget; NaN unless it is `WITHIN` what was measured."""
-    where: str
-    """`WITHIN`, or why the crossing is not known; "" if the noise is unknown."""
+    low: float = math.nan
+    high: float = math.nan
+    """The interval of the crossing (Fieller), as log2 of the budget; NaN for an end that is not within what was
+    measured."""
+    where: str = ""
+    """`WITHIN`, ...; "" if the noise is unknown."""
 
 
 def budget_studies(comparisons: Iterable[Comparison]) -> list[BudgetStudy]:
@@ -230,15 +234,16 @@ def slope_table(study: BudgetStudy) -> pd.DataFrame:
     interval `low`, `high`, `p`, `p_holm`, `detectable`, `error`, `freedom`, `verdict`; `level`, the line at a budget of
     1. `curvature_p`: whether effects depart from a straight line, not corrected; NaN with fewer than three budgets.
     `effect`, `effect_low`, `effect_high`, `effect_p`, `effect_p_holm`, `effect_verdict`: at the study's largest budget.
-    The slopes are one family of hypotheses and these effects another. `where`: `WITHIN` if the line crosses zero within
-    what was measured, else why that is not known; `crossing`, `crossing_low`, `crossing_high`: the budget there, and
-    its 95 % interval (Fieller; not corrected). `survivors`, `collapsed`: with some budget.
+    The slopes are one family of hypotheses and these effects another. `where` the line may cross zero: `WITHIN` what
+    was measured, or another of those constants; `crossing`, `crossing_low`, `crossing_high`: the budget there, and its
+    95 % interval (Fieller; not corrected), NaN as far as they are not within what was measured. `survivors`,
+    `collapsed`: with some budget.
 
     A straight line over the logarithm of the budget describes what was measured; it is no law, and says nothing beyond.
     """
     effects = budget_table(study)
     rows, lines = [], []
-    for index, pair in enumerate(study.pairs):
+    for index in range(len(study.pairs)):
         every = effects.iloc[index :: len(study.pairs)]
         known = every[every["error"].notna()]
         used = known if len(known) > 1 else every[every["effect"].notna()]
@@ -298,7 +303,7 @@ def fit(x: Sequence[float] | np.ndarray, effects: Sequence[Estimate]) -> Line:
     """
     x, lacking = np.asarray(x, float), next((each.lacking for each in effects if math.isnan(each.error)), "")
     if len(x) < 2:
-        return Line(Estimate(), Estimate(), *[math.nan] * 4, "")
+        return Line(Estimate(), Estimate())
     centred = x - x.mean()
     weights = centred / (centred**2).sum()
     slope, mean = _weighted(weights, effects, lacking), float(np.mean([each.value for each in effects]))
@@ -309,7 +314,7 @@ def fit(x: Sequence[float] | np.ndarray, effects: Sequence[Estimate]) -> Line:
     crossing = -level / slope.value if slope.value else math.nan
     crossing = crossing if x[0] <= crossing <= x[-1] else math.nan
     if math.isnan(slope.error):
-        return Line(slope, curvature, level, crossing, math.nan, math.nan, "")
+        return Line(slope, curvature, level, crossing)
     return Line(slope, curvature, level, crossing, *_fieller(x, weights, effects))
 
 
@@ -342,11 +347,10 @@ def _fieller(x: np.ndarray, weights: np.ndarray, effects: Sequence[Estimate]) ->
         if line[0] * line[-1] > 0:
             return math.nan, math.nan, ABOVE if line[0] > 0 else BELOW
         possible = np.abs(line) == np.abs(line).min()  # without noise, between two points of the grid
-    if possible[0] or possible[-1]:
-        whole = ANYWHERE if possible.all() else TWICE
-        return math.nan, math.nan, whole if possible[0] and possible[-1] else EARLY if possible[0] else LATE
-    inside = grid[possible]
-    return float(inside[0]), float(inside[-1]), WITHIN
+    if possible[0] and possible[-1]:
+        return math.nan, math.nan, ANYWHERE if possible.all() else EITHER
+    low, high = grid[possible][[0, -1]].tolist()
+    return (math.nan, high, EARLY) if possible[0] else (low, math.nan, LATE) if possible[-1] else (low, high, WITHIN)
 
 
 def _with_pairs(study: BudgetStudy) -> BudgetStudy:
@@ -396,7 +400,7 @@ def _without_budget(context: Context, runs: pd.DataFrame) -> Context:
 def _united(parts: list[Comparison], road: Road) -> Comparison:
     """One comparison of the runs of all parts; of several series of the same steps, the first."""
     runs = pd.concat([part.runs for part in parts]).drop_duplicates("path")
-    first = {steps: series for steps, series in zip(runs["set"][::-1], runs["series"][::-1], strict=True)}
+    first = dict(zip(runs["set"][::-1], runs["series"][::-1], strict=True))
     kept = [steps is None or first[steps] == series for steps, series in zip(runs["set"], runs["series"], strict=True)]
     return Comparison(replace(parts[0].context, road=road), runs[kept])
 
