@@ -37,12 +37,12 @@ def budgets_figure(study: BudgetStudy) -> Figure:
     columns = min(COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
     with style():
-        figure = Drawing(figsize=(9.2 if columns < 3 else 11.6, 1.6 + 2.55 * rows))
+        figure = Drawing(figsize=(9.2 if columns < 3 else 11.6, 1.5 + 2.75 * rows))
         width, height = figure.get_size_inches()
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         figure.subplots_adjust(
             left=0.75 / width, right=1 - 0.2 / width, top=1 - 1.35 / height, bottom=0.85 / height,
-            hspace=0.75 / 2.0, wspace=0.08,
+            hspace=0.52, wspace=0.08,
         )  # fmt: skip
         for index, (axes, line) in enumerate(zip(grid.flat, shown.itertuples(), strict=False)):
             _draw_effects(axes, effects.iloc[index :: len(slopes)], line)
@@ -92,7 +92,7 @@ def scaling_figure(study: BudgetStudy) -> Figure:
         figure = Drawing(figsize=(8.6, 5.2))
         axes = figure.add_axes((0.09, 0.14, 0.88, 0.61))
         rungs = table["rung"].unique()
-        roles = {study.road.rungs[0].name: "first rung", study.road.base: "the steps’ base"}
+        roles = {study.road.rungs[0].name: "first rung", study.road.base: "base"}
         span = math.log2(table["images"].max() / table["images"].min())
         for index, (name, colour, marker) in enumerate(zip(rungs, LINES, MARKERS, strict=False)):
             rows = table[table["rung"] == name]

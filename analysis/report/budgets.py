@@ -13,20 +13,22 @@ from analysis.report.section import Picture, Section
 from analysis.report.tables import format_budgets, format_slopes, in_budget
 from analysis.sources.runs import Runs
 from analysis.statistics.budgets import (
+    BENT,
     WITHIN,
     BudgetStudy,
     budget_studies,
     budget_table,
     scaling_table,
+    shared_noise,
     slope_table,
 )
 from analysis.statistics.comparison import Comparison
 from analysis.text import equals, interval, percent, signed
-from roadmap.common.words import counted, shortened
+from roadmap.common.words import counted, listed, shortened
 
+SHARED = 0.01
+"""Below this p the report says that a seed's noise is shared between budgets."""
 QUESTIONS = {"epochs": "Does it pay with more training?", "images": "Does it pay with more training images?"}
-POOR = 0.05
-"""Below this p of a bend, a straight line is said to be poor."""
 
 
 def budgets(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], list[Comparison]]:
@@ -53,7 +55,7 @@ def _section(study: BudgetStudy, suffix: str) -> Section:
         Picture(f"{stem}-accuracy", figures.scaling_figure(study), "Accuracy by number of training images"),
     ]
     about = f"{slopes.attrs['about']}. {slopes.attrs['scale'][0].upper()}{slopes.attrs['scale'][1:]}."
-    paragraphs = [about, *_accuracies(study)]
+    paragraphs = [about, *_accuracies(study), *_shared(study)]
     return Section(
         stem, QUESTIONS[study.kind], paragraphs, pictures, tables, findings=budget_findings(slopes, by_budget)
     )
@@ -90,16 +92,19 @@ def budget_findings(slopes: pd.DataFrame, by_budget: pd.DataFrame) -> list[str]:
         sentences.append(f"Slopes that cannot be judged: {shortened(words, MOST_STEPS)}.")
     sentences += [_at_largest(steps, largest)] if steps["effect_p"].notna().any() else []
     sentences += [_crossing(row, slopes) for row in slopes[slopes["where"] == WITHIN].itertuples()]
-    if len(poor := slopes[slopes["curvature_p"] < POOR]):
+    if len(poor := slopes[slopes["where"] == BENT]):
         words = [f"{row.title} (p of a bend {equals(row.curvature_p)})" for row in poor.itertuples()]
-        sentences.append(f"A straight line describes these effects poorly: {shortened(words, MOST_STEPS)}.")
+        sentences.append(
+            f"Not on a straight line, so that a slope says little and no crossing is given: "
+            f"{shortened(words, MOST_STEPS)}."
+        )
     if len(collapsed := by_budget[by_budget["collapsed"]]):
         words = [f"{row.title} at {in_budget(slopes, row.budget)}" for row in collapsed.itertuples()]
         sentences.append(f"One of the two networks hardly trained: {shortened(words, MOST_STEPS)}.")
-    if len(gaps := slopes[slopes["missing"].map(len) > 0]):
-        words = [f"{row.title}, {shortened(map(str, row.missing), MOST_STEPS)}" for row in gaps.itertuples()]
-        unit = slopes.attrs["budget_unit"]
-        sentences.append(f"Lines that lack a budget ({unit}): {shortened(words, MOST_STEPS, '; '.join)}.")
+    gaps = slopes[slopes["missing"].map(len) > 0]
+    for missing, rows in gaps.groupby(gaps["missing"].map(tuple)):
+        without = listed(in_budget(slopes, budget) for budget in missing)
+        sentences.append(f"The lines of these effects are without {without}: {shortened(rows['title'], MOST_STEPS)}.")
     return sentences
 
 
@@ -140,6 +145,17 @@ def _crossing(row: Any, slopes: pd.DataFrame) -> str:
     low, high, crossing = (in_budget(slopes, value) for value in (row.crossing_low, row.crossing_high, row.crossing))
     low = low.partition(" ")[0]
     return f"The line of {row.title} crosses zero at {crossing} (95 % interval {low} to {high}): {pays}."
+
+
+def _shared(study: BudgetStudy) -> list[str]:
+    correlation, p = shared_noise(study)
+    if not p < SHARED:
+        return []
+    return [
+        f"A seed does much the same to a network with every budget (correlation {percent(correlation)}, "
+        f"p {equals(p)}). Intervals take budgets to be independent: those of slopes are therefore too wide here, and "
+        "those of crossings too narrow."
+    ]
 
 
 def _accuracies(study: BudgetStudy) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.measures import VERDICTS, measure
-from analysis.statistics.budgets import ANYWHERE, EARLY, EITHER, LATE, WITHIN
+from analysis.statistics.budgets import ANYWHERE, BENT, EARLY, EITHER, LATE, WITHIN
 from analysis.statistics.ladder import included, named
 from analysis.statistics.paper import agreement_table
 from analysis.text import (
@@ -283,7 +283,8 @@ def format_slopes(table: pd.DataFrame) -> ReportTable:
         "what was measured, the cell says why."
     )
     if table["curvature_p"].notna().any():
-        note += " A small p of a bend, not corrected, says that the effects are not on a line."
+        note += " A small p of a bend, not corrected, says that the effects are not on a line: below 0.05 no crossing "
+        note += "is given."
     return _drop_empty(ReportTable("slopes", columns, rows, table.assign(missing=table["missing"].map(str)), note))
 
 
@@ -296,13 +297,14 @@ def _crossing(row: Any) -> str:
         LATE: f"at {low} or later",
         EITHER: "not known: no sign shown at either end",
         ANYWHERE: "not known: no sign shown anywhere",
+        BENT: "not known: not on a line",
     }
     return words.get(row.where, row.where)
 
 
 def _rounded(budget: float) -> str:
-    """A budget in three digits, or as a whole number: "2.63", "3,411"."""
-    return NOTHING if pd.isna(budget) else f"{budget:.3g}" if budget < 100 else whole(budget)
+    """A budget with one decimal, or as a whole number: "2.6", "3,411"."""
+    return NOTHING if pd.isna(budget) else f"{budget:.2g}" if budget < 10 else whole(budget)
 
 
 def format_budgets(table: pd.DataFrame) -> ReportTable:

@@ -33,12 +33,15 @@ FEWEST_TO_BEND = 3
 """Budgets; two effects are always on a line."""
 GRID = 2001
 """Points of the measured range at which the crossing of zero is tested: 0.2 % of a budget apart over four doublings."""
-WITHIN, ABOVE, BELOW, EARLY, LATE, EITHER, ANYWHERE = (
+POOR = 0.05
+"""Below this p of a bend, not corrected, an effect is not described well enough by a line to say where it is zero."""
+WITHIN, ABOVE, BELOW, EARLY, LATE, EITHER, ANYWHERE, BENT = (
     *("within", "above 0 throughout", "below 0 throughout", "at the smallest budget or before"),
-    *("at the largest budget or later", "at either end", "anywhere"),
+    *("at the largest budget or later", "at either end", "anywhere", "not on a line"),
 )
-"""Where a line may cross zero: `WITHIN` what was measured; nowhere in it, since its sign is shown throughout; or not
-only within it, since its sign is not shown at the smallest budget, at the largest, at both, or at any."""
+"""Where a line may cross zero: `WITHIN` what was measured; nowhere in it, since its sign is shown throughout; not only
+within it, since its sign is not shown at the smallest budget, at the largest, at both, or at any; or not known, since
+the effects are not on a line (`POOR`)."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +259,7 @@ def slope_table(study: BudgetStudy) -> pd.DataFrame:
                 "budgets": len(used),
                 "missing": [int(budget) for budget in every["budget"] if budget not in used["budget"].to_numpy()],
                 "level": lines[-1].level,
-                "curvature_p": float(conclude([lines[-1].curvature])["p"].iloc[0]),
+                "curvature_p": _p(lines[-1].curvature),
                 "effect": last["effect"],
                 **{f"effect_{name}": last[name] for name in ("low", "high", "p", "p_holm", "verdict")},
                 "where": lines[-1].where,
@@ -295,6 +298,43 @@ def scaling_table(study: BudgetStudy) -> pd.DataFrame:
     return table
 
 
+def shared_noise(study: BudgetStudy) -> tuple[float, float]:
+    """How far a seed does the same to a network with every budget, beyond what it does to all networks, for instance
+    since the initial weights are the same: the correlation between budgets, and the p-value of the hypothesis that
+    there is none (`correlation`). NaN where fewer than two networks have two seeds in common with every budget.
+
+    Intervals across budgets take their results to be independent. With such a correlation those of slopes are too wide,
+    and those of crossings too narrow.
+    """
+    of_budgets = [
+        {key: values for key, values in each.scores().items() if key not in each.collapsed}
+        for each in study.comparisons.values()
+    ]
+    networks = [key for key in of_budgets[0] if all(key in scores for scores in of_budgets)]
+    runs = [scores[key] for scores in of_budgets for key in networks]
+    seeds = sorted(set.intersection(*({*values.index} for values in runs))) if runs else []
+    if len(networks) < 2 or len(seeds) < 2:
+        return math.nan, math.nan
+    return correlation(np.reshape([values[seeds] for values in runs], (len(of_budgets), len(networks), len(seeds))))
+
+
+def correlation(values: np.ndarray) -> tuple[float, float]:
+    """The mean correlation between budgets of the residuals of networks and seeds, and the p-value of an F test that it
+    is not positive, of values by budget, network and seed."""
+    residuals = values - values.mean(axis=1, keepdims=True) - values.mean(axis=2, keepdims=True)
+    residuals += values.mean(axis=(1, 2), keepdims=True)
+    scales = np.sqrt((residuals**2).mean(axis=(1, 2), keepdims=True))
+    if not scales.all():
+        return math.nan, math.nan
+    residuals /= scales
+    count, freedom = len(values), (values.shape[1] - 1) * (values.shape[2] - 1)
+    means = residuals.mean(axis=0)
+    between = count * (means**2).sum() / freedom
+    within = ((residuals - means) ** 2).sum() / (freedom * (count - 1))
+    p = stats.f.sf(between / within, freedom, freedom * (count - 1))
+    return float((between - within) / (between + (count - 1) * within)), float(p)
+
+
 def fit(x: Sequence[float] | np.ndarray, effects: Sequence[Estimate]) -> Line:
     """The least-squares line through independent effects at these values of log2 of the budget, in ascending order.
 
@@ -314,7 +354,9 @@ def fit(x: Sequence[float] | np.ndarray, effects: Sequence[Estimate]) -> Line:
     crossing = -level / slope.value if slope.value else math.nan
     crossing = crossing if x[0] <= crossing <= x[-1] else math.nan
     if math.isnan(slope.error):
-        return Line(slope, curvature, level, crossing)
+        return Line(slope, curvature, level)
+    if _p(curvature) < POOR:
+        return Line(slope, curvature, level, where=BENT)
     return Line(slope, curvature, level, crossing, *_fieller(x, weights, effects))
 
 
@@ -327,6 +369,13 @@ def _weighted(weights: np.ndarray, effects: Sequence[Estimate], lacking: str) ->
         return Estimate(total, lacking=lacking)
     satterthwaite = parts.sum() ** 2 / (parts**2 / freedom).sum() if parts.any() else math.inf
     return Estimate(total, math.sqrt(parts.sum()), satterthwaite, "Welch t")
+
+
+def _p(estimate: Estimate) -> float:
+    """The p-value of the hypothesis that it is 0; NaN if its noise is unknown."""
+    if not estimate.error:
+        return float(abs(estimate.value) < 1e-9)
+    return float(2 * stats.t.sf(abs(estimate.value) / estimate.error, estimate.freedom))
 
 
 def _fieller(x: np.ndarray, weights: np.ndarray, effects: Sequence[Estimate]) -> tuple[float, float, str]:
