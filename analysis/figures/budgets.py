@@ -34,7 +34,7 @@ def budgets_figure(study: BudgetStudy) -> Figure:
     """
     effects, slopes = budget_table(study), slope_table(study)
     attrs, shown = slopes.attrs, slopes.head(MOST_PANELS)
-    columns = min(COLUMNS, len(shown))
+    columns = 2 if len(shown) == 4 else min(COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
     with style():
         figure = Drawing(figsize=(9.2 if columns < 3 else 11.6, 1.5 + 2.75 * rows))

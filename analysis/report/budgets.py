@@ -92,6 +92,10 @@ def budget_findings(slopes: pd.DataFrame, by_budget: pd.DataFrame) -> list[str]:
         sentences.append(f"Slopes that cannot be judged: {shortened(words, MOST_STEPS)}.")
     sentences += [_at_largest(steps, largest)] if steps["effect_p"].notna().any() else []
     sentences += [_crossing(row, slopes) for row in slopes[slopes["where"] == WITHIN].itertuples()]
+    outside = slopes[~slopes["where"].isin(("", WITHIN, BENT))]
+    if len(outside):
+        names = shortened(outside["title"], MOST_STEPS)
+        sentences.append(f"Where these cross zero, if they do, is not within what was measured: {names}.")
     if len(poor := slopes[slopes["where"] == BENT]):
         words = [f"{row.title} (p of a bend {equals(row.curvature_p)})" for row in poor.itertuples()]
         sentences.append(

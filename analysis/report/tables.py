@@ -278,7 +278,8 @@ def format_slopes(table: pd.DataFrame) -> ReportTable:
     note = (
         f"Changes are of {metric.name}, in {metric.unit or 'its unit'}. A slope is that of a straight line over the "
         "logarithm of the budget, which describes what was measured and says nothing of larger budgets. p is corrected "
-        "for the number of rows (Holm), of the slopes and of the changes separately; intervals are not. The 95 % "
+        "for the number of rows (Holm), of the slopes and of the changes separately, but for “all steps”, a claim of "
+        "its own; intervals are not. The 95 % "
         "interval of the crossing (Fieller) is where the line is not shown to differ from zero; if that is not within "
         "what was measured, the cell says why."
     )
@@ -293,8 +294,8 @@ def _crossing(row: Any) -> str:
     low, high = _rounded(row.crossing_low), _rounded(row.crossing_high)
     words = {
         WITHIN: f"{_rounded(row.crossing)} ({low} to {high})",
-        EARLY: f"at {high} or before",
-        LATE: f"at {low} or later",
+        EARLY: f"at {high} or before, if at all",
+        LATE: f"at {low} or later, if at all",
         EITHER: "not known: no sign shown at either end",
         ANYWHERE: "not known: no sign shown anywhere",
         BENT: "not known: not on a line",

@@ -19,8 +19,9 @@ from scipy import stats
 from analysis.measures import measure
 from analysis.statistics.comparison import Comparison, Steps, begins, longest, network_table
 from analysis.statistics.context import Context, published_recipe
-from analysis.statistics.estimates import CONFIDENCE, Estimate, compare, conclude
+from analysis.statistics.estimates import CONFIDENCE, Estimate, conclude, estimate
 from analysis.statistics.ladder import caption
+from analysis.statistics.noise import Scores
 from analysis.text import step_name
 from roadmap.roads import Road, Rung
 
@@ -71,6 +72,11 @@ class BudgetStudy:
     def unit(self) -> str:
         return UNITS[self.kind]
 
+    @cached_property
+    def scores(self) -> dict[int, Scores]:
+        """By budget: `Comparison.scores`."""
+        return {budget: comparison.scores() for budget, comparison in self.comparisons.items()}
+
     @property
     def attrs(self) -> dict[str, Any]:
         """Words for captions, as in the `attrs` of other tables, and `kind`, `budgets`, `budget_unit` and `unit`."""
@@ -105,9 +111,7 @@ class BudgetStudy:
     def _beside(self, pairs: list[Pair]) -> list[Pair]:
         road = self.road
         rungs = {_set(rung) for rung in road.rungs}
-        networks = dict.fromkeys(
-            key for each in self.comparisons.values() for key in each.scores() if not isinstance(key, str)
-        )
+        networks = dict.fromkeys(key for scores in self.scores.values() for key in scores if not isinstance(key, str))
         titles = {rung.step: step_name(rung.title) for rung in road.rungs if rung.adopted}
         beside = []
         for network in sorted(networks.keys() - rungs, key=road.in_order):
@@ -128,8 +132,8 @@ class BudgetStudy:
         """The budgets with which both were measured."""
         return [
             budget
-            for budget, each in self.comparisons.items()
-            if a in (scores := each.scores()) and b in scores and each.same_code(a, b)
+            for budget, scores in self.scores.items()
+            if a in scores and b in scores and self.comparisons[budget].same_code(a, b)
         ]
 
 
@@ -193,16 +197,18 @@ def budget_table(study: BudgetStudy) -> pd.DataFrame:
     `title`, `kind` ("road", "ends" or "beside"), `network`, `reference`, the names of the two; `budget`; `n`, the seeds
     of the side with fewer; `mean`, `mean_reference`; `effect`, in units of the main metric, its 95 % interval `low`,
     `high`, `p`, `p_holm`, `detectable`, `error`, `freedom`, `method`, `verdict` (`conclude`; the pairs with one budget
-    are a family of hypotheses), "not measured" where a side has no finished run; `survivors`, whether some run of
-    either side diverged; and `collapsed`, whether either side hardly trained (`Comparison.collapsed`).
+    are a family of hypotheses, but for "ends", a claim of its own), "not measured" where a side has no finished run;
+    `survivors`, whether some run of either side diverged; and `collapsed`, whether either side hardly trained
+    (`Comparison.collapsed`).
 
     `attrs` has words for captions.
     """
     tables = []
     for budget, comparison in study.comparisons.items():
-        scores = comparison.scores()
+        scores = study.scores[budget]
         means = {key: values.mean() for key, values in scores.items()}
-        table = compare(scores, [{pair.network: 1.0, pair.reference: -1.0} for pair in study.pairs])
+        sums = [{pair.network: 1.0, pair.reference: -1.0} for pair in study.pairs]
+        table = _conclude(study, estimate(scores, sums)).rename(columns={"value": "effect"})
         rows = [
             {
                 "title": pair.title,
@@ -218,7 +224,7 @@ def budget_table(study: BudgetStudy) -> pd.DataFrame:
             }
             for pair in study.pairs
         ]
-        table = pd.DataFrame(rows).join(table.rename(columns={"value": "effect"}))
+        table = pd.DataFrame(rows).join(table)
         table["verdict"] = table["verdict"].replace("", "not measured")
         table["survivors"] &= table["effect"].notna()
         tables.append(table)
@@ -237,10 +243,10 @@ def slope_table(study: BudgetStudy) -> pd.DataFrame:
     interval `low`, `high`, `p`, `p_holm`, `detectable`, `error`, `freedom`, `verdict`; `level`, the line at a budget of
     1. `curvature_p`: whether effects depart from a straight line, not corrected; NaN with fewer than three budgets.
     `effect`, `effect_low`, `effect_high`, `effect_p`, `effect_p_holm`, `effect_verdict`: at the study's largest budget.
-    The slopes are one family of hypotheses and these effects another. `where` the line may cross zero: `WITHIN` what
-    was measured, or another of those constants; `crossing`, `crossing_low`, `crossing_high`: the budget there, and its
-    95 % interval (Fieller; not corrected), NaN as far as they are not within what was measured. `survivors`,
-    `collapsed`: with some budget.
+    The slopes are one family of hypotheses and these effects another; "ends" is a claim of its own. `where` the line
+    may cross zero: `WITHIN` what was measured, or another of those constants; `crossing`, `crossing_low`,
+    `crossing_high`: the budget there, and its 95 % interval (Fieller; not corrected), NaN as far as they are not within
+    what was measured. `survivors`, `collapsed`: with some budget.
 
     A straight line over the logarithm of the budget describes what was measured; it is no law, and says nothing beyond.
     """
@@ -270,8 +276,8 @@ def slope_table(study: BudgetStudy) -> pd.DataFrame:
                 "collapsed": bool(used["collapsed"].any()),
             }
         )
-    slopes = conclude([line.slope for line in lines]).rename(columns={"value": "slope"}).drop(columns="method")
-    table = pd.DataFrame(rows).join(slopes)
+    slopes = _conclude(study, [line.slope for line in lines]).rename(columns={"value": "slope"})
+    table = pd.DataFrame(rows).join(slopes.drop(columns="method"))
     table.attrs = study.attrs
     return table
 
@@ -307,8 +313,8 @@ def shared_noise(study: BudgetStudy) -> tuple[float, float]:
     and those of crossings too narrow.
     """
     of_budgets = [
-        {key: values for key, values in each.scores().items() if key not in each.collapsed}
-        for each in study.comparisons.values()
+        {key: values for key, values in scores.items() if key not in scores.collapsed}
+        for scores in study.scores.values()
     ]
     networks = [key for key in of_budgets[0] if all(key in scores for scores in of_budgets)]
     runs = [scores[key] for scores in of_budgets for key in networks]
@@ -360,6 +366,14 @@ def fit(x: Sequence[float] | np.ndarray, effects: Sequence[Estimate]) -> Line:
     return Line(slope, curvature, level, crossing, *_fieller(x, weights, effects))
 
 
+def _conclude(study: BudgetStudy, estimates: Sequence[Estimate]) -> pd.DataFrame:
+    """`conclude` for an estimate per pair: those of "ends" are a claim of its own, as in a ladder's report."""
+    kinds = pd.Series([pair.kind for pair in study.pairs])
+    families = [kinds.index[kinds == "ends"], kinds.index[kinds != "ends"]]
+    tables = [conclude([estimates[index] for index in family]).set_index(family) for family in families if len(family)]
+    return pd.concat(tables).sort_index()
+
+
 def _weighted(weights: np.ndarray, effects: Sequence[Estimate], lacking: str) -> Estimate:
     """A weighted sum of independent estimates."""
     value, error, freedom = (np.array([each[index] for each in effects], float) for index in range(3))
@@ -407,7 +421,7 @@ def _with_pairs(study: BudgetStudy) -> BudgetStudy:
     useful = {
         budget: comparison
         for budget, comparison in study.comparisons.items()
-        if any(comparison.scores().keys() >= {*pair[2:]} for pair in study.pairs)
+        if any(study.scores[budget].keys() >= {*pair[2:]} for pair in study.pairs)
     }
     return replace(study, comparisons=useful)
 
