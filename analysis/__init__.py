@@ -39,6 +39,10 @@ EXPORTS = {
     "shapley_from_orders": "statistics.shapley",
     "tunings": "statistics.tuning",
     "tuned_table": "statistics.tuning",
+    "budget_studies": "statistics.budgets",
+    "budget_table": "statistics.budgets",
+    "slope_table": "statistics.budgets",
+    "scaling_table": "statistics.budgets",
     "cost_table": "statistics.costs",
     "pareto_front": "statistics.costs",
     **dict.fromkeys(
@@ -53,6 +57,7 @@ EXPORTS = {
                 "tuned_figure",
             ),
             *("pareto_figure", "speed_figure", "learning_curves_figure"),
+            *("budgets_figure", "scaling_figure"),
         ],
         "figures",
     ),

@@ -3,6 +3,7 @@
 Captions come from the frame's `attrs`, where there are any. No pyplot, no global state.
 """
 
+from analysis.figures.budgets import budgets_figure, scaling_figure
 from analysis.figures.costs import COSTS, pareto_figure, speed_figure
 from analysis.figures.curves import has_curves, learning_curves_figure
 from analysis.figures.effects import besides_figure, effects_figure, shapley_figure
@@ -14,6 +15,7 @@ from analysis.figures.tuning import tuned_figure
 __all__ = [
     "COSTS",
     "besides_figure",
+    "budgets_figure",
     "effects_figure",
     "has_curves",
     "interactions_figure",
@@ -21,6 +23,7 @@ __all__ = [
     "learning_curves_figure",
     "paper_figure",
     "pareto_figure",
+    "scaling_figure",
     "shapley_figure",
     "speed_figure",
     "tuned_figure",

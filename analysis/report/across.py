@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from analysis.report.budgets import budgets
 from analysis.report.section import Section
 from analysis.report.tuning import tuned_sections
 from analysis.sources.runs import Runs
@@ -11,7 +12,7 @@ from analysis.statistics.comparison import Comparison
 
 Part = Callable[[Runs, list[Comparison]], tuple[list[Section], list[Comparison]]]
 """From the runs and their comparisons: sections, and the comparisons that shall still have chapters."""
-PARTS: tuple[Part, ...] = (tuned_sections,)
+PARTS: tuple[Part, ...] = (tuned_sections, budgets)
 """In the order of the report."""
 
 

@@ -1,0 +1,178 @@
+"""What a report says of studies of budgets: does it pay with more training, or with more training images?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from analysis import figures
+from analysis.measures import VERDICTS, measure
+from analysis.report.findings import MOST_STEPS, POWER
+from analysis.report.section import Picture, Section
+from analysis.report.tables import format_budgets, format_slopes, in_budget
+from analysis.sources.runs import Runs
+from analysis.statistics.budgets import (
+    BENT,
+    WITHIN,
+    BudgetStudy,
+    budget_studies,
+    budget_table,
+    scaling_table,
+    shared_noise,
+    slope_table,
+)
+from analysis.statistics.comparison import Comparison
+from analysis.text import equals, interval, percent, signed
+from roadmap.common.words import counted, listed, shortened
+
+SHARED = 0.01
+"""Below this p the report says that a seed's noise is shared between budgets."""
+QUESTIONS = {"epochs": "Does it pay with more training?", "images": "Does it pay with more training images?"}
+
+
+def budgets(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], list[Comparison]]:
+    """A section per study of budgets. Of each, only the largest budget keeps its chapter."""
+    studies = budget_studies(comparisons)
+    seen: dict[str, int] = {}
+    sections = []
+    for study in studies:
+        seen[study.kind] = number = seen.get(study.kind, 0) + 1
+        sections.append(_section(study, "" if number == 1 else f"-{number}"))
+    largest = {path for study in studies for path in study.largest.runs["path"]}
+    smaller = {path for study in studies for each in study.comparisons.values() for path in each.runs["path"]} - largest
+    return sections, [comparison for comparison in comparisons if not {*comparison.runs["path"]} <= smaller]
+
+
+def _section(study: BudgetStudy, suffix: str) -> Section:
+    slopes, by_budget = slope_table(study), budget_table(study)
+    stem = ("budgets" if study.kind == "epochs" else "subsets") + suffix
+    tables = [
+        table._replace(name=f"{stem}-{table.name}") for table in (format_slopes(slopes), format_budgets(by_budget))
+    ]
+    pictures = [
+        Picture(stem, figures.budgets_figure(study), "The effect of each step by budget, and a line through it"),
+        Picture(f"{stem}-accuracy", figures.scaling_figure(study), "Accuracy by number of training images"),
+    ]
+    about = f"{slopes.attrs['about']}. {slopes.attrs['scale'][0].upper()}{slopes.attrs['scale'][1:]}."
+    paragraphs = [about, *_accuracies(study), *_shared(study)]
+    return Section(
+        stem, QUESTIONS[study.kind], paragraphs, pictures, tables, findings=budget_findings(slopes, by_budget)
+    )
+
+
+def budget_findings(slopes: pd.DataFrame, by_budget: pd.DataFrame) -> list[str]:
+    """What a `slope_table` and a `budget_table` show, in a few sentences: first the road as a whole, then which effects
+    rise and fall with the budget, what is shown at the largest, where effects cross zero, and what is not known."""
+    sentences = [_ends(row, by_budget) for row in slopes[slopes["kind"] == "ends"].itertuples()]
+    per_doubling = f"{slopes.attrs['unit']} per doubling".strip()
+    steps = slopes[slopes["kind"] != "ends"]
+    tested = steps[steps["p"].notna()]
+    largest = in_budget(slopes, slopes.attrs["budgets"][-1])
+    for verdict, way in {"up": "rise", "down": "fall"}.items():
+        words = [
+            f"{row.title}, by {signed(row.slope)} {per_doubling} ({interval(row.low, row.high)}), to "
+            f"{signed(row.effect)} at {largest}"
+            for row in tested[tested["verdict"] == verdict].itertuples()
+        ]
+        if words:
+            sentences.append(f"Effects that are shown to {way}: {shortened(words, MOST_STEPS, '; '.join)}.")
+    rest = tested[~tested["verdict"].isin(VERDICTS)]
+    if len(rest):
+        names = shortened(rest["title"], MOST_STEPS)
+        median = rest["detectable"].median(skipna=False)
+        power = (
+            "the noise is too uncertain to say which slope would be"
+            if pd.isna(median)
+            else f"a true slope of {percent(median)} {per_doubling} would be shown {POWER}"
+        )
+        sentences.append(f"Not shown to rise or fall, which does not mean that they stay the same: {names}; {power}.")
+    if len(unknown := steps[steps["p"].isna()]):
+        words = [f"{row.title} ({row.verdict or 'fewer than two budgets'})" for row in unknown.itertuples()]
+        sentences.append(f"Slopes that cannot be judged: {shortened(words, MOST_STEPS)}.")
+    sentences += [_at_largest(steps, largest)] if steps["effect_p"].notna().any() else []
+    sentences += [_crossing(row, slopes) for row in slopes[slopes["where"] == WITHIN].itertuples()]
+    outside = slopes[~slopes["where"].isin(("", WITHIN, BENT))]
+    if len(outside):
+        names = shortened(outside["title"], MOST_STEPS)
+        sentences.append(f"Where these cross zero, if they do, is not within what was measured: {names}.")
+    if len(poor := slopes[slopes["where"] == BENT]):
+        words = [f"{row.title} (p of a bend {equals(row.curvature_p)})" for row in poor.itertuples()]
+        sentences.append(
+            f"Not on a straight line, so that a slope says little and no crossing is given: "
+            f"{shortened(words, MOST_STEPS)}."
+        )
+    if len(collapsed := by_budget[by_budget["collapsed"]]):
+        words = [f"{row.title} at {in_budget(slopes, row.budget)}" for row in collapsed.itertuples()]
+        sentences.append(f"One of the two networks hardly trained: {shortened(words, MOST_STEPS)}.")
+    gaps = slopes[slopes["missing"].map(len) > 0]
+    for missing, rows in gaps.groupby(gaps["missing"].map(tuple)):
+        without = listed(in_budget(slopes, budget) for budget in missing)
+        sentences.append(f"The lines of these effects are without {without}: {shortened(rows['title'], MOST_STEPS)}.")
+    return sentences
+
+
+def _ends(row: Any, by_budget: pd.DataFrame) -> str:
+    """The last rung against the first."""
+    budgets = by_budget[(by_budget["kind"] == "ends") & by_budget["effect"].notna()]
+    first, last = budgets.iloc[0], budgets.iloc[-1]
+    unit = by_budget.attrs["unit"]
+    text = (
+        f"From the first rung to the last, {row.reference} to {row.network}: {signed(first['effect'])} {unit} at "
+        f"{in_budget(by_budget, first['budget'])}, {signed(last['effect'])} at {in_budget(by_budget, last['budget'])}; "
+        f"{signed(row.slope)} per doubling"
+    )
+    if pd.isna(row.low):
+        return f"{text}, which cannot be told from noise: {row.verdict}."
+    shown = {"up": "shown to rise", "down": "shown to fall"}.get(row.verdict, "not shown to rise or fall")
+    return f"{text} ({interval(row.low, row.high)}), {shown}{', among the runs that trained' * row.survivors}."
+
+
+def _at_largest(steps: pd.DataFrame, largest: str) -> str:
+    tested = steps[steps["effect_p"].notna()]
+    shown = tested[tested["effect_verdict"].isin(VERDICTS)]
+    if shown.empty:
+        return (
+            f"At {largest}, the largest budget, none of {counted(len(tested), 'effect')} is shown to differ from zero."
+        )
+    words = [
+        f"{row.title} ({signed(row.effect)}, {interval(row.effect_low, row.effect_high)})" for row in shown.itertuples()
+    ]
+    return (
+        f"At {largest}, the largest budget, {len(shown)} of {counted(len(tested), 'effect')} "
+        f"{'is' if len(shown) == 1 else 'are'} shown to differ from zero: {shortened(words, MOST_STEPS)}."
+    )
+
+
+def _crossing(row: Any, slopes: pd.DataFrame) -> str:
+    pays = "it pays beyond that" if row.slope > 0 else "it pays up to there"
+    low, high, crossing = (in_budget(slopes, value) for value in (row.crossing_low, row.crossing_high, row.crossing))
+    low = low.partition(" ")[0]
+    return f"The line of {row.title} crosses zero at {crossing} (95 % interval {low} to {high}): {pays}."
+
+
+def _shared(study: BudgetStudy) -> list[str]:
+    correlation, p = shared_noise(study)
+    if not p < SHARED:
+        return []
+    return [
+        f"A seed does much the same to a network with every budget (correlation {percent(correlation)}, "
+        f"p {equals(p)}). Intervals take budgets to be independent: those of slopes are therefore too wide here, and "
+        "those of crossings too narrow."
+    ]
+
+
+def _accuracies(study: BudgetStudy) -> list[str]:
+    """How much the accuracy of the road's main networks grows."""
+    table = scaling_table(study)
+    words = []
+    for name, rows in table.groupby("rung", sort=False):
+        first, last = rows.iloc[0], rows.iloc[-1]
+        if len(rows) > 1:
+            gain = signed(last["mean"] - first["mean"])
+            words.append(f"{name} {percent(first['mean'])} to {percent(last['mean'])} ({gain})")
+    if not words:
+        return []
+    metric = measure(table.attrs["metric"])
+    low, high = (in_budget(table, budget) for budget in (study.budgets[0], study.budgets[-1]))
+    return [f"{metric.axis[0].upper()}{metric.axis[1:]}, from {low} to {high}: {'; '.join(words)}."]
