@@ -41,6 +41,8 @@ def train_run(config: DictConfig) -> None:
         gpus = has_gpus()
         if modes := [name for name in ("budgets", "subsets", "tune", "looks") if config.get(name)]:
             raise SettingsError(f"{modes[0]}={list(config[modes[0]])} asks for several runs; add -m")
+        if limits := [name for name in ("fail_fast", "max_hours", "stop_below") if config.get(name) is not None]:
+            raise SettingsError(f"{limits[0]}={config[limits[0]]:g} is a limit of a study, also of one run; add -m")
         conf = conf_of(settings.runtime.config_sources)
         run = to_run(config, settings.overrides.task, gpus=gpus, conf=conf)
         if not is_done(run):

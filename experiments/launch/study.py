@@ -5,7 +5,6 @@ Training them is the launcher's business: local.py on this machine, slurm.py on 
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -20,11 +19,13 @@ from rich.table import Table
 
 from experiments.config.run import Run, to_run
 from experiments.errors import DONE, FAILED, SettingsError
-from experiments.records.record import is_done, read_summary
+from experiments.launch.limits import Limits
+from experiments.records.record import is_done, is_ended, read_summary
+from experiments.records.study_file import file_name, study_file, write_study
 from experiments.runtime.environment import world_size
 from experiments.runtime.terminal import Terminal
-from roadmap.common.files import write
 from roadmap.common.statuses import ENDED_BADLY
+from roadmap.common.words import counted
 from roadmap.conf import conf_of, flat
 
 Overrides = Sequence[str]
@@ -32,32 +33,37 @@ Overrides = Sequence[str]
 
 T = TypeVar("T")
 
+NO_LIMITS = Limits()
+
 
 class Study:
-    """The runs of a study, each once: all of them, `members`, and those that were not done when it began, `todo`."""
+    """The runs of a study, each once: all of them, `members`, and those that had not ended when it began, `todo`."""
 
-    def __init__(self, name: str, runs: Path, members: Sequence[Run]) -> None:
-        self.name = re.sub(r"[^\w.-]", "_", name)  # of a file, and of jobs
-        self.runs = runs
+    def __init__(self, name: str, runs: Path, members: Sequence[Run], limits: Limits = NO_LIMITS) -> None:
+        self.name = file_name(name)
+        self.runs, self.limits = runs, limits
         self.members = list({run.identity: run for run in members}.values())
-        self.todo = [run for run in self.members if not is_done(run)]
+        self.todo = [run for run in self.members if not is_ended(run)]
         self.console = Terminal()
 
     def begin(self) -> None:
         """Write `runs/studies/NAME.json`: the command, and the directories of the runs."""
-        names = sorted({run.name for run in self.members})
-        file = self.runs / "studies" / f"{self.name}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(file, json.dumps({"command": command(), "runs": names}, indent=1) + "\n")
+        write_study(study_file(self.runs, self.name), command(), [*{run.name for run in self.members}])
 
-    def conclude(self, spent: str = "", failed: Callable[[Run], str | None] | None = None) -> int:
+    def is_spent(self) -> str | None:
+        """Why no more runs start, in one line, if `max_hours` is reached."""
+        return self.limits.spent(run.directory for run in self.members)
+
+    def conclude(self, after: str = "", failed: Callable[[Run], str | None] | None = None) -> int:
         """Print how many runs are done, which failed and why, and how to train the rest. Returns the exit code.
 
         `failed` gives a run's failure in one line, None if it has none; by default, what its record says.
         """
         failures = [(run, reason) for run in self.members if (reason := (failed or failure)(run))]
         done = sum(is_done(run) for run in self.members)
-        self.console.print(f"{done} of {len(self.members)} runs are done{spent}")
+        ended = sum(is_ended(run) for run in self.members)
+        stopped = f", {ended - done} stopped early by stop_below" if ended > done else ""
+        self.console.print(f"{done} of {len(self.members)} runs are done{stopped}{after}", soft_wrap=True)
         if failures:
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
             table.add_column("failed", overflow="fold", ratio=2)
@@ -69,8 +75,13 @@ class Study:
             self.console.print(table)
             logs = failures[0][0].directory.with_name("RUN") / "log.txt"
             self.console.print(f"each has a log: {logs}", soft_wrap=True)
-        if done < len(self.members):
-            self.console.print(f"train what is missing with the same command:\n  {command()}", soft_wrap=True)
+        if ended < len(self.members):
+            how = "with the same command"
+            if spent := self.is_spent():
+                left = len(self.members) - ended
+                how = f"({counted(left, 'run')}) with the same command and a larger max_hours, or without it"
+                self.console.print(f"{spent}, so no more runs start", soft_wrap=True)
+            self.console.print(f"train what is missing {how}:\n  {command()}", soft_wrap=True)
         return FAILED if failures else DONE
 
 
@@ -102,7 +113,8 @@ def make_study(
     conf = conf_of(config.hydra.runtime.config_sources)
     runs = make_each(jobs, compose, partial(to_run, processes=processes, gpus=gpus, conf=conf))
     members = [run if seed is None else replace(run, seed=seed) for run, seed in runs]
-    return Study(config.study_name, Path(config.runs), members)
+    limits = Limits(config.fail_fast, config.max_hours)
+    return Study(config.study_name, Path(config.runs), members, limits)
 
 
 def make_each(
