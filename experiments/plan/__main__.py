@@ -124,8 +124,8 @@ def _beyond_limit(cost: Cost, limits: Limits, directories: Sequence[Path]) -> st
         return None
     unit = cost.hardware.unit
     return (
-        f"max_hours={limits.max_hours:g} does not suffice, so the last runs will not start: {spent:.3g} {unit}-hours are "
-        f"spent, and {cost.hours_left:.3g} are left"
+        f"max_hours={limits.max_hours:g} does not suffice, so the last runs will not start: {spent:.3g} {unit}-hours "
+        f"are spent, and {cost.hours_left:.3g} are left"
     )
 
 

@@ -1,7 +1,8 @@
 """The median stopping rule (Golovin et al. 2017) with a margin: `stop_below`.
 
 A run ends early when, after some epoch, its metric is below the median of its study's finished runs after the same
-epoch, by more than the margin.
+epoch, by more than the margin. Not before a third of its epochs: a high learning rate, or a warmup, starts slowly and
+may still end best (docs/spending.md has a case).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from roadmap.common.statuses import Status
 
 FEWEST = 3
 """Finished runs without which none is stopped."""
+GRACE = 1 / 3
+"""The part of its epochs that every run is given."""
 ALIKE = ("epochs", "task", "metric", "evaluated_on", "evaluation_images")
 """Facts of a summary without which the metrics of two runs at the same epoch cannot be compared."""
 DATA = ("name", "version", "subset", "holdout")
@@ -45,6 +48,8 @@ def stop_if_hopeless(run: Run, record: Record, processes: Processes) -> None:
 def _reason(run: Run, record: Record) -> str | None:
     """Why the run is hopeless, in one line; None if it isn't. By how much it is below is added to its record."""
     metric, epoch = run.task.metric, len(record.epochs)
+    if epoch < GRACE * run.recipe.epochs:
+        return None
     finished = [*_finished(run, record.summary, epoch)]
     if len(finished) < FEWEST:
         return None
@@ -71,9 +76,9 @@ def _finished(run: Run, summary: Row, epoch: int) -> Iterator[float]:
         other = read_summary(directory) or {}
         is_alike = all(other.get(fact) == summary.get(fact) for fact in ALIKE)
         if other.get("status") == Status.DONE and is_alike and _has_data(directory, data):
-            with_metric = _row(directory, epoch).get(run.task.metric)
-            if isinstance(with_metric, int | float):
-                yield with_metric
+            value = _row(directory, epoch).get(run.task.metric)
+            if isinstance(value, int | float):
+                yield value
 
 
 def _has_data(directory: Path, data: dict[str, Any]) -> bool:
