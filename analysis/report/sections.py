@@ -213,7 +213,7 @@ def _stopped(comparison: Comparison) -> list[Section]:
         "These runs were ended for being far below the median of the finished runs at the same epoch, to spend less. "
         "What they would have reached is not known, and which runs are ended depends on which finished first. The "
         "other runs of such a network are those that did better: their mean is too high and their spread too small, by "
-        "unknown amounts. So a change from or to it has no interval and no verdict, and says nothing about the step. "
+        "unknown amounts. So a change from or to it has no interval and no verdict. "
         "Launched again without stop_below, these runs resume, and then count like all others."
     )
     return [Section("stopped", "Stopped early", [text], lists={"Stopped early, as hopeless:": lines})]
