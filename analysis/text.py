@@ -101,15 +101,18 @@ def chance(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def trained(n: int, diverged: int) -> str:
-    """The number of seeds: "3", or "2 of 3 trained" if one diverged."""
+def trained(n: int, diverged: int, stopped: int = 0) -> str:
+    """The number of seeds: "3"; "2 of 3 trained" if one diverged; "2 of 3 (1 stopped)" if one was stopped early."""
+    if stopped:
+        why = f"{diverged} diverged, " if diverged else ""
+        return f"{n} of {n + diverged + stopped} ({why}{stopped} stopped)"
     return f"{n} of {n + diverged} trained" if diverged else f"{n}"
 
 
 def in_words(verdict: str, survivors: bool) -> str:
-    """A verdict: "▲ up", "▼ down, of those that trained"."""
+    """A verdict: "▲ up", "▼ down, of those that finished"."""
     change = verdict in VERDICTS or verdict == "not distinguishable"
-    return {"up": "▲ ", "down": "▼ "}.get(verdict, "") + verdict + (", of those that trained" * (survivors and change))
+    return {"up": "▲ ", "down": "▼ "}.get(verdict, "") + verdict + (", of those that finished" * (survivors and change))
 
 
 def equals(p: float) -> str:

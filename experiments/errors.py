@@ -40,6 +40,10 @@ class StoppedError(Exception):
     """The run was told to stop, and has saved a checkpoint."""
 
 
+class HopelessError(Exception):
+    """The run is so far below its study's finished runs that it ends early. It has saved a checkpoint."""
+
+
 class DataError(RuntimeError):
     """An image that can't be read, or a stream that ends too soon. The message is one line and names it."""
 

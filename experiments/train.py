@@ -24,7 +24,7 @@ from experiments.config.run import Run, to_run
 from experiments.config.settings import Config, register
 from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, SettingsError, is_first, refuse, refusing
 from experiments.launch.preflight import preflight
-from experiments.records.record import is_done
+from experiments.records.record import is_done, is_ended
 from experiments.runtime.machine import has_gpus, is_busy
 from roadmap.conf import CONF, GLOBAL, Conf, conf_of
 from roadmap.roads import is_name
@@ -41,6 +41,8 @@ def train_run(config: DictConfig) -> None:
         gpus = has_gpus()
         if modes := [name for name in ("budgets", "subsets", "tune", "looks") if config.get(name)]:
             raise SettingsError(f"{modes[0]}={list(config[modes[0]])} asks for several runs; add -m")
+        if limits := [name for name in ("fail_fast", "max_hours", "stop_below") if config.get(name) is not None]:
+            raise SettingsError(f"{limits[0]}={config[limits[0]]:g} is a limit of a study, also of one run; add -m")
         conf = conf_of(settings.runtime.config_sources)
         run = to_run(config, settings.overrides.task, gpus=gpus, conf=conf)
         if not is_done(run):
@@ -59,15 +61,19 @@ def train_run(config: DictConfig) -> None:
 
 def train_study(jobs: Sequence[Sequence[str]], launcher: Any) -> int:
     """Train a study's runs, given by the overrides of each. `launcher` is a StudyLauncher. Returns the exit code."""
+    from experiments.launch.limits import Limits
     from experiments.launch.study import Study, make_runs
     from experiments.launch.tuning import train_tuned, tuning_of
 
-    def train(runs: list[Run], has_ended: Callable[[Run], bool] = is_done) -> int:
-        study = Study(launcher.config.study_name, Path(launcher.config.runs), runs, has_ended)
+    config = launcher.config
+
+    def train(runs: list[Run], has_ended: Callable[[Run], bool] = is_ended) -> int:
+        limits = Limits(config.fail_fast, config.max_hours)
+        study = Study(config.study_name, Path(config.runs), runs, limits, has_ended)
         preflight(study.todo, gpus=launcher.gpus, here=launcher.here)
         return launcher.train(study)
 
-    if tuning := tuning_of(jobs, launcher.config, launcher.compose):
+    if tuning := tuning_of(jobs, config, launcher.compose):
         return train_tuned(tuning, launcher, train)
     return train(make_runs(jobs, launcher))
 

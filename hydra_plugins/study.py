@@ -102,6 +102,10 @@ class StudyLauncher(Launcher):
         """How many of `runs` runs train at the same time; None if it depends on the machine."""
         raise NotImplementedError
 
+    def train_later(self, runs: Sequence[Any]) -> int:
+        """Have this command run again when these runs have ended, if they train elsewhere. Returns the exit code."""
+        return 0
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         if code := self.task.study_task(job_overrides, self):
             sys.exit(code)
@@ -220,7 +224,6 @@ class SlurmLauncher(StudyLauncher):
         )
 
     def train_later(self, runs: Sequence[Any]) -> int:
-        """Submit a job that runs this command again when the jobs of these runs have ended. Returns the exit code."""
         from experiments.launch.slurm import submit_next_phase
 
         return submit_next_phase(self.config.study_name, runs, self.options)

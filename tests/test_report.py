@@ -384,12 +384,12 @@ def test_diverged_seeds_are_told_wherever_their_network_is(tmp_path, capsys):
         write_run(tmp_path / "runs", "fewer_activations", seed=seed, status="diverged")
     assert main([str(tmp_path / "runs"), str(tmp_path / "again"), "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.md").read_text().replace("\\", "")
-    assert re.search(r"ReLU to GELU \(\+5\.00, \+4\.\d\d to \+5\.\d\d, of those that trained\)\.", text)
+    assert re.search(r"ReLU to GELU \(\+5\.00, \+4\.\d\d to \+5\.\d\d, of those that finished\)\.", text)
     assert "Not every seed trained: 2 of 3 of kernel size 7 and 0 of 2 of fewer activations." in text
-    assert re.search(r"grn, added to kernel_7, \+1\.00 \(\S+ to \S+\), shown, of those that trained\.", text)
+    assert re.search(r"grn, added to kernel_7, \+1\.00 \(\S+ to \S+\), shown, of those that finished\.", text)
     assert "| kernel size 7 | 2 of 3 trained |" in text
     assert "| fewer activations | 0 of 2 trained |" in text
-    assert text.count("▲ up, of those that trained") == 2
+    assert text.count("▲ up, of those that finished") == 2
     printed = " ".join(capsys.readouterr().out.split())
     for told in (text, printed):
         assert re.search(r"2 copies of nano-kernel_7-seed2\S+ disagree: diverged \(.*which counts\) and 79.1 \(", told)

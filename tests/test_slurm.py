@@ -484,3 +484,33 @@ def test_tuned_study_trains_its_second_phase_in_jobs_too(
     wait_for(lambda: len(rates()) == 2)
     assert sorted(rates()) == [0.05, 0.1]  # the recipe's own, and the better one of the two
     assert times_trained(here / "runs") == [1, 1, 1, 1]
+
+
+IN_TURNS = ("hydra.launcher.array_parallelism=1",)
+IN_TURNS_IN_A_JOB = ("hydra.launcher.runs_per_job=4", "hydra.launcher.cpus_per_task=1")
+
+
+@pytest.mark.parametrize("launcher", [IN_TURNS, IN_TURNS_IN_A_JOB], ids=["array", "job"])
+def test_after_the_failures_that_fail_fast_allows_no_run_starts(
+    launcher: tuple[str, ...], command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
+) -> None:
+    code, out, _ = command(*LAUNCH, *tiny, WAIT, *launcher, "recipe.lr=1e12,0.05", "seed=0,1", "fail_fast=2")
+    assert (code, "0 of 4 runs are done" in out) == (1, True)
+    runs = summaries(here / "runs").values()
+    assert sorted(summary["status"] for summary in runs) == ["diverged", "diverged", "unfinished", "unfinished"]
+    reasons = [summary["reason"] for summary in runs if summary["status"] == "unfinished"]
+    assert all(reason.startswith("fail_fast=2: 2 runs failed (nano-") for reason in reasons)
+    assert len(times_trained(here / "runs")) == 2
+
+
+def test_beyond_max_hours_no_run_starts_and_none_is_submitted(
+    command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
+) -> None:
+    study = (*LAUNCH, *tiny, WAIT, *IN_TURNS, "seed=0,1")
+    code, out, _ = command(*study, "max_hours=1e-9")
+    assert (code, "1 of 2 runs are done" in out) == (1, True)
+    assert "core-hours are spent, so no more runs start" in out
+    assert sorted(summary["status"] for summary in summaries(here / "runs").values()) == ["done", "unfinished"]
+    code, out, _ = command(*study, "max_hours=1e-9")
+    assert (code, "2 runs: 1 done already, 1 not submitted" in out) == (1, True)
+    assert command(*study, "max_hours=1").code == 0

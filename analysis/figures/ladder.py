@@ -140,13 +140,15 @@ def _draw_measured(axes: Axes, table: pd.DataFrame) -> None:
     """Mean accuracy, its standard deviation and its value; a note where there is no run."""
     done = table[table["n"] > 0]
     spread = done["std"].fillna(0)
-    room = 0.55 if (done["diverged"] > 0).any() else 0.3
+    room = 0.8 if (done["stopped"] > 0).any() else 0.55 if (done["diverged"] > 0).any() else 0.3
     _bar_axis(axes, (done["mean"] - spread).min(), (done["mean"] + spread).max(), room)
     for row, error in zip(done.itertuples(), spread, strict=True):
-        seeds = f", {trained(row.n, row.diverged)}" if row.diverged else ""
+        seeds = f", {trained(row.n, row.diverged, row.stopped)}" if row.diverged or row.stopped else ""
         _bar(axes, row, row.mean, error, percent(row.mean, row.std) + seeds)
     for row in table[table["n"] == 0].itertuples():
-        reason = f"{row.diverged} of {row.diverged} diverged" if row.diverged else "no finished run"
+        counts = {"diverged": row.diverged, "stopped early": row.stopped}
+        total = sum(counts.values())
+        reason = ", ".join(f"{count} of {total} {what}" for what, count in counts.items() if count) or "no finished run"
         axes.text(
             *(axes.get_xlim()[0], row.Index, f"  {reason}"),
             va="center",

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.measures import VERDICTS, measure
-from analysis.statistics.estimates import CONFIDENCE
+from analysis.statistics.estimates import CONFIDENCE, ONE_SEED, SOME_STOPPED
 from analysis.statistics.paper import Agreement, agreement, paper_table, published_ways
 from analysis.text import equals, interval, percent, signed, step_name, whole
 from roadmap.common.words import listed, shortened
@@ -35,8 +35,8 @@ def headline(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> str:
 
 def findings(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> list[str]:
     """The findings in a few sentences, which never claim more than the seeds can show: the road's last rung compared
-    with its first, which steps made a difference, which runs diverged. With an `effect_table`, also the steps that are
-    on no rung.
+    with its first, which steps made a difference, which runs diverged or were stopped. With an `effect_table`, also the
+    steps that are on no rung.
     """
     ends, added = ends_sentence(ladder), [] if effects is None else _added_findings(effects)
     changes = ladder[ladder["change"].notna()]
@@ -45,7 +45,8 @@ def findings(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> list[
     road = [] if only_ends or (added and changes.empty) else _road_findings(ladder)
     if added and ladder.attrs.get("by_default"):  # the rungs were trained for the steps that were added to them
         road, added = added, road
-    return [*filter(None, (ends, *road, *added, _collapsed(ladder), _diverged(ladder), _provisional(ladder)))]
+    caveats = (caveat(ladder) for caveat in (_collapsed, _diverged, _stopped, _provisional))
+    return [*filter(None, (ends, *road, *added, *caveats))]
 
 
 def ends_sentence(ladder: pd.DataFrame) -> str:
@@ -55,10 +56,10 @@ def ends_sentence(ladder: pd.DataFrame) -> str:
         return ""
     title = ladder.set_index("rung")["title"]
     last, first = (title[rung] for rung in _rungs_of(ends))
-    change = f"{_amount(signed(ends['change']), ladder)}{' among the runs that trained' * ends['survivors']}"
+    change = f"{_amount(signed(ends['change']), ladder)}{' among the runs that finished' * ends['survivors']}"
     text = f"From the first rung, “{first}”, to the last, “{last}”: {change}"
     if pd.isna(ends["p"]):
-        return f"{text}. {_without_noise([ends['verdict']])}that cannot be told from noise: more seeds are needed."
+        return f"{text}. {_untested([ends['verdict']], 'that cannot')}"
     text += f" (95 % interval {interval(ends['low'], ends['high'])}), "
     if ends["verdict"] in VERDICTS:
         text += f"shown to differ (p {equals(ends['p'])}; a single test, not corrected)"
@@ -106,7 +107,7 @@ def _added_findings(effects: pd.DataFrame) -> list[str]:
 def _added(row: dict) -> str:
     bounds = "" if pd.isna(row["low"]) else f" ({interval(row['low'], row['high'])})"
     verdict = "shown" if row["verdict"] in VERDICTS else row["verdict"]
-    verdict += ", of those that trained" * row["survivors"]
+    verdict += ", of those that finished" * row["survivors"]
     return f"{row['step']}, added to {row['on']}, {signed(row['effect'])}{bounds}, {verdict}"
 
 
@@ -116,11 +117,12 @@ def _road_findings(ladder: pd.DataFrame) -> list[str]:
     if changes.empty and not ladder[["n", "left_out"]].any(axis=None):
         return ["None of these networks is a rung of the road, so there is no step to judge."]
     if changes.empty:
-        ever = " or will have: some diverged" * bool(ladder["diverged"].any())
+        why = listed(word for word in ("diverged", "stopped") if ladder[word].any()).replace("stopped", "were stopped")
+        ever = f" or will have: some {why}" if why else ""
         return [f"No step has finished runs on both sides{ever or ' yet'}, so nothing can be said about any."]
     tested = changes[changes["p"].notna()]
     if tested.empty:
-        return [f"{_without_noise(changes['verdict'])}no change can be told from noise: more seeds are needed."]
+        return [_untested(changes["verdict"], "no change can")]
     start = ladder.attrs.get("reference")
     what, does = ("rung", f"differ from “{start}”") if start else ("step", "make a difference")
     is_shown = tested["verdict"].isin(VERDICTS)
@@ -151,9 +153,19 @@ def _road_findings(ladder: pd.DataFrame) -> list[str]:
     return sentences
 
 
+def _untested(verdicts: Iterable[str], what: str) -> str:
+    """A sentence on changes without an interval, and what would help. `what`: "that cannot", or "no change can"."""
+    if {*verdicts} == {SOME_STOPPED}:
+        return f"{_without_noise(verdicts)}{what} be judged: those have to be trained to the end."
+    return f"{_without_noise(verdicts)}{what} be told from noise: more seeds are needed."
+
+
 def _without_noise(verdicts: Iterable[str]) -> str:
-    """The start of a sentence on changes without an interval: one seed, or equal results of several by chance."""
-    return "With one seed, " if {*verdicts} == {"one seed"} else "With their noise unknown, "
+    """The start of a sentence on changes without an interval: one seed, runs that were stopped, or equal results of
+    several seeds by chance."""
+    if {*verdicts} == {SOME_STOPPED}:
+        return "With some of their runs stopped early, "
+    return "With one seed, " if {*verdicts} == {ONE_SEED} else "With their noise unknown, "
 
 
 def _largest(rows: pd.DataFrame) -> Iterable[Any]:
@@ -163,7 +175,7 @@ def _largest(rows: pd.DataFrame) -> Iterable[Any]:
 
 def _named(row: Any, change: str, reference: str | None) -> str:
     """The name of what changed, and the change: the step or, compared with a reference, the whole rung."""
-    return f"{row.rung if reference else step_name(row.title)} ({change}{', of those that trained' * row.survivors})"
+    return f"{row.rung if reference else step_name(row.title)} ({change}{', of those that finished' * row.survivors})"
 
 
 def _collapsed(ladder: pd.DataFrame) -> str:
@@ -173,16 +185,22 @@ def _collapsed(ladder: pd.DataFrame) -> str:
 
 
 def _provisional(ladder: pd.DataFrame) -> str:
-    count = int(((ladder["n"] == 0) & (ladder["left_out"] > ladder["diverged"])).sum())
+    count = int(((ladder["n"] == 0) & (ladder["left_out"] > ladder["diverged"] + ladder["stopped"])).sum())
     if not count:
         return ""
     rungs = f"{count} rungs have" if count > 1 else "one rung has"
     return f"Provisional: {rungs} no finished run yet, and with more changes the correction for their number grows."
 
 
+def _stopped(ladder: pd.DataFrame) -> str:
+    rows = ladder[ladder["stopped"] > 0].itertuples()
+    words = [f"{row.stopped} of {row.n + row.diverged + row.stopped} of {step_name(row.title)}" for row in rows]
+    return f"Stopped early, for being far below the finished runs: {shortened(words, MOST_STEPS)}." if words else ""
+
+
 def _diverged(ladder: pd.DataFrame) -> str:
     rows = ladder[ladder["diverged"] > 0].itertuples()
-    words = [f"{row.n} of {row.n + row.diverged} of {step_name(row.title)}" for row in rows]
+    words = [f"{row.n} of {row.n + row.diverged + row.stopped} of {step_name(row.title)}" for row in rows]
     return f"Not every seed trained: {shortened(words, MOST_STEPS)}." if words else ""
 
 
@@ -250,7 +268,7 @@ def _ways(table: pd.DataFrame, reference: str | None) -> str:
     for number, (rows, singular, plural, way) in enumerate(groups):
         steps = [
             (f"{row.rung} against {reference}" if reference else step_name(row.title))
-            + ", of those that trained" * row.survivors
+            + ", of those that finished" * row.survivors
             + (f": {signed(row.published_change)} there, {signed(row.change)} here" if number else "")
             for row in shown[rows].itertuples()
         ]

@@ -26,7 +26,7 @@ from analysis.statistics.departures import departures, kernel_note
 from analysis.statistics.effects import unpaired
 from analysis.statistics.ladder import included
 from analysis.statistics.paper import agreement, paper_table
-from analysis.statistics.provenance import missing, unfinished
+from analysis.statistics.provenance import missing, stopped, unfinished
 from analysis.statistics.shapley import (
     FEW,
     has_sections,
@@ -56,6 +56,7 @@ def report_sections(
         *_shapley(comparison),
         *_costs(comparison, ladder),
         *_curves(comparison, epochs),
+        *_stopped(comparison),
         *_missing(comparison),
         *_departures(comparison),
     ]
@@ -202,6 +203,20 @@ def _curves(comparison: Comparison, epochs: pd.DataFrame | None) -> list[Section
         return []
     figure = figures.learning_curves_figure(drawn, epochs)
     return [Section("curves", "Learning curves", [], [Picture("curves", figure, "Accuracy by epoch")])]
+
+
+def _stopped(comparison: Comparison) -> list[Section]:
+    """Only where `stop_below` ended runs early."""
+    if not (lines := stopped(comparison)):
+        return []
+    text = (
+        "These runs were ended for being far below the median of the finished runs at the same epoch, to spend less. "
+        "What they would have reached is not known, and which runs are ended depends on which finished first. The "
+        "other runs of such a network are those that did better: their mean is too high and their spread too small, by "
+        "unknown amounts. So a change from or to it has no interval and no verdict. "
+        "Launched again without stop_below, these runs resume, and then count like all others."
+    )
+    return [Section("stopped", "Stopped early", [text], lists={"Stopped early, as hopeless:": lines})]
 
 
 def _missing(comparison: Comparison) -> list[Section]:

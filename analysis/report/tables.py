@@ -82,8 +82,8 @@ def format_ladder(table: pd.DataFrame) -> ReportTable:
     rows = []
     for row in table.itertuples():
         style = _style(row.verdict)
-        left_out = row.left_out - row.diverged
-        seeds = trained(row.n, row.diverged) + (f" (+{left_out} left out)" if left_out else "")
+        left_out = row.left_out - row.diverged - row.stopped
+        seeds = trained(row.n, row.diverged, row.stopped) + (f" (+{left_out} left out)" if left_out else "")
         rows.append(
             [
                 Cell(row.title + ("" if row.adopted else " (not adopted)"), row.Index),
@@ -215,7 +215,7 @@ def format_effects(table: pd.DataFrame) -> ReportTable:
         rows.append(cells)
     note = f"{_in_unit(table)}In colour: shown, with p < 0.05 after Holm’s correction within the column."
     if table["survivors"].any():
-        note += " †: some runs of one of the networks diverged; the effect is that of the runs that trained."
+        note += " †: runs of one of the networks diverged or were stopped; the effect is that of those that finished."
     return ReportTable("effects", columns, rows, table, note)
 
 
@@ -387,7 +387,7 @@ def format_networks(table: pd.DataFrame) -> ReportTable:
         rows.append(
             [
                 Cell(row.title, row.Index),
-                Cell(trained(row.n, row.diverged), row.n),
+                Cell(trained(row.n, row.diverged, row.stopped), row.n),
                 _number(row.mean, percent(row.mean, row.std)),
                 _number(row.macs, scaled(row.macs, unit)),
                 _number(row.params, count(row.params)),

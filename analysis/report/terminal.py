@@ -35,7 +35,7 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
         for row in rows.itertuples():
             cells: list[str | Text] = [
                 Text(row.rung, "" if row.adopted else "italic"),
-                f"{row.n} of {row.n + row.diverged}" if row.diverged else str(row.n),
+                f"{row.n} of {planned}" if (planned := row.n + row.diverged + row.stopped) > row.n else str(row.n),
                 percent(row.mean, row.std),
                 Text(signed(row.change), STYLES.get(row.verdict, "")),
                 interval(row.low, row.high),
@@ -67,6 +67,8 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
     notes = [f"change: from {start}{points}, in colour where shown"]
     notes += ["italic: not adopted"] if not rungs["adopted"].all() else []
     notes += ["paper: ImageNet-1K"] if has_published else []
-    notes += ["n: the seeds that trained; the others diverged"] if rungs["diverged"].any() else []
-    notes += ["†: of those that trained"] if wide and rungs["survivors"].any() else []
+    others = [what for what in ("diverged", "stopped") if rungs[what].any()]
+    others = ["were stopped early" if what == "stopped" else what for what in others]
+    notes += [f"n: the seeds that finished; the others {' or '.join(others)}"] if others else []
+    notes += ["†: of those that finished"] if wide and rungs["survivors"].any() else []
     console.print(Text("; ".join(notes), "dim"))

@@ -130,6 +130,17 @@ class Comparison:
         """The number of diverged runs of each network, by its key in `scores`."""
         return Counter(_keys(self.runs[self.runs["left_out"] == "diverged"]))
 
+    @cached_property
+    def stopped(self) -> Counter[Steps | str]:
+        """The number of runs of each network that `stop_below` ended early, by its key in `scores`. It ended them for
+        being low, so the mean of the network's other runs is too high, by an unknown amount."""
+        return Counter(_keys(self.runs[self.runs["left_out"] == "stopped"]))
+
+    def has_survivors(self, *keys: Steps | str) -> bool:
+        """Whether some run of these networks diverged or was stopped early, so that means are of those that
+        finished."""
+        return any(self.diverged[key] or self.stopped[key] for key in keys)
+
     def scores(self, column: str | None = None) -> Scores:
         """The values of a column (by default, of the main metric) for every network with runs that count, by seed, as
         `compare` takes them.
@@ -152,6 +163,7 @@ class Comparison:
             counted=column in COUNTED,
             pooled=self._pooled,
             collapsed=() if column in COSTS else self.collapsed,
+            stopped=() if column in COSTS else self.stopped,
         )
 
     @cached_property
@@ -313,10 +325,10 @@ def _numbered(ranked: list[Comparison]) -> list[Comparison]:
 def network_table(comparison: Comparison) -> pd.DataFrame:
     """One row per network: its accuracy and its costs.
 
-    `network`, `rung` (None if it is none), `set`; `n` seeds that trained, `diverged`, those that did not; `left_out`
-    runs, diverged or not done; `mean`, `std` (n - 1) of the main metric, `mean_low`, `mean_high` (its 95 % interval);
-    and medians over its runs: `macs`, `params`, `activations`, `images_per_second`, `train_seconds`, `peak_memory_mb`,
-    `device_hours`.
+    `network`, `rung` (None if it is none), `set`; `n` seeds that finished, `diverged`, those that did not train, and
+    `stopped`, those that `stop_below` ended early; `left_out` runs, these or not done; `mean`, `std` (n - 1) of the
+    main metric, `mean_low`, `mean_high` (its 95 % interval); and medians over its runs: `macs`, `params`,
+    `activations`, `images_per_second`, `train_seconds`, `peak_memory_mb`, `device_hours`.
     """
     rows, keys = [], []
     for name, runs in comparison.runs.groupby("network", sort=False):
@@ -331,6 +343,7 @@ def network_table(comparison: Comparison) -> pd.DataFrame:
                 "set": steps,
                 "n": len(counted),
                 "diverged": int((runs["left_out"] == "diverged").sum()),
+                "stopped": int((runs["left_out"] == "stopped").sum()),
                 "left_out": int((~runs["left_out"].isin(("", "copy"))).sum()),
                 "mean": scores.mean(),
                 "std": scores.std(ddof=1),

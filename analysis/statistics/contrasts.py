@@ -26,12 +26,12 @@ def contrast(
     `a` and `b`: a rung's name, a network's (`comparison.runs["network"]`), or a set of steps. `value`: the main metric,
     or any numeric column of a run.
 
-    `network`, `reference`, the names of the two; `n`, `n_reference` seeds that trained; `mean`, `mean_reference`;
+    `network`, `reference`, the names of the two; `n`, `n_reference` seeds that finished; `mean`, `mean_reference`;
     `change`, their difference, in units of `value`; its 95 % interval `low`, `high`, `p`, `p_holm` (equal to it),
     `detectable`, `error`, `freedom`, `method`, `verdict` (`compare`); and `survivors`, whether some run of either
-    diverged, so that the change is that of the runs that trained. With `Runs.correct`, also `images`, `image_error`,
-    `other_low`, `other_high`, `other_p`, `other_p_holm`, `other_verdict`, for other images of the same kind
-    (`image_noise`).
+    diverged or was stopped early, so that the change is that of the runs that finished. With `Runs.correct`, also
+    `images`, `image_error`, `other_low`, `other_high`, `other_p`, `other_p_holm`, `other_verdict`, for other images of
+    the same kind (`image_noise`).
 
     Raises:
         ValueError: if there is no such network or value, none of its runs is finished, or both are the same.
@@ -51,4 +51,4 @@ def contrast(
     if correct and value in (None, TOP1):
         table = table.join(image_noise(comparison, correct, sums, of_seeds))
     (row,) = table.to_dict("records")
-    return pd.Series(sides | row | {"survivors": any(comparison.diverged[key] for key in (first, second))})
+    return pd.Series(sides | row | {"survivors": comparison.has_survivors(first, second)})

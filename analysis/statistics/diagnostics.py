@@ -27,7 +27,7 @@ def noise_concerns(comparison: Comparison) -> list[str]:
     all of the road's rungs. Empty if it does not."""
     scores, road = comparison.scores(), comparison.road
     beside = _on_collapsed_networks(comparison)
-    replicated = [key for key, values in scores.items() if len(values) > 1]
+    replicated = [key for key, values in scores.items() if len(values) > 1 and key not in scores.stopped]
     rungs = [steps for steps in (frozenset(rung.steps) for rung in road.rungs) if steps in replicated]
     keys = [*rungs, *(key for key in replicated if key not in rungs)]
     if len(keys) < FEWEST:

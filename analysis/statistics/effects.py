@@ -46,9 +46,10 @@ def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFra
     fewer, or the number of orders; `with` and `without`, the means of the two; `effect`, their difference, in units of
     `value`, the main metric or any numeric column of a run; its 95 % interval `low`, `high`, `p`, `p_holm`,
     `detectable` and `verdict` (`conclude`; a kind is a family of hypotheses), "not measured" where a side has no
-    finished run; and `survivors`, whether some run of either side diverged, so that the effect is that of the runs that
-    trained (not known for "shapley"). A kind is absent if only networks that belong to other studies are measured: the
-    ladder's last rungs leave one step out, and its second rung and one of the sections add one.
+    finished run; and `survivors`, whether some run of either side diverged or was stopped early, so that the effect is
+    that of the runs that finished (not known for "shapley"). A kind is absent if only networks that belong to other
+    studies are measured: the ladder's last rungs leave one step out, and its second rung and one of the sections add
+    one.
 
     `attrs` has words for captions, `value` and `unit`.
     """
@@ -135,7 +136,7 @@ def _contrasts(comparison: Comparison, scores: Scores, pairs: Iterable[Pair]) ->
     table["without"] = [means.get(pair.without, math.nan) for pair in pairs]
     table["n"] = [min(len(scores.get(steps, ())) for steps in pair[1:]) for pair in pairs]
     table["verdict"] = table["verdict"].replace("", "not measured")
-    table["survivors"] = [any(comparison.diverged[steps] for steps in pair[1:]) for pair in pairs]
+    table["survivors"] = [comparison.has_survivors(*pair[1:]) for pair in pairs]
     table["survivors"] &= table["effect"].notna()
     branches = {frozenset(rung.steps) for rung in road.rungs if not rung.adopted}
     return table[[pair.with_step not in branches for pair in pairs]]

@@ -26,7 +26,7 @@ POWER = 0.95
 estimated. In simulated ladders it is 0.70 with two seeds, 0.78 with three, and more with more (docs/analysis.md)."""
 FEWEST_DEGREES = 3
 """With fewer degrees of freedom, the noise is too uncertain to say what would be detected."""
-ONE_SEED, NO_NOISE = "one seed", "noise unknown"
+ONE_SEED, NO_NOISE, SOME_STOPPED = "one seed", "noise unknown", "some stopped"
 
 
 class Estimate(NamedTuple):
@@ -41,7 +41,8 @@ class Estimate(NamedTuple):
     """"t" for a single mean, "paired t" for a contrast of networks with the same seeds, else "Welch t"; "" if there is
     no error."""
     lacking: str = ""
-    """Why there is no error: "one seed", or "noise unknown" if measured values agree by coincidence."""
+    """Why there is no error: "one seed"; "noise unknown" if measured values agree by coincidence; or "some stopped" if
+    runs of a network were ended early for being low, so that the mean of the others is too high."""
 
 
 def compare(
@@ -92,7 +93,7 @@ def estimate(scores: Scores, sums: Sequence[Weights], borrow: bool = False) -> l
     if not keys:
         return [Estimate() for _ in sums]
     values = matrix([scores[key] for key in keys])
-    collapsed = np.array([key in scores.collapsed for key in keys])
+    collapsed = np.array([key in scores.collapsed | scores.stopped for key in keys])
     few = ((np.isfinite(values).sum(axis=1) > 1) & ~collapsed).sum() < FEWEST
     settings = scores.least, scores.counted, collapsed
     unpaired_noise, paired_noise = noise(values, False, *settings), noise(values, True, *settings)
@@ -103,6 +104,7 @@ def estimate(scores: Scores, sums: Sequence[Weights], borrow: bool = False) -> l
             estimates.append(Estimate())
             continue
         rows = [row_of[key] for key in weights]
+        is_biased = not scores.stopped.isdisjoint(weights)
         selected, weight = values[rows], np.fromiter(weights.values(), float)
         present = ~np.isnan(selected)
         # What a seed adds to every network cancels in a contrast of networks that share their seeds.
@@ -113,7 +115,8 @@ def estimate(scores: Scores, sums: Sequence[Weights], borrow: bool = False) -> l
             of_rows = (paired_noise if paired else unpaired_noise).of(rows)
         borrows = np.array([borrow and key not in scores.collapsed for key in weights])
         one_suffices = borrows | (scores.counted & (of_rows.variance == 0))
-        estimates.append(_estimate(weight, selected, of_rows, paired, one_suffices))
+        result = _estimate(weight, selected, of_rows, paired, one_suffices)
+        estimates.append(Estimate(result.value, lacking=SOME_STOPPED) if is_biased else result)
     return estimates
 
 

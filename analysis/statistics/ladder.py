@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
@@ -21,10 +20,10 @@ from roadmap.conf import OURS
 from roadmap.roads import Road
 
 MEASURED = (
-    *("n", "diverged", "left_out", "mean", "std", "mean_low", "mean_high"),
+    *("n", "diverged", "stopped", "left_out", "mean", "std", "mean_low", "mean_high"),
     *("macs", "params", "activations", "images_per_second", "train_seconds", "peak_memory_mb", "device_hours"),
 )
-COUNTS = ["n", "diverged", "left_out"]
+COUNTS = ["n", "diverged", "stopped", "left_out"]
 FLAGS = ["survivors", "collapsed"]
 CHANGES = ("change", "low", "high", "p", "p_holm", "detectable", "error", "method", "verdict", "survivors")
 
@@ -39,14 +38,15 @@ def ladder_table(
 
     `rung`, `parent`, `title`, `section`, `adopted`; `reference`, what it is compared with: the parent, or the network
     given as `reference` by a rung's name, its own (`comparison.runs["network"]`) or its steps; `published_top1`,
-    `published_std`, `published_change`, `published_gflops`, NaN where nothing was published; `n` seeds that trained,
-    `diverged`, those that did not, and `left_out` runs, diverged or not done; `mean`, `std` (n - 1) of the main metric,
-    `mean_low`, `mean_high` (its 95 % interval); `macs`, `params`, ... (`network_table`); `change` (points) with its
-    95 % interval `low`, `high`, `p`, `p_holm`, `detectable`, `error`, `method` (`compare`), and `verdict`, which says
-    what is missing if there is no change; `survivors`, whether some run of either side diverged, so that the change is
-    that of the runs that trained; and `collapsed`, whether the rung hardly trained (`Comparison.collapsed`). With
-    `Runs.correct`, also the change for other images of the same kind: `images`, `image_error`, `other_low`,
-    `other_high`, `other_p`, `other_p_holm`, `other_verdict` (`image_noise`).
+    `published_std`, `published_change`, `published_gflops`, NaN where nothing was published; `n` seeds that finished,
+    `diverged`, those that did not train, `stopped`, those that `stop_below` ended early, and `left_out` runs, these or
+    not done; `mean`, `std` (n - 1) of the main metric, `mean_low`, `mean_high` (its 95 % interval); `macs`, `params`,
+    ... (`network_table`); `change` (points) with its 95 % interval `low`, `high`, `p`, `p_holm`, `detectable`, `error`,
+    `method` (`compare`), and `verdict`, which says what is missing if there is no change; `survivors`, whether some run
+    of either side diverged or was stopped early, so that the change is that of the runs that finished; and `collapsed`,
+    whether the rung hardly trained (`Comparison.collapsed`). With `Runs.correct`, also the change for other images of
+    the same kind: `images`, `image_error`, `other_low`, `other_high`, `other_p`, `other_p_holm`, `other_verdict`
+    (`image_noise`).
 
     `attrs` has words for captions (`caption`); `reference`, the title of the network given as `reference`, or ""; and
     `ends`, the road's last adopted rung against its first (`contrast`, as a dict), None unless both are measured.
@@ -54,7 +54,7 @@ def ladder_table(
     Raises:
         ValueError: if none of the reference's runs is finished.
     """
-    road, scores, diverged = comparison.road, comparison.scores(), comparison.diverged
+    road, scores = comparison.road, comparison.scores()
     key = None if reference is None else comparison.key(reference)
     name = "" if key is None else comparison.name(key)
     table = _published(road, name)
@@ -69,11 +69,11 @@ def ladder_table(
     of_seeds = compare(scores, sums)
     changes = of_seeds.rename(columns={"value": "change"})
     changes["verdict"] = [
-        verdict or _why_no_change(*pair, scores, diverged)
+        verdict or _why_no_change(*pair, scores, comparison)
         for verdict, pair in zip(changes["verdict"], pairs, strict=True)
     ]
-    some_diverged = pd.Series([diverged[rung] + diverged[from_] > 0 for rung, from_ in pairs])
-    changes["survivors"] = some_diverged & changes["change"].notna()
+    changes["survivors"] = [comparison.has_survivors(*pair) for pair in pairs]
+    changes["survivors"] &= changes["change"].notna()
     networks = network_table(comparison)
     networks = networks[networks["set"].notna()].set_index("set")[list(MEASURED)]
     table = table.join(networks.reindex(list(steps.values())).set_axis(table.index)).join(changes[list(CHANGES)])
@@ -197,9 +197,14 @@ def _published(road: Road, reference: str | None = None) -> pd.DataFrame:
     return table
 
 
-def _why_no_change(rung: Steps, reference: Steps | str | None, scores: Container, diverged: Counter) -> str:
+def _why_no_change(rung: Steps, reference: Steps | str | None, scores: Container, comparison: Comparison) -> str:
     if rung not in scores:
-        return "diverged" if diverged[rung] else "no finished run"
+        return _outcome(rung, comparison) or "no finished run"
     if reference is None:
         return "start"
-    return "parent diverged" if diverged[reference] else "parent missing"
+    return f"parent {_outcome(reference, comparison) or 'missing'}"
+
+
+def _outcome(key: Steps | str, comparison: Comparison) -> str:
+    """What became of the runs of a network of which none finished; "" if nothing yet."""
+    return "diverged" if comparison.diverged[key] else "stopped" if comparison.stopped[key] else ""

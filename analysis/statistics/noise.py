@@ -38,6 +38,7 @@ class Scores(dict[Any, pd.Series]):
         counted: bool = False,
         pooled: Iterable[Any] = (),
         collapsed: Iterable[Any] = (),
+        stopped: Iterable[Any] = (),
     ) -> None:
         """
         Args:
@@ -46,10 +47,12 @@ class Scores(dict[Any, pd.Series]):
             counted: the values are counted, not measured (multiply-adds), so that equal values are exact.
             pooled: networks whose noise is always used, besides that of the networks in a sum.
             collapsed: networks that did not train. Their noise and that of the others are estimated separately.
+            stopped: networks of which runs were ended early for being low. Their other runs are a biased sample, so
+                nothing is tested on them, and their noise is not used for the others.
         """
         super().__init__(values)
         self.least, self.counted = least, counted
-        self.pooled, self.collapsed = frozenset(pooled), frozenset(collapsed)
+        self.pooled, self.collapsed, self.stopped = frozenset(pooled), frozenset(collapsed), frozenset(stopped)
 
 
 class Noise(NamedTuple):

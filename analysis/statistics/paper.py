@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.measures import VERDICTS
-from analysis.statistics.estimates import CONFIDENCE
+from analysis.statistics.estimates import CONFIDENCE, SOME_STOPPED
 from analysis.statistics.ladder import named
 
 SEEDS = 3
@@ -62,7 +62,7 @@ def paper_table(ladder: pd.DataFrame) -> pd.DataFrame:
     direction); published: `published_change`, its standard deviation `published_noise` (from both rungs' over seeds; a
     missing deviation is taken to be the ladder's largest, and `noise_assumed` says so), `published_verdict`: "up" or
     "down" beyond twice that noise, else "about 0", and "" if the ladder has no deviations at all; and `same_sign` (NA
-    if nothing is measured, or a change is 0). `attrs` are the ladder's.
+    if nothing is measured, runs of either network were stopped early, or a change is 0). `attrs` are the ladder's.
     """
     deviations = ladder.set_index("rung")["published_std"].astype(float)
     table = named(ladder[ladder["published_change"].notna()].reset_index(drop=True))
@@ -78,7 +78,8 @@ def paper_table(ladder: pd.DataFrame) -> pd.DataFrame:
     clear = [published > 2 * noise, published < -2 * noise, noise.isna()]
     table["published_verdict"] = np.select(clear, [*VERDICTS, ""], "about 0").astype(object)
     product = table["change"].astype(float) * published
-    table["same_sign"] = (product > 0).astype("boolean").where(product.notna() & (product != 0))
+    is_fair = table["verdict"] != SOME_STOPPED
+    table["same_sign"] = (product > 0).astype("boolean").where(product.notna() & (product != 0) & is_fair)
     columns = ["rung", "reference", "title", "section", "adopted", "change", "low", "high", "verdict", "survivors"]
     columns += ["published_change", "published_noise", "noise_assumed", "published_verdict", "same_sign"]
     return table[columns]

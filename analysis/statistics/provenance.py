@@ -27,7 +27,7 @@ class Provenance(NamedTuple):
     commits: list[str]
     evaluated_on: list[str]
     hours: float
-    """The sum of the wall-clock hours of all runs, finished or not."""
+    """The sum of the wall-clock hours of all runs; of those that have not finished, of their epochs."""
     dates: str
 
 
@@ -62,7 +62,7 @@ def provenance(comparison: Comparison) -> Provenance:
         versions=_distinct(_versions(runs)),
         commits=_distinct(_commits(runs)),
         evaluated_on=_distinct(comparison.counted["evaluated_on"]),
-        hours=float(runs["wall_seconds"].sum()) / 3600,
+        hours=float(runs["wall_seconds"].fillna(runs["seconds_per_epoch"] * runs["epochs_done"]).sum()) / 3600,
         dates=_dates(runs),
     )
 
@@ -90,9 +90,9 @@ def warnings(comparison: Comparison) -> list[str]:
 
 def missing(comparison: Comparison) -> list[str]:
     """The rungs that lack runs which other rungs have: a line for those without a finished run, and one for every seed.
-    A rung without any run is not part of the study, and a run that diverged is not missing."""
+    A rung without any run is not part of the study, and a run that diverged or was stopped early is not missing."""
     runs = comparison.runs[comparison.runs["rung"].notna() & comparison.runs["set"].notna()]
-    done = runs[runs["left_out"].isin(("", "diverged"))].groupby("rung")["seed"].agg(set)
+    done = runs[runs["left_out"].isin(("", "diverged", "stopped"))].groupby("rung")["seed"].agg(set)
     rungs = [rung.name for rung in comparison.road.rungs if (runs["rung"] == rung.name).any()]
     without = {"no finished run": [rung for rung in rungs if rung not in done]}
     for seed in sorted(runs["seed"].unique()):
@@ -101,9 +101,18 @@ def missing(comparison: Comparison) -> list[str]:
 
 
 def unfinished(runs: pd.DataFrame) -> list[str]:
-    """A line for each of the first NAMED runs that are not done: name, status and reason; the others are counted."""
-    not_done = runs[runs["status"] != "done"]
-    named, more = not_done.head(NAMED), not_done.iloc[NAMED:]
+    """A line for each of the first NAMED runs that are not done, nor stopped early: name, status and reason; the others
+    are counted."""
+    return _listed_runs(runs[~runs["status"].isin(("done", "stopped"))])
+
+
+def stopped(comparison: Comparison) -> list[str]:
+    """The same of the runs that `stop_below` ended early."""
+    return _listed_runs(comparison.runs[comparison.runs["left_out"] == "stopped"])
+
+
+def _listed_runs(runs: pd.DataFrame) -> list[str]:
+    named, more = runs.head(NAMED), runs.iloc[NAMED:]
     rows = zip(named["name"], named["status"], named["reason"].fillna(""), strict=True)
     lines = [
         f"{name}: {status}" + (f" ({' '.join(reason.split())})" if reason else "") for name, status, reason in rows

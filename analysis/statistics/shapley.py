@@ -73,10 +73,10 @@ def interaction_table(comparison: Comparison, value: str | None = None) -> pd.Da
 def shapley_from_orders(comparison: Comparison, value: str | None = None, order_seed: int = 0) -> pd.DataFrame:
     """One row per adopted step: its mean change over random orders, an unbiased estimate of its Shapley value.
 
-    The orders are the first m of `Road.orderings(m, order_seed)` whose networks are all measured; a network's value is
-    its mean over seeds. `step`, `title`, `section`; `value`, in units of the column `value`; `error`, the standard
-    error over orders, if there are at least two; its 95 % interval `low`, `high`; `p`, `p_holm`, `detectable` and
-    `verdict` (`conclude`); `orders`, m.
+    The orders are the first m of `Road.orderings(m, order_seed)` whose networks are all measured, and had no run
+    stopped early; a network's value is its mean over seeds. `step`, `title`, `section`; `value`, in units of the column
+    `value`; `error`, the standard error over orders, if there are at least two; its 95 % interval `low`, `high`; `p`,
+    `p_holm`, `detectable` and `verdict` (`conclude`); `orders`, m.
 
     The changes contain the noise of training, so `error` does too, as far as it differs between orders. It does not
     contain what all orders share, the noise of the first and the last network: that is negligible among 16 orders, but
@@ -88,7 +88,8 @@ def shapley_from_orders(comparison: Comparison, value: str | None = None, order_
     """
     if len(comparison.road.adopted) <= FEW:
         return _over_all_orders(comparison, value)
-    means = {steps: values.mean() for steps, values in comparison.scores(value).items()}
+    scores = comparison.scores(value)
+    means = {steps: values.mean() for steps, values in scores.items() if steps not in scores.stopped}
     adopted = comparison.road.adopted
     drawn = comparison.road.orderings(MOST_ORDERS, order_seed)
     orders = list(takewhile(lambda order: all(steps in means for steps in _prefixes(order)), drawn))

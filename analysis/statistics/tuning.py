@@ -27,7 +27,7 @@ from roadmap.common.tuning import best_value
 
 HOLDOUT = "data.holdout"
 SCHEDULE = ("epochs", "batch_size")
-ENDED = (Status.DONE, Status.DIVERGED)
+ENDED = (Status.DONE, Status.DIVERGED, Status.STOPPED)
 
 
 @dataclass(frozen=True)

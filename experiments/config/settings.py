@@ -222,8 +222,8 @@ class Config:
     max_hours: float | None = setting(None, Number("(0, 1e9]"))
     """Of a study: GPU-hours, or core-hours on a CPU, after which it launches no more runs."""
     stop_below: float | None = setting(None, FINITE)
-    """Of a study: a run ends when its metric is below the median of the finished runs at the same epoch by more than
-    this."""
+    """Of a study: a run ends early when, after a third of its epochs or later, its metric is below the median of the
+    finished runs at the same epoch by more than this."""
     runs: str = setting("runs", PathText())
     device: str = setting("auto", DEVICES)
     threads: int | None = setting(None, THREADS)

@@ -18,8 +18,9 @@ from experiments.errors import DONE, INTERRUPTED
 from experiments.launch.pool import Pool, failure
 from experiments.launch.slurm import in_queue
 from experiments.launch.study import Study, command
-from experiments.records.record import read_summary
+from experiments.records.record import is_done, is_ended, read_summary
 from experiments.runtime.machine import Machine
+from roadmap.common.statuses import Status
 from roadmap.common.words import counted, duration
 
 
@@ -50,7 +51,9 @@ class LocalStudy:
         self.started = time.monotonic()
 
     def train(self) -> None:
-        before = f", {len(self.done_before)} of them done already" if self.done_before else ""
+        stopped = sum(is_ended(member) and not is_done(member) for member in self.members)
+        before = f", {len(self.done_before) - stopped} of them done already" if self.done_before else ""
+        before += f", {stopped} stopped early" if stopped else ""
         before += f", {len(self.queued)} queued or running in SLURM" if self.queued else ""
         self.console.print(f"{counted(len(self.members), 'run')}{before}; {self.machine.describe()}", soft_wrap=True)
         if not self.pool.waiting:
@@ -59,7 +62,9 @@ class LocalStudy:
         live = Live(get_renderable=self.view, console=self.console, refresh_per_second=2)
         try:
             with live if self.console.is_terminal else nullcontext():
-                self.pool.train(self.report)
+                self.pool.train(self.report, self.has_failed, self.study.is_spent)
+            if reason := self.has_failed():
+                self.stop_after_failures(reason)
         except KeyboardInterrupt:
             self.pool.stop()
             self.console.print(f"interrupted; to resume:\n  {command()}", soft_wrap=True)
@@ -67,6 +72,23 @@ class LocalStudy:
         except BaseException:
             self.pool.stop()
             raise
+
+    def has_failed(self) -> str | None:
+        """Why the study stops, if as many runs have failed as `fail_fast` allows."""
+        ended = self.pool.ended
+        return self.study.limits.failed(
+            run.name
+            for run in self.members
+            if ended.get(run.identity, DONE) not in (DONE, INTERRUPTED) and not self.study.has_ended(run)
+        )
+
+    def stop_after_failures(self, reason: str) -> None:
+        running, waiting = len(self.pool.running), len(self.pool.waiting)
+        if not running and not waiting:
+            return
+        self.pool.stop()
+        what = f"{counted(running, 'run')} interrupted, {waiting} not started"
+        self.console.print(f"{reason}, so the study stops: {what}", soft_wrap=True)
 
     def report(self, run: Run, retried: str | None) -> None:
         if retried:
@@ -79,6 +101,8 @@ class LocalStudy:
         if why := self.failure(run):
             return why
         summary = read_summary(run.directory) or {}
+        if summary.get("status") == Status.STOPPED:
+            return f"stopped: {summary['reason']}"
         return f"{CLASSIFICATION.describe(summary)} in {summary['wall_seconds']:.0f} s"
 
     def failure(self, run: Run) -> str | None:
@@ -119,6 +143,8 @@ class LocalStudy:
         if member.identity not in self.pool.ended:
             return Text("SLURM" if member.identity in self.queued else "·", "dim")
         if self.pool.ended[member.identity] != DONE:
-            return Text("stopped" if self.pool.ended[member.identity] == INTERRUPTED else "failed", "bold red")
+            return Text("saved" if self.pool.ended[member.identity] == INTERRUPTED else "failed", "bold red")
         summary = read_summary(member.directory) or {}
+        if summary.get("status") == Status.STOPPED:
+            return Text("stopped", "yellow")
         return Text(f"{summary.get(summary.get('metric') or '') or float('nan'):.2f}", "green")

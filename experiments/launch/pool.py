@@ -23,7 +23,7 @@ from typing import Literal
 
 from experiments.config.run import Run
 from experiments.errors import DEVICE_FAILED, DONE, FAILED, HOST_FAILED, LOCKED, is_first
-from experiments.records.record import RunReference, is_done, is_training, read_summary, set_status
+from experiments.records.record import RunReference, is_done, is_ended, is_training, read_summary, set_status
 from experiments.runtime.environment import RENDEZVOUS, RUNS_PER_GPU
 from experiments.runtime.locks import unlock
 from experiments.runtime.machine import Machine, lock_gpu
@@ -96,15 +96,22 @@ class Pool:
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["experiments.launch.preload"])
 
-    def train(self, report: Callable[[Run, str | None], None], is_stopped: Callable[[], bool] = lambda: False) -> None:
-        """Train until every run has ended, or `is_stopped`; then the caller has to call `stop`.
+    def train(
+        self,
+        report: Callable[[Run, str | None], None],
+        is_stopped: Callable[[], object] = lambda: False,
+        is_spent: Callable[[], object] = lambda: False,
+    ) -> None:
+        """Train until every run has ended, or `is_stopped`; then the caller has to call `stop`. Once it `is_spent`, no
+        more runs start, and those that run end: `waiting` then has the others.
 
         `report` is called with each run that ends, and None; and with each that is tried again, and why.
         """
         if self.waiting and self.exclusive:
             _start_server()
-        while (self.waiting or self.running) and not is_stopped():
-            self._start_some()
+        spent = False
+        while (self.running or (self.waiting and not spent)) and not is_stopped():
+            spent = spent or self._start_some(is_spent)
             for attempt in [attempt for attempt in self.running.values() if attempt.is_over()]:
                 self._end(attempt, report)
             processes = [process for attempt in self.running.values() for process in attempt.processes]
@@ -120,14 +127,18 @@ class Pool:
             process.join(timeout=max(0.0, deadline - time.monotonic()))
             process.kill()  # the run will resume from its last checkpoint
 
-    def _start_some(self) -> None:
-        """Start as many runs as there are free slots, second attempts last; not those that another process trains."""
+    def _start_some(self, is_spent: Callable[[], object]) -> bool:
+        """Start as many runs as there are free slots, second attempts last; not those that another process trains.
+        Returns whether it `is_spent`, so that no more start."""
         for run in sorted(self.waiting, key=lambda run: run.identity in self.alone):
             if (slot := self._free_slot(self.alone.get(run.identity))) is None:
-                return
+                return False
             if self.exclusive or not is_training(run):
+                if is_spent():
+                    return True
                 self.waiting.remove(run)
                 self._start(run, slot)
+        return False
 
     def _free_slot(self, alone: Alone | None) -> tuple[str, ...] | None:
         """The GPUs of the free slot with the fewest runs on them; () on a CPU. None if no slot is free."""
@@ -156,7 +167,7 @@ class Pool:
         return 1 if alone else self.machine.runs_per_gpu
 
     def _start(self, run: Run, slot: tuple[str, ...]) -> None:
-        if is_done(run):  # by another launcher, while it waited here
+        if is_ended(run):  # by another launcher, while it waited here
             self.ended[run.identity] = DONE
             return
         self.free.remove(slot)

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 from experiments.config.code_digest import training_sources
 from experiments.config.run import Run
 from experiments.errors import DONE, SettingsError
+from experiments.launch.limits import Limits
 from experiments.launch.slurm_job import Job, NextPhase, QueuedRuns, SharedJob
 from experiments.launch.study import Study, failure
-from experiments.records.record import is_done, is_training, read_summary, remove_record, set_status
+from experiments.records.record import is_done, is_ended, is_training, read_summary, remove_record, set_status
 from experiments.runtime.locks import locked
 from roadmap.common.statuses import Status
 from roadmap.common.words import counted
@@ -86,21 +87,29 @@ def submit_study(
     with locked(study.runs / "studies" / ".submitting", PATIENCE) as is_locked:
         if not is_locked:
             raise SettingsError(f"another launcher is submitting runs of {study.runs}; try again when it has finished")
-        todo = [run for run in study.todo if not is_done(run)]
+        todo = [run for run in study.todo if not is_ended(run)]
         queued = in_queue(todo)
         todo = [run for run in todo if run.identity not in queued and not is_training(run)]
-        jobs = _jobs(todo, options, runs_per_job, runs_per_gpu, changed_sources)
+        spent = study.is_spent() if todo else None
+        waits, todo = (len(todo), []) if spent else (0, todo)
+        jobs = _jobs(todo, options, runs_per_job, runs_per_gpu, changed_sources, study.limits)
         arrays = [jobs[first : first + LARGEST_ARRAY] for first in range(0, len(jobs), LARGEST_ARRAY)]
         ids = [_submit(study, array, options) for array in arrays]
+    done = sum(is_done(run) for run in study.members)
     counts = {
         "submitted": len(todo),
         "in the queue already": len(queued),
-        "done already": len(study.members) - len(study.todo),
-        "being trained outside SLURM": len(study.todo) - len(queued) - len(todo),
+        "done already": done,
+        "stopped early": len(study.members) - len(study.todo) - done,
+        "being trained outside SLURM": len(study.todo) - len(queued) - waits - len(todo),
+        "not submitted": waits,
     }
     parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
     job = f" (job {', '.join(ids)})" if ids else ""
     study.console.print(f"{counted(len(study.members), 'run')}: {parts}{job}", soft_wrap=True)
+    if spent and not wait:
+        how = "to train them: the same command with a larger max_hours, or without it"
+        study.console.print(f"{spent}, so no more runs are submitted; {how}", soft_wrap=True)
     if not wait:
         if todo or queued:
             study.console.print(f"follow them: python -m experiments.status {study.runs}", soft_wrap=True)
@@ -142,14 +151,21 @@ def submit_next_phase(study_name: str, runs: Sequence[Run], options: dict[str, A
 
 
 def _jobs(
-    runs: Sequence[Run], options: dict[str, Any], runs_per_job: int, runs_per_gpu: int, changed_sources: bool
+    runs: Sequence[Run],
+    options: dict[str, Any],
+    runs_per_job: int,
+    runs_per_gpu: int,
+    changed_sources: bool,
+    limits: Limits,
 ) -> Sequence[QueuedRuns]:
     sources, cores = training_sources(), options["cpus_per_task"]
     if runs_per_job == 1:
-        return [Job((run.with_cores(cores),), sources, changed_sources) for run in runs]
+        return [Job((run.with_cores(cores),), sources, changed_sources, limits=limits) for run in runs]
     groups = [tuple(runs[first : first + runs_per_job]) for first in range(0, len(runs), runs_per_job)]
     patience = max(options["signal_delay_s"] - MARGIN, 1)
-    return [SharedJob(group, sources, changed_sources, cores, runs_per_gpu, patience) for group in groups]
+    return [
+        SharedJob(group, sources, changed_sources, cores, runs_per_gpu, patience, limits=limits) for group in groups
+    ]
 
 
 def _wait(study: Study) -> None:
@@ -167,11 +183,13 @@ def _wait(study: Study) -> None:
 
 
 def _unfinished(member: Run) -> str | None:
-    """Why a run that has left the queue is not done; None if it is."""
-    if is_done(member):
+    """Why a run that has left the queue has not ended; None if it has."""
+    if is_ended(member):
         return None
-    status = (read_summary(member.directory) or {}).get("status")
-    return failure(member) or f"left the queue before it was done; its record says {status}"
+    summary = read_summary(member.directory) or {}
+    status, reason = summary.get("status"), summary.get("reason")
+    why = f"{status} ({reason})" if reason else status
+    return failure(member) or f"left the queue before it was done; its record says {why}"
 
 
 def _submit(study: Study, jobs: Sequence[QueuedRuns], options: dict[str, Any]) -> str:

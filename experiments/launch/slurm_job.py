@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.config.code_digest import changed_sources
 from experiments.config.run import Run
 from experiments.errors import DONE, FAILED, IMPOSSIBLE, INTERRUPTED, LOCKED, is_first
+from experiments.launch.limits import Limits
 from experiments.records.record import read_summary, set_status
 from experiments.runtime.environment import SECOND_PHASE
 from roadmap.common.statuses import ENDED_BADLY, Status
@@ -33,6 +34,7 @@ class QueuedRuns:
     """{file: digest} of the code that trains, at the time of the launch."""
     changed_sources: bool
     """Whether to train even if that code has changed."""
+    limits: Limits = field(default=Limits(), kw_only=True)
 
     def __call__(self) -> None:
         if not self.changed_sources and (changed := changed_sources(self.sources)):
@@ -50,13 +52,18 @@ class QueuedRuns:
     def train(self) -> None:
         raise NotImplementedError
 
+    def limit_reached(self) -> str | None:
+        """Why no more runs start, in one line, if the study has reached one of its limits."""
+        run = self.runs[0]
+        return self.limits.reached_in_job(run.runs, run.study_name, os.environ.get("SLURM_JOB_NAME"))
+
     def left(self) -> list[Run]:
-        """The runs that are neither done nor have failed, and that no other job has taken over."""
+        """The runs that have not ended in any way, and that no other job has taken over."""
         left = []
         for run in self.runs:
             summary = read_summary(run.directory) or {}
             job = (summary.get("job") or {}).get("name")
-            is_ended = summary.get("status") in (Status.DONE, *ENDED_BADLY)
+            is_ended = summary.get("status") in (Status.DONE, Status.STOPPED, *ENDED_BADLY)
             if not is_ended and job in (None, os.environ.get("SLURM_JOB_NAME")):
                 left.append(run)
         return left
@@ -77,7 +84,7 @@ class Job(QueuedRuns):
 
         [run] = self.runs
         try:
-            train_in_child(run)
+            train_in_child(run, self.limit_reached() if is_first() else None)
         except SystemExit as end:
             if end.code not in (DONE, LOCKED, INTERRUPTED):
                 Path(os.environ["SUBMITIT_FOLDER"], f"{os.environ['SLURM_JOB_ID']}.failed").touch()
@@ -116,8 +123,12 @@ class SharedJob(QueuedRuns):
         machine = share(len(runs), None, 1, self.runs[0].device, self.runs_per_gpu, self.cores)
         print(f"{counted(len(runs), 'run')}; {machine.describe()}", flush=True)
         pool = Pool(runs, machine, exclusive=True)
-        pool.train(report, is_stopped=lambda: bool(received))
+        pool.train(report, is_stopped=lambda: bool(received), is_spent=self.limit_reached)
         pool.stop(self.patience)
+        if pool.waiting and not received and (reason := self.limit_reached()):
+            for run in pool.waiting:
+                set_status(run, Status.UNFINISHED, reason)
+            print(f"{counted(len(pool.waiting), 'run')} did not start: {reason}", flush=True)
         try:
             if signal.SIGUSR2 in received and callable(requeue := before[signal.SIGUSR2]):  # submitit's
                 requeue(signal.SIGUSR2, None)

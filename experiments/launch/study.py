@@ -5,7 +5,6 @@ Training them is the launcher's business: local.py on this machine, slurm.py on 
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
@@ -21,11 +20,13 @@ from rich.table import Table
 
 from experiments.config.run import Run, to_run
 from experiments.errors import DONE, FAILED, SettingsError
-from experiments.records.record import is_done, read_summary
+from experiments.launch.limits import Limits
+from experiments.records.record import is_done, is_ended, read_summary
+from experiments.records.study_file import file_name, study_file, write_study
 from experiments.runtime.environment import world_size
 from experiments.runtime.terminal import Terminal
-from roadmap.common.files import write
 from roadmap.common.statuses import ENDED_BADLY
+from roadmap.common.words import counted
 from roadmap.conf import conf_of, flat
 
 Overrides = Sequence[str]
@@ -33,37 +34,46 @@ Overrides = Sequence[str]
 
 T = TypeVar("T")
 
+NO_LIMITS = Limits()
+
 
 class Study:
     """The runs of a study, each once: all of them, `members`, and those that had not ended when it began, `todo`."""
 
     def __init__(
-        self, name: str, runs: Path, members: Sequence[Run], has_ended: Callable[[Run], bool] = is_done
+        self,
+        name: str,
+        runs: Path,
+        members: Sequence[Run],
+        limits: Limits = NO_LIMITS,
+        has_ended: Callable[[Run], bool] = is_ended,
     ) -> None:
-        """`has_ended`: whether a run needs no further training."""
-        self.name = re.sub(r"[^\w.-]", "_", name)  # of a file, and of jobs
-        self.runs = runs
+        """`has_ended`: whether a launch has nothing to do for a run."""
+        self.name = file_name(name)
+        self.runs, self.limits, self.has_ended = runs, limits, has_ended
         self.members = list({run.identity: run for run in members}.values())
-        self.has_ended = has_ended
         self.todo = [run for run in self.members if not has_ended(run)]
         self.console = Terminal()
 
     def begin(self) -> None:
         """Write `runs/studies/NAME.json`: the command, and the directories of the runs."""
-        names = sorted({run.name for run in self.members})
-        file = self.runs / "studies" / f"{self.name}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(file, json.dumps({"command": command(), "runs": names}, indent=1) + "\n")
+        write_study(study_file(self.runs, self.name), command(), [*{run.name for run in self.members}])
 
-    def conclude(self, spent: str = "", failed: Callable[[Run], str | None] | None = None) -> int:
+    def is_spent(self) -> str | None:
+        """Why no more runs start, in one line, if `max_hours` is reached."""
+        return self.limits.spent(run.directory for run in self.members)
+
+    def conclude(self, after: str = "", failed: Callable[[Run], str | None] | None = None) -> int:
         """Print how many runs are done, which failed and why, and how to train the rest. Returns the exit code.
 
         `failed` gives a run's failure in one line, None if it has none; by default, what its record says.
         """
         left = [run for run in self.members if not self.has_ended(run)]
         failures = [(run, reason) for run in left if (reason := (failed or failure)(run))]
-        done = len(self.members) - len(left)
-        self.console.print(f"{done} of {len(self.members)} runs are done{spent}")
+        stopped = sum(is_ended(run) and not is_done(run) for run in self.members)
+        done = len(self.members) - len(left) - stopped
+        early = f", {stopped} stopped early by stop_below" if stopped else ""
+        self.console.print(f"{done} of {len(self.members)} runs are done{early}{after}", soft_wrap=True)
         if failures:
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
             table.add_column("failed", overflow="fold", ratio=2)
@@ -76,7 +86,11 @@ class Study:
             logs = failures[0][0].directory.with_name("RUN") / "log.txt"
             self.console.print(f"each has a log: {logs}", soft_wrap=True)
         if left:
-            self.console.print(f"train what is missing with the same command:\n  {command()}", soft_wrap=True)
+            how = "with the same command"
+            if spent := self.is_spent():
+                how = f"({counted(len(left), 'run')}) with the same command and a larger max_hours, or without it"
+                self.console.print(f"{spent}, so no more runs start", soft_wrap=True)
+            self.console.print(f"train what is missing {how}:\n  {command()}", soft_wrap=True)
         return FAILED if failures else DONE
 
 

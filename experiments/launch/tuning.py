@@ -21,7 +21,7 @@ from rich.table import Table
 from experiments.config.run import Run
 from experiments.errors import DONE, SettingsError
 from experiments.launch.study import make_runs
-from experiments.records.record import is_done, read_summary
+from experiments.records.record import is_ended, read_summary
 from experiments.runtime.environment import SECOND_PHASE
 from experiments.runtime.terminal import Terminal
 from roadmap.common.statuses import Status
@@ -98,7 +98,7 @@ def train_tuned(tuning: Tuning, launcher: Any, train: Callable[..., int]) -> int
     searched, own = runs[: len(tuning.search_jobs)], runs[len(tuning.search_jobs) :]
     identities, code = {run.identity for run in searched}, DONE
     if SECOND_PHASE not in os.environ:
-        code = train(runs, lambda run: has_ended(run) if run.identity in identities else is_done(run))
+        code = train(runs, lambda run: has_ended(run) if run.identity in identities else is_ended(run))
     if left := [run for run in searched if not has_ended(run)]:
         if SECOND_PHASE in os.environ:
             names = shortened([run.name for run in left], 3)
@@ -108,7 +108,7 @@ def train_tuned(tuning: Tuning, launcher: Any, train: Callable[..., int]) -> int
     Terminal().print(tuning.table(best, {_network(job): run.label for job, run in zip(tuning.jobs, own, strict=True)}))
     chosen = make_runs(tuning.chosen_jobs(best), launcher) if best else []
     first = {run.identity for run in runs}  # what diverged in it is not tried again by the same command
-    return max(code, train([*runs, *chosen], lambda run: has_ended(run) if run.identity in first else is_done(run)))
+    return max(code, train([*runs, *chosen], lambda run: has_ended(run) if run.identity in first else is_ended(run)))
 
 
 def tuning_of(
@@ -182,7 +182,7 @@ def _network(job: Overrides) -> Network:
 
 def has_ended(run: Run) -> bool:
     """Whether a run of the search has an outcome. Diverging is one: with that value the network does not train."""
-    return is_done(run) or (read_summary(run.directory) or {}).get("status") == Status.DIVERGED
+    return is_ended(run) or (read_summary(run.directory) or {}).get("status") == Status.DIVERGED
 
 
 def score(run: Run) -> float:

@@ -18,7 +18,7 @@ from rich.progress import Progress as Bar
 from experiments import errors
 from experiments.config.run import Run
 from experiments.data.workers import end_workers, waited
-from experiments.errors import DataError, SettingsError, is_first
+from experiments.errors import DataError, HopelessError, SettingsError, is_first
 from experiments.records.record import DoneError, LockedError, Record, is_done, set_status
 from experiments.runtime.devices import keep_memory, pick_device
 from experiments.runtime.environment import world_size
@@ -86,18 +86,19 @@ def train_here(run: Run) -> None:
     sys.exit(errors.FAILED if of_host else code)
 
 
-def train_in_child(run: Run) -> None:
-    """Train a run of a study, quietly, and exit with its code."""
-    sys.exit(train_recorded(run))
+def train_in_child(run: Run, refusal: str | None = None) -> None:
+    """Train a run of a study, quietly, and exit with its code. `refusal`: why it is not to be trained now after all,
+    of which the first of its processes tells the others."""
+    sys.exit(train_recorded(run, refusal=refusal))
 
 
-def train_recorded(run: Run, console: Console | None = None) -> int:
+def train_recorded(run: Run, console: Console | None = None, refusal: str | None = None) -> int:
     """Train a run and record how it ended, whatever happens to it. Returns the exit code."""
     keep_memory()
     if run.threads:
         torch.set_num_threads(run.threads)
     stop = StopFlag()
-    opened = _open(run, console)
+    opened = _refuse(run, refusal) if refusal else _open(run, console)
     if isinstance(opened, int):  # in the first process alone
         if world_size() > 1:
             with joined(pick_device(run.device, run.precision)) as processes:
@@ -142,6 +143,12 @@ def train_recorded(run: Run, console: Console | None = None) -> int:
         return errors.DONE if status == Status.DIVERGED and not is_first() else code  # all diverge at once
     reporter.say(f"done: {run.task.describe(record.summary)} in {record.summary['wall_seconds']:.0f} s")
     reporter.end(Status.DONE)
+    return errors.DONE
+
+
+def _refuse(run: Run, reason: str) -> int:
+    set_status(run, Status.UNFINISHED, reason)
+    print(reason, flush=True)
     return errors.DONE
 
 
@@ -201,6 +208,8 @@ def _outcome(error: BaseException) -> tuple[str, str, int]:
     """(status, one-line reason, exit code) of a run that ended with an exception."""
     if isinstance(error, StoppedError):
         return Status.UNFINISHED, str(error), errors.INTERRUPTED
+    if isinstance(error, HopelessError):
+        return Status.STOPPED, str(error), errors.DONE
     if isinstance(error, DivergedError):
         return Status.DIVERGED, str(error), errors.FAILED
     if isinstance(error, (SettingsError, DataError)):

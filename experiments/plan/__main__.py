@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -21,12 +22,16 @@ from experiments.config.checks import check_names
 from experiments.config.run import Run, to_run
 from experiments.config.settings import UNSTATED, Config
 from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line, refuse
-from experiments.launch.study import Overrides, make_each
+from experiments.launch.limits import Limits, hours_of
+from experiments.launch.study import NO_LIMITS, Overrides, make_each
 from experiments.launch.tuning import tuning_of
-from experiments.records.record import is_done
+from experiments.records.record import is_ended
 from experiments.runtime.machine import has_gpus
 from roadmap.common.command_line import Parser
 from roadmap.conf import Conf, conf_of
+
+if TYPE_CHECKING:
+    from experiments.plan.cost import Cost
 
 PAGE = """\
 What a study, or a run, would cost: time, memory and disk; what exists already, and what will fail. Trains nothing.
@@ -73,8 +78,9 @@ def tasks(options: argparse.Namespace) -> tuple[Callable[[DictConfig], None], Ca
             requests += requests_of(tuning.chosen_jobs(best))
         else:
             requests = requests_of(jobs)
-        missing = sum(run is not None and not is_done(run) for run, _ in requests)
-        return plan(requests, options, launcher.runs_at_once(missing), launcher.runs_per_gpu)
+        missing = sum(run is not None and not is_ended(run) for run, _ in requests)
+        limits = Limits(max_hours=launcher.config.max_hours)
+        return plan(requests, options, launcher.runs_at_once(missing), launcher.runs_per_gpu, limits)
 
     return plan_run, plan_study
 
@@ -84,7 +90,11 @@ Request = tuple[Run | None, tuple[str, str] | None]
 
 
 def plan(
-    requests: Sequence[Request], options: argparse.Namespace, runs_at_once: int | None = None, runs_per_gpu: int = 1
+    requests: Sequence[Request],
+    options: argparse.Namespace,
+    runs_at_once: int | None = None,
+    runs_per_gpu: int = 1,
+    limits: Limits = NO_LIMITS,
 ) -> int:
     """Estimate what these runs cost, and print it. Returns the exit code.
 
@@ -106,11 +116,27 @@ def plan(
 
     images_per_second = dict(options.images_per_second)
     cost = estimate([*runs.values()], refused, images_per_second, options.memory, runs_at_once, runs_per_gpu)
+    if warning := _beyond_limit(cost, limits, [run.directory for run in runs.values()]):
+        cost = replace(cost, warnings={**cost.warnings, warning: [network.run.title for network in cost.networks]})
     if options.json:
         print(json.dumps(cost.to_json()))
     else:
         show(cost)
     return FAILED if cost.problems else DONE
+
+
+def _beyond_limit(cost: Cost, limits: Limits, directories: Sequence[Path]) -> str | None:
+    """That `max_hours` will end the study before its last run, in one line; None if it won't, as far as is known."""
+    if limits.max_hours is None or cost.hours_left is None:
+        return None
+    spent, _ = hours_of(directories)
+    if spent + cost.hours_left <= limits.max_hours:
+        return None
+    unit = cost.hardware.unit
+    return (
+        f"max_hours={limits.max_hours:g} does not suffice, so the last runs will not start: {spent:.3g} {unit}-hours "
+        f"are spent, and {cost.hours_left:.3g} are left"
+    )
 
 
 def _request(config: DictConfig, overrides: Overrides, processes: int | None, gpus: bool, conf: Conf) -> Request:

@@ -11,7 +11,7 @@ from experiments.config.run import Run
 from experiments.data.evaluation import KEPT_BYTES
 from experiments.launch.preflight import Amounts, check_amounts, check_layers, check_optimizer
 from experiments.plan.memory import Footprint, footprint
-from experiments.records.record import is_done, read_summary
+from experiments.records.record import is_ended, read_summary
 from experiments.training.checkpoint import KEPT
 from experiments.training.models import cost_of
 
@@ -63,8 +63,8 @@ class Network:
 
     @cached_property
     def missing(self) -> list[float]:
-        """Of each run that is not done, the part of its epochs that is missing."""
-        return [1 - _epochs_done(run) / run.recipe.epochs for run in self.runs if not is_done(run)]
+        """Of each run that has not ended, the part of its epochs that is missing."""
+        return [1 - _epochs_done(run) / run.recipe.epochs for run in self.runs if not is_ended(run)]
 
     @property
     def done(self) -> int:

@@ -54,6 +54,15 @@ def is_done(run: RunReference) -> bool:
     return summary.get("status") == Status.DONE and summary.get(summary.get("metric") or "") is not None
 
 
+def is_ended(run: Run) -> bool:
+    """Whether a launch has nothing to do for a run: it is done; or it was stopped by `stop_below`, which still asks for
+    that."""
+    summary = _own_summary(run)
+    if run.stop_below is not None and summary.get("status") == Status.STOPPED:
+        return (summary.get("below_median") or 0) > run.stop_below
+    return is_done(run)
+
+
 def _own_summary(run: RunReference) -> Row:
     """The summary of this very run; empty if there is none, or it is broken or another run's."""
     summary = read_summary(run.directory) or {}
@@ -119,7 +128,7 @@ class Record:
 
     Raises:
         LockedError: if another process trains the run.
-        DoneError: if the run is done.
+        DoneError: if the run has ended.
     """
 
     def __init__(self, run: Run, *, writes: bool = True) -> None:
@@ -148,9 +157,9 @@ class Record:
         lock = lock_file(self.directory / "lock")
         if lock is None:
             raise LockedError(f"{self.directory} is being trained by another process")
-        if is_done(run):
+        if is_ended(run):
             unlock(lock)
-            raise DoneError(f"{self.directory} is done already")
+            raise DoneError(f"{self.directory} has ended already")
         return lock
 
     def _write(self, name: str, text: str) -> None:

@@ -89,7 +89,7 @@ COUNTS: tuple[str, ...] = ("seed", "epochs", "epochs_done", "epoch_best", "train
 COUNTS += ("broken_images", "diverged_before", "classes", "macs", "params", "activations", "threads", "processes")
 COUNTS += ("accumulation", "runs_per_gpu")
 NUMBERS: tuple[str, ...] = ("top1", "top5", "val_loss", "ema_top1", "ema_top5", "ema_val_loss", "top1_best")
-NUMBERS += ("images_per_second", "seconds_per_epoch", "train_seconds", "wall_seconds", "peak_memory_mb")
+NUMBERS += ("below_median", "images_per_second", "seconds_per_epoch", "train_seconds", "wall_seconds", "peak_memory_mb")
 SUMMARY: dict[str, Kind] = {
     **dict.fromkeys(TEXTS, _text),
     **dict.fromkeys(COUNTS, count),

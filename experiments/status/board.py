@@ -21,6 +21,7 @@ COLOURS = {
     Status.DIVERGED: 31,
     Status.UNFINISHED: 36,
     Status.QUEUED: 2,
+    Status.STOPPED: 33,
 }
 """Codes of ANSI."""
 REASON_WIDTH = 40

@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from experiments.records.schema import BrokenRecordError, Row, summary_of
-from roadmap.common.files import in_words, opened, printable, read_json
+from experiments.records.study_file import run_names
+from roadmap.common.files import in_words, opened, printable
 from roadmap.common.statuses import Status
 
 KILLED = "killed"
 """Recorded as running while no process holds the run's lock."""
-STATES = (Status.RUNNING, KILLED, Status.FAILED, Status.DIVERGED, Status.UNFINISHED, Status.QUEUED, Status.DONE)
+STATES = (
+    *(Status.RUNNING, KILLED, Status.FAILED, Status.DIVERGED, Status.UNFINISHED, Status.QUEUED),
+    *(Status.STOPPED, Status.DONE),
+)
 """In the order of the table."""
 
 
@@ -167,16 +171,9 @@ def _members(folders: Sequence[str], study: str) -> Iterator[str]:
         hint = f" (known: {', '.join(known)})" if known else ""
         raise NoRunsError(f"there is no study {study!r} in {', '.join(folders)}{hint}")
     for path in manifests:
-        for name in _names(path):
+        try:
+            names = run_names(path)
+        except ValueError as error:
+            raise NoRunsError(str(error)) from error
+        for name in names:
             yield os.path.join(path.parent.parent, name)
-
-
-def _names(path: Path) -> list[str]:
-    """The names of the runs that a study's file lists."""
-    try:
-        names = read_json(path)["runs"]
-        if all(os.path.basename(name) == name and "\0" not in name for name in names):
-            return names
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NoRunsError(f"{path} can't be read; launch the study again, which rewrites it") from error
-    raise NoRunsError(f"{path} lists names that no run can have; launch the study again, which rewrites it")

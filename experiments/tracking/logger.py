@@ -41,8 +41,8 @@ class Logger:
         """An epoch has been trained and evaluated: its row in epochs.jsonl (docs/records.md)."""
 
     def end(self, status: str) -> None:
-        """The record is finished: `done`, `unfinished`, `diverged` or `failed`. The run waits for this call, at most
-        PATIENCE seconds."""
+        """The record is finished: `done`, `stopped`, `unfinished`, `diverged` or `failed`. The run waits for this
+        call, at most PATIENCE seconds."""
 
 
 class LoggerThread:

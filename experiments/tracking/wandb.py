@@ -128,10 +128,8 @@ class Wandb:
     def _handle(self, say: str = "", url: str = "", offline: bool = False, over: bool = False) -> None:
         self.answered |= offline or bool(url)
         self.over |= over
-        if url and self.record.summary["status"] in (
-            Status.RUNNING,
-            Status.DONE,
-        ):  # else the next attempt may write the record
+        ended = (Status.RUNNING, Status.STOPPED, Status.DONE)
+        if url and self.record.summary["status"] in ended:  # else the next attempt may write the record
             self.record.update(wandb={"id": self.id, "url": url})
         if say or url:
             self.say(say or f"W&B: {url}")

@@ -73,7 +73,7 @@ def follow(task: dict[str, Any], orders: BinaryIO, send: Callable[..., None]) ->
     copy.update()
     if copy.summary["status"] == "unfinished":
         run.mark_preempting()
-    run.finish(exit_code=0 if copy.summary["status"] == "done" else 1)
+    run.finish(exit_code=0 if copy.summary["status"] in ("done", "stopped") else 1)
     if online and not errors.seen:  # W&B has every row, also those that an earlier attempt kept offline
         for file in folder.glob("*run-*/*.wandb"):
             file.with_suffix(".wandb.synced").touch()

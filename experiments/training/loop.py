@@ -21,6 +21,7 @@ from experiments.runtime.devices import autocast, device_name, peak_memory_mb, s
 from experiments.runtime.processes import Processes
 from experiments.runtime.randomness import Purpose, derive, seed_all
 from experiments.training.checkpoint import Checkpoints
+from experiments.training.median_stopping import stop_if_hopeless
 from experiments.training.models import cost_of, initial_network, save_weights
 from experiments.training.recipe import learning_rate, make_average, make_optimizer, set_learning_rate
 from experiments.training.sync import SyncPoints
@@ -55,6 +56,7 @@ def train(
     Raises:
         SettingsError: if the run is impossible with these data, this network or this device.
         DivergedError: at the first synchronization after a loss that is not finite, or after such an evaluation.
+        HopelessError: after an epoch that `stop_below` does not let pass.
         StoppedError: at the first synchronization after `stop_requested`, of any process.
     """
     started = time.perf_counter()
@@ -163,6 +165,7 @@ def train(
         losses, seconds = 0.0, 0.0
         if epoch + 1 < run.recipe.epochs:
             save()
+            stop_if_hopeless(run, record, processes)
 
     if processes.is_first:
         save_weights(network, run.directory / "weights.pt")

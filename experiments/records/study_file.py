@@ -1,0 +1,40 @@
+"""The file of a study, `runs/studies/NAME.json`: the command that last launched it, and the names of its runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from roadmap.common.files import read_json, write
+
+
+def file_name(study: str) -> str:
+    """A study's name as that of a file, and of jobs."""
+    return re.sub(r"[^\w.-]", "_", study)
+
+
+def study_file(runs: Path, study: str) -> Path:
+    return runs / "studies" / f"{file_name(study)}.json"
+
+
+def write_study(file: Path, command: str, names: Sequence[str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write(file, json.dumps({"command": command, "runs": sorted(names)}, indent=1) + "\n")
+
+
+def run_names(file: Path) -> list[str]:
+    """The names of a study's runs.
+
+    Raises:
+        ValueError: if the file cannot be read, or lists names that no run can have. The message is one line.
+    """
+    try:
+        names = read_json(file)["runs"]
+        if all(os.path.basename(name) == name and "\0" not in name for name in names):
+            return names
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} can't be read; launch the study again, which rewrites it") from error
+    raise ValueError(f"{file} lists names that no run can have; launch the study again, which rewrites it")
