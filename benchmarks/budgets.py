@@ -10,7 +10,7 @@ cover the true one (it should be 95 %), on average and for the pair that is cove
 the slopes would be shown to differ from the true one, after Holm's correction (5 % at most); how wide an interval is,
 in units of the noise of a run; what is said of the crossing: how often it is placed within what was measured, and how
 often what is said is wrong (5 % at most); how often a line is called bent (5 %); and how often the report warns that
-a seed does the same with every budget (1 %, except in the last row).
+a seed does the same with every budget (rarely, except in the last row).
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from analysis.statistics import budgets
 from analysis.statistics.budgets import budget_studies, budget_table, correlation, fit, slope_table
 from analysis.statistics.estimates import Estimate, estimate
 from analysis.statistics.noise import Scores
+from roadmap.conf import OURS
 
 RUNGS = ("resnet", "modern_recipe", "kernel_7", "separate_downsampling")
 NOISE = (0.3, -0.1, -0.2)
@@ -170,6 +171,31 @@ def test_what_is_missing_is_said_and_not_used(tmp_path):
         write_budget(folder, epochs, {"resnet": 70.0, "modern_recipe": 71.0}, seeds=(0,))
     (study,) = studies(folder)
     assert slope_table(study)[["slope", "verdict"]].iloc[0].tolist() == [pytest.approx(0, abs=0.7), "one seed"]
+
+
+def test_steps_beside_the_road_are_followed_too(tmp_path):
+    """One left out, and one that is on no rung: added to a rung, and to that network as well."""
+    last = OURS.road().adopted
+    networks = {
+        last: 80.0,
+        tuple(step for step in last if step != "gelu"): 79.0,
+        (*last, "grn"): 80.5,
+        tuple(step for step in (*last, "grn") if step != "gelu"): 78.0,
+        ("modern_recipe",): 75.0,
+    }
+    for epochs in (1, 4):
+        for steps, top1 in networks.items():
+            config = {"recipe": {"epochs": epochs}, "differs": {"recipe.epochs": epochs}}
+            for seed in (0, 1):
+                write_run(tmp_path, None, seed=seed, steps=steps, top1=top1 * epochs**0.02 + 0.1 * seed, config=config)
+    (study,) = studies(tmp_path)
+    slopes = slope_table(study).set_index("title")["slope"] / (4**0.02 - 1) * 2
+    assert slopes.round(6).to_dict() == {
+        "modern_recipe to separate_downsampling": 5.0,
+        "ReLU to GELU on separate_downsampling -gelu": 1.0,
+        "grn on separate_downsampling": 0.5,
+        "grn on separate_downsampling -gelu": -1.0,
+    }
 
 
 def test_budgets_are_equal_for_both_recipes_of_the_paper(tmp_path):

@@ -57,11 +57,11 @@ def budgets_figure(study: BudgetStudy) -> Figure:
             )  # fmt: skip
             _set_budgets(axes, study.budgets)
             axes.set_xlim(math.log2(study.budgets[0]) - 0.3, math.log2(study.budgets[-1]) + BEYOND)
-            axes.yaxis.set_major_locator(MaxNLocator(6))
+            axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
             axes.grid(axis="y")
             axes.set_axisbelow(True)
+            axes.tick_params(labelbottom=True)
             if index + columns >= len(shown):
-                axes.tick_params(labelbottom=True)
                 axes.set_xlabel(attrs["budget_unit"])
         for axes in grid.flat[len(shown) :]:
             axes.remove()

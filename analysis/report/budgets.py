@@ -124,8 +124,12 @@ def _ends(row: Any, by_budget: pd.DataFrame) -> str:
     )
     if pd.isna(row.low):
         return f"{text}, which cannot be told from noise: {row.verdict}."
-    shown = {"up": "shown to rise", "down": "shown to fall"}.get(row.verdict, "not shown to rise or fall")
-    return f"{text} ({interval(row.low, row.high)}), {shown}{', among the runs that trained' * row.survivors}."
+    text += f" ({interval(row.low, row.high)}), "
+    trained = ", among the runs that trained" * row.survivors
+    if row.verdict in VERDICTS:
+        return f"{text}shown to {'rise' if row.verdict == 'up' else 'fall'}{trained}."
+    power = "" if pd.isna(row.detectable) else f"; a true slope of {percent(row.detectable)} would be shown {POWER}"
+    return f"{text}not shown to rise or fall{trained}{power}."
 
 
 def _at_largest(steps: pd.DataFrame, largest: str) -> str:
@@ -175,4 +179,4 @@ def _accuracies(study: BudgetStudy) -> list[str]:
         return []
     metric = measure(table.attrs["metric"])
     low, high = (in_budget(table, budget) for budget in (study.budgets[0], study.budgets[-1]))
-    return [f"{metric.axis[0].upper()}{metric.axis[1:]}, from {low} to {high}: {'; '.join(words)}."]
+    return [f"Mean {metric.axis}, from {low} to {high}: {'; '.join(words)}."]

@@ -188,7 +188,8 @@ def budget_studies(comparisons: Iterable[Comparison]) -> list[BudgetStudy]:
         for group in by_updates:
             of_images = {each.train_images: each for _, each in sorted(group.items()) if each.train_images}
             studies.append(BudgetStudy("images", of_images))
-    return [study for study in map(_with_pairs, studies) if len(study.comparisons) > 1 and study.pairs]
+    several = (_with_pairs(study) for study in studies if len(study.comparisons) > 1)
+    return [study for study in several if len(study.comparisons) > 1]
 
 
 def budget_table(study: BudgetStudy) -> pd.DataFrame:
@@ -430,7 +431,9 @@ def _cells(comparisons: Iterable[Comparison]) -> list[dict[tuple[float, int], Co
     """The comparisons by part of the training images and epochs, for each road and all other settings."""
     alike: dict[str, list[tuple[float, int, Comparison]]] = {}
     for comparison in comparisons:
-        subset = float(comparison.context.data.get("subset", 1))
+        subset = comparison.context.data.get("subset", 1)
+        if not isinstance(subset, int | float) or subset <= 0:
+            continue
         for epochs, runs in comparison.runs.groupby("epochs"):
             context = _without_budget(comparison.context, runs)
             part = Comparison(replace(comparison.context, epochs=int(epochs), batch_size=context.batch_size), runs)
