@@ -14,7 +14,9 @@ from analysis import comparisons, contrast, ladder_table, load
 from analysis.report.__main__ import main as report
 from analysis.statistics.provenance import missing, unfinished
 from experiments.launch.limits import hours_of
+from experiments.launch.worker import train_recorded
 from experiments.plan.__main__ import main as plan
+from experiments.records.record import set_status
 
 
 def statuses(summaries: dict[str, dict]) -> list[str]:
@@ -128,6 +130,19 @@ def test_hopeless_run_is_stopped_and_resumes_without_the_limit(
         for folder in (stopped, next(here.glob("undisturbed/*-seed4-*")))
     )
     assert all(torch.equal(resumed[name], undisturbed[name]) for name in undisturbed)
+
+
+def test_job_beyond_a_limit_leaves_a_run_that_is_done_as_it_is(
+    run_of: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    for seed, status in enumerate(("done", "queued")):
+        run = run_of(*tiny, f"seed={seed}")
+        set_status(run, status, top1=50.0)
+        assert train_recorded(run, refusal="max_hours=1: 2 core-hours are spent") == 0
+    done, queued = summaries(here / "runs").values()
+    assert (done["status"], done["reason"]) == ("done", None)
+    assert (queued["status"], queued["reason"]) == ("unfinished", "max_hours=1: 2 core-hours are spent")
 
 
 @pytest.mark.parametrize("limit", ["fail_fast=1", "max_hours=0.5", "stop_below=0"])

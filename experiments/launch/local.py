@@ -62,8 +62,8 @@ class LocalStudy:
         live = Live(get_renderable=self.view, console=self.console, refresh_per_second=2)
         try:
             with live if self.console.is_terminal else nullcontext():
-                self.pool.train(self.report, self.has_failed, self.study.is_spent)
-            if reason := self.has_failed():
+                self.pool.train(self.report, self.failed_too_often, self.study.is_spent)
+            if reason := self.failed_too_often():
                 self.stop_after_failures(reason)
         except KeyboardInterrupt:
             self.pool.stop()
@@ -73,7 +73,7 @@ class LocalStudy:
             self.pool.stop()
             raise
 
-    def has_failed(self) -> str | None:
+    def failed_too_often(self) -> str | None:
         """Why the study stops, if as many runs have failed as `fail_fast` allows."""
         ended = self.pool.ended
         return self.study.limits.failed(

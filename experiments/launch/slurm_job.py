@@ -126,9 +126,10 @@ class SharedJob(QueuedRuns):
         pool.train(report, is_stopped=lambda: bool(received), is_spent=self.limit_reached)
         pool.stop(self.patience)
         if pool.waiting and not received and (reason := self.limit_reached()):
-            for run in pool.waiting:
+            waiting = [run for run in self.left() if run in pool.waiting]
+            for run in waiting:
                 set_status(run, Status.UNFINISHED, reason)
-            print(f"{counted(len(pool.waiting), 'run')} did not start: {reason}", flush=True)
+            print(f"{counted(len(waiting), 'run')} did not start: {reason}", flush=True)
         try:
             if signal.SIGUSR2 in received and callable(requeue := before[signal.SIGUSR2]):  # submitit's
                 requeue(signal.SIGUSR2, None)

@@ -19,7 +19,7 @@ from experiments import errors
 from experiments.config.run import Run
 from experiments.data.workers import end_workers, waited
 from experiments.errors import DataError, HopelessError, SettingsError, is_first
-from experiments.records.record import DoneError, LockedError, Record, is_done, set_status
+from experiments.records.record import DoneError, LockedError, Record, is_done, is_ended, is_training, set_status
 from experiments.runtime.devices import keep_memory, pick_device
 from experiments.runtime.environment import world_size
 from experiments.runtime.processes import is_lost_connection, joined
@@ -98,6 +98,8 @@ def train_recorded(run: Run, console: Console | None = None, refusal: str | None
     if run.threads:
         torch.set_num_threads(run.threads)
     stop = StopFlag()
+    if is_ended(run) or is_training(run):  # by another process, meanwhile: its record must not change
+        refusal = None
     opened = _refuse(run, refusal) if refusal else _open(run, console)
     if isinstance(opened, int):  # in the first process alone
         if world_size() > 1:
