@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -78,7 +78,7 @@ def crossed_factors(comparison: Comparison) -> tuple[Factor, ...]:
     every = {name: None for network in networks.values() for name in network.settings}
     names = [name for name in every if len({network.settings.get(name) for network in networks.values()}) > 1]
     values = {key: tuple(network.settings.get(name, NULL) for name in names) for key, network in networks.items()}
-    by_hand = {network for network in networks if isinstance(network, str)}
+    by_hand: set[Network] = {network for network in networks if isinstance(network, str)}
     crossing = _of_switches(values, by_hand)
     crossing = crossing if crossing.networks else _of_steps(comparison, values)
     members = {key: networks[key] for key in crossing.networks}
@@ -99,7 +99,7 @@ def _described(comparison: Comparison) -> dict[Network, _Described]:
     return dict(networks.values())
 
 
-def _of_switches(values: Values, by_hand: Set[Network]) -> _Crossing:
+def _of_switches(values: Values, by_hand: set[Network]) -> _Crossing:
     """The crossing that has the most networks whose switches were set by hand; of several, the largest."""
     # Opposite corners of a crossing differ in all of its factors, and other networks have the rest in common.
     candidates = {_varying(values, (first, second)) for first in by_hand for second in values}

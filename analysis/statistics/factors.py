@@ -35,14 +35,14 @@ NOT_ESTIMABLE = "networks missing"
 class Best(NamedTuple):
     """The network with the best mean, which was chosen among all."""
 
-    network: str
+    network: Network
+    """Its key."""
     mean: float
     among: int
     """How many networks it was chosen among: those with finished runs."""
     differences: pd.DataFrame
-    """One row per other network, the best first: `network`, `mean`, `difference` (of the best one from it, always
-    positive or 0 for a metric where more is better), and the columns of `compare`, corrected for all pairs of networks,
-    as any of them could have been the best."""
+    """One row per other network, the best first: `network`, its key; `mean`; `difference`, by how much the best one
+    exceeds it; and the columns of `compare`, corrected for all pairs of networks, as any could have been the best."""
 
     @property
     def shown(self) -> pd.DataFrame:
@@ -83,15 +83,9 @@ class Factorial:
         """The networks with finished runs."""
         return [network for network in self.networks if network in self.scores]
 
-    @property
-    def unmeasured(self) -> list[str]:
-        """The names of the networks without."""
-        return [self.comparison.name(network) for network in self.networks if network not in self.scores]
-
-    @property
-    def diverged(self) -> list[str]:
-        """The names of the networks of which some runs diverged, so that the numbers are of those that trained."""
-        return [self.comparison.name(network) for network in self.networks if self.comparison.diverged[network]]
+    def levels(self, network: Network) -> str:
+        """A network by its levels: "kernel_size 7, activation gelu"."""
+        return ", ".join(factor.named(factor.level_of[network]) for factor in self.factors)
 
     @cached_property
     def effects(self) -> pd.DataFrame:
@@ -174,10 +168,10 @@ class Factorial:
         pairs = list(combinations(ranked, 2))  # the pairs of the best come first
         table = compare(self.scores, [{first: 1.0, second: -1.0} for first, second in pairs], borrow=True)
         table = table.head(len(ranked) - 1).rename(columns={"value": "difference"})
-        table.insert(0, "network", [self.comparison.name(network) for network in ranked[1:]])
+        table.insert(0, "network", ranked[1:])
         table.insert(1, "mean", [means[network] for network in ranked[1:]])
         table.attrs = self._attrs
-        return Best(self.comparison.name(ranked[0]), means[ranked[0]], len(ranked), table)
+        return Best(ranked[0], means[ranked[0]], len(ranked), table)
 
     def _model(self, crossed: Sequence[Factor]) -> _Model:
         """Means of the cells of these factors, adjusted for the others."""
@@ -222,8 +216,8 @@ def factors(comparison: Comparison, value: str | None = None) -> Factorial | Non
     Raises:
         ValueError: if runs have no such number.
     """
-    found = crossed_factors(comparison)
-    factorial = Factorial(comparison, found, value or comparison.metric) if found else None
+    crossed = crossed_factors(comparison)
+    factorial = Factorial(comparison, crossed, value or comparison.metric) if crossed else None
     return factorial if factorial and factorial.measured else None
 
 
