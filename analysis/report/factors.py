@@ -106,7 +106,9 @@ def _effect_sentences(factorial: Factorial) -> list[str]:
         one_seed = (table["verdict"] == "one seed").any()
         start = "With one seed" if one_seed else "With their noise unknown"
         return [f"{start}, no effect of a switch can be told from noise: more seeds are needed.{''.join(seen)}"]
-    average = ", averaged over the other switches" * (len(factorial.factors) > 1)
+    average = {1: "", 2: ", averaged over the other switch"}.get(
+        len(factorial.factors), ", averaged over the other switches"
+    )
     sentences = []
     by_size = tested.reindex(tested["effect"].abs().sort_values(ascending=False).index)
     shown = [_effect(factorial, row) for row in by_size[by_size["verdict"].isin(VERDICTS)].itertuples()]
@@ -120,10 +122,10 @@ def _effect_sentences(factorial: Factorial) -> list[str]:
     for factor in silent:
         rows = by_size[by_size["factor"] == factor.name]
         if len(rows):
-            seen = (_effect(factorial, row).removeprefix(f"{factor.name} ") for row in rows.itertuples())
+            words = [_effect(factorial, row).removeprefix(f"{factor.name} ") for row in rows.itertuples()]
             power = _detectable(factorial, rows["detectable"], "a true effect")
             start = f"{factor.name}{'' if none else ' is not shown to matter'}"
-            sentences.append(f"{start}: {shortened(seen, MOST_STEPS, '; '.join)}{power}.")
+            sentences.append(f"{start}: {shortened(words, MOST_STEPS, '; '.join)}{power}.")
     return sentences
 
 
@@ -273,8 +275,8 @@ def _two_way_table(factorial: Factorial, factor: Factor, other: Factor, number: 
     averaged = ", averaged over the remaining switches" * (len(factorial.factors) > 2)
     note = (
         f"{factor.name} by {other.name}{averaged}. Interactions are {_unit(factorial)}from the references "
-        f"“{factor.reference}” and “{other.reference}”; in colour: shown, with p < 0.05 after Holm’s correction for the "
-        f"number of interactions of all switches ({len(table)})."
+        f"“{factor.reference}” and “{other.reference}”; in colour: shown, with p < 0.05 after Holm’s correction for "
+        f"the number of interactions of all switches ({len(table)})."
     )
     return ReportTable(f"two-way-{number}", columns, rows, of_pair, note)
 
