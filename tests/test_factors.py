@@ -1,5 +1,6 @@
 """`analysis.statistics.factors`: crossed studies, compared with the textbook's analysis and with simulations."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -49,7 +50,7 @@ def study(tmp_path):
 
 def test_a_balanced_study_agrees_with_analysis_of_variance(study):
     """Estimates are equal. Errors are those of seeds as blocks, but for noise that is estimated by network and then
-    moderated, so that they differ by some percent."""
+    moderated, so that they are close only where all networks are in a sum."""
     factorial = crossed(study)
     runs = factorial.comparison.counted
     data = pd.DataFrame(
@@ -67,7 +68,9 @@ def test_a_balanced_study_agrees_with_analysis_of_variance(study):
         reference = {"kernel_size": "3", "activation": "relu"}[factor]
         assert row["effect"] == pytest.approx(additive.params[f"C({factor}, Treatment('{reference}'))[T.{level}]"])
         runs_per_level = 5 * {"kernel_size": 2, "activation": 4}[factor]
-        assert row["error"] == pytest.approx(pooled * np.sqrt(2 / runs_per_level), rel=0.15)
+        of_all_networks = factor == "activation"
+        expected = pytest.approx(pooled * np.sqrt(2 / runs_per_level), rel=0.05 if of_all_networks else 0.3)
+        assert row["error"] == expected
     for row in factorial.interactions.itertuples():
         term = f"C(kernel_size, Treatment('3'))[T.{row.level}]:C(activation, Treatment('relu'))[T.{row.other_level}]"
         assert row.interaction == pytest.approx(simple.params[term])
@@ -78,7 +81,7 @@ def test_a_balanced_study_agrees_with_analysis_of_variance(study):
 
 def test_a_report_of_a_crossed_study_answers_which_switch_mattered(study, tmp_path, capsys):
     """Beside a ladder in the same folder, which neither hides it nor is repeated; titles tell its sections apart."""
-    write_study(study / "ladder", ["move_up_depthwise", "kernel_7", "layer_norm", "separate_downsampling"])
+    write_study(study / "ladder", ["fewer_norms", "layer_norm", "separate_downsampling"])
     assert main([str(study), "--out", str(tmp_path / "report")]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert (
@@ -95,7 +98,7 @@ def test_a_report_of_a_crossed_study_answers_which_switch_mattered(study, tmp_pa
 
 def test_a_ladder_and_its_variations_are_not_crossed(tmp_path):
     write_study(tmp_path, seeds=[0, 1])
-    write_run(tmp_path, "gelu", config={"design": {"activation": "silu"}, "differs": {"design.activation": "silu"}})
+    write_run(tmp_path, "gelu", config={"design": {"kernel_size": 13}, "differs": {"design.kernel_size": 13}})
     assert crossed(tmp_path) is None
 
 
@@ -135,24 +138,25 @@ def test_steps_are_factors_too(tmp_path):
             write_run(tmp_path, steps=steps, road=road, seed=seed, top1=top1, config={"design": design})
     factorial = crossed(tmp_path)
     assert [(factor.name, factor.levels) for factor in factorial.factors] == [
-        ("grn", ("without grn", "with grn")),
         ("wide", ("without wide", "with wide")),
+        ("grn", ("without grn", "with grn")),
     ]
-    assert factorial.effects["effect"].dropna().tolist() == pytest.approx([3, 0])
+    assert factorial.effects["effect"].dropna().tolist() == pytest.approx([0, 3])
 
 
-def test_networks_that_are_alike_are_rarely_shown_to_differ():
+def test_networks_that_are_alike_are_rarely_shown_to_differ(monkeypatch):
     """Of 2 x 3 networks without any effect, in each of three families: the best network, main effects, interactions."""
-    generator, shown = np.random.default_rng(0), np.zeros(3)
-    sets = [frozenset({f"a{i}", f"b{j}"}) for i in range(2) for j in range(3)]
-    levels = [
-        dict(zip(sets, [f"{i}{x}" for i in range(2) for j in range(3) for x in ["", j][k : k + 1]])) for k in range(2)
-    ]
-    rounds = 150
+    monkeypatch.setattr("gc.collect", int)  # statsmodels calls it for every family
+    generator, shown, rounds = np.random.default_rng(0), np.zeros(3), 100
+    sets = {frozenset({f"a{i}", f"b{j}"}): (f"{i}", f"{j}") for i in range(2) for j in range(3)}
+    two = tuple(
+        Factor(name, levels, "0", {steps: pair[index] for steps, pair in sets.items()})
+        for index, (name, levels) in enumerate([("a", ("0", "1")), ("b", ("0", "1", "2"))])
+    )
+    played = comparison({steps: dict.fromkeys(range(3), 80.0) for steps in sets})
     for _ in range(rounds):
-        played = comparison({steps: dict(enumerate(generator.normal(80, 0.5, 3))) for steps in sets})
-        two = (Factor("a", ("0", "1"), "0", levels[0]), Factor("b", ("00", "01", "02"), "00", levels[1]))
-        factorial = Factorial(played, two, "top1")
+        noise = generator.normal(0, 0.5, len(played.runs))
+        factorial = Factorial(replace(played, runs=played.runs.assign(score=80 + noise)), two, "top1")
         tables = factorial.best.differences, factorial.effects, factorial.interactions
         shown += [table["verdict"].isin(("up", "down")).any() for table in tables]
     assert (shown / rounds < 0.1).all()

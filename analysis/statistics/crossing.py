@@ -104,7 +104,7 @@ def _of_switches(values: Values, by_hand: set[Network]) -> _Crossing:
     # Opposite corners of a crossing differ in all of its factors, and other networks have the rest in common.
     candidates = {_varying(values, (first, second)) for first in by_hand for second in values}
     candidates.add(_varying(values, by_hand))
-    largest, crossing = (0, 0), _Crossing((), ())
+    largest, crossing = (0, len(values)), _Crossing((), ())
     for varying in sorted(candidates):
         for networks in _alike(values, varying):
             members = _complete(networks, values, varying)
@@ -144,21 +144,19 @@ def _alike(values: Values, varying: Collection[int]) -> list[list[Network]]:
 
 
 def _partitions(networks: Sequence[Network], values: Values, varying: Iterable[int]) -> list[tuple[int, ...]]:
-    """The settings of each factor: those that divide the networks in the same way. Not those that follow from another
-    factor, as a step that sets a switch to one of three values follows from the switch."""
+    """The settings of each factor: those that divide the networks in the same way. A setting that follows from another
+    one belongs to its factor, as where one of three layers has an argument."""
     by_partition: dict[tuple[int, ...], list[int]] = {}
     for index in varying:
         numbers: dict[str, int] = {}
         partition = tuple(numbers.setdefault(values[network][index], len(numbers)) for network in networks)
         if len(numbers) > 1:
             by_partition.setdefault(partition, []).append(index)
-    return [
-        tuple(indices)
-        for partition, indices in by_partition.items()
-        if not any(
-            finer != partition and len({*zip(finer, partition, strict=True)}) == len({*finer}) for finer in by_partition
-        )
-    ]
+    finest: dict[tuple[int, ...], list[int]] = {}
+    for partition in sorted(by_partition, key=lambda partition: -len({*partition})):
+        finer = next((each for each in finest if len({*zip(each, partition, strict=True)}) == len({*each})), partition)
+        finest.setdefault(finer, []).extend(by_partition[partition])
+    return sorted(tuple(sorted(indices)) for indices in finest.values())
 
 
 def _levels(networks: Iterable[Network], values: Values, factor: tuple[int, ...]) -> Counter[tuple[str, ...]]:
@@ -181,15 +179,16 @@ def _missing(
 
 
 def _complete(networks: Sequence[Network], values: Values, varying: Collection[int]) -> list[Network]:
-    """The networks without levels that are not crossed with all others: those of the fewest networks go first."""
-    members = list(networks)
+    """The networks without levels that are not crossed with all others: those of the fewest networks go first. None if
+    factors can then no longer be told apart."""
+    members, all_factors = list(networks), _partitions(networks, values, varying)
     while missing := _missing(members, values, factors := _partitions(members, values, varying)):
         sizes = {
             (factor, level): size for factor in factors for level, size in _levels(members, values, factor).items()
         }
         factor, level = min(missing, key=lambda entry: (sizes[entry], -missing[entry], entry))
         members = [key for key in members if tuple(values[key][index] for index in factor) != level]
-    return members
+    return members if factors == all_factors else []
 
 
 def _factor(settings: Sequence[str], networks: Mapping[Network, _Described]) -> Factor:

@@ -170,7 +170,7 @@ class Factorial:
         table = table.head(len(ranked) - 1).rename(columns={"value": "difference"})
         table.insert(0, "network", ranked[1:])
         table.insert(1, "mean", [means[network] for network in ranked[1:]])
-        table.attrs = self._attrs
+        table.attrs = dict(self._attrs)
         return Best(ranked[0], means[ranked[0]], len(ranked), table)
 
     def _model(self, crossed: Sequence[Factor]) -> _Model:
@@ -193,17 +193,17 @@ class Factorial:
         table = pd.DataFrame(rows).join(estimates.rename(columns={"value": name}).set_axis(index))
         table = table.reindex(columns=[*columns, *JUDGED])
         table["verdict"] = table["verdict"].where(table["verdict"].notna(), NOT_ESTIMABLE)
-        table.attrs = self._attrs
+        table.attrs = dict(self._attrs)
         return table
 
     def _concat(self, tables: Sequence[pd.DataFrame], columns: Iterable[str]) -> pd.DataFrame:
         for table in tables:
             table.attrs = {}  # pandas would compare them
         table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*columns, *JUDGED])
-        table.attrs = self._attrs
+        table.attrs = dict(self._attrs)
         return table
 
-    @property
+    @cached_property
     def _attrs(self) -> dict[str, Any]:
         return caption(self.comparison) | {"value": self.value, "unit": measure(self.value).unit}
 
