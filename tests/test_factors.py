@@ -147,7 +147,7 @@ def test_steps_are_factors_too(tmp_path):
 def test_networks_that_are_alike_are_rarely_shown_to_differ(monkeypatch):
     """Of 2 x 3 networks without any effect, in each of three families: the best network, main effects, interactions."""
     monkeypatch.setattr("gc.collect", int)  # statsmodels calls it for every family
-    generator, shown, rounds = np.random.default_rng(0), np.zeros(3), 100
+    generator, shown, rounds = np.random.default_rng(0), np.zeros(3), 60
     sets = {frozenset({f"a{i}", f"b{j}"}): (f"{i}", f"{j}") for i in range(2) for j in range(3)}
     two = tuple(
         Factor(name, levels, "0", {steps: pair[index] for steps, pair in sets.items()})
@@ -159,4 +159,4 @@ def test_networks_that_are_alike_are_rarely_shown_to_differ(monkeypatch):
         factorial = Factorial(replace(played, runs=played.runs.assign(score=80 + noise)), two, "top1")
         tables = factorial.best.differences, factorial.effects, factorial.interactions
         shown += [table["verdict"].isin(("up", "down")).any() for table in tables]
-    assert (shown / rounds < 0.1).all()
+    assert (shown / rounds < 0.12).all()

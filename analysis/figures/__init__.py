@@ -5,6 +5,7 @@ Captions come from the frame's `attrs`, where there are any. No pyplot, no globa
 
 from analysis.figures.costs import COSTS, pareto_figure, speed_figure
 from analysis.figures.curves import has_curves, learning_curves_figure
+from analysis.figures.datasets import datasets_figure
 from analysis.figures.effects import besides_figure, effects_figure, shapley_figure
 from analysis.figures.factors import factor_figure
 from analysis.figures.interactions import interactions_figure
@@ -14,6 +15,7 @@ from analysis.figures.paper import paper_figure
 __all__ = [
     "COSTS",
     "besides_figure",
+    "datasets_figure",
     "effects_figure",
     "factor_figure",
     "has_curves",

@@ -11,6 +11,7 @@ from analysis.figures.style import LINES, MARKERS, PALETTE, Drawing, blank, head
 from analysis.measures import VERDICTS, measure
 from analysis.statistics.factors import Factorial
 from analysis.text import wrapped
+from roadmap.common.words import shortened
 
 MOST_LINES = 4
 """How many levels of another factor are drawn as lines at most."""
@@ -34,7 +35,7 @@ def factor_figure(factorial: Factorial, factor: str) -> Figure:
     title, about = f"What {factor} is worth", attrs["scale"]
     if effects["effect"].isna().all():
         return blank(title, "No two of its levels can be compared: networks have no finished run.", about)
-    other = strongest(factorial, factor)
+    other, others = strongest(factorial, factor), [name for name in names if name != factor]
     simple = factorial.simple_effects
     simple = simple[(simple["factor"] == factor) & (simple["other"] == other)]
     with style():
@@ -42,7 +43,7 @@ def factor_figure(factorial: Factorial, factor: str) -> Figure:
         left = figure.add_axes((0.08, 0.2, 0.38 if other else 0.62, 0.56))
         _networks(left, factorial, factor)
         _line(left, effects, 0.0, LINES[0], MARKERS[0])
-        axes, heads = [left], ["averaged over the other factors" if other else ""]
+        axes, heads = [left], [f"averaged over {shortened(others, 2)}" if other else ""]
         if other:
             right = figure.add_axes((0.55, 0.2, 0.38, 0.56), sharey=left)
             right.tick_params(labelleft=False)
