@@ -20,7 +20,7 @@ def datasets_figure(table: pd.DataFrame) -> Figure:
         return blank(title, "No effect has a known error on two datasets.")
     names, effects = table.attrs["names"], list(dict.fromkeys(table["effect"]))
     looks = {name: (LINES[index % len(LINES)], MARKERS[index % len(MARKERS)]) for index, name in enumerate(names)}
-    looks[MEAN] = PALETTE["ink"], "D"
+    looks[MEAN] = PALETTE["ink"], "*"
     row_height = 0.2 * (len(names) + 1) + 0.15
     with style():
         height = 1.15 + row_height * len(effects) + 0.75
@@ -36,7 +36,9 @@ def datasets_figure(table: pd.DataFrame) -> Figure:
                 if not pd.isna(row.low):
                     axes.plot([row.low, row.high], [y, y], color=color, lw=1.3, solid_capstyle="butt", zorder=2)
                 face = color if row.verdict in VERDICTS else PALETTE["paper"]
-                axes.plot(row.value, y, marker, ms=6, color=color, mfc=face, mew=1.3, zorder=3)
+                axes.plot(
+                    row.value, y, marker, ms=9 if row.dataset == MEAN else 6, color=color, mfc=face, mew=1.3, zorder=3
+                )
         axes.set_ylim(len(effects) - 0.5, -0.5)
         axes.set_yticks(range(len(effects)), [wrapped(effect, 32) for effect in effects])
         axes.tick_params(axis="y", length=0, labelsize=9, labelcolor=PALETTE["ink"])

@@ -31,8 +31,8 @@ def _section(table: pd.DataFrame, number: int) -> Section:
     text = (
         f"The same effects on {listed(names)}, each with its own seeds and noise. The mean is that of a random-effects "
         "model: it is about datasets like these, on which the true effects differ with standard deviation tau (Paule "
-        "and Mandel). Its interval is Hartung and Knapp’s, from Student’s t with one degree of freedom fewer than there "
-        f"are datasets.{few} A point is not worth the same on every dataset; what all agree on is the sign."
+        "and Mandel). Its interval is Hartung and Knapp’s, from Student’s t with one degree of freedom fewer than "
+        f"there are datasets.{few} A point is not worth the same on every dataset; what all agree on is the sign."
     )
     suffix = "" if number == 1 else f"-{number}"
     picture = Picture(
@@ -105,7 +105,7 @@ def _format(table: pd.DataFrame, name: str) -> ReportTable:
     note = (
         f"{f'In {unit}. ' if unit else ''}In colour: shown, with p < 0.05 after Holm’s correction, on a dataset among "
         "its own effects, of means among the means. tau: standard deviation of true effects between datasets; I²: its "
-        "part in the variance of the estimates; p between datasets: Cochran’s Q, which with few datasets rarely finds a "
-        "difference that is there."
+        "part in the variance of the estimates; p between datasets: Cochran’s Q, which with few datasets rarely finds "
+        "a difference that is there."
     )
     return ReportTable(name, columns, rows, table, note)

@@ -234,7 +234,7 @@ def _interaction_sentence(factorial: Factorial) -> str:
         return f"Shown to depend on each other: {shortened(words, MOST_STEPS, '; '.join)}."
     bounds = interval(by_size["low"].iloc[0], by_size["high"].iloc[0])
     largest = f"the largest of {len(tested)} is {signed(by_size['interaction'].iloc[0])}, {bounds}"
-    power = _detectable(factorial, tested["detectable"], "one")
+    power = _detectable(factorial, tested["detectable"], "an interaction")
     return f"No interaction is shown ({largest}), which does not mean that effects add up{power}."
 
 
