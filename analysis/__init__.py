@@ -34,6 +34,7 @@ EXPORTS = {
     "headline": "report.findings",
     "effect_table": "statistics.effects",
     "factors": "statistics.factors",
+    "join_crossed": "statistics.crossing",
     "across_datasets": "statistics.datasets",
     "noise_concerns": "statistics.diagnostics",
     "shapley_table": "statistics.shapley",

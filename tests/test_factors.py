@@ -127,6 +127,19 @@ def test_two_by_two_with_one_network_missing_has_no_interaction(tmp_path):
     assert factorial.interactions["verdict"].tolist() == ["networks missing"]
 
 
+def test_steps_crossed_with_a_switch_are_one_study(tmp_path):
+    """Though a switch that several sets of steps share makes a context of its own, for whole ladders at a width."""
+    for rung, kernel, seed in product(("fewer_norms", "layer_norm"), (5, 7), range(3)):
+        config = {"design": {"kernel_size": kernel}, "differs": {"design.kernel_size": kernel} if kernel != 7 else {}}
+        top1 = 70 + 2 * (rung == "layer_norm") + (kernel == 7) + 0.1 * seed
+        write_run(tmp_path, rung, seed=seed, top1=top1, config=config)
+    comparisons = analysis.comparisons(analysis.load(tmp_path))
+    assert len(comparisons) == 2
+    (joined,) = analysis.join_crossed(comparisons)
+    effects = factors(joined).effects.dropna(subset="effect")
+    assert dict(zip(effects["level"], effects["effect"], strict=True)) == pytest.approx({"7": 1, "with layer_norm": 2})
+
+
 def test_steps_are_factors_too(tmp_path):
     """Each of two steps of one's own on and off: named after the steps, though these set several switches."""
     layer = {"at": "hidden", "_target_": "my.Layer"}

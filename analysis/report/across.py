@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from analysis.report.datasets import dataset_sections
+from analysis.report.factors import crossed_with_steps
 from analysis.report.section import Section
 from analysis.sources.runs import Runs
 from analysis.statistics.comparison import Comparison
 
 Part = Callable[[Runs, list[Comparison]], tuple[list[Section], list[Comparison]]]
 """From the runs and their comparisons: sections, and the comparisons that shall still have chapters."""
-PARTS: tuple[Part, ...] = (dataset_sections,)
+PARTS: tuple[Part, ...] = (crossed_with_steps, dataset_sections)
 """In the order of the report."""
 
 

@@ -9,8 +9,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product
 from typing import NamedTuple
 
+import pandas as pd
+
 from analysis.statistics.comparison import Comparison, Steps
-from analysis.statistics.context import canonical
+from analysis.statistics.context import Context, canonical
 from analysis.statistics.shapley import has_sections, measured_unions
 from roadmap.common.words import shortened
 from roadmap.conf import flat
@@ -85,6 +87,51 @@ def crossed_factors(comparison: Comparison) -> tuple[Factor, ...]:
     return tuple(_factor([names[index] for index in factor], members) for factor in crossing.factors)
 
 
+def join_crossed(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons, but those that differ in switches set by hand alone are one, where a study crossed these with
+    steps: `rung=gelu,layer_norm design.kernel_size=3,5` trains two sets of steps with each kernel size, which are
+    comparisons of their own otherwise. The joined one takes the place of the first of them.
+
+    Not where networks with these switches are left over, as where a whole ladder was trained at another width.
+    """
+    groups: dict[str, list[Comparison]] = {}
+    for comparison in comparisons:
+        context = comparison.context
+        rungs = [(rung.name, rung.steps) for rung in context.road.rungs]
+        groups.setdefault(canonical([_without_switches(context).key, rungs]), []).append(comparison)
+    instead: dict[int, list[Comparison]] = {}
+    for group in groups.values():
+        if len(group) > 1:
+            joined = _joined(group)
+            factors = crossed_factors(joined)
+            switched = {*joined.runs["network"][joined.runs["set"].isna()]}
+            if factors and switched <= factors[0].level_of.keys():
+                instead |= {id(comparison): [] for comparison in group} | {id(group[0]): [joined]}
+    return [each for comparison in comparisons for each in instead.get(id(comparison), [comparison])]
+
+
+def _without_switches(context: Context) -> Context:
+    differs = {key: value for key, value in context.differs.items() if not key.startswith("design.")}
+    return dataclasses.replace(context, differs=differs)
+
+
+def _joined(group: Sequence[Comparison]) -> Comparison:
+    """One comparison of the runs of all, in which a network that differs by its context's switches has their names."""
+    frames = []
+    for comparison in group:
+        runs, road = comparison.runs, comparison.road
+        switches = {key: value for key, value in comparison.context.differs.items() if key.startswith("design.")}
+        if switches:
+            names = [
+                name if steps is None else road.name_of(steps, switches)
+                for name, steps in zip(runs["network"], runs["set"], strict=True)
+            ]
+            empty = pd.Series([None] * len(runs), index=runs.index, dtype=object)
+            runs = runs.assign(network=names, set=empty, rung=empty)
+        frames.append(runs)
+    return Comparison(_without_switches(group[0].context), pd.concat(frames, ignore_index=True))
+
+
 def _described(comparison: Comparison) -> dict[Network, _Described]:
     """The networks of a design, by key. Of several series of one network, that with the most runs that count."""
     networks: dict[frozenset, tuple[Network, _Described]] = {}
@@ -107,6 +154,8 @@ def _of_switches(values: Values, by_hand: set[Network]) -> _Crossing:
     largest, crossing = (0, len(values)), _Crossing((), ())
     for varying in sorted(candidates):
         for networks in _alike(values, varying):
+            if (len(by_hand.intersection(networks)), len(networks)) <= largest:
+                continue
             members = _complete(networks, values, varying)
             factors = _partitions(members, values, varying)
             size = len(by_hand.intersection(members)), len(members)
