@@ -59,10 +59,9 @@ def _sentences(table: pd.DataFrame) -> list[str]:
         sentences = [f"No effect is shown on average over datasets; the largest is {seen}{unit}."]
     of_datasets = table[table["dataset"] != MEAN].groupby("effect", sort=False)["value"]
     signs = of_datasets.agg(lambda values: bool((values > 0).all() or (values < 0).all()))
-    if len(signs) == 1:
-        sentences.append(f"Its sign is {'' if signs.all() else 'not '}the same on all of them.")
-    else:
-        sentences.append(f"The sign is the same on all datasets for {int(signs.sum())} of {len(signs)} effects.")
+    chance_alone = f"chance alone gives that for 1 of {2 ** (len(table.attrs['names']) - 1)}"
+    which = f"{int(signs.sum())} of {counted(len(signs), 'effect')}"
+    sentences.append(f"The sign is the same on all datasets for {which}; {chance_alone}.")
     differing = means[means["p_heterogeneity"] < SURE]
     if len(differing):
         words = [f"{row.effect} (tau {percent(row.tau)})" for row in differing.itertuples()]
