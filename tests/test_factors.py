@@ -77,6 +77,8 @@ def test_a_balanced_study_agrees_with_analysis_of_variance(study):
     at_3 = factorial.simple_effects.query("factor == 'activation' and other_level == '3' and level == 'gelu'")
     assert at_3["effect"].item() == pytest.approx(simple.params["C(activation, Treatment('relu'))[T.gelu]"])
     assert len(factorial.simple_effects.query("factor == 'activation' and level == 'gelu'")) == 4
+    differences = factorial.best.differences
+    assert 7 < (differences["p_holm"] / differences["p"]).max() <= 28  # for all pairs, not for its own seven
 
 
 def test_a_report_of_a_crossed_study_answers_which_switch_mattered(study, tmp_path, capsys):

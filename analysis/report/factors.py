@@ -110,8 +110,10 @@ def _effect_sentences(factorial: Factorial) -> list[str]:
         seen = [
             f" The largest is {_effect(factorial, row)}." for row in largest.itertuples() if not pd.isna(row.effect)
         ]
-        one_seed = (table["verdict"] == "one seed").any()
-        start = "With one seed" if one_seed else "With their noise unknown"
+        single = [network for network in factorial.measured if len(factorial.scores[network]) == 1]
+        names = shortened([factorial.levels(network) for network in single], MOST_STEPS, "; ".join)
+        start = f"With one seed of {names}" if single else "With their noise unknown"
+        start = "With one seed" if len(single) == len(factorial.measured) else start
         return [f"{start}, no effect of a switch can be told from noise: more seeds are needed.{''.join(seen)}"]
     average = {1: "", 2: ", averaged over the other switch"}.get(
         len(factorial.factors), ", averaged over the other switches"
