@@ -105,11 +105,11 @@ def _effect_sentences(factorial: Factorial) -> list[str]:
     """Which effects are shown; then, of each factor without any, what was seen and what would have been shown."""
     table = factorial.effects
     tested = table[table["p"].notna()]
+    if table["effect"].isna().all():
+        return ["Too few networks have finished runs to compare the levels of any switch."]
     if tested.empty:
         largest = table.reindex(table["effect"].abs().sort_values(ascending=False).index).head(1)
-        seen = [
-            f" The largest is {_effect(factorial, row)}." for row in largest.itertuples() if not pd.isna(row.effect)
-        ]
+        seen = [f" The largest is {_effect(factorial, row)}." for row in largest.itertuples()]
         single = [network for network in factorial.measured if len(factorial.scores[network]) == 1]
         names = shortened([factorial.levels(network) for network in single], MOST_STEPS, "; ".join)
         start = f"With one seed of {names}" if single else "With their noise unknown"
@@ -341,9 +341,9 @@ def _best_sentence(factorial: Factorial, best: Best) -> str:
     if not shown:
         text += "but not shown to be better than any other"
     elif len(rivals) > MOST_STEPS:
-        text += f"shown to be better than {shown}; not distinguishable from the other {len(rivals)}"
+        text += f"shown to be better than {shown} of the others; not distinguishable from the other {len(rivals)}"
     else:
-        text += f"shown to be better than {shown}; not distinguishable from {'; '.join(rivals)}"
+        text += f"shown to be better than {shown} of the others; not distinguishable from {'; '.join(rivals)}"
     return f"{text}. Its mean is biased upwards by the choice: new seeds would tell."
 
 
