@@ -153,13 +153,7 @@ def _shown(table: pd.DataFrame, factor: Factor) -> bool:
 def _effect(factorial: Factorial, row: Any) -> str:
     """ "kernel_size 7 against 3 +2.66 (+1.05 to +4.28)"."""
     bounds = "" if pd.isna(row.low) else f" ({interval(row.low, row.high)})"
-    return f"{_change(factorial, row.factor, row.level, row.reference)} {signed(row.effect)}{bounds}"
-
-
-def _change(factorial: Factorial, name: str, level: str, reference: str) -> str:
-    (factor,) = (each for each in factorial.factors if each.name == name)
-    named = factor.named(level)
-    return named if named == level else f"{named} against {reference}"
+    return f"{factorial.change(row)} {signed(row.effect)}{bounds}"
 
 
 def _trouble(factorial: Factorial) -> list[str]:
@@ -235,7 +229,7 @@ def _interaction_sentence(factorial: Factorial) -> str:
     shown = by_size[by_size["verdict"].isin(VERDICTS)]
     if len(shown):
         words = [
-            f"{_change(factorial, row.factor, row.level, row.reference)} brings {signed(row.interaction)} "
+            f"{factorial.change(row)} brings {signed(row.interaction)} "
             f"({interval(row.low, row.high)}) with {_level(factorial, row.other, row.other_level)} beyond what it "
             f"brings with {_level(factorial, row.other, row.other_reference)}"
             for row in shown.itertuples()
@@ -299,7 +293,7 @@ def _simple_table(factorial: Factorial, factor: Factor, other: Factor, number: i
     columns += _judged_columns("effect")
     rows = [
         [
-            Cell(_change(factorial, row.factor, row.level, row.reference), row.Index),
+            Cell(factorial.change(row), row.Index),
             Cell(_level(factorial, row.other, row.other_level), row.Index),
             _number(row.mean, percent(row.mean)),
             *_judged(row, row.effect),

@@ -105,19 +105,13 @@ def across_datasets(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 def _effects(comparison: Comparison) -> pd.DataFrame:
     """The changes of the ladder and the main effects of crossed switches that have a value."""
     ladder = ladder_table(comparison)
-    steps = ladder.rename(columns={"change": "value"}).assign(effect=ladder["title"].map(step_name))
+    titles = ladder["title"].map(step_name)
+    steps = ladder.assign(effect=titles.mask(titles.duplicated(keep=False), ladder["rung"]), value=ladder["change"])
     tables = [steps]
     if factorial := factors(comparison):
-        names = [
-            f"{row.factor} {row.level}" if row.factor not in row.level else row.level
-            for row in factorial.effects.itertuples()
-        ]
-        against = [
-            f"{name} against {reference}" if not name.startswith("with ") else name
-            for name, reference in zip(names, factorial.effects["reference"], strict=True)
-        ]
+        effects = factorial.effects
         tables.append(
-            factorial.effects.drop(columns="effect").assign(value=factorial.effects["effect"], effect=against)
+            effects.assign(effect=[factorial.change(row) for row in effects.itertuples()], value=effects["effect"])
         )
     columns = ["effect", "value", "low", "high", "error", "p", "p_holm", "verdict"]
     known = [pd.DataFrame(table[columns].to_dict("list")) for table in tables]  # without attrs

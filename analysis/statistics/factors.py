@@ -87,6 +87,12 @@ class Factorial:
         """A network by its levels: "kernel_size 7, activation gelu"."""
         return ", ".join(factor.named(factor.level_of[network]) for factor in self.factors)
 
+    def change(self, row: Any) -> str:
+        """What a row of one of the tables is about: "kernel_size 7 against 3", "with grn"."""
+        (factor,) = (factor for factor in self.factors if factor.name == row.factor)
+        named = factor.named(row.level)
+        return named if named == row.level else f"{named} against {row.reference}"
+
     @cached_property
     def effects(self) -> pd.DataFrame:
         """One row per factor and level: what the level is worth, averaged over the levels of the other factors.
