@@ -208,7 +208,7 @@ def _two_way(factorial: Factorial) -> list[Section]:
             factor, other = other, factor  # long tables rather than wide ones
         tables += [_two_way_table(factorial, factor, other, number), _simple_table(factorial, factor, other, number)]
     text = (
-        "For every two switches: their means at each pair of levels, and the interactions. An interaction is the "
+        "For every pair of switches: their means at each pair of levels, and the interactions. An interaction is the "
         "effect of a level minus its effect where the other switch has its reference level: 0 if the two effects add "
         "up. Below, the effect of each level at each level of the other switch."
     )
