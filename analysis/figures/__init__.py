@@ -6,7 +6,9 @@ Captions come from the frame's `attrs`, where there are any. No pyplot, no globa
 from analysis.figures.budgets import budgets_figure, scaling_figure
 from analysis.figures.costs import COSTS, pareto_figure, speed_figure
 from analysis.figures.curves import has_curves, learning_curves_figure
+from analysis.figures.datasets import datasets_figure
 from analysis.figures.effects import besides_figure, effects_figure, shapley_figure
+from analysis.figures.factors import factor_figure
 from analysis.figures.interactions import interactions_figure
 from analysis.figures.ladder import ladder_figure
 from analysis.figures.paper import paper_figure
@@ -16,7 +18,9 @@ __all__ = [
     "COSTS",
     "besides_figure",
     "budgets_figure",
+    "datasets_figure",
     "effects_figure",
+    "factor_figure",
     "has_curves",
     "interactions_figure",
     "ladder_figure",

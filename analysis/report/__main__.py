@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         console.print()
     for chapter in report.chapters:
         if len(chapter.comparison.counted):
-            print_ladder(chapter.ladder, console, chapter.effects)
+            print_ladder(chapter.ladder, console, chapter.effects, chapter.factorial)
             for sentence in noise_concerns(chapter.comparison):
                 console.print(Text(sentence, "yellow"))
             console.print()

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from analysis.figures import style
 from analysis.measures import measure
 from analysis.report.across import outline
-from analysis.report.findings import findings
+from analysis.report.factors import chapter_findings
 from analysis.report.section import Section
 from analysis.report.sections import report_sections
 from analysis.report.tables import ReportTable, format_contexts
@@ -25,6 +25,7 @@ from analysis.statistics import provenance
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.diagnostics import noise_concerns
 from analysis.statistics.effects import effect_table
+from analysis.statistics.factors import Factorial, factors
 from analysis.statistics.ladder import default_reference, ladder_table
 from analysis.text import to_cell
 from roadmap.common.files import read_bytes, write
@@ -53,6 +54,9 @@ class Chapter(NamedTuple):
     comparison: Comparison
     ladder: pd.DataFrame
     effects: pd.DataFrame
+    factorial: Factorial | None
+    findings: list[str]
+    """What it shows, at its top."""
     sections: list[Section]
     prefix: str
     """Of its files: "" for the first, then "2-", "3-", ..."""
@@ -124,7 +128,6 @@ def environment() -> Environment:
         "warnings": lambda comparison: [*noise_concerns(comparison), *provenance.warnings(comparison)],
         "inline": lambda drawing, name, description: Markup(style.inline_svg(drawing, name, description)),
         "groups": _groups,
-        "findings": findings,
         "metric": lambda comparison: measure(comparison.metric).name,
         "has_published": lambda ladder: ladder["published_top1"][ladder["n"] > 0].notna().any(),
     }
@@ -152,8 +155,10 @@ def _ladders(comparisons: list[Comparison], runs: Runs, reference: str | None) -
 def _chapter(number: int, comparison: Comparison, ladder: pd.DataFrame, runs: Runs) -> Chapter:
     epochs = runs.epochs if (comparison.counted["epochs"] > 1).any() else None
     effects = effect_table(comparison)
-    sections = report_sections(comparison, ladder, effects, epochs)
-    return Chapter(comparison, ladder, effects, sections, "" if number == 1 else f"{number}-")
+    factorial = factors(comparison)
+    sections = report_sections(comparison, ladder, effects, epochs, factorial)
+    sentences = chapter_findings(ladder, effects, factorial)
+    return Chapter(comparison, ladder, effects, factorial, sentences, sections, "" if number == 1 else f"{number}-")
 
 
 def _summaries(comparisons: list[Comparison]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis import figures
+from analysis.report.factors import factor_sections, holds_ladder, outside
 from analysis.report.findings import MOST_STEPS, agreement_sentence, images_sentence, ranks_sentence
 from analysis.report.section import Picture, Section
 from analysis.report.tables import (
@@ -24,6 +25,7 @@ from analysis.statistics.comparison import Comparison
 from analysis.statistics.costs import FRONTS, cost_table
 from analysis.statistics.departures import departures, kernel_note
 from analysis.statistics.effects import unpaired
+from analysis.statistics.factors import Factorial
 from analysis.statistics.ladder import included
 from analysis.statistics.paper import agreement, paper_table
 from analysis.statistics.provenance import missing, stopped, unfinished
@@ -40,15 +42,23 @@ from roadmap.common.words import listed, shortened
 
 
 def report_sections(
-    comparison: Comparison, ladder: pd.DataFrame, effects: pd.DataFrame, epochs: pd.DataFrame | None = None
+    comparison: Comparison,
+    ladder: pd.DataFrame,
+    effects: pd.DataFrame,
+    epochs: pd.DataFrame | None = None,
+    factorial: Factorial | None = None,
 ) -> list[Section]:
     """The sections of a comparison's report: only those for which there are runs.
 
-    `ladder`: its `ladder_table`; `effects`: its `effect_table`; `epochs`: `Runs.epochs`, for learning curves.
+    `ladder`: its `ladder_table`; `effects`: its `effect_table`; `epochs`: `Runs.epochs`, for learning curves;
+    `factorial`: its `factors`, whose sections other ones do not repeat.
     """
+    held = factorial is not None and holds_ladder(factorial, ladder)
+    effects = outside(factorial, effects) if factorial else effects
     added = _added_steps(comparison, effects)
     return [
-        *([_ladder(ladder)] if shows_ladder(ladder, has_added=bool(added)) else []),
+        *factor_sections(factorial),
+        *([_ladder(ladder)] if shows_ladder(ladder, has_added=bool(added)) and not held else []),
         *_images(ladder),
         *added,
         *([_paper(ladder)] if paper_table(ladder)["change"].notna().any() else []),

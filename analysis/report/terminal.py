@@ -9,8 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.measures import measure
-from analysis.report.findings import agreement_sentence, findings
+from analysis.report.factors import chapter_findings, holds_ladder
+from analysis.report.findings import agreement_sentence
 from analysis.report.sections import shows_ladder
+from analysis.statistics.factors import Factorial
 from analysis.statistics.ladder import included
 from analysis.text import NOTHING, chance, interval, macs_unit, percent, scaled, signed, stretches, whole
 
@@ -19,9 +21,15 @@ WIDE = 112
 STYLES = {"up": "green", "down": "red"}
 
 
-def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame | None = None) -> None:
+def print_ladder(
+    ladder: pd.DataFrame,
+    console: Console,
+    effects: pd.DataFrame | None = None,
+    factorial: Factorial | None = None,
+) -> None:
     """Print the rungs of a `ladder_table` that have runs, within 80 characters, or with more columns where there is
-    room; then the findings. With an `effect_table`, also those on steps that are on no rung."""
+    room; then the findings. With an `effect_table`, also those on steps that are on no rung; with a crossed study,
+    first those on its switches, and no ladder if all of its rungs are in the study."""
     rungs = included(ladder)
     wide = console.width >= WIDE
     unit, prefix = macs_unit(ladder["macs"])
@@ -55,10 +63,11 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
     console.print(Text(ladder.attrs["scale"], "bold"))
     console.print(Text(ladder.attrs["about"]))
     has_added = effects is not None and effects["kind"].isin(("besides", "elsewhere")).any()
-    has_table = shows_ladder(ladder, has_added=has_added)
+    held = factorial is not None and holds_ladder(factorial, ladder)
+    has_table = shows_ladder(ladder, has_added=has_added) and not held
     if has_table:
         console.print(table)
-    for sentence in filter(None, [*findings(ladder, effects), agreement_sentence(ladder)]):
+    for sentence in filter(None, [*chapter_findings(ladder, effects, factorial), agreement_sentence(ladder)]):
         console.print(Text(sentence))
     if not has_table:
         return

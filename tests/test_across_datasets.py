@@ -1,0 +1,66 @@
+"""`analysis.statistics.datasets`: the same effects on several datasets, and their mean."""
+
+import numpy as np
+import pytest
+from records import write_run
+from scipy import optimize, stats
+
+import analysis
+from analysis.report.__main__ import main
+from analysis.statistics.datasets import by_dataset
+
+GELU = {"cifar10": 1.0, "cifar100": 2.5, "fashion_mnist": 0.5}
+"""What GELU brings on each."""
+
+
+@pytest.fixture
+def study(tmp_path):
+    noise = np.random.default_rng(0)
+    for name, gain in GELU.items():
+        for rung in ("move_up_depthwise", "kernel_7", "gelu"):
+            for seed in range(4):
+                top1 = round(70 + gain * (rung == "gelu") + noise.normal(0, 0.2), 2)
+                write_run(tmp_path, rung, seed=seed, top1=top1, config={"data": {"name": name}})
+    return tmp_path
+
+
+def test_the_mean_is_that_of_paule_and_mandel_with_the_interval_of_hartung_and_knapp(study):
+    table = analysis.across_datasets(analysis.comparisons(analysis.load(study)))
+    of_gelu = table[table["effect"] == "ReLU to GELU"]
+    single, (mean,) = of_gelu[of_gelu["dataset"] != "mean"], of_gelu[of_gelu["dataset"] == "mean"].itertuples()
+    values, variances = single["value"].to_numpy(), single["error"].to_numpy() ** 2
+
+    def excess(tau_squared):
+        weights = 1 / (variances + tau_squared)
+        return weights @ (values - np.average(values, weights=weights)) ** 2 - 2
+
+    tau_squared = optimize.brentq(excess, 0, 10)
+    weights = 1 / (variances + tau_squared)
+    expected = np.average(values, weights=weights)
+    error = np.sqrt(weights @ (values - expected) ** 2 / 2 / weights.sum())
+    assert [mean.value, mean.tau] == pytest.approx([expected, np.sqrt(tau_squared)], rel=1e-3)
+    assert mean.high - mean.low == pytest.approx(2 * stats.t.ppf(0.975, 2) * error, rel=1e-3)
+    assert mean.verdict == "not distinguishable"  # though it is shown on each: three datasets are few
+    assert mean.p_heterogeneity < 0.001
+
+
+def test_only_the_dataset_may_differ(study):
+    """Nor are two copies of the same images two datasets."""
+    write_run(study, "gelu", config={"data": {"name": "svhn"}, "recipe": {"lr": 0.1}, "differs": {"recipe.lr": 0.1}})
+    write_run(study, "gelu", config={"data": {"name": "fashion_mnist_sample"}})
+    comparisons = analysis.comparisons(analysis.load(study))
+    assert len(comparisons) == 5
+    (group,) = by_dataset(comparisons)
+    assert {comparison.context.data["name"] for comparison in group} == GELU.keys()
+    with pytest.raises(ValueError, match="at least two datasets"):
+        analysis.across_datasets(comparisons[:1])
+
+
+def test_the_report_begins_with_what_holds_across_datasets(study, tmp_path, capsys):
+    assert main([str(study), "--out", str(tmp_path / "report")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Across 3 datasets")
+    assert "The sign is the same on all datasets for 1 of 2 effects; chance alone gives that for 1 of 4." in " ".join(
+        printed.split()
+    )
+    assert (tmp_path / "report" / "datasets.png").exists()
