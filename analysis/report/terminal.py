@@ -23,7 +23,7 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
     """Print the rungs of a `ladder_table` that have runs, within 80 characters, or with more columns where there is
     room; then the findings. With an `effect_table`, also those on steps that are on no rung."""
     rungs = included(ladder)
-    wide = console.width >= WIDE
+    wide, has_margin = console.width >= WIDE, ladder.attrs.get("margin") is not None
     unit, prefix = macs_unit(ladder["macs"])
     has_published = ladder["published_change"].notna().any()
     metric = measure(ladder.attrs["metric"])
@@ -37,7 +37,7 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
                 Text(row.rung, "" if row.adopted else "italic"),
                 f"{row.n} of {row.n + row.diverged}" if row.diverged else str(row.n),
                 percent(row.mean, row.std),
-                Text(signed(row.change), STYLES.get(row.verdict, "")),
+                Text(signed(row.change) + " ≈" * (has_margin and row.negligible), STYLES.get(row.verdict, "")),
                 interval(row.low, row.high),
                 scaled(row.macs, unit),
             ]
@@ -66,6 +66,9 @@ def print_ladder(ladder: pd.DataFrame, console: Console, effects: pd.DataFrame |
     start = f"“{reference}”" if (reference := ladder.attrs["reference"]) else "the parent"
     notes = [f"change: from {start}{points}, in colour where shown"]
     notes += ["italic: not adopted"] if not rungs["adopted"].all() else []
+    looks = ladder.attrs.get("looks", 1)
+    notes += [f"corrected for {looks} planned looks"] if looks > 1 else []
+    notes += ["≈: negligible"] if has_margin and rungs["negligible"].any() else []
     notes += ["paper: ImageNet-1K"] if has_published else []
     notes += ["n: the seeds that trained; the others diverged"] if rungs["diverged"].any() else []
     notes += ["†: of those that trained"] if wide and rungs["survivors"].any() else []

@@ -38,6 +38,7 @@ class Scores(dict[Any, pd.Series]):
         counted: bool = False,
         pooled: Iterable[Any] = (),
         collapsed: Iterable[Any] = (),
+        looks: int = 1,
     ) -> None:
         """
         Args:
@@ -46,9 +47,10 @@ class Scores(dict[Any, pd.Series]):
             counted: the values are counted, not measured (multiply-adds), so that equal values are exact.
             pooled: networks whose noise is always used, besides that of the networks in a sum.
             collapsed: networks that did not train. Their noise and that of the others are estimated separately.
+            looks: planned looks at the results, among which the level of tests is split.
         """
         super().__init__(values)
-        self.least, self.counted = least, counted
+        self.least, self.counted, self.looks = least, counted, looks
         self.pooled, self.collapsed = frozenset(pooled), frozenset(collapsed)
 
 
