@@ -23,6 +23,8 @@ class Looks(NamedTuple):
     """Seeds at each planned look; empty without a plan."""
     seeds: dict[int, int]
     """{number of a look: the most seeds of a network that were launched for it and for earlier ones}."""
+    grew: bool
+    """Whether a network got seeds for more than one look."""
 
 
 def planned_looks(runs: pd.DataFrame) -> int:
@@ -40,7 +42,8 @@ def looks_of(runs: pd.DataFrame) -> list[Looks]:
         for number in sorted({*of_study["number"].tolist()}):
             launched = of_study[of_study["number"] <= number]
             seeds[number] = int(launched.groupby("series")["seed"].nunique().max())
-        results.append(Looks(study, of_study["planned"][first], seeds))
+        grew = of_study.groupby("series")["number"].nunique().max() > 1
+        results.append(Looks(study, of_study["planned"][first], seeds, bool(grew)))
     return results
 
 
@@ -57,7 +60,7 @@ def _concern(looks: Looks) -> str:
         "Adding seeds until something is shown finds more than there is, so its p-values are too small.",
     )
     if not planned:
-        if last == 1:
+        if not looks.grew:
             return ""
         return f"{study} got more seeds after a look at its results, without a plan ({history}). {advice}"
     plan = f"{counted(len(planned), 'look')} with {listed(map(str, planned))} seeds"

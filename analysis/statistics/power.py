@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from analysis.statistics.comparison import Comparison
+from analysis.statistics.effects import effect_table
 from analysis.statistics.estimates import CONFIDENCE
-from analysis.statistics.noise import DOUBTFUL, FEWEST, PRIOR
+from analysis.statistics.ladder import default_reference, ladder_table
+from analysis.statistics.noise import DOUBTFUL, FEWEST, PRIOR, Scores, matrix, noise
 
 POWER = 0.8
 """The probability that a study with this many seeds shows the change."""
@@ -17,6 +22,50 @@ MOST_SEEDS = 100_000
 """More are not searched for."""
 QUANTILES = (np.arange(2000) + 0.5) / 2000
 """Of the estimated variance, over which the power to show that a change is negligible is averaged."""
+
+
+class RunNoise(NamedTuple):
+    """The noise of a run, as records show it."""
+
+    deviation: float
+    """Standard deviation of a run's result, without what a seed adds to all networks."""
+    freedom: float
+    """Degrees of freedom of `deviation`."""
+    networks: int
+    """Networks with replicates that it is estimated from."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of `deviation`."""
+        ends = stats.chi2.ppf([(1 + CONFIDENCE) / 2, (1 - CONFIDENCE) / 2], self.freedom)
+        low, high = self.deviation * np.sqrt(self.freedom / ends)
+        return float(low), float(high)
+
+
+def run_noise(scores: Scores) -> RunNoise | None:
+    """The noise that the networks of a comparison have in common; None where fewer than `FEWEST` have replicates."""
+    replicated = {key: values for key, values in scores.items() if len(values) > 1 and key not in scores.collapsed}
+    pooled = {key: values for key, values in replicated.items() if key in scores.pooled}
+    used = pooled if len(pooled) >= FEWEST else replicated
+    if len(used) < FEWEST:
+        return None
+    estimated = noise(matrix([*used.values()]), True, scores.least)
+    return RunNoise(math.sqrt(estimated.common), estimated.total, len(used)) if estimated.common > 0 else None
+
+
+def tests_of(comparison: Comparison) -> int:
+    """The size of the largest family of changes that a report of these runs tests together, once all are done: those of
+    the ladder, of leaving one out, of adding one in, or of added steps. Means over random orders do not count: their
+    noise is that of the orders."""
+    runs = comparison.runs.assign(left_out="", score=50.0)
+    done = replace(comparison, runs=runs)
+    ladder = ladder_table(done)
+    if reference := default_reference(ladder):
+        ladder = ladder_table(done, reference)
+    effects = effect_table(done)
+    kinds = effects[effects["effect"].notna() & ~effects["kind"].isin(("road", "shapley"))]["kind"]
+    return max([int(ladder["change"].notna().sum()), *kinds.value_counts().tolist()])
+
 
 PowerOf = Callable[[int], float]
 """The power of a study with this many seeds."""

@@ -20,10 +20,11 @@ from rich.table import Table
 
 from experiments.config.run import Run, to_run
 from experiments.errors import DONE, FAILED, SettingsError
+from experiments.launch.looks import count_look
 from experiments.records.record import is_done, read_summary
 from experiments.runtime.environment import world_size
 from experiments.runtime.terminal import Terminal
-from roadmap.common.files import write
+from roadmap.common.files import read_object, write
 from roadmap.common.statuses import ENDED_BADLY
 from roadmap.conf import conf_of, flat
 
@@ -36,19 +37,31 @@ T = TypeVar("T")
 class Study:
     """The runs of a study, each once: all of them, `members`, and those that were not done when it began, `todo`."""
 
-    def __init__(self, name: str, runs: Path, members: Sequence[Run]) -> None:
+    def __init__(self, name: str, runs: Path, members: Sequence[Run], looks: Sequence[int] = ()) -> None:
+        """`looks`: the planned numbers of seeds at which results are looked at."""
         self.name = re.sub(r"[^\w.-]", "_", name)  # of a file, and of jobs
         self.runs = runs
         self.members = list({run.identity: run for run in members}.values())
         self.todo = [run for run in self.members if not is_done(run)]
+        self.planned = [*looks]
         self.console = Terminal()
 
     def begin(self) -> None:
-        """Write `runs/studies/NAME.json`: the command, and the directories of the runs."""
+        """Write `runs/studies/NAME.json`: the command, the directories of the runs, and the looks at their results.
+        Each run gets the number of the look for which it is launched."""
         names = sorted({run.name for run in self.members})
         file = self.runs / "studies" / f"{self.name}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        write(file, json.dumps({"command": command(), "runs": names}, indent=1) + "\n")
+        looks, lines = count_look(self.members, read_object(file) or {}, self.planned)
+        number_of = {name: look["number"] for look in looks for name in look["runs"]}
+        self.members = [
+            replace(run, look={"number": number_of[run.name], "planned": looks[0]["planned"]}) for run in self.members
+        ]
+        todo = {run.identity for run in self.todo}
+        self.todo = [run for run in self.members if run.identity in todo]
+        write(file, json.dumps({"command": command(), "runs": names, "looks": looks}, indent=1) + "\n")
+        for line in lines:
+            self.console.print(line, soft_wrap=True)
 
     def conclude(self, spent: str = "", failed: Callable[[Run], str | None] | None = None) -> int:
         """Print how many runs are done, which failed and why, and how to train the rest. Returns the exit code.
@@ -102,7 +115,7 @@ def make_study(
     conf = conf_of(config.hydra.runtime.config_sources)
     runs = make_each(jobs, compose, partial(to_run, processes=processes, gpus=gpus, conf=conf))
     members = [run if seed is None else replace(run, seed=seed) for run, seed in runs]
-    return Study(config.study_name, Path(config.runs), members)
+    return Study(config.study_name, Path(config.runs), members, config.looks)
 
 
 def make_each(
