@@ -80,11 +80,11 @@ def conclude(
     """
     table = pd.DataFrame(estimates, columns=Estimate._fields)
     value, error, freedom = (table[name].to_numpy(float) for name in ("value", "error", "freedom"))
-    margin = stats.t.ppf((1 + confidence) / 2, freedom) * error
+    half_width = stats.t.ppf((1 + confidence) / 2, freedom) * error
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(np.abs(value) / error, freedom)
     p = np.where(error == 0, np.where(value == 0, 1.0, 0.0), p)  # counts have no noise
-    table["low"], table["high"] = value - margin, value + margin
+    table["low"], table["high"] = value - half_width, value + half_width
     table["p"], table["p_holm"] = p, adjust(pd.Series(p), looks)
     limit = 1 - confidence
     unshown = int((table["p_holm"] >= limit).sum())

@@ -72,13 +72,13 @@ PowerOf = Callable[[int], float]
 
 
 def seeds_needed(
-    change: float, noise: float, networks: int, tests: int = 1, looks: int = 1, power: float = POWER
+    change: float, deviation: float, networks: int, tests: int = 1, looks: int = 1, power: float = POWER
 ) -> int | None:
     """The fewest seeds of each network that show a true change of this size with this probability.
 
     Args:
-        change: the true change, in the unit of `noise`.
-        noise: the standard deviation of a run's result, without what a seed adds to all networks.
+        change: the true change, in the unit of `deviation`.
+        deviation: the standard deviation of a run's result, without what a seed adds to all networks.
         networks: networks of the study, all with the same seeds, which estimate each other's noise.
         tests: changes in the family. A change is shown if its p is below 0.05 / tests: the level that Holm's correction
             sets for the first of them to be shown. 1: by the change's own p.
@@ -88,33 +88,33 @@ def seeds_needed(
         None if MOST_SEEDS are not enough.
     """
     level = _level(tests, looks)
-    return _fewest(lambda seeds: power_to_show(change, noise, seeds, networks, level), power)
+    return _fewest(lambda seeds: power_to_show(change, deviation, seeds, networks, level), power)
 
 
 def seeds_to_exclude(
-    margin: float, noise: float, networks: int, tests: int = 1, looks: int = 1, power: float = POWER
+    margin: float, deviation: float, networks: int, tests: int = 1, looks: int = 1, power: float = POWER
 ) -> int | None:
     """The fewest seeds of each network that show, if a change is truly 0, that it is negligible: within ±`margin`, by
     two one-sided tests. The other arguments, and the result, are those of `seeds_needed`."""
     level = _level(tests, looks)
-    return _fewest(lambda seeds: power_to_exclude(margin, noise, seeds, networks, level), power)
+    return _fewest(lambda seeds: power_to_exclude(margin, deviation, seeds, networks, level), power)
 
 
-def power_to_show(change: float, noise: float, seeds: int, networks: int, level: float) -> float:
+def power_to_show(change: float, deviation: float, seeds: int, networks: int, level: float) -> float:
     """The probability that a two-sided t test at this level shows a true change, by the noncentral t distribution."""
     freedom = planned_freedom(seeds, networks)
-    limit, size = stats.t.isf(level / 2, freedom), abs(change) / _error(noise, seeds)
+    limit, size = stats.t.isf(level / 2, freedom), abs(change) / _error(deviation, seeds)
     other_side = np.nan_to_num(stats.nct.cdf(-limit, freedom, size))  # scipy's NaN is a chance below 1e-12
     return float(stats.nct.sf(limit, freedom, size) + other_side)
 
 
-def power_to_exclude(margin: float, noise: float, seeds: int, networks: int, level: float) -> float:
+def power_to_exclude(margin: float, deviation: float, seeds: int, networks: int, level: float) -> float:
     """The probability that two one-sided t tests, each at this level, show that a true change of 0 is within ±`margin`.
 
     Given the estimated standard error, the estimate must be nearer to 0 than `margin` less so many standard errors; the
     probability of that is averaged over the distribution of the estimated variance.
     """
-    freedom, error = planned_freedom(seeds, networks), _error(noise, seeds)
+    freedom, error = planned_freedom(seeds, networks), _error(deviation, seeds)
     estimated = error * np.sqrt(stats.chi2.ppf(QUANTILES, freedom) / freedom)
     reach = np.maximum(margin - stats.t.isf(level, freedom) * estimated, 0.0)
     return float((2 * stats.norm.cdf(reach / error) - 1).mean())
@@ -134,9 +134,9 @@ def planned_freedom(seeds: int, networks: int) -> float:
     return min(2 * (PRIOR * (1 - DOUBTFUL / 2) + own), own * networks)
 
 
-def _error(noise: float, seeds: int) -> float:
+def _error(deviation: float, seeds: int) -> float:
     """The standard error of the difference of two means."""
-    return noise * math.sqrt(2 / seeds)
+    return deviation * math.sqrt(2 / seeds)
 
 
 def _level(tests: int, looks: int) -> float:

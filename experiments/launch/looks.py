@@ -53,7 +53,7 @@ def count_look(
 def _known(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The looks of an earlier launch; that of a version that did not count them is the first."""
     names = manifest.get("runs")
-    earlier = {"number": 1, "planned": [], "date": None, "seeds": 0, "runs": names}
+    earlier: dict[str, Any] = {"number": 1, "planned": [], "date": None, "seeds": 0, "runs": names}
     looks = manifest.get("looks") or ([earlier] if names else [])
     kinds = {"number": int, "planned": list, "seeds": int, "runs": list}
     is_sound = isinstance(looks, list) and all(
