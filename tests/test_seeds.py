@@ -18,7 +18,10 @@ from analysis.statistics.looks import look_concerns
 from analysis.statistics.noise import Scores
 from analysis.statistics.power import planned_freedom, power_to_exclude, power_to_show, seeds_needed, seeds_to_exclude
 from benchmarks.looks import Condition, simulate
+from experiments.launch.study import Study
 from experiments.plan.__main__ import main as plan
+from experiments.records.record import set_status
+from roadmap.common.statuses import Status
 
 NOISE = 0.55
 
@@ -62,6 +65,26 @@ def test_few_networks_have_the_degrees_of_freedom_of_pairs() -> None:
 
 
 @pytest.fixture
+def launch(command: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    """A launch whose runs are done at once, without training."""
+
+    def train_study(study: Study, machine: object) -> int:
+        study.begin()
+        for run in study.todo:
+            set_status(run, Status.DONE, top1=50.0)
+        return 0
+
+    monkeypatch.setattr("experiments.launch.local.train_study", train_study)
+
+    def launch(*arguments: str) -> str:
+        code, out, _ = command("-m", *arguments)
+        assert code == 0
+        return out
+
+    return launch
+
+
+@pytest.fixture
 def planned(call: Callable) -> Callable:
     def planned(*arguments: str) -> dict:
         code, out, err = call(plan, *arguments, "--images-per-second", "1000", "--json")
@@ -72,15 +95,15 @@ def planned(call: Callable) -> Callable:
 
 
 def test_plan_takes_the_noise_from_records_and_counts_what_is_done(
-    planned: Callable, command: Callable, call: Callable, tiny: tuple[str, ...], here: Path
+    planned: Callable, launch: Callable, call: Callable, tiny: tuple[str, ...], here: Path
 ) -> None:
     """Records of four networks with known accuracies: the noise is what the definition says, the hours a product."""
     rungs = ("kernel_5", "kernel_7", "kernel_9", "kernel_11")
-    arguments = ("-m", f"rung={','.join(rungs)}", "seed=0,1,2", "regime=nano", "runs=there", *tiny)
-    code, out, err = call(plan, *arguments, "--detect", "1")
+    arguments = (f"rung={','.join(rungs)}", "seed=0,1,2", "regime=nano", "runs=there", *tiny)
+    code, out, err = call(plan, "-m", *arguments, "--detect", "1")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "state --noise NUMBER" in err
-    assert command(*arguments).code == 0
+    launch(*arguments)
     generator, values = np.random.default_rng(0), {}
     for path in sorted(here.glob("there/*/summary.json")):
         summary = json.loads(path.read_text())
@@ -89,7 +112,7 @@ def test_plan_takes_the_noise_from_records_and_counts_what_is_done(
         path.write_text(json.dumps(summary))
     table = pd.Series(values).unstack()
     rest = table.sub(table.mean(axis=1), axis=0).sub(table.mean() - table.mean().mean(), axis=1)
-    cost = planned(*arguments, "--detect", "1")
+    cost = planned("-m", *arguments, "--detect", "1")
     [seeds] = cost["seeds"]
     assert (seeds["networks"], seeds["tests"]) == (4, 3)
     assert seeds["noise"] == pytest.approx(((rest**2).sum().sum() / 6) ** 0.5)
@@ -167,19 +190,17 @@ def test_report_says_what_is_negligible_and_what_is_shown_neither_way(
 
 
 def test_launcher_counts_a_look_where_a_network_with_results_gets_more_seeds(
-    command: Callable, tiny: tuple[str, ...], here: Path
+    launch: Callable, tiny: tuple[str, ...], here: Path
 ) -> None:
-    def launch(rungs: str, seeds: str, *more: str) -> str:
-        code, out, _ = command("-m", "study_name=mine", *tiny, f"rung={rungs}", f"seed={seeds}", *more)
-        assert code == 0
-        return out
+    def again(rungs: str, seeds: str, *more: str) -> str:
+        return launch("study_name=mine", *tiny, f"rung={rungs}", f"seed={seeds}", *more)
 
-    assert "look 1 of 2, planned with 2 and 3 seeds: 2 seeds\n" in launch("gelu", "0,1", "looks=[2,3]")
-    assert "look 1 of 2" in launch("gelu", "1")  # what was announced; the plan stays
-    assert "look 1 of 2" in launch("gelu,kernel_7", "0,1", "looks=[2,3]")  # another network
-    assert "warning: looks=[9] comes after the first results" in launch("gelu", "0", "looks=[9]")
-    assert "look 2 of 2, planned with 2 and 3 seeds: 3 seeds\n" in launch("gelu,kernel_7", "2")
-    assert "warning: look 3 at this study, but 2 looks planned with 2 and 3 seeds" in launch("gelu", "3")
+    assert "look 1 of 2, planned with 2 and 3 seeds: 2 seeds\n" in again("gelu", "0,1", "looks=[2,3]")
+    assert "look 1 of 2" in again("gelu", "1")  # what was announced; the plan stays
+    assert "look 1 of 2" in again("gelu,kernel_7", "0,1", "looks=[2,3]")  # another network
+    assert "warning: looks=[9] comes after the first results" in again("gelu", "0", "looks=[9]")
+    assert "look 2 of 2, planned with 2 and 3 seeds: 3 seeds\n" in again("gelu,kernel_7", "2")
+    assert "warning: look 3 at this study, but 2 looks planned with 2 and 3 seeds" in again("gelu", "3")
     numbers = {}
     for path in here.glob("runs/*/config.json"):
         config = json.loads(path.read_text())
