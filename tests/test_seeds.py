@@ -75,6 +75,7 @@ def launch(command: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable:
         return 0
 
     monkeypatch.setattr("experiments.launch.local.train_study", train_study)
+    monkeypatch.setattr("experiments.train.preflight", lambda *_, **__: None)
 
     def launch(*arguments: str) -> str:
         code, out, _ = command("-m", *arguments)
