@@ -109,10 +109,13 @@ def trained(n: int, diverged: int, stopped: int = 0) -> str:
     return f"{n} of {n + diverged} trained" if diverged else f"{n}"
 
 
-def in_words(verdict: str, survivors: bool) -> str:
-    """A verdict: "▲ up", "▼ down, of those that finished"."""
+def in_words(verdict: str, survivors: bool, negligible: bool = False) -> str:
+    """A verdict: "▲ up", "▼ down, of those that finished", "▲ up, but negligible"."""
     change = verdict in VERDICTS or verdict == "not distinguishable"
-    return {"up": "▲ ", "down": "▼ "}.get(verdict, "") + verdict + (", of those that finished" * (survivors and change))
+    text = {"up": "▲ ", "down": "▼ "}.get(verdict, "") + verdict
+    if negligible:
+        text = f"{text}, but negligible" if verdict in VERDICTS else "negligible"
+    return text + ", of those that finished" * (survivors and change)
 
 
 def equals(p: float) -> str:

@@ -69,7 +69,7 @@ def train_study(jobs: Sequence[Sequence[str]], launcher: Any) -> int:
 
     def train(runs: list[Run], has_ended: Callable[[Run], bool] = is_ended) -> int:
         limits = Limits(config.fail_fast, config.max_hours)
-        study = Study(config.study_name, Path(config.runs), runs, limits, has_ended)
+        study = Study(config.study_name, Path(config.runs), runs, limits, config.looks, has_ended)
         preflight(study.todo, gpus=launcher.gpus, here=launcher.here)
         return launcher.train(study)
 

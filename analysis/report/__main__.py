@@ -26,11 +26,12 @@ def main(argv: list[str] | None = None) -> int:
     from analysis.sources.wandb import load_wandb
     from analysis.statistics.comparison import comparisons
     from analysis.statistics.diagnostics import noise_concerns
+    from analysis.statistics.looks import look_concerns
 
     try:
         runs = load_wandb(arguments.wandb) if arguments.wandb else load(arguments.runs)
         compared = comparisons(runs)
-        report = write_report(runs, compared, arguments.out, arguments.reference)
+        report = write_report(runs, compared, arguments.out, arguments.reference, arguments.margin)
     except RecordsError as error:
         return _mistake(str(error))
     except OSError as error:
@@ -44,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     for chapter in report.chapters:
         if len(chapter.comparison.counted):
             print_ladder(chapter.ladder, console, chapter.effects, chapter.factorial)
-            for sentence in noise_concerns(chapter.comparison):
+            for sentence in [*look_concerns(chapter.comparison.runs), *noise_concerns(chapter.comparison)]:
                 console.print(Text(sentence, "yellow"))
             console.print()
     if report.more:
@@ -75,9 +76,25 @@ def _parser() -> argparse.ArgumentParser:
         help="network that the changes are from, such as a rung, instead of each rung's parent",
     )
     parser.add_argument(
+        "--margin",
+        metavar="POINTS",
+        type=_margin,
+        help="also test which changes are negligible: within ±POINTS (docs/seeds.md); choose it before you see results",
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("reports/ladder"), help="folder to write to (default: %(default)s)"
     )
     return parser
+
+
+def _margin(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return number
 
 
 def _mistake(message: str) -> int:

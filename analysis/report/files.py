@@ -7,7 +7,7 @@ import re
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -27,6 +27,7 @@ from analysis.statistics.diagnostics import noise_concerns
 from analysis.statistics.effects import effect_table
 from analysis.statistics.factors import Factorial, factors
 from analysis.statistics.ladder import default_reference, ladder_table
+from analysis.statistics.looks import look_concerns
 from analysis.text import to_cell
 from roadmap.common.files import read_bytes, write
 
@@ -62,19 +63,22 @@ class Chapter(NamedTuple):
     """Of its files: "" for the first, then "2-", "3-", ..."""
 
 
-def write_report(runs: Runs, comparisons: list[Comparison], out: Path, reference: str | None = None) -> Report:
+def write_report(
+    runs: Runs, comparisons: list[Comparison], out: Path, reference: str | None = None, margin: float | None = None
+) -> Report:
     """Write `report.html`, `report.md`, a CSV and a LaTeX file per table, and the figures.
 
     Every file is replaced in one step. Files of an earlier report that this one does not have are removed.
 
     Args:
         reference: the network from which the ladders' changes are, where it is measured, instead of each rung's parent.
+        margin: changes nearer to 0 than this, in the main metric's unit, are negligible; None: none is tested for that.
 
     Raises:
         RecordsError: if the reference is measured in none of them.
     """
     across, comparisons = outline(runs, comparisons)
-    ladders = _ladders(comparisons[:MOST_CHAPTERS], runs, reference)
+    ladders = _ladders(comparisons[:MOST_CHAPTERS], runs, reference, margin)
     out.mkdir(parents=True, exist_ok=True)
     chapters = [
         _chapter(number, comparison, ladder, runs)
@@ -125,7 +129,7 @@ def environment() -> Environment:
     jinja.globals |= {
         "describe": provenance.describe,
         "provenance": provenance.provenance,
-        "warnings": lambda comparison: [*noise_concerns(comparison), *provenance.warnings(comparison)],
+        "warnings": _warnings,
         "inline": lambda drawing, name, description: Markup(style.inline_svg(drawing, name, description)),
         "groups": _groups,
         "metric": lambda comparison: measure(comparison.metric).name,
@@ -134,18 +138,26 @@ def environment() -> Environment:
     return jinja
 
 
-def _ladders(comparisons: list[Comparison], runs: Runs, reference: str | None) -> list[pd.DataFrame]:
+def _warnings(comparison: Comparison) -> list[str]:
+    looks, noise = look_concerns(comparison.runs), noise_concerns(comparison)
+    return [*looks, *noise, *provenance.warnings(comparison)]
+
+
+def _ladders(
+    comparisons: list[Comparison], runs: Runs, reference: str | None, margin: float | None
+) -> list[pd.DataFrame]:
     """The ladder of each comparison: with changes from the reference if that is measured, else from the parents, else
     from the default reference."""
     ladders, problems = [], []
+    settings: dict[str, Any] = {"correct": runs.correct, "margin": margin}
     for comparison in comparisons:
         try:
-            ladders.append(ladder_table(comparison, reference, correct=runs.correct))
+            ladders.append(ladder_table(comparison, reference, **settings))
         except ValueError as error:
             problems.append(str(error))
-            ladders.append(ladder_table(comparison, correct=runs.correct))
+            ladders.append(ladder_table(comparison, **settings))
         if not ladders[-1].attrs["reference"] and (start := default_reference(ladders[-1])):
-            ladders[-1] = ladder_table(comparison, start, correct=runs.correct)
+            ladders[-1] = ladder_table(comparison, start, **settings)
             ladders[-1].attrs["by_default"] = True
     if problems and len(problems) == len(comparisons):
         raise RecordsError(problems[0])
@@ -154,7 +166,7 @@ def _ladders(comparisons: list[Comparison], runs: Runs, reference: str | None) -
 
 def _chapter(number: int, comparison: Comparison, ladder: pd.DataFrame, runs: Runs) -> Chapter:
     epochs = runs.epochs if (comparison.counted["epochs"] > 1).any() else None
-    effects = effect_table(comparison)
+    effects = effect_table(comparison, margin=ladder.attrs["margin"])
     factorial = factors(comparison)
     sections = report_sections(comparison, ladder, effects, epochs, factorial)
     sentences = chapter_findings(ladder, effects, factorial)
@@ -203,7 +215,7 @@ LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "<": "\\textless{}"},
     **{">": "\\textgreater{}", "|": "\\textbar{}", '"': "\\textquotedbl{}", "±": "$\\pm$", "−": "$-$", "–": "--"},
-    **{"†": "$\\dagger$"},
+    **{"†": "$\\dagger$", "≈": "$\\approx$"},
     **{"▲": "$\\uparrow$", "▼": "$\\downarrow$", "’": "'", "“": "``", "”": "''", "…": "\\dots{}", "·": "$\\cdot$"},
     **{"\N{NO-BREAK SPACE}": "~"},
 }

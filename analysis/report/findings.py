@@ -45,8 +45,9 @@ def findings(ladder: pd.DataFrame, effects: pd.DataFrame | None = None) -> list[
     road = [] if only_ends or (added and changes.empty) else _road_findings(ladder)
     if added and ladder.attrs.get("by_default"):  # the rungs were trained for the steps that were added to them
         road, added = added, road
+    negligible = _negligible_findings(ladder, effects)
     caveats = (caveat(ladder) for caveat in (_collapsed, _diverged, _stopped, _provisional))
-    return [*filter(None, (ends, *road, *added, *caveats))]
+    return [*filter(None, (ends, *road, *added, *negligible, *caveats))]
 
 
 def ends_sentence(ladder: pd.DataFrame) -> str:
@@ -62,7 +63,9 @@ def ends_sentence(ladder: pd.DataFrame) -> str:
         return f"{text}. {_untested([ends['verdict']], 'that cannot')}"
     text += f" (95 % interval {interval(ends['low'], ends['high'])}), "
     if ends["verdict"] in VERDICTS:
-        text += f"shown to differ (p {equals(ends['p'])}; a single test, not corrected)"
+        looks = ladder.attrs.get("looks", 1)
+        correction = f"corrected for {looks} planned looks alone" if looks > 1 else "not corrected"
+        text += f"shown to differ (p {equals(ends['p_holm'])}; a single test, {correction})"
         if ends.get("other_verdict") == ends["verdict"]:
             return f"{text}, and for other images too ({interval(ends['other_low'], ends['other_high'])})."
         return f"{text}{', but not for other images' * bool(ends.get('other_verdict'))}."
@@ -90,6 +93,43 @@ def _amount(number: str, ladder: pd.DataFrame) -> str:
     return f"{number} {measure(ladder.attrs.get('metric', 'top1')).unit}".strip()
 
 
+def _negligible_findings(ladder: pd.DataFrame, effects: pd.DataFrame | None) -> list[str]:
+    """Which changes are shown to be negligible, and which are shown neither way; for tables with a margin."""
+    if ladder.attrs.get("margin") is None:
+        return []
+    start = ladder.attrs.get("reference")
+    names = [rung if start else step_name(title) for rung, title in zip(ladder["rung"], ladder["title"], strict=True)]
+    families = {"": ladder.assign(name=names)}
+    for kind, where in {"leave_one_out": "Leaving one out: ", "add_one_in": "Adding one in: "}.items():
+        if effects is not None:
+            rows = effects[effects["kind"] == kind].rename(columns={"effect": "change"})
+            families[where] = rows.assign(name=rows["title"].map(step_name))
+    return [_negligible(where, rows, ladder) for where, rows in families.items()]
+
+
+def _negligible(where: str, rows: pd.DataFrame, ladder: pd.DataFrame) -> str:
+    tested = rows[rows["p_negligible"].notna()]
+    if tested.empty:
+        return ""
+    margin = _amount(f"±{ladder.attrs['margin']:g}", ladder)
+    small, shown = tested["negligible"].astype(bool), tested["verdict"].isin(VERDICTS)
+    noise = ", for other seeds on these images" + ", not for other images" * bool(ladder["image_error"].notna().any())
+
+    def named(chosen: pd.Series) -> str:
+        return shortened([f"{row.name_} ({signed(row.change)})" for row in rows_of(chosen)], MOST_STEPS)
+
+    def rows_of(chosen: pd.Series) -> Iterable[Any]:
+        return tested[chosen].rename(columns={"name": "name_"}).itertuples()
+
+    parts = [f"Shown to be negligible, within {margin}{noise}: {named(small) if small.any() else 'none'}"]
+    if (small & shown).any():
+        parts.append(f"of these, shown to make a difference all the same, though a small one: {named(small & shown)}")
+    if (~small & ~shown).any():
+        parts.append(f"not shown either way: {named(~small & ~shown)}")
+    text = f"{'; '.join(parts)}."
+    return where + text[0].lower() + text[1:] if where else text
+
+
 def _added_findings(effects: pd.DataFrame) -> list[str]:
     """The effects of steps that are on no rung, or were added to other rungs than their own."""
     sentences = []
@@ -106,7 +146,9 @@ def _added_findings(effects: pd.DataFrame) -> list[str]:
 
 def _added(row: dict) -> str:
     bounds = "" if pd.isna(row["low"]) else f" ({interval(row['low'], row['high'])})"
-    verdict = "shown" if row["verdict"] in VERDICTS else row["verdict"]
+    verdict, negligible = "shown" if row["verdict"] in VERDICTS else row["verdict"], bool(row.get("negligible"))
+    verdict = "" if negligible and verdict != "shown" else verdict
+    verdict += ", but" * (negligible and row["verdict"] in VERDICTS) + " negligible" * negligible
     verdict += ", of those that finished" * row["survivors"]
     return f"{row['step']}, added to {row['on']}, {signed(row['effect'])}{bounds}, {verdict}"
 

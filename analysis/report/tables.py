@@ -76,7 +76,8 @@ def format_ladder(table: pd.DataFrame) -> ReportTable:
     columns = [
         *(Column("step", True), Column("seeds", group=HERE), Column(metric.head, group=HERE)),
         *(Column("change", group=HERE), Column("95 % interval", group=HERE), Column("p (Holm)", group=HERE)),
-        *(Column("detectable", group=HERE), Column("verdict", True, HERE), Column(f"MACs ({prefix})", group=HERE)),
+        *(Column("detectable", group=HERE), *(Column(head, group=HERE) for head in _within(table))),
+        *(Column("verdict", True, HERE), Column(f"MACs ({prefix})", group=HERE)),
         *([Column("top-1 (%)", group=PUBLISHED), Column("change", group=PUBLISHED)] if has_published else []),
     ]
     rows = []
@@ -93,7 +94,8 @@ def format_ladder(table: pd.DataFrame) -> ReportTable:
                 _number(row.low, interval(row.low, row.high)),
                 _number(row.p_holm, chance(row.p_holm)),
                 _number(row.detectable, percent(row.detectable)),
-                Cell(in_words(row.verdict, row.survivors), row.verdict, style),
+                *(_number(row.p_negligible_holm, chance(row.p_negligible_holm)) for _ in _within(table)),
+                Cell(in_words(row.verdict, row.survivors, getattr(row, "negligible", False)), row.verdict, style),
                 _number(row.macs, scaled(row.macs, unit)),
             ]
         )
@@ -109,7 +111,7 @@ def format_ladder(table: pd.DataFrame) -> ReportTable:
         f"± is a standard deviation over seeds (n − 1). Changes are from {start}, in {metric.unit or metric.name}; "
         f"95 % intervals, not corrected, say where they would be with other seeds{images}. Seeds are paired where "
         "both networks have the same, and the noise is estimated from all rungs together. A change is shown if its p, "
-        f"corrected for the number of changes (Holm), is below 0.05{detectable}."
+        f"corrected for the number of changes (Holm){_for_looks(table)}, is below 0.05{detectable}.{_on_margin(table)}"
     )
     return _drop_empty(ReportTable("ladder", columns, rows, table, note))
 
@@ -209,11 +211,14 @@ def format_effects(table: pd.DataFrame) -> ReportTable:
                 cells += [Cell(NOTHING), Cell(NOTHING)]
                 continue
             row = by_kind[kind].loc[step.step]
-            effect = signed(row["effect"]) + (" †" if row["survivors"] else "")
+            effect = signed(row["effect"]) + " †" * bool(row["survivors"]) + " ≈" * bool(row.get("negligible"))
             cells.append(_number(row["effect"], effect, _style(row["verdict"])))
             cells.append(_number(row["low"], interval(row["low"], row["high"])))
         rows.append(cells)
-    note = f"{_in_unit(table)}In colour: shown, with p < 0.05 after Holm’s correction within the column."
+    looks = _for_looks(table)
+    note = f"{_in_unit(table)}In colour: shown, with p < 0.05 after Holm’s correction within the column{looks}."
+    if _within(table):
+        note += f" ≈: negligible.{_on_margin(table)}"
     if table["survivors"].any():
         note += " †: runs of one of the networks diverged or were stopped; the effect is that of those that finished."
     return ReportTable("effects", columns, rows, table, note)
@@ -224,7 +229,8 @@ def format_added(table: pd.DataFrame, kind: str = "besides") -> ReportTable:
     metric = measure(table.attrs["metric"])
     columns = [Column("step", True), Column("added to", True), Column("seeds")]
     columns += [Column(f"without{metric.percent}"), Column(f"with{metric.percent}"), Column("effect")]
-    columns += [Column("95 % interval"), Column("p (Holm)"), Column("detectable"), Column("verdict", True)]
+    columns += [Column("95 % interval"), Column("p (Holm)"), Column("detectable")]
+    columns += [*map(Column, _within(table)), Column("verdict", True)]
     table = table[table["kind"] == kind].reset_index(drop=True)
     rows = []
     for index, row in enumerate(table.to_dict("records")):
@@ -240,12 +246,13 @@ def format_added(table: pd.DataFrame, kind: str = "besides") -> ReportTable:
                 _number(row["low"], interval(row["low"], row["high"])),
                 _number(row["p_holm"], chance(row["p_holm"])),
                 _number(row["detectable"], percent(row["detectable"])),
-                Cell(in_words(row["verdict"], row["survivors"]), row["verdict"], style),
+                *(_number(row["p_negligible_holm"], chance(row["p_negligible_holm"])) for _ in _within(table)),
+                Cell(in_words(row["verdict"], row["survivors"], row.get("negligible", False)), row["verdict"], style),
             ]
         )
     note = (
         f"{_in_unit(table)}The two networks of a row differ in this step alone. The verdict follows p, corrected "
-        f"for the number of rows (Holm); {DETECTABLE}."
+        f"for the number of rows (Holm){_for_looks(table)}; {DETECTABLE}.{_on_margin(table)}"
     )
     return _drop_empty(ReportTable(kind, columns, rows, table, note))
 
@@ -339,6 +346,29 @@ def in_budget(table: pd.DataFrame, budget: float) -> str:
     return f"1 {unit.removesuffix('s')}" if budget == 1 else f"{_rounded(budget)} {unit}"
 
 
+def _within(table: pd.DataFrame) -> list[str]:
+    """The heading of the column of p-values that a margin adds, if there is a margin."""
+    margin = table.attrs.get("margin")
+    return [] if margin is None else [f"p (within ±{margin:g})"]
+
+
+def _on_margin(table: pd.DataFrame) -> str:
+    """The end of a note: what “negligible” means."""
+    margin, unit = table.attrs.get("margin"), measure(table.attrs.get("value") or table.attrs["metric"]).unit
+    if margin is None:
+        return ""
+    return (
+        f" Negligible: shown to be within ±{margin:g} {unit}".rstrip()
+        + ", by two one-sided tests, corrected as a family of their own; for other seeds, on these images."
+    )
+
+
+def _for_looks(table: pd.DataFrame) -> str:
+    """What p is corrected for besides the number of changes."""
+    looks = table.attrs.get("looks", 1)
+    return f" and for {looks} planned looks at the results" if looks > 1 else ""
+
+
 def _in_unit(table: pd.DataFrame) -> str:
     return f"In {table.attrs['unit']}. " if table.attrs.get("unit") else ""
 
@@ -368,7 +398,7 @@ def format_sections(tables: dict[str, pd.DataFrame]) -> ReportTable:
         f"Exact Shapley values of the road’s {len(first)} sections, from all {2 ** len(first)} combinations: the mean "
         "gain over all orders in which the sections could be taken. They add up to the gain of all steps over none. "
         "Each interval is that of one value, uncorrected, for the noise of training. In colour: shown, with p < 0.05 "
-        f"after Holm’s correction for the {len(first)} sections."
+        f"after Holm’s correction for the {len(first)} sections{_for_looks(first)}."
     )
     return ReportTable("sections", columns, rows, frame.assign(steps=frame["steps"].map(" ".join)), note)
 

@@ -31,7 +31,7 @@ def print_ladder(
     room; then the findings. With an `effect_table`, also those on steps that are on no rung; with a crossed study,
     first those on its switches, and no ladder if all of its rungs are in the study."""
     rungs = included(ladder)
-    wide = console.width >= WIDE
+    wide, has_margin = console.width >= WIDE, ladder.attrs.get("margin") is not None
     unit, prefix = macs_unit(ladder["macs"])
     has_published = ladder["published_change"].notna().any()
     metric = measure(ladder.attrs["metric"])
@@ -45,7 +45,7 @@ def print_ladder(
                 Text(row.rung, "" if row.adopted else "italic"),
                 f"{row.n} of {planned}" if (planned := row.n + row.diverged + row.stopped) > row.n else str(row.n),
                 percent(row.mean, row.std),
-                Text(signed(row.change), STYLES.get(row.verdict, "")),
+                Text(signed(row.change) + " ≈" * (has_margin and row.negligible), STYLES.get(row.verdict, "")),
                 interval(row.low, row.high),
                 scaled(row.macs, unit),
             ]
@@ -75,6 +75,9 @@ def print_ladder(
     start = f"“{reference}”" if (reference := ladder.attrs["reference"]) else "the parent"
     notes = [f"change: from {start}{points}, in colour where shown"]
     notes += ["italic: not adopted"] if not rungs["adopted"].all() else []
+    looks = ladder.attrs.get("looks", 1)
+    notes += [f"corrected for {looks} planned looks"] if looks > 1 else []
+    notes += ["≈: negligible"] if has_margin and rungs["negligible"].any() else []
     notes += ["paper: ImageNet-1K"] if has_published else []
     others = [what for what in ("diverged", "stopped") if rungs[what].any()]
     others = ["were stopped early" if what == "stopped" else what for what in others]

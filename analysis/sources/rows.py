@@ -44,13 +44,13 @@ COLUMNS = {
     "sync_batch_norm": FLAG,
     **dict.fromkeys(("series", "identity"), TEXT),
     "steps": LIST,
-    **dict.fromkeys(("differs", "design", "recipe", "data", "init", "code", "versions", "git"), MAPPING),
+    **dict.fromkeys(("differs", "design", "recipe", "data", "init", "code", "versions", "git", "look"), MAPPING),
     "road": ROAD,
 }
 """The columns of `Runs.runs` and their kinds. docs/analysis.md describes them."""
 _FROM_CONFIG = (
     *("regime", "network", "rung", "steps", "differs", "road", "model", "design", "recipe", "data", "resolution"),
-    *("seed", "precision", "init", "code", "micro_batch_size", "sync_batch_norm"),
+    *("seed", "precision", "init", "code", "micro_batch_size", "sync_batch_norm", "look"),
 )
 _FROM_RECIPE = ("epochs", "batch_size", "lr")
 _REQUIRED = (

@@ -15,6 +15,7 @@ import pandas as pd
 from analysis.sources.runs import Runs
 from analysis.statistics.context import Context, canonical
 from analysis.statistics.estimates import compare
+from analysis.statistics.looks import planned_looks
 from analysis.statistics.noise import FEWEST, Scores
 from roadmap.common.bounds import did_you_mean
 from roadmap.common.words import listed, shortened
@@ -164,7 +165,13 @@ class Comparison:
             pooled=self._pooled,
             collapsed=() if column in COSTS else self.collapsed,
             stopped=() if column in COSTS else self.stopped,
+            looks=self.looks,
         )
+
+    @cached_property
+    def looks(self) -> int:
+        """The number of planned looks at the results; 1 without a plan."""
+        return planned_looks(self.runs)
 
     @cached_property
     def _pooled(self) -> set[Steps]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.measures import measure
 from analysis.statistics.comparison import Comparison, Steps
-from analysis.statistics.estimates import compare
+from analysis.statistics.estimates import NEGLIGIBLE, compare
 from analysis.statistics.ladder import caption, entitled
 from analysis.statistics.noise import Scores
 from analysis.statistics.shapley import has_sections, is_union, shapley_from_orders
@@ -30,7 +30,7 @@ class Pair(NamedTuple):
     without: Steps
 
 
-def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFrame:
+def effect_table(comparison: Comparison, value: str | None = None, *, margin: float | None = None) -> pd.DataFrame:
     """One row per step and kind of effect, for the adopted steps of the road and for steps that are on no rung of it.
 
     `step`, `title`, `section`; `kind`:
@@ -49,9 +49,9 @@ def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFra
     finished run; and `survivors`, whether some run of either side diverged or was stopped early, so that the effect is
     that of the runs that finished (not known for "shapley"). A kind is absent if only networks that belong to other
     studies are measured: the ladder's last rungs leave one step out, and its second rung and one of the sections add
-    one.
+    one. With a `margin`, in units of `value`, also `p_negligible`, `p_negligible_holm`, `negligible` (`conclude`).
 
-    `attrs` has words for captions, `value` and `unit`.
+    `attrs` has words for captions, `value`, `unit` and `margin`.
     """
     road, scores = comparison.road, comparison.scores(value)
     all_, base = frozenset(road.adopted), frozenset(road[road.base].steps)
@@ -79,15 +79,16 @@ def effect_table(comparison: Comparison, value: str | None = None) -> pd.DataFra
         if kind in ("leave_one_out", "add_one_in"):
             measured = {steps for steps in measured if steps not in ladder and not is_union(steps, sections)}
         if measured:
-            tables.append(_contrasts(comparison, scores, pairs).assign(kind=kind))
-    orders = shapley_from_orders(comparison, value)
+            tables.append(_contrasts(comparison, scores, pairs, margin).assign(kind=kind))
+    orders = shapley_from_orders(comparison, value, margin=margin)
     if len(orders):
         tables.append(orders.rename(columns={"value": "effect", "orders": "n"}).assign(kind="shapley"))
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS))
-    table = entitled(table, comparison).reindex(columns=list(COLUMNS))
+    columns = [*COLUMNS, *(() if margin is None else NEGLIGIBLE)]
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    table = entitled(table, comparison).reindex(columns=columns)
     table["survivors"] = table["survivors"].eq(True)
     value = value or comparison.metric
-    table.attrs = caption(comparison) | {"value": value, "unit": measure(value).unit}
+    table.attrs = caption(comparison) | {"value": value, "unit": measure(value).unit, "margin": margin}
     return table
 
 
@@ -123,11 +124,11 @@ def _elsewhere(comparison: Comparison, scores: Scores) -> list[Pair]:
     return [pair for pair in measured if comparison.same_code(pair.with_step, pair.without)]
 
 
-def _contrasts(comparison: Comparison, scores: Scores, pairs: Iterable[Pair]) -> pd.DataFrame:
+def _contrasts(comparison: Comparison, scores: Scores, pairs: Iterable[Pair], margin: float | None) -> pd.DataFrame:
     """One row per pair: the network with the step minus the one without it. The road's side branches have no row, but
     belong to the same family of hypotheses."""
     road, pairs = comparison.road, list(pairs)
-    table = compare(scores, [{pair.with_step: 1.0, pair.without: -1.0} for pair in pairs])
+    table = compare(scores, [{pair.with_step: 1.0, pair.without: -1.0} for pair in pairs], margin=margin)
     table = table.rename(columns={"value": "effect"})
     table["step"] = [pair.step for pair in pairs]
     table["on"] = [road.name_of(pair.without) for pair in pairs]

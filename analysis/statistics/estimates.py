@@ -26,6 +26,8 @@ POWER = 0.95
 estimated. In simulated ladders it is 0.70 with two seeds, 0.78 with three, and more with more (docs/analysis.md)."""
 FEWEST_DEGREES = 3
 """With fewer degrees of freedom, the noise is too uncertain to say what would be detected."""
+NEGLIGIBLE = ("p_negligible", "p_negligible_holm", "negligible")
+"""The columns that a margin adds."""
 ONE_SEED, NO_NOISE, SOME_STOPPED = "one seed", "noise unknown", "some stopped"
 
 
@@ -46,37 +48,61 @@ class Estimate(NamedTuple):
 
 
 def compare(
-    scores: Scores, sums: Sequence[Weights], borrow: bool = False, confidence: float = CONFIDENCE
+    scores: Scores,
+    sums: Sequence[Weights],
+    borrow: bool = False,
+    confidence: float = CONFIDENCE,
+    margin: float | None = None,
 ) -> pd.DataFrame:
-    """`conclude` for the `estimate` of each of these weighted sums."""
-    return conclude(estimate(scores, sums, borrow), confidence)
+    """`conclude` for the `estimate` of each of these weighted sums, at one of the looks of `scores`."""
+    return conclude(estimate(scores, sums, borrow), confidence, scores.looks, margin)
 
 
-def conclude(estimates: Sequence[Estimate], confidence: float = CONFIDENCE) -> pd.DataFrame:
+def conclude(
+    estimates: Sequence[Estimate], confidence: float = CONFIDENCE, looks: int = 1, margin: float | None = None
+) -> pd.DataFrame:
     """Intervals, p-values and verdicts for estimates that form one family of hypotheses.
+
+    Args:
+        looks: planned looks at the results. The level is split evenly: corrected p-values are so many times as large.
+        margin: values that are nearer to 0 than this are negligible.
 
     Returns:
         One row per estimate: `value`; `low`, `high`, its confidence interval; `p`, of the hypothesis that it is 0, and
-        `p_holm`, corrected for the number of hypotheses; `detectable`, the smallest value that would be shown about
-        four times in five, at the level that the correction sets for the next value to be shown, NaN if the noise is
-        too uncertain to say; `error`, `freedom`, `method` (`Estimate`); `verdict`: "up" or "down" if `p_holm` is small
-        enough, else "not distinguishable", `Estimate.lacking` if there is no error, "" if a network has no runs.
+        `p_holm`, corrected for the number of hypotheses and of looks; `detectable`, the smallest value that would be
+        shown about four times in five, at the level that the correction sets for the next value to be shown, NaN if the
+        noise is too uncertain to say; `error`, `freedom`, `method` (`Estimate`); `verdict`: "up" or "down" if `p_holm`
+        is small enough, else "not distinguishable", `Estimate.lacking` if there is no error, "" if a network has no
+        runs.
+
+        With a margin also `p_negligible`, of the hypothesis that the true value is not within ±`margin` (two one-sided
+        tests); `p_negligible_holm`, corrected like `p_holm`, as a family of its own; and `negligible`, whether that is
+        small enough. A value may be negligible and still have a verdict "up" or "down": small, but not 0.
     """
     table = pd.DataFrame(estimates, columns=Estimate._fields)
     value, error, freedom = (table[name].to_numpy(float) for name in ("value", "error", "freedom"))
-    margin = stats.t.ppf((1 + confidence) / 2, freedom) * error
+    half_width = stats.t.ppf((1 + confidence) / 2, freedom) * error
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(np.abs(value) / error, freedom)
     p = np.where(error == 0, np.where(value == 0, 1.0, 0.0), p)  # counts have no noise
-    table["low"], table["high"] = value - margin, value + margin
-    table["p"], table["p_holm"] = p, adjust(pd.Series(p))
+    table["low"], table["high"] = value - half_width, value + half_width
+    table["p"], table["p_holm"] = p, adjust(pd.Series(p), looks)
     limit = 1 - confidence
     unshown = int((table["p_holm"] >= limit).sum())
-    level = limit / max(unshown, 1)  # Holm's level for the next one
+    level = limit / looks / max(unshown, 1)  # Holm's level for the next one
     well_known = np.where((freedom < FEWEST_DEGREES) & (error > 0), np.nan, error)
     table["detectable"] = [detectable(*row, 1 - level) for row in zip(well_known, freedom, strict=True)]
     table["verdict"] = [_verdict(*row, limit) for row in zip(value, table["p_holm"], table["lacking"], strict=True)]
-    return table[["value", "low", "high", "p", "p_holm", "detectable", "error", "freedom", "method", "verdict"]]
+    columns = ["value", "low", "high", "p", "p_holm", "detectable", "error", "freedom", "method", "verdict"]
+    if margin is None:
+        return table[columns]
+    room = margin - np.abs(value)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = stats.t.sf(room / error, freedom)
+    p = np.where(error == 0, np.where(room > 0, 0.0, 1.0), p)
+    table["p_negligible"], table["p_negligible_holm"] = p, adjust(pd.Series(p), looks)
+    table["negligible"] = table["p_negligible_holm"] < limit
+    return table[[*columns, *NEGLIGIBLE]]
 
 
 def estimate(scores: Scores, sums: Sequence[Weights], borrow: bool = False) -> list[Estimate]:
@@ -137,14 +163,15 @@ def _estimate(weight: np.ndarray, values: np.ndarray, noise: Noise, paired: bool
     return Estimate(value, error, min(satterthwaite, noise.total), method)
 
 
-def adjust(p: pd.Series) -> pd.Series:
-    """Holm's correction of the p-values that are not NaN."""
+def adjust(p: pd.Series, looks: int = 1) -> pd.Series:
+    """Holm's correction of the p-values that are not NaN, at one of several planned looks."""
     from statsmodels.stats.multitest import multipletests  # here: half a second that a run table does not need
 
     known = p.dropna()
     if known.empty:
         return p
-    return pd.Series(multipletests(known, method="holm")[1], known.index).reindex(p.index)
+    corrected = np.minimum(looks * multipletests(known, method="holm")[1], 1.0)
+    return pd.Series(corrected, known.index).reindex(p.index)
 
 
 def detectable(error: float, freedom: float, confidence: float = CONFIDENCE, power: float = POWER) -> float:

@@ -56,7 +56,8 @@ def image_noise(
     table["other_low"], table["other_high"] = value - margin, value + margin
     table["other_p"] = _p_value(np.abs(value), *noise)
     known = table["other_p"].notna()
-    table["other_p_holm"] = adjust(table["other_p"].fillna(seeds["p"])).where(known)  # the same number of hypotheses
+    hypotheses = table["other_p"].fillna(seeds["p"])  # as many as for other seeds alone
+    table["other_p_holm"] = adjust(hypotheses, comparison.looks).where(known)
     lost = seeds["verdict"].isin(VERDICTS) & (table["other_p_holm"] >= 1 - CONFIDENCE)
     table["other_verdict"] = seeds["verdict"].mask(lost, "not distinguishable").where(known, "")
     return table

@@ -12,7 +12,7 @@ from analysis.sources.correct_images import Correct
 from analysis.sources.rows import TOP1
 from analysis.statistics.comparison import Comparison, Steps, network_table
 from analysis.statistics.contrasts import contrast
-from analysis.statistics.estimates import compare
+from analysis.statistics.estimates import NEGLIGIBLE, compare
 from analysis.statistics.image_noise import COLUMNS as IMAGES
 from analysis.statistics.image_noise import image_noise
 from analysis.statistics.provenance import describe
@@ -33,6 +33,7 @@ def ladder_table(
     reference: str | Iterable[str] | None = None,
     *,
     correct: Mapping[str, Correct] | None = None,
+    margin: float | None = None,
 ) -> pd.DataFrame:
     """One row per rung, in the road's order, measured or not.
 
@@ -46,10 +47,12 @@ def ladder_table(
     of either side diverged or was stopped early, so that the change is that of the runs that finished; and `collapsed`,
     whether the rung hardly trained (`Comparison.collapsed`). With `Runs.correct`, also the change for other images of
     the same kind: `images`, `image_error`, `other_low`, `other_high`, `other_p`, `other_p_holm`, `other_verdict`
-    (`image_noise`).
+    (`image_noise`). With a `margin` (points), also whether the change is negligible, for other seeds on these images:
+    `p_negligible`, `p_negligible_holm`, `negligible` (`conclude`).
 
-    `attrs` has words for captions (`caption`); `reference`, the title of the network given as `reference`, or ""; and
-    `ends`, the road's last adopted rung against its first (`contrast`, as a dict), None unless both are measured.
+    `attrs` has words for captions (`caption`); `margin`; `reference`, the title of the network given as `reference`, or
+    ""; and `ends`, the road's last adopted rung against its first (`contrast`, as a dict), None unless both are
+    measured.
 
     Raises:
         ValueError: if none of the reference's runs is finished.
@@ -66,7 +69,7 @@ def ladder_table(
         (rung, None if rung == from_ else from_) for rung, from_ in zip(steps.values(), references, strict=True)
     ]
     sums = [{rung: 1.0, from_: -1.0} for rung, from_ in pairs]
-    of_seeds = compare(scores, sums)
+    of_seeds = compare(scores, sums, margin=margin)
     changes = of_seeds.rename(columns={"value": "change"})
     changes["verdict"] = [
         verdict or _why_no_change(*pair, scores, comparison)
@@ -74,14 +77,15 @@ def ladder_table(
     ]
     changes["survivors"] = [comparison.has_survivors(*pair) for pair in pairs]
     changes["survivors"] &= changes["change"].notna()
+    added = () if margin is None else NEGLIGIBLE
     networks = network_table(comparison)
     networks = networks[networks["set"].notna()].set_index("set")[list(MEASURED)]
-    table = table.join(networks.reindex(list(steps.values())).set_axis(table.index)).join(changes[list(CHANGES)])
+    table = table.join(networks.reindex(list(steps.values())).set_axis(table.index)).join(changes[[*CHANGES, *added]])
     table = table.join(image_noise(comparison, correct or {}, sums, of_seeds))
     table[COUNTS] = table[COUNTS].fillna(0).astype(int)
     table["collapsed"] = [rung in comparison.collapsed for rung in steps.values()]
     title = road[name].title if name in road.names else name
-    table.attrs = caption(comparison) | {"reference": title, "ends": _ends(comparison, correct)}
+    table.attrs = caption(comparison) | {"reference": title, "ends": _ends(comparison, correct), "margin": margin}
     return table
 
 
@@ -116,7 +120,8 @@ def caption(comparison: Comparison) -> dict[str, Any]:
     """Words for captions, in the `attrs` of every table.
 
     `title`, `scale`, `about`, `dataset`; `metric`, the column's name; `road`, its title, `sections`, {number: title},
-    `references`, and `published`, the regime whose published numbers the road has, or "".
+    `references`, and `published`, the regime whose published numbers the road has, or ""; `looks`, how many were
+    planned.
     """
     context, road = comparison.context, comparison.road
     return {
@@ -125,6 +130,7 @@ def caption(comparison: Comparison) -> dict[str, Any]:
         "about": describe(comparison),
         "dataset": context.dataset,
         "metric": context.metric,
+        "looks": comparison.looks,
         **_of_road(road),
     }
 

@@ -39,6 +39,7 @@ class Scores(dict[Any, pd.Series]):
         pooled: Iterable[Any] = (),
         collapsed: Iterable[Any] = (),
         stopped: Iterable[Any] = (),
+        looks: int = 1,
     ) -> None:
         """
         Args:
@@ -49,9 +50,10 @@ class Scores(dict[Any, pd.Series]):
             collapsed: networks that did not train. Their noise and that of the others are estimated separately.
             stopped: networks of which runs were ended early for being low. Their other runs are a biased sample, so
                 nothing is tested on them, and their noise is not used for the others.
+            looks: planned looks at the results, among which the level of tests is split.
         """
         super().__init__(values)
-        self.least, self.counted = least, counted
+        self.least, self.counted, self.looks = least, counted, looks
         self.pooled, self.collapsed, self.stopped = frozenset(pooled), frozenset(collapsed), frozenset(stopped)
 
 

@@ -13,7 +13,7 @@ from math import comb, factorial
 import pandas as pd
 
 from analysis.statistics.comparison import Comparison, Steps
-from analysis.statistics.estimates import Estimate, Weights, compare, conclude
+from analysis.statistics.estimates import NEGLIGIBLE, Estimate, Weights, compare, conclude
 from analysis.statistics.ladder import caption, entitled
 from analysis.statistics.noise import Scores
 from roadmap.roads import MOST_ORDERS
@@ -70,13 +70,15 @@ def interaction_table(comparison: Comparison, value: str | None = None) -> pd.Da
     return _finish(comparison, table, INTERACTION)
 
 
-def shapley_from_orders(comparison: Comparison, value: str | None = None, order_seed: int = 0) -> pd.DataFrame:
+def shapley_from_orders(
+    comparison: Comparison, value: str | None = None, order_seed: int = 0, margin: float | None = None
+) -> pd.DataFrame:
     """One row per adopted step: its mean change over random orders, an unbiased estimate of its Shapley value.
 
     The orders are the first m of `Road.orderings(m, order_seed)` whose networks are all measured, and had no run
     stopped early; a network's value is its mean over seeds. `step`, `title`, `section`; `value`, in units of the column
     `value`; `error`, the standard error over orders, if there are at least two; its 95 % interval `low`, `high`; `p`,
-    `p_holm`, `detectable` and `verdict` (`conclude`); `orders`, m.
+    `p_holm`, `detectable` and `verdict` (`conclude`); `orders`, m. With a margin, also `NEGLIGIBLE`.
 
     The changes contain the noise of training, so `error` does too, as far as it differs between orders. It does not
     contain what all orders share, the noise of the first and the last network: that is negligible among 16 orders, but
@@ -87,27 +89,29 @@ def shapley_from_orders(comparison: Comparison, value: str | None = None, order_
     intervals show the noise of training; if a network is missing, the table is empty.
     """
     if len(comparison.road.adopted) <= FEW:
-        return _over_all_orders(comparison, value)
+        return _over_all_orders(comparison, value, margin)
+    columns = ORDERS if margin is None else (*ORDERS, *NEGLIGIBLE)
     scores = comparison.scores(value)
     means = {steps: values.mean() for steps, values in scores.items() if steps not in scores.stopped}
     adopted = comparison.road.adopted
     drawn = comparison.road.orderings(MOST_ORDERS, order_seed)
     orders = list(takewhile(lambda order: all(steps in means for steps in _prefixes(order)), drawn))
     changes = pd.DataFrame([_changes(order, means) for order in orders], columns=list(adopted), dtype=float)
-    table = conclude([_mean_of_orders(changes[step]) for step in adopted])
+    table = conclude([_mean_of_orders(changes[step]) for step in adopted], looks=comparison.looks, margin=margin)
     table = entitled(table.assign(step=list(adopted), orders=len(orders)), comparison)
     missing = "" if orders else f"the first order of seed {order_seed} has networks without a finished run"
-    return _finish(comparison, table, ORDERS, missing)
+    return _finish(comparison, table, columns, missing)
 
 
-def _over_all_orders(comparison: Comparison, value: str | None) -> pd.DataFrame:
+def _over_all_orders(comparison: Comparison, value: str | None, margin: float | None) -> pd.DataFrame:
     players = {step: (step,) for step in comparison.road.adopted}
     scores = comparison.scores(value)
+    columns = ORDERS if margin is None else (*ORDERS, *NEGLIGIBLE)
     if not all(steps in scores for steps, _ in coalitions(players)):
-        return _finish(comparison, pd.DataFrame(), ORDERS, "some sets of steps have no finished run")
-    table = compare(scores, list(shapley_weights(players).values()), borrow=True)
+        return _finish(comparison, pd.DataFrame(), columns, "some sets of steps have no finished run")
+    table = compare(scores, list(shapley_weights(players).values()), borrow=True, margin=margin)
     table = entitled(table.assign(step=list(players), orders=factorial(len(players))), comparison)
-    return _finish(comparison, table, ORDERS)
+    return _finish(comparison, table, columns)
 
 
 def shapley_weights(players: Players) -> dict[str, Weights]:

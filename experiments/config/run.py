@@ -142,6 +142,7 @@ class Run:
             "code": self.code,
             "micro_batch_size": self.split.micro_batch_size,
             "sync_batch_norm": self.sync_batch_norm,
+            "look": self.look,
         }
 
     def _settings(self) -> dict[str, Any]:

@@ -21,10 +21,12 @@ from rich.table import Table
 from experiments.config.run import Run, to_run
 from experiments.errors import DONE, FAILED, SettingsError
 from experiments.launch.limits import Limits
+from experiments.launch.looks import count_look
 from experiments.records.record import is_done, is_ended, read_summary
 from experiments.records.study_file import file_name, study_file, write_study
 from experiments.runtime.environment import world_size
 from experiments.runtime.terminal import Terminal
+from roadmap.common.files import read_object
 from roadmap.common.statuses import ENDED_BADLY
 from roadmap.common.words import counted
 from roadmap.conf import conf_of, flat
@@ -46,18 +48,31 @@ class Study:
         runs: Path,
         members: Sequence[Run],
         limits: Limits = NO_LIMITS,
+        looks: Sequence[int] = (),
         has_ended: Callable[[Run], bool] = is_ended,
     ) -> None:
-        """`has_ended`: whether a launch has nothing to do for a run."""
+        """`looks`: the planned numbers of seeds at which results are looked at; `has_ended`: whether a launch has
+        nothing to do for a run."""
         self.name = file_name(name)
-        self.runs, self.limits, self.has_ended = runs, limits, has_ended
+        self.runs, self.limits, self.planned, self.has_ended = runs, limits, [*looks], has_ended
         self.members = list({run.identity: run for run in members}.values())
         self.todo = [run for run in self.members if not has_ended(run)]
         self.console = Terminal()
 
     def begin(self) -> None:
-        """Write `runs/studies/NAME.json`: the command, and the directories of the runs."""
-        write_study(study_file(self.runs, self.name), command(), [*{run.name for run in self.members}])
+        """Write `runs/studies/NAME.json`: the command, the directories of the runs, and the looks at their results.
+        Each run gets the number of the look for which it is launched."""
+        file = study_file(self.runs, self.name)
+        looks, lines = count_look(self.members, read_object(file) or {}, self.planned)
+        number_of = {name: look["number"] for look in looks for name in look["runs"]}
+        self.members = [
+            replace(run, look={"number": number_of[run.name], "planned": looks[0]["planned"]}) for run in self.members
+        ]
+        todo = {run.identity for run in self.todo}
+        self.todo = [run for run in self.members if run.identity in todo]
+        write_study(file, command(), [*{run.name for run in self.members}], looks)
+        for line in lines:
+            self.console.print(line, soft_wrap=True)
 
     def is_spent(self) -> str | None:
         """Why no more runs start, in one line, if `max_hours` is reached."""

@@ -79,8 +79,8 @@ def tasks(options: argparse.Namespace) -> tuple[Callable[[DictConfig], None], Ca
         else:
             requests = requests_of(jobs)
         missing = sum(run is not None and not is_ended(run) for run, _ in requests)
-        limits = Limits(max_hours=launcher.config.max_hours)
-        return plan(requests, options, launcher.runs_at_once(missing), launcher.runs_per_gpu, limits)
+        limits, looks = Limits(max_hours=launcher.config.max_hours), len(launcher.config.looks) or 1
+        return plan(requests, options, launcher.runs_at_once(missing), launcher.runs_per_gpu, limits, looks)
 
     return plan_run, plan_study
 
@@ -95,12 +95,13 @@ def plan(
     runs_at_once: int | None = None,
     runs_per_gpu: int = 1,
     limits: Limits = NO_LIMITS,
+    looks: int = 1,
 ) -> int:
-    """Estimate what these runs cost, and print it. Returns the exit code.
+    """Estimate what these runs cost, and how many seeds they need, and print it. Returns the exit code.
 
     Raises:
-        SettingsError, DesignError: if nothing can be said of any of them, or an option names a network that is not
-            among them.
+        SettingsError, DesignError: if nothing can be said of any of them, an option names a network that is not among
+            them, or the noise is not known that the number of seeds depends on.
     """
     runs = {run.identity: run for run, _ in requests if run}
     refused = list(dict.fromkeys(refusal for _, refusal in requests if refusal))
@@ -111,6 +112,11 @@ def plan(
         for identity, run in runs.items():
             data = replace(run.data, train_images=training, val_images=evaluation or run.data.val_images)
             runs[identity] = replace(run, data=data)
+    seed_plans = []
+    if options.detect or options.margin:
+        from experiments.plan.seeds import plan_seeds  # which imports the analysis
+
+        seed_plans = plan_seeds([*runs.values()], options.detect, options.margin, options.noise, looks)
     from experiments.plan.cost import estimate  # which imports torch
     from experiments.plan.table import show
 
@@ -119,9 +125,10 @@ def plan(
     if warning := _beyond_limit(cost, limits, [run.directory for run in runs.values()]):
         cost = replace(cost, warnings={**cost.warnings, warning: [network.run.title for network in cost.networks]})
     if options.json:
-        print(json.dumps(cost.to_json()))
+        seeds = {"seeds": [of_context.to_json(cost) for of_context in seed_plans]} if seed_plans else {}
+        print(json.dumps(cost.to_json() | seeds))
     else:
-        show(cost)
+        show(cost, [line for of_context in seed_plans for line in of_context.lines(cost)])
     return FAILED if cost.problems else DONE
 
 
@@ -185,6 +192,25 @@ def parser() -> Parser:
         type=_images,
         help="number of training and evaluation images, where the data are not here and their number is not known",
     )
+    parser.add_argument(
+        "--detect",
+        metavar="POINTS",
+        type=_positive,
+        help="how many seeds it takes to show a true change of this size with power 0.8 (docs/seeds.md)",
+    )
+    parser.add_argument(
+        "--margin",
+        metavar="POINTS",
+        type=_positive,
+        help="how many seeds it takes to show that a true change of 0 is negligible: within ±POINTS",
+    )
+    parser.add_argument(
+        "--noise",
+        metavar="POINTS|records|paper",
+        type=_noise,
+        help="with --detect or --margin, the standard deviation of a run over seeds: a number, from the records in "
+        "runs=, or from the paper; by default from the records or, where the study is the paper's, from that",
+    )
     parser.add_argument("--json", action="store_true", help="everything as JSON, in seconds and bytes")
     return parser
 
@@ -192,6 +218,15 @@ def parser() -> Parser:
 def _rate(text: str) -> tuple[str | None, float]:
     name, _, number = text.rpartition("=")
     return name or None, _positive(number)
+
+
+def _noise(text: str) -> float | str:
+    if text in ("records", "paper"):
+        return text
+    try:
+        return _positive(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"must be a number above 0, records or paper, not {text!r}") from None
 
 
 def _positive(text: str) -> float:
@@ -214,6 +249,8 @@ def _images(text: str) -> tuple[int, int | None]:
 def main() -> None:
     """Exit codes: 0 estimated, 1 something will certainly fail, 2 a mistake on the command line, 130 interrupted."""
     options, words = parser().parse_known_args()
+    if options.noise and not (options.detect or options.margin):
+        parser().error("--noise goes with --detect or --margin")
     first = next((index for index, word in enumerate(words) if "=" in word), len(words))
     sys.argv[1:] = [*words[:first], "hydra.run.dir=.", *words[first:]]  # or Hydra would create the folder of the runs
     train.main(*tasks(options))

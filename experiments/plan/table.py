@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -13,10 +15,11 @@ from roadmap.common.words import counted, duration
 UNITS = {"h": 3600, "min": 60, "s": 1}
 
 
-def show(cost: Cost) -> None:
+def show(cost: Cost, seeds: Sequence[str] = ()) -> None:
+    """Print the table, the sums, lines on the number of `seeds`, and what is wrong."""
     console = Console(highlight=False, markup=False)
     console.print(table(cost))
-    for line in sums(cost):
+    for line in [*sums(cost), *seeds]:
         console.print(line, soft_wrap=True)
     for line in cost.lines(cost.warnings):
         console.print(Text(f"warning: {line}", "yellow"), soft_wrap=True)

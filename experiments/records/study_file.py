@@ -1,12 +1,14 @@
-"""The file of a study, `runs/studies/NAME.json`: the command that last launched it, and the names of its runs."""
+"""The file of a study, `runs/studies/NAME.json`: the command that last launched it, the names of its runs, and the
+looks at their results (experiments/launch/looks.py)."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from roadmap.common.files import read_json, write
 
@@ -20,9 +22,9 @@ def study_file(runs: Path, study: str) -> Path:
     return runs / "studies" / f"{file_name(study)}.json"
 
 
-def write_study(file: Path, command: str, names: Sequence[str]) -> None:
+def write_study(file: Path, command: str, names: Sequence[str], looks: Sequence[Mapping[str, Any]]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    write(file, json.dumps({"command": command, "runs": sorted(names)}, indent=1) + "\n")
+    write(file, json.dumps({"command": command, "runs": sorted(names), "looks": looks}, indent=1) + "\n")
 
 
 def run_names(file: Path) -> list[str]:
