@@ -140,7 +140,7 @@ def _draw_measured(axes: Axes, table: pd.DataFrame) -> None:
     """Mean accuracy, its standard deviation and its value; a note where there is no run."""
     done = table[table["n"] > 0]
     spread = done["std"].fillna(0)
-    room = 0.8 if (done["stopped"] > 0).any() else 0.55 if (done["diverged"] > 0).any() else 0.3
+    room = 0.95 if (done["stopped"] > 0).any() else 0.55 if (done["diverged"] > 0).any() else 0.3
     _bar_axis(axes, (done["mean"] - spread).min(), (done["mean"] + spread).max(), room)
     for row, error in zip(done.itertuples(), spread, strict=True):
         seeds = f", {trained(row.n, row.diverged, row.stopped)}" if row.diverged or row.stopped else ""
