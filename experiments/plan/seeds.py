@@ -108,8 +108,8 @@ class SeedPlan:
         level = f"0.05/{self.looks * self.tests}" if self.looks * self.tests > 1 else "0.05"
         looks = f" at one of {self.looks} planned looks" if self.looks > 1 else ""
         aims = {
-            "detect": f"to show a change of {self.detect:g} {self.unit}" if self.detect else "",
-            "margin": f"to show that a change of 0 is negligible, within ±{self.margin:g} {self.unit}"
+            "detect": f"to show a change of {_amount(self.detect, self.unit)}" if self.detect else "",
+            "margin": f"to show that a change of 0 is negligible, within ±{_amount(self.margin, self.unit)}"
             if self.margin
             else "",
         }
@@ -252,6 +252,11 @@ def _of_paper(comparison: Comparison, in_any_regime: bool) -> Noise | None:
         f"from the paper’s {len(deviations)} standard deviations{elsewhere}; with what a seed adds to all networks, so "
         "rather too much",
     )
+
+
+def _amount(number: float, unit: str) -> str:
+    """ "0.5 points", "1 point"."""
+    return f"{number:g} {unit.removesuffix('s') if number == 1 else unit}".rstrip()
 
 
 def _seeds(seeds: int | None) -> str:
