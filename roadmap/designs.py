@@ -92,6 +92,9 @@ class Design:
     """Base width w: stage i of 4 has c = w * 2**(i-1) channels, 4c in a classic bottleneck's residual path (2.3)."""
     stem: Literal["resnet", "patchify"] = "resnet"
     """"resnet": 7x7 stride-2 conv and 3x3 stride-2 max pool. "patchify": 4x4 stride-4 conv (2.2)."""
+    stem_stride: Literal[4, 2] = 4
+    """By how much the stem reduces the resolution: 4 in the paper. 2 is for small images: a 3x3 conv of stride 1 and
+    the max pool, or a 2x2 stride-2 conv (docs/readings.md)."""
     groups: int | Literal["depthwise"] = 1
     """Groups of the spatial conv: 1 is dense, an integer as in ResNeXt, "depthwise" one group per channel (2.3)."""
     bottleneck: Literal["classic", "inverted"] = "classic"

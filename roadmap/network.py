@@ -43,7 +43,8 @@ class Network(nn.Sequential):
         return super().forward(x)
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) images to the four stages' output maps: (N, channels[i], H / 2**(i + 2), W / 2**(i + 2))."""
+        """(N, 3, H, W) images to the four stages' output maps: (N, channels[i], H / r, W / r), where
+        the reduction r is `stem_stride * 2**i`."""
         maps = [self.stem(x)]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
@@ -98,9 +99,10 @@ def build(design: Design, num_classes: int = 1000) -> Network:
 
 
 def stem(design: Design) -> nn.Sequential:
-    """(N, 3, H, W) to (N, w, H/4, W/4) (2.2). Under separate downsampling it has no activation."""
-    patchify = design.stem == "patchify"
-    size, stride, padding = (4, 4, 0) if patchify else (7, 2, 3)
+    """(N, 3, H, W) to (N, w, H/s, W/s) with the design's `stem_stride` s, 4 in the paper (2.2). Under separate
+    downsampling it has no activation."""
+    patchify, s = design.stem == "patchify", design.stem_stride
+    size, stride, padding = (s, s, 0) if patchify else (7, 2, 3) if s == 4 else (3, 1, 1)
     layers = nn.Sequential()
     layers.add_module("conv", nn.Conv2d(3, design.width, size, stride, padding, bias=has_bias(design, True)))
     layers.add_module("norm", norm2d(design, design.width))

@@ -130,9 +130,9 @@ def _maps(design: Design, resolution: int) -> dict[str, set[tuple[int, int]]]:
     maps: dict[str, set[tuple[int, int]]] = {
         name: set() for name in ("spatial", "hidden", "output", "norm", "activation")
     }
-    maps["norm"].add((design.width, max(1, resolution // 4)))  # the stem's
+    maps["norm"].add((design.width, max(1, resolution // design.stem_stride)))  # the stem's
     for block in design.blocks():
-        size = max(1, resolution // 2 ** (block.stage + 2))
+        size = max(1, resolution // (design.stem_stride * 2**block.stage))
         normed = (block.spatial, block.c_out, *((block.c_hidden,) if design.norm_placement == "all" else ()))
         maps["spatial"].add((block.spatial, size))
         maps["hidden"].add((block.c_hidden, size))

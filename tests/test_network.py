@@ -27,6 +27,7 @@ torch.set_num_threads(1)
 
 SWITCHES = {
     "stem": ("resnet", "patchify"),
+    "stem_stride": (4, 2),
     "groups": (1, 2, "depthwise"),
     "bottleneck": ("classic", "inverted"),
     "spatial_conv": ("middle", "first"),
@@ -91,7 +92,11 @@ def test_every_combination_builds(stem: str, groups: int | str) -> None:
     """All that differ in their layers, from images to logits with the smallest kernel, and built with the largest."""
     images = torch.randn(2, 3, 32, 32)
     base = replace(SMALL, depths=(1, 1, 1, 1), stem=stem, groups=groups, init="truncated_normal")
-    others = {name: values for name, values in SWITCHES.items() if name not in ("stem", "groups", "kernel_size")}
+    others = {
+        name: values
+        for name, values in SWITCHES.items()
+        if name not in ("stem", "stem_stride", "groups", "kernel_size")
+    }
     smallest, *_, largest = SWITCHES["kernel_size"]
     for values in product(*others.values()):
         design = replace(base, kernel_size=smallest, **dict(zip(others, values, strict=True)))
@@ -148,6 +153,15 @@ def test_rung_has_these_layers(rung: str) -> None:
     block = first_blocks(network)[1]
     parts = network.stem, block.branch, block.shortcut, block.activation
     assert tuple(map(sketch, parts)) == ROAD[rung]
+
+
+@pytest.mark.parametrize("rung", ROAD)
+def test_stem_for_small_images_differs_in_its_conv_alone(rung: str) -> None:
+    network = build_on_meta(replace(RUNGS[rung], stem_stride=2))
+    published, *rest = ROAD[rung]
+    assert sketch(network.stem) == published.replace("7x7/2", "3x3").replace("4x4/4", "2x2/2")
+    assert sketch(first_blocks(network)[1].branch) == rest[0]
+    assert [side.shape[-1] for side in network.features(torch.empty(1, 3, 32, 32, device="meta"))] == [16, 8, 4, 2]
 
 
 def test_only_separate_downsampling_puts_layers_between_stages_and_after_the_pool() -> None:

@@ -111,6 +111,7 @@ def test_another_spelling_or_an_unused_setting_is_no_departure(tmp_path, setting
 def test_kernels_that_a_resolution_cannot_tell_apart():
     assert "8-4-2-1 pixels wide, so kernels above 7 differ in the first stage only" in kernel_note(32)
     assert "in the first 2 stages only" in kernel_note(64)
+    assert "16-8-4-2 pixels wide, so kernels above 7 differ in the first 2 stages only" in kernel_note(32, 2)
     assert kernel_note(224) is None
 
 

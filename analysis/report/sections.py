@@ -240,6 +240,6 @@ def _departures(comparison: Comparison) -> list[Section]:
     if not by_recipe:
         return []
     paragraphs = [f"The {recipe} recipe is trained as in the paper." for recipe, rows in by_recipe.items() if not rows]
-    note = kernel_note(comparison.context.resolution)
+    note = kernel_note(comparison.context.resolution, comparison.stem_stride)
     tables = [format_departures(recipe, rows) for recipe, rows in by_recipe.items() if rows]
     return [Section("departures", "Departures from the paper", [*paragraphs, *filter(None, [note])], tables=tables)]

@@ -78,6 +78,11 @@ class Comparison:
         return int(counts.iloc[0]) if len(counts) else None
 
     @property
+    def stem_stride(self) -> int:
+        """By how much the stems reduce the resolution; the least where they differ."""
+        return min(((design or {}).get("stem_stride", 4) for design in self.runs["design"]), default=4)
+
+    @property
     def evaluated_on(self) -> str:
         """The images on which accuracies were measured, in words."""
         words = {"test": "the whole test set", "holdout": "a hold-out of the training images"}

@@ -138,6 +138,6 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
-def feature_maps(resolution: int) -> list[int]:
+def feature_maps(resolution: int, stem_stride: int = 4) -> list[int]:
     """The side of the feature map in each of the four stages, in pixels."""
-    return [max(resolution // stride, 1) for stride in (4, 8, 16, 32)]
+    return [max(resolution // (stem_stride * 2**stage), 1) for stage in range(4)]

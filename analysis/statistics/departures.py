@@ -95,12 +95,12 @@ def departures(comparison: Comparison) -> dict[str, list[Departure]]:
     }
 
 
-def kernel_note(resolution: int) -> str | None:
+def kernel_note(resolution: int, stem_stride: int = 4) -> str | None:
     """A sentence on which of the paper's kernels are equivalent at a small resolution; None if none are.
 
     Kernel k reaches k // 2 pixels to each side, so on a map of m pixels, what exceeds 2m - 1 only multiplies padding.
     """
-    maps = feature_maps(resolution)
+    maps = feature_maps(resolution, stem_stride)
     stages_that_differ = sum(2 * side - 1 > 7 for side in maps)
     if all(2 * side - 1 >= KERNELS[-1] for side in maps):
         return None

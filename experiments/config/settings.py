@@ -139,7 +139,7 @@ class Data:
 
 def _mutable_design() -> type:
     """`Design` as OmegaConf can override it: mutable, with str for literals. `to_design` validates and freezes."""
-    plain = {"depths": list[int], "groups": Union[int, str], "layers": dict[str, Any]}  # noqa: UP007 - for OmegaConf
+    plain = {"depths": list[int], "stem_stride": int, "groups": Union[int, str], "layers": dict[str, Any]}  # noqa: UP007 - for OmegaConf
     layers = DictConfig({}, flags={"struct": False})  # the user chooses the names: design.layers.NAME.at=hidden
     mutable: dict[str, Any] = {"depths": list(Design().depths), "layers": layers}
     hints = get_type_hints(Design)
