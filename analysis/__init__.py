@@ -42,6 +42,7 @@ EXPORTS = {
     "shapley_from_orders": "statistics.shapley",
     "tunings": "statistics.tuning",
     "tuned_table": "statistics.tuning",
+    "tuned_networks": "statistics.tuning",
     "budget_studies": "statistics.budgets",
     "budget_table": "statistics.budgets",
     "slope_table": "statistics.budgets",

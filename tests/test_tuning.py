@@ -12,12 +12,12 @@ from records import write_run
 
 import analysis
 from analysis.report.across import outline
-from analysis.statistics.tuning import tuned_table, tunings
+from analysis.statistics.tuning import tuned_networks, tuned_table, tunings
 from benchmarks.tuning import on_holdout, on_test, simulate
 from roadmap.common.tuning import best_value
 
-RATES = {"resnet": (0.025, 0.05), "gelu": (2e-3, 4e-3), "layer_norm": (2e-3, 4e-3)}
-BEST = {"resnet": 0.05, "gelu": 2e-3, "layer_norm": 4e-3}
+RATES = {"resnet": (0.025, 0.05), "gelu": (2e-3, 4e-3), "separate_downsampling": (2e-3, 4e-3)}
+BEST = {"resnet": 0.05, "gelu": 2e-3, "separate_downsampling": 4e-3}
 
 
 def test_the_best_value_trains_with_most_seeds_and_has_the_highest_mean() -> None:
@@ -52,16 +52,18 @@ def test_ladder_is_reported_untuned_beside_tuned(tmp_path: Path) -> None:
     [tuning] = tunings(runs)
     chosen = tuning.search[tuning.search["best"]].set_index("network")["value"]
     assert chosen.to_dict() == BEST
-    table = tuned_table(tuning).set_index("rung").loc[[*RATES]]
+    table, networks = tuned_table(tuning), tuned_networks(tuning).set_index("network")
+    assert table["reference"].tolist() == ["resnet", "gelu", "resnet"]  # the nearest rung, and the first
     for which, rates in {"untuned": {rung: rates[1] for rung, rates in RATES.items()}, "tuned": BEST}.items():
-        means = [np.mean(finals[rung, rates[rung]]) for rung in RATES]
-        assert table[f"mean_{which}"].tolist() == pytest.approx(means)
-        assert table[f"change_{which}"].tolist()[1:] == pytest.approx([mean - means[0] for mean in means[1:]])
-    assert table["outcome"].tolist() == ["", "newly shown", "not shown either way"]
+        means = {rung: np.mean(finals[rung, rates[rung]]) for rung in RATES}
+        assert networks[f"mean_{which}"].to_dict() == pytest.approx(means)
+        changes = [means[row.network] - means[row.reference] for row in table.itertuples()]
+        assert table[f"change_{which}"].tolist() == pytest.approx(changes)
+    assert table["outcome"].tolist() == ["newly shown", "newly shown", "shown neither way"]
     sections, comparisons = outline(runs, analysis.comparisons(runs))
     assert [section.name for section in sections] == ["tuned"]
     assert [comparison.context.differs for comparison in comparisons] == [{}]  # the untuned ladder has a chapter
-    assert "Shown only after tuning: ReLU to GELU" in " ".join(sections[0].findings)
+    assert "Shown only tuned: resnet to gelu" in " ".join(sections[0].findings)
 
 
 def test_sweep_without_results_on_the_test_images_is_no_tuned_study(tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_search_that_goes_on_chooses_nothing(tmp_path: Path) -> None:
     summary = next(path for path in tmp_path.glob("nano-gelu-seed100-*/summary.json"))
     summary.write_text(summary.read_text().replace('"done"', '"unfinished"'))
     [tuning] = tunings(analysis.load(tmp_path))
-    assert {*tuning.search[tuning.search["best"]]["network"]} == {"resnet", "layer_norm"}
+    assert {*tuning.search[tuning.search["best"]]["network"]} == {"resnet", "separate_downsampling"}
 
 
 def test_intervals_of_a_tuned_ladder_cover() -> None:

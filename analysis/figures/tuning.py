@@ -21,56 +21,59 @@ MOST_BEHIND = 5.0
 
 
 def tuned_figure(table: pd.DataFrame, search: pd.DataFrame, setting: str) -> Figure:
-    """One row per measured rung of a `tuned_table`: its change untuned and tuned, with 95 % intervals; and beside it
-    the mean on the holdout with each value that was tried (`Tuning.search`), the best one framed.
+    """One row per pair of a `tuned_table`: the change untuned and tuned, with 95 % intervals; and, below, one row per
+    network: its mean on the holdout with each value that was tried (`Tuning.search`).
 
     Markers are filled where a change is shown (Holm-corrected p < 0.05), hollow where it is not.
     """
-    rows = table[(table["n_untuned"] > 0) | (table["n_tuned"] > 0)].reset_index(drop=True)
     title, about = "Does it survive tuning?", table.attrs.get("scale", "")
-    if rows.empty:
-        return blank(title, "No tuned network is a rung of the road.", about)
+    if table.empty:
+        return blank(title, "No two tuned networks are comparable: they differ in more than the road's steps.", about)
+    networks = [*dict.fromkeys(search["network"])]
     tried = search.groupby("network")["value"].size().max()
     with style():
-        height = 1.35 + ROW * len(rows) + 0.75
+        above, between, below = 1.15, 1.2, 0.4
+        height = above + ROW * (len(table) + len(networks)) + between + below
         figure = Drawing(figsize=(9.2, height))
-        low, tall = 0.75 / height, ROW * len(rows) / height
-        axes = figure.add_axes((0.235, low, 0.4, tall))
+        axes = figure.add_axes((0.3, (height - above - ROW * len(table)) / height, 0.66, ROW * len(table) / height))
         for which, (color, marker, offset) in LOOKS.items():
-            for row in rows.to_dict("index").items():
-                _draw(axes, row[0] + offset, row[1], which, color, marker)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_yticks(range(len(rows)), rows["title"].map(step_name).map(wrapped))
-        axes.tick_params(axis="y", length=0, labelcolor=PALETTE["ink"])
-        axes.spines["left"].set_visible(False)
+            for index, row in enumerate(table.to_dict("records")):
+                _draw(axes, index + offset, row, which, color, marker)
+        _rows(axes, table["title"].map(step_name))
         axes.axvline(0, color=PALETTE["muted"], lw=0.9, zorder=1)
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         value = measure(table.attrs.get("metric", "top1"))
         axes.set_xlabel(f"change of {value.name}" + (f" ({value.unit})" if value.unit else ""))
-        cells = figure.add_axes((0.66, low, 0.32, tall), sharey=axes)
-        for index, rung in enumerate(rows["rung"]):
-            _cells(cells, index, search[search["network"] == rung])
+        cells = figure.add_axes((0.3, below / height, 0.66, ROW * len(networks) / height))
+        for index, network in enumerate(networks):
+            _cells(cells, index, search[search["network"] == network])
+        _rows(cells, pd.Series(networks))
         cells.set_xlim(-0.5, tried - 0.5)
         cells.set_xticks([])
-        cells.tick_params(axis="y", length=0, labelleft=False)
-        for spine in cells.spines.values():
-            spine.set_visible(False)
-        cells.set_xlabel(f"{value.axis} on the holdout, by {setting}")
+        cells.spines["bottom"].set_visible(False)
+        head = f"{value.axis} on the holdout, by {setting}; frame: the best value; underlined: the recipe’s own"
+        cells.set_title(head, loc="left", fontsize=9, color=PALETTE["muted"])
+        labels = ("the recipe’s own value", "the best value of each network")
         keys = [
-            Line2D([], [], color=color, marker=marker, ms=6, label=text)
-            for (color, marker, _), text in zip(
-                LOOKS.values(), ("the recipe’s own value", "the best value of each network"), strict=True
-            )
+            Line2D([], [], color=color, marker=marker, ms=6, label=label)
+            for (color, marker, _), label in zip(LOOKS.values(), labels, strict=True)
         ]
         figure.legend(
-            handles=keys, loc="upper left", ncols=2, fontsize=8, bbox_to_anchor=(0.235, 1 - 0.85 / height),
+            handles=keys, loc="upper left", ncols=2, fontsize=8, bbox_to_anchor=(0.3, 1 - 0.85 / height),
             borderaxespad=0, borderpad=0,
         )  # fmt: skip
         heading(figure, title, about)
-        note = "bars: 95 % interval; filled: shown (Holm-corrected p < 0.05); frame: the best value; underlined: own"
-        figure.text(0.98, 0.1 / height, note, ha="right", fontsize=8, color=PALETTE["muted"])
+        note = "bars: 95 % interval; filled: shown (Holm-corrected p < 0.05)"
+        figure.text(0.96, 0.1 / height, note, ha="right", fontsize=8, color=PALETTE["muted"])
         return figure
+
+
+def _rows(axes: Axes, names: pd.Series) -> None:
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), names.map(wrapped))
+    axes.tick_params(axis="y", length=0, labelcolor=PALETTE["ink"])
+    axes.spines["left"].set_visible(False)
 
 
 def _draw(axes: Axes, y: float, row: dict, which: str, color: str, marker: str) -> None:

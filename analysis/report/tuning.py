@@ -10,9 +10,9 @@ from analysis.report.section import Picture, Section
 from analysis.report.tables import Cell, Column, ReportTable
 from analysis.sources.runs import Runs
 from analysis.statistics.comparison import Comparison
-from analysis.statistics.tuning import Tuning, tuned_table, tunings
-from analysis.text import chance, interval, percent, signed, step_name, trained
-from roadmap.common.words import counted, listed, shortened
+from analysis.statistics.tuning import Tuning, tuned_networks, tuned_table, tunings
+from analysis.text import chance, interval, percent, signed, step_name
+from roadmap.common.words import counted, shortened
 
 MOST_NAMED = 6
 
@@ -22,28 +22,24 @@ def tuned_sections(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Sect
     sections: list[Section] = []
     paths: set[str] = set()
     for number, tuning in enumerate(tunings(runs), 1):
-        sections.append(_section(tuning, runs, "" if number == 1 else f"-{number}"))
+        sections.append(_section(tuning, "" if number == 1 else f"-{number}"))
         paths |= tuning.paths
     return sections, [comparison for comparison in comparisons if not {*comparison.runs["path"]} <= paths]
 
 
-def _section(tuning: Tuning, runs: Runs, suffix: str) -> Section:
-    table = tuned_table(tuning, correct=runs.correct)
-    values = f"{tuning.values} values of {tuning.setting}"
+def _section(tuning: Tuning, suffix: str) -> Section:
+    table = tuned_table(tuning)
     paragraphs = [
-        f"{tuning.untuned.context.title}. Each network was trained with {values}, and evaluated on a holdout of the "
-        "training images, with seeds of its own. With the best value it was then trained on all training images and "
-        "evaluated like any other. So the images that accuracies are measured on chose nothing, and intervals hold as "
-        "for networks that were fixed in advance. They are about these networks with these values: another grid may "
-        "choose others.",
+        f"{tuning.untuned.context.title}. Each network was trained with {tuning.values} values of {tuning.setting} "
+        "and evaluated on a holdout of the training images, with seeds of its own. With the best value it was then "
+        "trained on all training images and evaluated like any other. So the images that accuracies are measured on "
+        "chose nothing, and intervals hold as for networks that were fixed in advance. They are about these networks with "
+        "these values: another grid may choose others.",
         _cost(tuning),
     ]
-    measured = table[table["outcome"] != ""]
-    pictures = []
-    if len(measured):
-        what = "Change of each step untuned and tuned, and accuracy on the holdout by value"
-        pictures = [Picture(f"tuned{suffix}", tuned_figure(table, tuning.search, tuning.setting), what)]
-    tables = [format_tuned(table, suffix), format_search(tuning, suffix)]
+    what = "Change of each step untuned and tuned, and accuracy on the holdout by value"
+    pictures = [Picture(f"tuned{suffix}", tuned_figure(table, tuning.search, tuning.setting), what)]
+    tables = [format_tuned(table, suffix), format_tuned_networks(tuning, suffix)]
     title = f"Tuned: each network with its best {tuning.setting}"
     return Section(f"tuned{suffix}", title, paragraphs, pictures, tables, findings=findings(tuning, table))
 
@@ -53,55 +49,35 @@ def findings(tuning: Tuning, table: pd.DataFrame) -> list[str]:
     sentences, measured = [], table[table["outcome"] != ""]
     if measured.empty:
         sentences.append("No step is trained on both sides with the best values yet, so nothing can be said of any.")
-    shown = measured[measured["verdict_untuned"].isin(VERDICTS)]
-    if len(shown):
-        parts = [
-            f"{_counted(rows, len(shown))} {outcome} ({_named(rows)})"
-            for outcome in ("still shown", "reversed", "no longer shown")
-            if len(rows := shown[shown["outcome"] == outcome])
-        ]
-        changes = "the change" if len(shown) == 1 else f"the {len(shown)} changes"
-        sentences.append(f"Of {changes} shown with the recipe’s own {tuning.setting}: {listed(parts)} after tuning.")
-    elif len(measured):
-        sentences.append(f"None of the changes is shown with the recipe’s own {tuning.setting}.")
-    new = measured[measured["outcome"] == "newly shown"]
-    if len(new):
-        sentences.append(f"Shown only after tuning: {_named(new)}.")
-    if len(measured):
-        same = int(measured["same_sign"].sum())
-        sentences.append(
-            f"{same} of {counted(len(measured), 'change')} {'have' if same != 1 else 'has'} the same sign."
-        )
+    for outcome, words in {
+        "still shown": "Survives tuning, shown both ways in the same direction",
+        "reversed": "Reversed by tuning, shown both ways in opposite directions",
+        "no longer shown": "Shown untuned, but not tuned",
+        "newly shown": "Shown only tuned",
+    }.items():
+        if len(rows := measured[measured["outcome"] == outcome]):
+            sentences.append(f"{words}: {_named(rows)}.")
+    rest = measured[measured["outcome"] == "shown neither way"]
+    if len(rest):
+        sentences.append(f"Shown neither untuned nor tuned: {_named(rest)}.")
+    if len(opposite := measured[~measured["same_sign"]]):
+        sentences.append(f"Of {counted(len(measured), 'change')}, {len(opposite)} changed sign, shown or not.")
     edge = tuning.search[tuning.search["at_edge"]]
     if len(edge):
         names = shortened([f"{row.network} ({_value(row.value)})" for row in edge.itertuples()], MOST_NAMED)
-        whose = "networks, whose" if len(edge) > 1 else "network, whose"
         sentences.append(
-            f"For {len(edge)} {whose} best value is the smallest or largest that was tried, a wider grid may find a "
-            f"better one: {names}."
+            f"The best value is the smallest or largest that was tried, so a wider grid may find a better one: {names}."
         )
-    left = tuning.search.groupby("network")["best"].any()
+    left = tuning.search.groupby("network", sort=False)["best"].any()
     if not left.all():
         sentences.append(f"No best value is known yet for {shortened([*left.index[~left]], MOST_NAMED)}.")
     return sentences
 
 
-def _counted(rows: pd.DataFrame, total: int) -> str:
-    return (
-        "all"
-        if len(rows) == total > 2
-        else "both"
-        if len(rows) == total == 2
-        else "it"
-        if total == 1
-        else str(len(rows))
-    )
-
-
 def _named(rows: pd.DataFrame) -> str:
     """The steps with their changes untuned and tuned."""
     names = [
-        f"{step_name(row.title)}: {signed(row.change_untuned)} untuned, {signed(row.change_tuned)} tuned"
+        f"{step_name(row.title)} ({signed(row.change_untuned)} untuned, {signed(row.change_tuned)} tuned)"
         for row in rows.itertuples()
     ]
     return shortened(names, MOST_NAMED, "; ".join)
@@ -120,56 +96,44 @@ def _value(value: object) -> str:
 
 
 def format_tuned(table: pd.DataFrame, suffix: str = "") -> ReportTable:
-    """`tuned_table`: the rungs that are measured."""
-    table = table[(table["n_untuned"] > 0) | (table["n_tuned"] > 0)].reset_index(drop=True)
-    metric = measure(table.attrs["metric"])
+    """`tuned_table`: one row per pair of networks."""
     columns = [Column("step", True), Column("from", True)]
     for group in ("own value", "best value"):
-        columns += [Column("value", group=group), Column(metric.head, group=group), Column("change", group=group)]
-        columns += [Column("95 % interval", group=group), Column("p (Holm)", group=group)]
+        columns += [Column(head, group=group) for head in ("change", "95 % interval", "p (Holm)")]
     columns.append(Column("after tuning", True))
     rows = []
     for index, row in enumerate(table.to_dict("records")):
-        cells = [Cell(step_name(row["title"]), index), Cell(row["reference"] or "–", index)]
-        for value, which in (("own", "untuned"), ("best", "tuned")):
+        cells = [Cell(step_name(row["title"]), index), Cell(row["reference"], index)]
+        for which in ("untuned", "tuned"):
             change, verdict = row[f"change_{which}"], row[f"verdict_{which}"]
-            cells.append(Cell("–") if row[value] is None else Cell(_value(row[value]), row[value]))
-            cells.append(_cell(row[f"mean_{which}"], percent(row[f"mean_{which}"])))
             cells.append(_cell(change, signed(change), verdict if verdict in VERDICTS else ""))
             cells.append(_cell(row[f"low_{which}"], interval(row[f"low_{which}"], row[f"high_{which}"])))
             cells.append(_cell(row[f"p_holm_{which}"], chance(row[f"p_holm_{which}"])))
         rows.append([*cells, Cell(row["outcome"] or "–", row["outcome"])])
     note = (
-        "Each ladder is a family of hypotheses of its own (Holm). “No longer shown” does not mean that tuning has "
-        "removed a change: compare the two intervals."
+        "In colour: shown, with p < 0.05 after Holm’s correction within the column; “all steps” is a claim of its own. "
+        "“No longer shown” does not mean that tuning has removed a change: compare the two intervals."
     )
     return ReportTable(f"tuned{suffix}", columns, rows, table, note)
 
 
-def format_search(tuning: Tuning, suffix: str = "") -> ReportTable:
-    """`Tuning.search`: one row per network and value."""
+def format_tuned_networks(tuning: Tuning, suffix: str = "") -> ReportTable:
+    """`tuned_networks`; the CSV file has every value that was tried."""
     metric = measure(tuning.untuned.metric)
-    columns = [
-        Column("network", True),
-        Column(tuning.setting),
-        Column(f"{metric.head} on the holdout"),
-        Column("seeds"),
-    ]
-    columns.append(Column("", True))
+    columns = [Column("network", True)]
+    for group in ("own value", "best value"):
+        columns += [Column(tuning.setting, group=group), Column("holdout", group=group), Column("final", group=group)]
     rows = []
-    for index, row in enumerate(tuning.search.itertuples()):
-        marks = ["best"] * row.best + ["at the edge of the grid"] * row.at_edge + ["the recipe’s own"] * row.own
-        marks += [f"{row.left} not finished"] * bool(row.left)
-        rows.append(
-            [
-                Cell(row.network, index),
-                Cell(_value(row.value), row.value),
-                _cell(row.mean, percent(row.mean)),
-                Cell(trained(row.n, row.diverged), row.n),
-                Cell(", ".join(marks)),
-            ]
-        )
-    return ReportTable(f"search{suffix}", columns, rows, tuning.search)
+    for index, row in enumerate(tuned_networks(tuning).to_dict("records")):
+        cells = [Cell(row["network"], index)]
+        for name, which in (("own", "untuned"), ("best", "tuned")):
+            edge = " (at the edge)" * (name == "best" and row["at_edge"])
+            cells.append(Cell("–") if row[name] is None else Cell(_value(row[name]) + edge, row[name]))
+            cells.append(_cell(row[f"holdout_{name}"], percent(row[f"holdout_{name}"])))
+            cells.append(_cell(row[f"mean_{which}"], percent(row[f"mean_{which}"])))
+        rows.append(cells)
+    note = f"{metric.head[0].upper()}{metric.head[1:]}: on the holdout, and on {tuning.untuned.evaluated_on}."
+    return ReportTable(f"tuned-networks{suffix}", columns, rows, tuning.search, note)
 
 
 def _cell(value: float, text: str, style: str = "") -> Cell:

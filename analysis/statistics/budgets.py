@@ -19,11 +19,11 @@ from scipy import stats
 from analysis.measures import measure
 from analysis.statistics.comparison import Comparison, Steps, begins, longest, network_table
 from analysis.statistics.context import Context, published_recipe
-from analysis.statistics.estimates import CONFIDENCE, Estimate, conclude, estimate
+from analysis.statistics.estimates import CONFIDENCE, Estimate, estimate
 from analysis.statistics.ladder import caption
 from analysis.statistics.noise import Scores
-from analysis.text import step_name
-from roadmap.roads import Road, Rung
+from analysis.statistics.pairs import Pair, conclude_pairs, pairs_of
+from roadmap.roads import Road
 
 UNITS = {"epochs": "epochs", "images": "training images"}
 """By kind of study: the unit of its budgets."""
@@ -92,41 +92,9 @@ class BudgetStudy:
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """The pairs of networks whose difference is followed, each measured with at least two budgets: each rung and
-        its nearest ancestor, the last rung and the first, and networks off the road with one that has a step less or
-        more, a rung if there is one."""
-        road = self.road
-        pairs = []
-        for rung in road.rungs:
-            ancestor = rung.parent and road[rung.parent]
-            while ancestor and len(self._shared(frozenset(rung.steps), frozenset(ancestor.steps))) < 2:
-                ancestor = ancestor.parent and road[ancestor.parent]
-            if ancestor:
-                pairs.append(Pair(_title(road, rung, ancestor), "road", _set(rung), _set(ancestor)))
-        last, first = frozenset(road.adopted), _set(road.rungs[0])
-        if len(self._shared(last, first)) >= 2 and not any(pair[2:] == (last, first) for pair in pairs):
-            pairs.append(Pair("all steps", "ends", last, first))
-        return [*pairs, *self._beside(pairs)]
-
-    def _beside(self, pairs: list[Pair]) -> list[Pair]:
-        road = self.road
-        rungs = {_set(rung) for rung in road.rungs}
+        """The pairs of networks whose difference is followed, each measured with at least two budgets."""
         networks = dict.fromkeys(key for scores in self.scores.values() for key in scores if not isinstance(key, str))
-        titles = {rung.step: step_name(rung.title) for rung in road.rungs if rung.adopted}
-        beside = []
-        for network in sorted(networks.keys() - rungs, key=road.in_order):
-            others = [
-                other for other in networks if len(network ^ other) == 1 and len(self._shared(network, other)) > 1
-            ]
-            if not others:
-                continue
-            other = min(others, key=lambda key: (key not in rungs, road.in_order(key)))
-            small, large = sorted((network, other), key=len)
-            (step,) = large - small
-            pair = Pair(f"{titles.get(step, step)} on {road.name_of(small)}", "beside", large, small)
-            if pair not in beside:
-                beside.append(pair)
-        return beside
+        return pairs_of(self.road, networks, lambda a, b: len(self._shared(a, b)) > 1)
 
     def _shared(self, a: Steps, b: Steps) -> list[int]:
         """The budgets with which both were measured."""
@@ -135,16 +103,6 @@ class BudgetStudy:
             for budget, scores in self.scores.items()
             if a in scores and b in scores and self.comparisons[budget].same_code(a, b)
         ]
-
-
-class Pair(NamedTuple):
-    """Two networks whose difference is followed over budgets."""
-
-    title: str
-    kind: str
-    """"road", "ends" or "beside"."""
-    network: Steps
-    reference: Steps
 
 
 class Line(NamedTuple):
@@ -209,7 +167,7 @@ def budget_table(study: BudgetStudy) -> pd.DataFrame:
         scores = study.scores[budget]
         means = {key: values.mean() for key, values in scores.items()}
         sums = [{pair.network: 1.0, pair.reference: -1.0} for pair in study.pairs]
-        table = _conclude(study, estimate(scores, sums)).rename(columns={"value": "effect"})
+        table = conclude_pairs(study.pairs, estimate(scores, sums), scores.looks).rename(columns={"value": "effect"})
         rows = [
             {
                 "title": pair.title,
@@ -277,7 +235,9 @@ def slope_table(study: BudgetStudy) -> pd.DataFrame:
                 "collapsed": bool(used["collapsed"].any()),
             }
         )
-    slopes = _conclude(study, [line.slope for line in lines]).rename(columns={"value": "slope"})
+    slopes = conclude_pairs(study.pairs, [line.slope for line in lines], study.largest.looks).rename(
+        columns={"value": "slope"}
+    )
     table = pd.DataFrame(rows).join(slopes.drop(columns="method"))
     table.attrs = study.attrs
     return table
@@ -365,14 +325,6 @@ def fit(x: Sequence[float] | np.ndarray, effects: Sequence[Estimate]) -> Line:
     if _p(curvature) < POOR:
         return Line(slope, curvature, level, where=BENT)
     return Line(slope, curvature, level, crossing, *_fieller(x, weights, effects))
-
-
-def _conclude(study: BudgetStudy, estimates: Sequence[Estimate]) -> pd.DataFrame:
-    """`conclude` for an estimate per pair: those of "ends" are a claim of its own, as in a ladder's report."""
-    kinds = pd.Series([pair.kind for pair in study.pairs])
-    families = [kinds.index[kinds == "ends"], kinds.index[kinds != "ends"]]
-    tables = [conclude([estimates[index] for index in family]).set_index(family) for family in families if len(family)]
-    return pd.concat(tables).sort_index()
 
 
 def _weighted(weights: np.ndarray, effects: Sequence[Estimate], lacking: str) -> Estimate:
@@ -469,16 +421,3 @@ def _united(parts: list[Comparison], road: Road) -> Comparison:
     first = dict(zip(runs["set"][::-1], runs["series"][::-1], strict=True))
     kept = [steps is None or first[steps] == series for steps, series in zip(runs["set"], runs["series"], strict=True)]
     return Comparison(replace(parts[0].context, road=road), runs[kept])
-
-
-def _title(road: Road, rung: Rung, ancestor: Rung) -> str:
-    """What lies between two rungs: a step, a section of the road, or several."""
-    if rung.parent == ancestor.name:
-        return step_name(rung.title)
-    between = {*rung.steps} - {*ancestor.steps}
-    sections = (title for title, steps in road.groups().items() if {*steps} == between)
-    return next(sections, f"{ancestor.name} to {rung.name}")
-
-
-def _set(rung: Rung) -> Steps:
-    return frozenset(rung.steps)

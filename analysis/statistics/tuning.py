@@ -10,18 +10,20 @@ advance: they are about these networks with these values, which a finer grid may
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from analysis.measures import VERDICTS
-from analysis.sources.correct_images import Correct
 from analysis.sources.runs import Runs
-from analysis.statistics.comparison import Comparison, comparisons
+from analysis.statistics.comparison import Comparison, Steps, comparisons
 from analysis.statistics.context import Context, canonical
-from analysis.statistics.ladder import default_reference, ladder_table
+from analysis.statistics.estimates import estimate
+from analysis.statistics.ladder import caption
+from analysis.statistics.noise import Scores
+from analysis.statistics.pairs import Pair, conclude_pairs, pairs_of
 from roadmap.common.statuses import Status
 from roadmap.common.tuning import best_value
 
@@ -97,26 +99,30 @@ def _tuning(setting: str, search: pd.DataFrame, finals: pd.DataFrame) -> Tuning 
     finals = finals[finals["key"].isin(tried["key"])]
     if tried.empty or finals.empty:
         return None
-    table, best = _table(tried, finals)
     untuned = finals[finals["own"]]
+    if untuned.empty:
+        return None
+    first = _compared(untuned, setting)
+    name_of = first.runs.set_index("path")["network"]
+    keys = untuned.set_index("path")["key"].reindex(first.runs["path"])  # in the road's order
+    names = {key: name_of[path] for path, key in keys.items()}
+    tried = tried[tried["key"].isin(names.keys())]
+    table, best = _table(tried, names)
     is_best = [
         canonical(best.get(key)) == canonical(value) for key, value in zip(finals["key"], finals["value"], strict=True)
     ]
     tuned = finals[is_best]
-    if untuned.empty:
-        return None
     paths = {*tried["path"], *finals["path"][~finals["own"]]}
     hours = {"search": _hours(tried), "own": _hours(untuned), "best": _hours(tuned[~tuned["own"]])}
-    first = _compared(untuned, setting)
     return Tuning(setting, table, first, _compared(tuned, setting) if len(tuned) else None, frozenset(paths), hours)
 
 
-def _table(tried: pd.DataFrame, finals: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _table(tried: pd.DataFrame, names: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, Any]]:
     """`Tuning.search`, and the best value of each network whose search has ended."""
     rows, best = [], {}
     tries = tried.groupby("key").size().max()  # a network with fewer has some that were not even started
-    names = finals.drop_duplicates("key").set_index("key")["network"]
-    for key, of_network in tried.groupby("key", sort=False):
+    for key in names:
+        of_network = tried[tried["key"] == key]
         grid = dict(iter(of_network.groupby("value", sort=False)))
         scores = {
             value: [
@@ -166,40 +172,75 @@ OUTCOMES = {
     (True, True): "still shown",
     (True, False): "no longer shown",
     (False, True): "newly shown",
-    (False, False): "not shown either way",
+    (False, False): "shown neither way",
 }
+SIDES = ("untuned", "tuned")
 
 
-def tuned_table(tuning: Tuning, *, correct: Mapping[str, Correct] | None = None) -> pd.DataFrame:
-    """One row per rung, in the road's order: its change untuned beside tuned.
+def tuned_table(tuning: Tuning) -> pd.DataFrame:
+    """One row per pair of networks (`pairs_of`): their difference untuned beside tuned.
 
-    `rung`, `title`, `reference`; `own`, `best`, the two values of the setting; with the suffixes `_untuned` and
-    `_tuned`: `mean`, `n`, `change` from the reference, `low`, `high`, `p_holm`, `verdict` (`ladder_table`); `outcome`:
-    "still shown", "reversed" (shown both ways, in opposite directions), "no longer shown", "newly shown", "not shown
-    either way", or "" where a change is not measured; and `same_sign`, whether both changes have the same sign.
+    `title`, `kind`, `network`, `reference`, the names of the two; with the suffixes `_untuned` and `_tuned`: `n`, the
+    seeds of the side with fewer, `change`, its 95 % interval `low`, `high`, `p`, `p_holm`, `verdict` (`conclude`; each
+    ladder is a family of hypotheses, but for "ends"); `outcome`: "still shown", "reversed" (shown both ways, in
+    opposite directions), "no longer shown", "newly shown", "shown neither way", or "" where a change is not measured;
+    and `same_sign`, whether both changes have the same sign.
 
-    The references are the parents; where no rung's parent is measured, the first rung. `attrs` as of `ladder_table`.
+    `attrs` has words for captions.
     """
-    columns = ["mean", "n", "change", "low", "high", "p_holm", "verdict"]
-    untuned = _ladder(tuning.untuned, correct)
-    tuned = _ladder(tuning.tuned, correct) if tuning.tuned else untuned.assign(**dict.fromkeys(columns, math.nan))
-    table = untuned[["rung", "title", "reference"]].join(
-        [untuned[columns].add_suffix("_untuned"), tuned[columns].add_suffix("_tuned")]
+    scores = {side: comparison.scores() for side, comparison in _comparisons(tuning).items()}
+    untuned, road = scores["untuned"], tuning.untuned.road
+    networks = [key for key in untuned if not isinstance(key, str)]
+
+    def is_measured(a: Steps, b: Steps) -> bool:
+        return a in untuned and b in untuned and tuning.untuned.same_code(a, b)
+
+    pairs = pairs_of(road, networks, is_measured)
+    table = pd.DataFrame(
+        [(pair.title, pair.kind, road.name_of(pair.network), road.name_of(pair.reference)) for pair in pairs],
+        columns=["title", "kind", "network", "reference"],
     )
-    values = tuning.search.set_index("network")
-    for name in ("own", "best"):
-        chosen = values[values[name]]["value"]
-        table.insert(3, name, [chosen.get(rung) for rung in table["rung"]])
+    for side in SIDES:
+        table = table.join(_changes(scores.get(side, Scores({})), pairs).add_suffix(f"_{side}"))
     measured = table["change_untuned"].notna() & table["change_tuned"].notna()
-    shown = [table[f"verdict_{which}"].isin(VERDICTS) for which in ("untuned", "tuned")]
-    outcome = pd.Series([OUTCOMES[pair] for pair in zip(*shown, strict=True)], table.index)
+    shown = [table[f"verdict_{side}"].isin(VERDICTS) for side in SIDES]
+    outcome = pd.Series([OUTCOMES[pair] for pair in zip(*shown, strict=True)], table.index, dtype=object)
     table["same_sign"] = (table["change_untuned"] > 0) == (table["change_tuned"] > 0)
     table["outcome"] = outcome.mask(shown[0] & shown[1] & ~table["same_sign"], "reversed").where(measured, "")
-    table.attrs = untuned.attrs
+    table.attrs = caption(tuning.untuned)
     return table
 
 
-def _ladder(comparison: Comparison, correct: Mapping[str, Correct] | None) -> pd.DataFrame:
-    ladder = ladder_table(comparison, correct=correct)
-    start = default_reference(ladder)
-    return ladder_table(comparison, start, correct=correct) if start else ladder
+def tuned_networks(tuning: Tuning) -> pd.DataFrame:
+    """One row per network: `network`; `own`, `best`, the two values of the setting; `at_edge` (`Tuning.search`);
+    `holdout_own`, `holdout_best`, the means on the holdout; and `mean_untuned`, `mean_tuned`, those of the runs on all
+    training images. What is not known is None, or NaN for a number."""
+    means = {side: _means(comparison) for side, comparison in _comparisons(tuning).items()}
+    rows = []
+    for network, values in tuning.search.groupby("network", sort=False):
+        row: dict[str, Any] = {"network": network}
+        for name in ("own", "best"):
+            chosen = values[values[name]]
+            row[name] = chosen["value"].iloc[0] if len(chosen) else None
+            row[f"holdout_{name}"] = chosen["mean"].iloc[0] if len(chosen) else math.nan
+        row["at_edge"] = bool(values["at_edge"].any())
+        rows.append(row | {f"mean_{side}": means.get(side, {}).get(network, math.nan) for side in SIDES})
+    return pd.DataFrame(rows)
+
+
+def _comparisons(tuning: Tuning) -> dict[str, Comparison]:
+    return {"untuned": tuning.untuned} | ({"tuned": tuning.tuned} if tuning.tuned else {})
+
+
+def _means(comparison: Comparison) -> dict[str, float]:
+    return {comparison.name(key): values.mean() for key, values in comparison.scores().items()}
+
+
+def _changes(scores: Scores, pairs: Sequence[Pair]) -> pd.DataFrame:
+    sums = [{pair.network: 1.0, pair.reference: -1.0} for pair in pairs]
+    columns = ["n", "change", "low", "high", "p", "p_holm", "verdict"]
+    if not pairs:
+        return pd.DataFrame(columns=columns)
+    table = conclude_pairs(pairs, estimate(scores, sums), scores.looks).rename(columns={"value": "change"})
+    table["n"] = [min(len(scores.get(key, ())) for key in pair[2:]) for pair in pairs]
+    return table[columns]
