@@ -33,8 +33,8 @@ def _section(tuning: Tuning, suffix: str) -> Section:
         f"{tuning.untuned.context.title}. Each network was trained with {tuning.values} values of {tuning.setting} "
         "and evaluated on a holdout of the training images, with seeds of its own. With the best value it was then "
         "trained on all training images and evaluated like any other. So the images that accuracies are measured on "
-        "chose nothing, and intervals hold as for networks that were fixed in advance. They are about these networks with "
-        "these values: another grid may choose others.",
+        "chose nothing, and intervals hold as for networks that were fixed in advance. They are about these networks "
+        "with these values: another grid may choose others.",
         _cost(tuning),
     ]
     what = "Change of each step untuned and tuned, and accuracy on the holdout by value"
