@@ -16,7 +16,7 @@ from analysis.text import step_name, wrapped
 ROW = 0.5
 LOOKS = {"untuned": (LINES[1], MARKERS[1], -0.16), "tuned": (LINES[0], MARKERS[0], 0.16)}
 """The colour, the marker, and the offset in its row."""
-MOST_BEHIND = 5.0
+MOST_BEHIND = 3.0
 """Points behind the best value at which a cell is white."""
 
 
@@ -32,7 +32,7 @@ def tuned_figure(table: pd.DataFrame, search: pd.DataFrame, setting: str) -> Fig
     networks = [*dict.fromkeys(search["network"])]
     tried = search.groupby("network")["value"].size().max()
     with style():
-        above, between, below = 1.15, 1.2, 0.4
+        above, between, below = 1.15, 1.05, 0.4
         height = above + ROW * (len(table) + len(networks)) + between + below
         figure = Drawing(figsize=(9.2, height))
         axes = figure.add_axes((0.3, (height - above - ROW * len(table)) / height, 0.66, ROW * len(table) / height))
@@ -52,7 +52,7 @@ def tuned_figure(table: pd.DataFrame, search: pd.DataFrame, setting: str) -> Fig
         cells.set_xlim(-0.5, tried - 0.5)
         cells.set_xticks([])
         cells.spines["bottom"].set_visible(False)
-        head = f"{value.axis} on the holdout, by {setting}; frame: the best value; underlined: the recipe’s own"
+        head = f"{value.axis} on the holdout by {setting}; framed: the best; underlined: the recipe’s own"
         cells.set_title(head, loc="left", fontsize=9, color=PALETTE["muted"])
         labels = ("the recipe’s own value", "the best value of each network")
         keys = [
