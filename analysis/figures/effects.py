@@ -45,7 +45,7 @@ def effects_figure(table: pd.DataFrame) -> Figure:
             offset = 0.22 * (index - (len(kinds) - 1) / 2)
             look = {"color": LINES[index], "marker": MARKERS[index]}
             for row in table[(table["kind"] == kind) & table["effect"].notna()].itertuples():
-                _draw(axes, row.effect, row.low, row.high, rows_of[row.step] + offset, row.verdict, **look)
+                draw_effect(axes, row.effect, row.low, row.high, rows_of[row.step] + offset, row.verdict, **look)
         _finish(axes, steps["title"].map(step_name).map(wrapped), table.attrs)
         keys = [
             Line2D([], [], color=LINES[index], marker=MARKERS[index], ms=6, label=KINDS[kind])
@@ -78,7 +78,7 @@ def besides_figure(table: pd.DataFrame, kind: str = "besides") -> Figure:
         for index, (_, same) in enumerate(rows.groupby("step", sort=False)):
             look = {"color": LINES[index % len(LINES)], "marker": MARKERS[index % len(MARKERS)]}
             for row in same.itertuples():
-                _draw(axes, row.effect, row.low, row.high, row.Index, row.verdict, **look)
+                draw_effect(axes, row.effect, row.low, row.high, row.Index, row.verdict, **look)
         names = [wrapped(f"{row.step} on {row.on}", 42) for row in rows.itertuples()]
         _finish(axes, pd.Series(names), table.attrs)
         heading(figure, title, about)
@@ -100,7 +100,7 @@ def shapley_figure(table: pd.DataFrame) -> Figure:
         figure = Drawing(figsize=(7.6, height))
         axes = figure.add_axes((0.27, 0.68 / height, 0.58, 0.4 * len(table) / height))
         for index, row in enumerate(table.itertuples()):
-            _draw(axes, row.value, row.low, row.high, index, row.verdict, color=LINES[0], marker=MARKERS[0])
+            draw_effect(axes, row.value, row.low, row.high, index, row.verdict, color=LINES[0], marker=MARKERS[0])
             text = quantity(row.value, table.attrs.get("unit", "points"), signed=True)
             axes.text(1.02, index, text, va="center", transform=axes.get_yaxis_transform())
         _finish(axes, names.map(wrapped), table.attrs)
@@ -114,9 +114,10 @@ def _legend(figure: Figure) -> None:
     figure.text(0.97, 0.1 / figure.get_figheight(), text, ha="right", fontsize=8, color=PALETTE["muted"])
 
 
-def _draw(
+def draw_effect(
     axes: Axes, value: float, low: float, high: float, y: float, verdict: str, *, color: str, marker: str
 ) -> None:
+    """A marker with its interval, filled where the effect is shown."""
     if not pd.isna(low):
         axes.plot([low, high], [y, y], color=color, lw=1.3, solid_capstyle="butt", zorder=2)
     face = color if verdict in VERDICTS else PALETTE["paper"]

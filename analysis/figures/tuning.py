@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from analysis.figures.effects import draw_effect
 from analysis.figures.style import LINES, MARKERS, PALETTE, Drawing, blank, heading, style
-from analysis.measures import VERDICTS, measure
+from analysis.measures import measure
 from analysis.text import step_name, wrapped
 
 ROW = 0.5
@@ -38,7 +39,10 @@ def tuned_figure(table: pd.DataFrame, search: pd.DataFrame, setting: str) -> Fig
         axes = figure.add_axes((0.3, (height - above - ROW * len(table)) / height, 0.66, ROW * len(table) / height))
         for which, (color, marker, offset) in LOOKS.items():
             for index, row in enumerate(table.to_dict("records")):
-                _draw(axes, index + offset, row, which, color, marker)
+                if not pd.isna(row[f"change_{which}"]):
+                    numbers = (row[f"{name}_{which}"] for name in ("change", "low", "high"))
+                    verdict = row[f"verdict_{which}"]
+                    draw_effect(axes, *numbers, index + offset, verdict, color=color, marker=marker)
         _rows(axes, table["title"].map(step_name))
         axes.axvline(0, color=PALETTE["muted"], lw=0.9, zorder=1)
         axes.grid(axis="x")
@@ -74,16 +78,6 @@ def _rows(axes: Axes, names: pd.Series) -> None:
     axes.set_yticks(range(len(names)), names.map(wrapped))
     axes.tick_params(axis="y", length=0, labelcolor=PALETTE["ink"])
     axes.spines["left"].set_visible(False)
-
-
-def _draw(axes: Axes, y: float, row: dict, which: str, color: str, marker: str) -> None:
-    change, low, high, verdict = (row[f"{name}_{which}"] for name in ("change", "low", "high", "verdict"))
-    if pd.isna(change):
-        return
-    if not pd.isna(low):
-        axes.plot([low, high], [y, y], color=color, lw=1.3, solid_capstyle="butt", zorder=2)
-    face = color if verdict in VERDICTS else PALETTE["paper"]
-    axes.plot(change, y, marker, ms=6, color=color, mfc=face, mew=1.3, zorder=3)
 
 
 def _cells(axes: Axes, y: int, values: pd.DataFrame) -> None:

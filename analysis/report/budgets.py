@@ -10,10 +10,14 @@ from analysis import figures
 from analysis.measures import VERDICTS, measure
 from analysis.report.findings import MOST_STEPS, POWER
 from analysis.report.section import Picture, Section
-from analysis.report.tables import format_budgets, format_slopes, in_budget
+from analysis.report.tables import Cell, Column, ReportTable, drop_empty, in_unit, number_cell, verdict_style
 from analysis.sources.runs import Runs
 from analysis.statistics.budgets import (
+    ANYWHERE,
     BENT,
+    EARLY,
+    EITHER,
+    LATE,
     WITHIN,
     BudgetStudy,
     budget_studies,
@@ -23,7 +27,7 @@ from analysis.statistics.budgets import (
     slope_table,
 )
 from analysis.statistics.comparison import Comparison
-from analysis.text import equals, interval, percent, signed
+from analysis.text import NOTHING, chance, equals, in_words, interval, percent, signed, whole
 from roadmap.common.words import counted, listed, shortened
 
 SHARED = 0.01
@@ -180,3 +184,92 @@ def _accuracies(study: BudgetStudy) -> list[str]:
     metric = measure(table.attrs["metric"])
     low, high = (in_budget(table, budget) for budget in (study.budgets[0], study.budgets[-1]))
     return [f"Mean {metric.axis}, from {low} to {high}: {'; '.join(words)}."]
+
+
+def format_slopes(table: pd.DataFrame) -> ReportTable:
+    """`slope_table`: one row per pair of networks."""
+    metric, largest = measure(table.attrs["metric"]), in_budget(table, table.attrs["budgets"][-1])
+    slope, at_largest = "per doubling", f"at {largest}"
+    columns = [Column("step", True), Column("slope", group=slope), Column("95 % interval", group=slope)]
+    columns += [Column("p (Holm)", group=slope), Column("verdict", True, slope), Column("change", group=at_largest)]
+    columns += [Column("95 % interval", group=at_largest), Column("p (Holm)", group=at_largest)]
+    columns += [Column("verdict", True, at_largest), Column(f"crosses zero ({table.attrs['budget_unit']})", True)]
+    columns += [Column("p of a bend")]
+    rows = [
+        [
+            Cell(row.title, row.Index),
+            number_cell(row.slope, signed(row.slope), verdict_style(row.verdict)),
+            number_cell(row.low, interval(row.low, row.high)),
+            number_cell(row.p_holm, chance(row.p_holm)),
+            Cell(in_words(row.verdict, row.survivors), row.verdict, verdict_style(row.verdict)),
+            number_cell(row.effect, signed(row.effect), verdict_style(row.effect_verdict)),
+            number_cell(row.effect_low, interval(row.effect_low, row.effect_high)),
+            number_cell(row.effect_p_holm, chance(row.effect_p_holm)),
+            Cell(in_words(row.effect_verdict, row.survivors), row.effect_verdict, verdict_style(row.effect_verdict)),
+            Cell(_crossing(row) or NOTHING, row.where),
+            number_cell(row.curvature_p, chance(row.curvature_p)),
+        ]
+        for row in table.itertuples()
+    ]
+    note = (
+        f"Changes are of {metric.name}, in {metric.unit or 'its unit'}. A slope is that of a straight line over the "
+        "logarithm of the budget, which describes what was measured and says nothing of larger budgets. p is corrected "
+        "for the number of rows (Holm), of the slopes and of the changes separately, but for “all steps”, a claim of "
+        "its own; intervals are not. The 95 % "
+        "interval of the crossing (Fieller) is where the line is not shown to differ from zero; if that is not within "
+        "what was measured, the cell says why."
+    )
+    if table["curvature_p"].notna().any():
+        note += " A small p of a bend, not corrected, says that the effects are not on a line: below 0.05 no crossing "
+        note += "is given."
+    return drop_empty(ReportTable("slopes", columns, rows, table.assign(missing=table["missing"].map(str)), note))
+
+
+def _crossing(row: Any) -> str:
+    """Where the line crosses zero, or why that is not within what was measured."""
+    low, high = _rounded(row.crossing_low), _rounded(row.crossing_high)
+    words = {
+        WITHIN: f"{_rounded(row.crossing)} ({low} to {high})",
+        EARLY: f"at {high} or before, if at all",
+        LATE: f"at {low} or later, if at all",
+        EITHER: "not known: no sign shown at either end",
+        ANYWHERE: "not known: no sign shown anywhere",
+        BENT: "not known: not on a line",
+    }
+    return words.get(row.where, row.where)
+
+
+def _rounded(budget: float) -> str:
+    """A budget with one decimal, or as a whole number: "2.6", "3,411"."""
+    return NOTHING if pd.isna(budget) else f"{budget:.2g}" if budget < 10 else whole(budget)
+
+
+def format_budgets(table: pd.DataFrame) -> ReportTable:
+    """`budget_table`: one row per pair of networks, one group of columns per budget."""
+    budgets = table.attrs["budgets"]
+    columns = [Column("step", True)]
+    for budget in budgets:
+        columns += [Column(head, group=in_budget(table, budget)) for head in ("seeds", "change", "95 % interval")]
+    by_budget = [rows.to_dict("records") for _, rows in table.groupby("budget", sort=True)]
+    rows = []
+    for index, pair in enumerate(zip(*by_budget, strict=True)):
+        cells = [Cell(pair[0]["title"], index)]
+        for row in pair:
+            marks = " †" * row["survivors"] + " ‡" * row["collapsed"]
+            cells.append(Cell(str(row["n"]), row["n"]))
+            cells.append(number_cell(row["effect"], signed(row["effect"]) + marks, verdict_style(row["verdict"])))
+            cells.append(number_cell(row["low"], interval(row["low"], row["high"])))
+        rows.append(cells)
+    note = (
+        f"{in_unit(table)}Each change is from the network before the step to the one after it, trained alike. In "
+        "colour: shown, with p < 0.05 after Holm’s correction within the budget."
+    )
+    note += " †: of the runs that trained; others diverged." * bool(table["survivors"].any())
+    note += " ‡: one of the two hardly trained." * bool(table["collapsed"].any())
+    return ReportTable("by-budget", columns, rows, table, note)
+
+
+def in_budget(table: pd.DataFrame, budget: float) -> str:
+    """ "1 epoch", "2,500 training images"."""
+    unit = table.attrs["budget_unit"]
+    return f"1 {unit.removesuffix('s')}" if budget == 1 else f"{_rounded(budget)} {unit}"

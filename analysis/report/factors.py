@@ -10,7 +10,7 @@ from analysis import figures
 from analysis.measures import VERDICTS, measure
 from analysis.report.findings import MOST_STEPS, findings
 from analysis.report.section import Picture, Section
-from analysis.report.tables import DETECTABLE, Cell, Column, ReportTable
+from analysis.report.tables import DETECTABLE, Cell, Column, ReportTable, number_cell
 from analysis.sources.runs import Runs
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.crossing import Factor, Network, join_crossed
@@ -180,7 +180,7 @@ def _effects_table(factorial: Factorial) -> ReportTable:
             Cell(row.factor, row.Index),
             Cell(row.level, row.Index),
             Cell(str(row.n), row.n),
-            _number(row.mean, percent(row.mean)),
+            number_cell(row.mean, percent(row.mean)),
             *_judged(row, row.effect),
         ]
         for row in table.itertuples()
@@ -264,16 +264,16 @@ def _two_way_table(factorial: Factorial, factor: Factor, other: Factor, number: 
     rows = []
     for index, level in enumerate(factor.levels):
         cells = [Cell(level, index)]
-        cells += [_number(means[level, at], percent(means[level, at])) for at in other.levels]
+        cells += [number_cell(means[level, at], percent(means[level, at])) for at in other.levels]
         for at in other.others:
             if level == factor.reference:
                 cells += [Cell("reference"), Cell("–"), Cell("–")]
                 continue
             row = by_levels.loc[(level, at)]
             style = row["verdict"] if row["verdict"] in VERDICTS else ""
-            cells.append(_number(row["interaction"], signed(row["interaction"]), style))
-            cells.append(_number(row["low"], interval(row["low"], row["high"])))
-            cells.append(_number(row["p_holm"], chance(row["p_holm"])))
+            cells.append(number_cell(row["interaction"], signed(row["interaction"]), style))
+            cells.append(number_cell(row["low"], interval(row["low"], row["high"])))
+            cells.append(number_cell(row["p_holm"], chance(row["p_holm"])))
         rows.append(cells)
     averaged = ", averaged over the remaining switches" * (len(factorial.factors) > 2)
     note = (
@@ -295,7 +295,7 @@ def _simple_table(factorial: Factorial, factor: Factor, other: Factor, number: i
         [
             Cell(factorial.change(row), row.Index),
             Cell(_level(factorial, row.other, row.other_level), row.Index),
-            _number(row.mean, percent(row.mean)),
+            number_cell(row.mean, percent(row.mean)),
             *_judged(row, row.effect),
         ]
         for row in table.itertuples()
@@ -372,16 +372,12 @@ def _judged(row: Any, value: float) -> list[Cell]:
     """The cells of a number that `compare` judged."""
     style = row.verdict if row.verdict in VERDICTS else ""
     return [
-        _number(value, signed(value), style),
-        _number(row.low, interval(row.low, row.high)),
-        _number(row.p_holm, chance(row.p_holm)),
-        _number(row.detectable, percent(row.detectable)),
+        number_cell(value, signed(value), style),
+        number_cell(row.low, interval(row.low, row.high)),
+        number_cell(row.p_holm, chance(row.p_holm)),
+        number_cell(row.detectable, percent(row.detectable)),
         Cell(in_words(row.verdict, False), row.verdict, style),
     ]
-
-
-def _number(value: float, text: str, style: str = "") -> Cell:
-    return Cell(text) if pd.isna(value) else Cell(text, float(value), style)
 
 
 def _unit(factorial: Factorial) -> str:

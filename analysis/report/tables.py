@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.measures import VERDICTS, measure
-from analysis.statistics.budgets import ANYWHERE, BENT, EARLY, EITHER, LATE, WITHIN
 from analysis.statistics.ladder import included, named
 from analysis.statistics.paper import agreement_table
 from analysis.text import (
@@ -82,27 +81,27 @@ def format_ladder(table: pd.DataFrame) -> ReportTable:
     ]
     rows = []
     for row in table.itertuples():
-        style = _style(row.verdict)
+        style = verdict_style(row.verdict)
         left_out = row.left_out - row.diverged - row.stopped
         seeds = trained(row.n, row.diverged, row.stopped) + (f" (+{left_out} left out)" if left_out else "")
         rows.append(
             [
                 Cell(row.title + ("" if row.adopted else " (not adopted)"), row.Index),
                 Cell(seeds, row.n),
-                _number(row.mean, percent(row.mean, row.std)),
-                _number(row.change, signed(row.change), style),
-                _number(row.low, interval(row.low, row.high)),
-                _number(row.p_holm, chance(row.p_holm)),
-                _number(row.detectable, percent(row.detectable)),
-                *(_number(row.p_negligible_holm, chance(row.p_negligible_holm)) for _ in _within(table)),
+                number_cell(row.mean, percent(row.mean, row.std)),
+                number_cell(row.change, signed(row.change), style),
+                number_cell(row.low, interval(row.low, row.high)),
+                number_cell(row.p_holm, chance(row.p_holm)),
+                number_cell(row.detectable, percent(row.detectable)),
+                *(number_cell(row.p_negligible_holm, chance(row.p_negligible_holm)) for _ in _within(table)),
                 Cell(in_words(row.verdict, row.survivors, getattr(row, "negligible", False)), row.verdict, style),
-                _number(row.macs, scaled(row.macs, unit)),
+                number_cell(row.macs, scaled(row.macs, unit)),
             ]
         )
         if has_published:
             rows[-1] += [
-                _number(row.published_top1, percent(row.published_top1, row.published_std), "paper"),
-                _number(row.published_change, signed(row.published_change), "paper"),
+                number_cell(row.published_top1, percent(row.published_top1, row.published_std), "paper"),
+                number_cell(row.published_change, signed(row.published_change), "paper"),
             ]
     detectable = f"; {DETECTABLE}" if table["detectable"].notna().any() else ""
     images = "" if table["image_error"].notna().any() else " on these images, not of other images"
@@ -113,7 +112,7 @@ def format_ladder(table: pd.DataFrame) -> ReportTable:
         "both networks have the same, and the noise is estimated from all rungs together. A change is shown if its p, "
         f"corrected for the number of changes (Holm){_for_looks(table)}, is below 0.05{detectable}.{_on_margin(table)}"
     )
-    return _drop_empty(ReportTable("ladder", columns, rows, table, note))
+    return drop_empty(ReportTable("ladder", columns, rows, table, note))
 
 
 def format_images(table: pd.DataFrame) -> ReportTable:
@@ -127,14 +126,14 @@ def format_images(table: pd.DataFrame) -> ReportTable:
     rows = [
         [
             _step(row),
-            _number(row.change, signed(row.change)),
-            _number(row.error, percent(row.error)),
-            _number(row.image_error, percent(row.image_error)),
-            _number(row.low, interval(row.low, row.high)),
-            Cell(row.verdict, row.verdict, _style(row.verdict)),
-            _number(row.other_low, interval(row.other_low, row.other_high)),
-            _number(row.other_p_holm, chance(row.other_p_holm)),
-            Cell(row.other_verdict, row.other_verdict, _style(row.other_verdict)),
+            number_cell(row.change, signed(row.change)),
+            number_cell(row.error, percent(row.error)),
+            number_cell(row.image_error, percent(row.image_error)),
+            number_cell(row.low, interval(row.low, row.high)),
+            Cell(row.verdict, row.verdict, verdict_style(row.verdict)),
+            number_cell(row.other_low, interval(row.other_low, row.other_high)),
+            number_cell(row.other_p_holm, chance(row.other_p_holm)),
+            Cell(row.other_verdict, row.other_verdict, verdict_style(row.other_verdict)),
         ]
         for row in known.itertuples()
     ]
@@ -174,12 +173,14 @@ def format_paper(table: pd.DataFrame) -> ReportTable:
     rows = [
         [
             _step(row),
-            _number(row.published_change, signed(row.published_change), "paper"),
-            _number(row.published_noise, percent(row.published_noise) + "*" * row.noise_assumed, "paper"),
+            number_cell(row.published_change, signed(row.published_change), "paper"),
+            number_cell(row.published_noise, percent(row.published_noise) + "*" * row.noise_assumed, "paper"),
             Cell(there.get(row.published_verdict, row.published_verdict), row.published_verdict, "paper"),
-            _number(row.change, signed(row.change), _style(row.verdict)),
-            _number(row.low, interval(row.low, row.high)),
-            Cell({"up": "▲ ", "down": "▼ "}.get(row.verdict, "") + row.verdict, row.verdict, _style(row.verdict)),
+            number_cell(row.change, signed(row.change), verdict_style(row.verdict)),
+            number_cell(row.low, interval(row.low, row.high)),
+            Cell(
+                {"up": "▲ ", "down": "▼ "}.get(row.verdict, "") + row.verdict, row.verdict, verdict_style(row.verdict)
+            ),
             Cell(NOTHING if pd.isna(row.same_sign) else signs[bool(row.same_sign)], str(row.same_sign)),
         ]
         for row in shown.itertuples()
@@ -212,11 +213,11 @@ def format_effects(table: pd.DataFrame) -> ReportTable:
                 continue
             row = by_kind[kind].loc[step.step]
             effect = signed(row["effect"]) + " †" * bool(row["survivors"]) + " ≈" * bool(row.get("negligible"))
-            cells.append(_number(row["effect"], effect, _style(row["verdict"])))
-            cells.append(_number(row["low"], interval(row["low"], row["high"])))
+            cells.append(number_cell(row["effect"], effect, verdict_style(row["verdict"])))
+            cells.append(number_cell(row["low"], interval(row["low"], row["high"])))
         rows.append(cells)
     looks = _for_looks(table)
-    note = f"{_in_unit(table)}In colour: shown, with p < 0.05 after Holm’s correction within the column{looks}."
+    note = f"{in_unit(table)}In colour: shown, with p < 0.05 after Holm’s correction within the column{looks}."
     if _within(table):
         note += f" ≈: negligible.{_on_margin(table)}"
     if table["survivors"].any():
@@ -234,116 +235,27 @@ def format_added(table: pd.DataFrame, kind: str = "besides") -> ReportTable:
     table = table[table["kind"] == kind].reset_index(drop=True)
     rows = []
     for index, row in enumerate(table.to_dict("records")):
-        style = _style(row["verdict"])
+        style = verdict_style(row["verdict"])
         rows.append(
             [
                 Cell(row["step"], index),
                 Cell(row["on"], index),
                 Cell(str(row["n"]), row["n"]),
-                _number(row["without"], percent(row["without"])),
-                _number(row["with"], percent(row["with"])),
-                _number(row["effect"], signed(row["effect"]), style),
-                _number(row["low"], interval(row["low"], row["high"])),
-                _number(row["p_holm"], chance(row["p_holm"])),
-                _number(row["detectable"], percent(row["detectable"])),
-                *(_number(row["p_negligible_holm"], chance(row["p_negligible_holm"])) for _ in _within(table)),
+                number_cell(row["without"], percent(row["without"])),
+                number_cell(row["with"], percent(row["with"])),
+                number_cell(row["effect"], signed(row["effect"]), style),
+                number_cell(row["low"], interval(row["low"], row["high"])),
+                number_cell(row["p_holm"], chance(row["p_holm"])),
+                number_cell(row["detectable"], percent(row["detectable"])),
+                *(number_cell(row["p_negligible_holm"], chance(row["p_negligible_holm"])) for _ in _within(table)),
                 Cell(in_words(row["verdict"], row["survivors"], row.get("negligible", False)), row["verdict"], style),
             ]
         )
     note = (
-        f"{_in_unit(table)}The two networks of a row differ in this step alone. The verdict follows p, corrected "
+        f"{in_unit(table)}The two networks of a row differ in this step alone. The verdict follows p, corrected "
         f"for the number of rows (Holm){_for_looks(table)}; {DETECTABLE}.{_on_margin(table)}"
     )
-    return _drop_empty(ReportTable(kind, columns, rows, table, note))
-
-
-def format_slopes(table: pd.DataFrame) -> ReportTable:
-    """`slope_table`: one row per pair of networks."""
-    metric, largest = measure(table.attrs["metric"]), in_budget(table, table.attrs["budgets"][-1])
-    slope, at_largest = "per doubling", f"at {largest}"
-    columns = [Column("step", True), Column("slope", group=slope), Column("95 % interval", group=slope)]
-    columns += [Column("p (Holm)", group=slope), Column("verdict", True, slope), Column("change", group=at_largest)]
-    columns += [Column("95 % interval", group=at_largest), Column("p (Holm)", group=at_largest)]
-    columns += [Column("verdict", True, at_largest), Column(f"crosses zero ({table.attrs['budget_unit']})", True)]
-    columns += [Column("p of a bend")]
-    rows = [
-        [
-            Cell(row.title, row.Index),
-            _number(row.slope, signed(row.slope), _style(row.verdict)),
-            _number(row.low, interval(row.low, row.high)),
-            _number(row.p_holm, chance(row.p_holm)),
-            Cell(in_words(row.verdict, row.survivors), row.verdict, _style(row.verdict)),
-            _number(row.effect, signed(row.effect), _style(row.effect_verdict)),
-            _number(row.effect_low, interval(row.effect_low, row.effect_high)),
-            _number(row.effect_p_holm, chance(row.effect_p_holm)),
-            Cell(in_words(row.effect_verdict, row.survivors), row.effect_verdict, _style(row.effect_verdict)),
-            Cell(_crossing(row) or NOTHING, row.where),
-            _number(row.curvature_p, chance(row.curvature_p)),
-        ]
-        for row in table.itertuples()
-    ]
-    note = (
-        f"Changes are of {metric.name}, in {metric.unit or 'its unit'}. A slope is that of a straight line over the "
-        "logarithm of the budget, which describes what was measured and says nothing of larger budgets. p is corrected "
-        "for the number of rows (Holm), of the slopes and of the changes separately, but for “all steps”, a claim of "
-        "its own; intervals are not. The 95 % "
-        "interval of the crossing (Fieller) is where the line is not shown to differ from zero; if that is not within "
-        "what was measured, the cell says why."
-    )
-    if table["curvature_p"].notna().any():
-        note += " A small p of a bend, not corrected, says that the effects are not on a line: below 0.05 no crossing "
-        note += "is given."
-    return _drop_empty(ReportTable("slopes", columns, rows, table.assign(missing=table["missing"].map(str)), note))
-
-
-def _crossing(row: Any) -> str:
-    """Where the line crosses zero, or why that is not within what was measured."""
-    low, high = _rounded(row.crossing_low), _rounded(row.crossing_high)
-    words = {
-        WITHIN: f"{_rounded(row.crossing)} ({low} to {high})",
-        EARLY: f"at {high} or before, if at all",
-        LATE: f"at {low} or later, if at all",
-        EITHER: "not known: no sign shown at either end",
-        ANYWHERE: "not known: no sign shown anywhere",
-        BENT: "not known: not on a line",
-    }
-    return words.get(row.where, row.where)
-
-
-def _rounded(budget: float) -> str:
-    """A budget with one decimal, or as a whole number: "2.6", "3,411"."""
-    return NOTHING if pd.isna(budget) else f"{budget:.2g}" if budget < 10 else whole(budget)
-
-
-def format_budgets(table: pd.DataFrame) -> ReportTable:
-    """`budget_table`: one row per pair of networks, one group of columns per budget."""
-    budgets = table.attrs["budgets"]
-    columns = [Column("step", True)]
-    for budget in budgets:
-        columns += [Column(head, group=in_budget(table, budget)) for head in ("seeds", "change", "95 % interval")]
-    by_budget = [rows.to_dict("records") for _, rows in table.groupby("budget", sort=True)]
-    rows = []
-    for index, pair in enumerate(zip(*by_budget, strict=True)):
-        cells = [Cell(pair[0]["title"], index)]
-        for row in pair:
-            marks = " †" * row["survivors"] + " ‡" * row["collapsed"]
-            cells.append(Cell(str(row["n"]), row["n"]))
-            cells.append(_number(row["effect"], signed(row["effect"]) + marks, _style(row["verdict"])))
-            cells.append(_number(row["low"], interval(row["low"], row["high"])))
-        rows.append(cells)
-    note = (
-        f"{_in_unit(table)}Each change is from the network before the step to the one after it, trained alike. In "
-        "colour: shown, with p < 0.05 after Holm’s correction within the budget."
-    )
-    note += " †: of the runs that trained; others diverged." * bool(table["survivors"].any())
-    note += " ‡: one of the two hardly trained." * bool(table["collapsed"].any())
-    return ReportTable("by-budget", columns, rows, table, note)
-
-
-def in_budget(table: pd.DataFrame, budget: float) -> str:
-    """ "1 epoch", "2,500 training images"."""
-    unit = table.attrs["budget_unit"]
-    return f"1 {unit.removesuffix('s')}" if budget == 1 else f"{_rounded(budget)} {unit}"
+    return drop_empty(ReportTable(kind, columns, rows, table, note))
 
 
 def _within(table: pd.DataFrame) -> list[str]:
@@ -369,7 +281,7 @@ def _for_looks(table: pd.DataFrame) -> str:
     return f" and for {looks} planned looks at the results" if looks > 1 else ""
 
 
-def _in_unit(table: pd.DataFrame) -> str:
+def in_unit(table: pd.DataFrame) -> str:
     return f"In {table.attrs['unit']}. " if table.attrs.get("unit") else ""
 
 
@@ -385,12 +297,12 @@ def format_sections(tables: dict[str, pd.DataFrame]) -> ReportTable:
         cells = [Cell(section.section, index), Cell(", ".join(section.steps), index)]
         for value, table in tables.items():
             row, unit = table.iloc[index], measure(value).unit
-            style = _style(row["verdict"]) if value == metric else ""
+            style = verdict_style(row["verdict"]) if value == metric else ""
             ends = [quantity(row[end], unit, signed=True) for end in ("low", "high")]
             exact = row["low"] == row["high"]
-            cells.append(_number(row["value"], quantity(row["value"], unit, signed=True), style))
+            cells.append(number_cell(row["value"], quantity(row["value"], unit, signed=True), style))
             cells.append(
-                _number(row["low"], "exact" if exact else NOTHING if math.isnan(row["low"]) else " to ".join(ends))
+                number_cell(row["low"], "exact" if exact else NOTHING if math.isnan(row["low"]) else " to ".join(ends))
             )
         rows.append(cells)
     frame = pd.concat(dict(tables), names=["of", None]).reset_index("of")
@@ -418,12 +330,12 @@ def format_networks(table: pd.DataFrame) -> ReportTable:
             [
                 Cell(row.title, row.Index),
                 Cell(trained(row.n, row.diverged, row.stopped), row.n),
-                _number(row.mean, percent(row.mean, row.std)),
-                _number(row.macs, scaled(row.macs, unit)),
-                _number(row.params, count(row.params)),
-                _number(row.images_per_second, whole(row.images_per_second)),
-                _number(row.device_hours, NOTHING if pd.isna(row.device_hours) else f"{row.device_hours:.3g}"),
-                _number(row.peak_memory_mb, whole(row.peak_memory_mb)),
+                number_cell(row.mean, percent(row.mean, row.std)),
+                number_cell(row.macs, scaled(row.macs, unit)),
+                number_cell(row.params, count(row.params)),
+                number_cell(row.images_per_second, whole(row.images_per_second)),
+                number_cell(row.device_hours, NOTHING if pd.isna(row.device_hours) else f"{row.device_hours:.3g}"),
+                number_cell(row.peak_memory_mb, whole(row.peak_memory_mb)),
                 Cell(", ".join(front), -len(front)),
             ]
         )
@@ -449,15 +361,15 @@ def format_contexts(frame: pd.DataFrame) -> ReportTable:
             Cell(str(row.runs), row.runs),
             Cell(str(row.left_out), row.left_out),
             Cell(row.best, row.best),
-            _number(row.mean, percent(row.mean)),
-            _number(row.change, signed(row.change)),
+            number_cell(row.mean, percent(row.mean)),
+            number_cell(row.change, signed(row.change)),
         ]
         for row in frame.itertuples()
     ]
     return ReportTable("contexts", columns, rows, frame)
 
 
-def _number(value: float, text: str, style: str = "") -> Cell:
+def number_cell(value: float, text: str, style: str = "") -> Cell:
     return Cell(text) if pd.isna(value) else Cell(text, float(value), style)
 
 
@@ -466,11 +378,11 @@ def _step(row: Any) -> Cell:
     return Cell(step_name(row.title) + ("" if row.adopted else " (not adopted)"), row.Index)
 
 
-def _style(verdict: str) -> str:
+def verdict_style(verdict: str) -> str:
     return verdict if verdict in VERDICTS else ""
 
 
-def _drop_empty(table: ReportTable) -> ReportTable:
+def drop_empty(table: ReportTable) -> ReportTable:
     """Drops the columns that are empty in every row."""
     kept = [index for index in range(len(table.columns)) if any(row[index].text != NOTHING for row in table.rows)]
     rows = [[row[index] for index in kept] for row in table.rows]

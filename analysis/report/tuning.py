@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.figures.tuning import tuned_figure
 from analysis.measures import VERDICTS, measure
 from analysis.report.section import Picture, Section
-from analysis.report.tables import Cell, Column, ReportTable
+from analysis.report.tables import Cell, Column, ReportTable, number_cell
 from analysis.sources.runs import Runs
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.tuning import Tuning, tuned_networks, tuned_table, tunings
@@ -106,9 +106,9 @@ def format_tuned(table: pd.DataFrame, suffix: str = "") -> ReportTable:
         cells = [Cell(step_name(row["title"]), index), Cell(row["reference"], index)]
         for which in ("untuned", "tuned"):
             change, verdict = row[f"change_{which}"], row[f"verdict_{which}"]
-            cells.append(_cell(change, signed(change), verdict if verdict in VERDICTS else ""))
-            cells.append(_cell(row[f"low_{which}"], interval(row[f"low_{which}"], row[f"high_{which}"])))
-            cells.append(_cell(row[f"p_holm_{which}"], chance(row[f"p_holm_{which}"])))
+            cells.append(number_cell(change, signed(change), verdict if verdict in VERDICTS else ""))
+            cells.append(number_cell(row[f"low_{which}"], interval(row[f"low_{which}"], row[f"high_{which}"])))
+            cells.append(number_cell(row[f"p_holm_{which}"], chance(row[f"p_holm_{which}"])))
         rows.append([*cells, Cell(row["outcome"] or "–", row["outcome"])])
     note = (
         "In colour: shown, with p < 0.05 after Holm’s correction within the column; “all steps” is a claim of its own. "
@@ -129,12 +129,8 @@ def format_tuned_networks(tuning: Tuning, suffix: str = "") -> ReportTable:
         for name, which in (("own", "untuned"), ("best", "tuned")):
             edge = " (at the edge)" * (name == "best" and row["at_edge"])
             cells.append(Cell("–") if row[name] is None else Cell(_value(row[name]) + edge, row[name]))
-            cells.append(_cell(row[f"holdout_{name}"], percent(row[f"holdout_{name}"])))
-            cells.append(_cell(row[f"mean_{which}"], percent(row[f"mean_{which}"])))
+            cells.append(number_cell(row[f"holdout_{name}"], percent(row[f"holdout_{name}"])))
+            cells.append(number_cell(row[f"mean_{which}"], percent(row[f"mean_{which}"])))
         rows.append(cells)
     note = f"{metric.head[0].upper()}{metric.head[1:]}: on the holdout, and on {tuning.untuned.evaluated_on}."
     return ReportTable(f"tuned-networks{suffix}", columns, rows, tuning.search, note)
-
-
-def _cell(value: float, text: str, style: str = "") -> Cell:
-    return Cell(text) if pd.isna(value) else Cell(text, float(value), style)
