@@ -17,6 +17,7 @@ from analysis.text import step_name, wrapped
 ROW = 0.5
 LOOKS = {"untuned": (LINES[1], MARKERS[1], -0.16), "tuned": (LINES[0], MARKERS[0], 0.16)}
 """The colour, the marker, and the offset in its row."""
+COLUMNS = ("change", "low", "high", "verdict")
 MOST_BEHIND = 3.0
 """Points behind the best value at which a cell is white."""
 
@@ -40,9 +41,8 @@ def tuned_figure(table: pd.DataFrame, search: pd.DataFrame, setting: str) -> Fig
         for which, (color, marker, offset) in LOOKS.items():
             for index, row in enumerate(table.to_dict("records")):
                 if not pd.isna(row[f"change_{which}"]):
-                    numbers = (row[f"{name}_{which}"] for name in ("change", "low", "high"))
-                    verdict = row[f"verdict_{which}"]
-                    draw_effect(axes, *numbers, index + offset, verdict, color=color, marker=marker)
+                    change, low, high, verdict = (row[f"{name}_{which}"] for name in COLUMNS)
+                    draw_effect(axes, change, low, high, index + offset, verdict, color=color, marker=marker)
         _rows(axes, table["title"].map(step_name))
         axes.axvline(0, color=PALETTE["muted"], lw=0.9, zorder=1)
         axes.grid(axis="x")

@@ -206,7 +206,7 @@ def format_slopes(table: pd.DataFrame) -> ReportTable:
             number_cell(row.effect_low, interval(row.effect_low, row.effect_high)),
             number_cell(row.effect_p_holm, chance(row.effect_p_holm)),
             Cell(in_words(row.effect_verdict, row.survivors), row.effect_verdict, verdict_style(row.effect_verdict)),
-            Cell(_crossing(row) or NOTHING, row.where),
+            Cell(_crossing_cell(row) or NOTHING, row.where),
             number_cell(row.curvature_p, chance(row.curvature_p)),
         ]
         for row in table.itertuples()
@@ -225,7 +225,7 @@ def format_slopes(table: pd.DataFrame) -> ReportTable:
     return drop_empty(ReportTable("slopes", columns, rows, table.assign(missing=table["missing"].map(str)), note))
 
 
-def _crossing(row: Any) -> str:
+def _crossing_cell(row: Any) -> str:
     """Where the line crosses zero, or why that is not within what was measured."""
     low, high = _rounded(row.crossing_low), _rounded(row.crossing_high)
     words = {
