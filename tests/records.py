@@ -59,7 +59,7 @@ NANO_RECIPES = {
 }
 FOREIGN = RECIPE_DEFAULTS | {"name": "theirs", "epochs": 3, "batch_size": 64, "lr": 0.01, "optimizer": "adamw"}
 """Of a regime that this checkout does not have."""
-PROVENANCE = ("regime", "network", "rung", "steps", "differs", "road", "seed", "look")
+PROVENANCE = ("regime", "network", "rung", "steps", "differs", "road", "seed", "look", "tuning")
 """What says how a network was asked for, and not which it is."""
 VERSIONS = {"python": "3.11.9", "torch": "2.9.0", "torchvision": "0.24.0", "timm": "1.0.22", "roadmap": "0.1.0"}
 

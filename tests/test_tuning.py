@@ -15,6 +15,9 @@ from analysis.report.across import outline
 from analysis.statistics.tuning import tuned_networks, tuned_table, tunings
 from benchmarks.tuning import on_holdout, on_test, simulate
 from roadmap.common.tuning import best_value
+from roadmap.conf import OURS
+
+ROAD = OURS.road()
 
 RATES = {"resnet": (0.025, 0.05), "gelu": (2e-3, 4e-3), "separate_downsampling": (2e-3, 4e-3)}
 BEST = {"resnet": 0.05, "gelu": 2e-3, "separate_downsampling": 4e-3}
@@ -34,6 +37,7 @@ def tuned_records(folder: Path) -> dict[tuple[str, float], list[float]]:
             differs = {} if rate == rates[1] else {"recipe.lr": rate}
             for seed in (100, 101):
                 config = {"recipe": {"lr": rate}, "data": {"holdout": 0.1}, "differs": differs | {"data.holdout": 0.1}}
+                config["tuning"] = {"setting": "recipe.lr", "values": [*rates], "seeds": [100, 101]}
                 top1 = 80 + (rate == BEST[rung]) + 0.1 * (seed - 100)
                 write_run(folder, rung, seed=seed, top1=top1, config=config, summary={"evaluated_on": "holdout"})
             if rate in (rates[1], BEST[rung]):
@@ -66,11 +70,37 @@ def test_ladder_is_reported_untuned_beside_tuned(tmp_path: Path) -> None:
     assert "Shown only tuned: resnet to gelu" in " ".join(sections[0].findings)
 
 
-def test_sweep_without_results_on_the_test_images_is_no_tuned_study(tmp_path: Path) -> None:
+def test_ordinary_sweep_on_a_holdout_is_no_search(tmp_path: Path) -> None:
     for rate in (1e-3, 2e-3):
-        differs = {"data.holdout": 0.1, "recipe.lr": rate}
-        write_run(tmp_path, "gelu", config={"recipe": {"lr": rate}, "data": {"holdout": 0.1}, "differs": differs})
+        differs = {"recipe.lr": rate}
+        for data, more in (({"holdout": 0.1}, {"data.holdout": 0.1}), ({}, {})):
+            write_run(tmp_path, "gelu", config={"recipe": {"lr": rate}, "data": data, "differs": differs | more})
     assert not tunings(analysis.load(tmp_path))
+
+
+def test_each_budget_is_tuned_by_its_own_search(tmp_path: Path) -> None:
+    """Also two networks that differ in their recipe alone are tuned apart."""
+    best = {(1, 0.1): 2e-3, (1, 0.0): 4e-3, (2, 0.1): 4e-3, (2, 0.0): 2e-3}
+    for (epochs, smoothing), winner in best.items():
+        recipe = {"epochs": epochs, "label_smoothing": smoothing}
+        steps = ROAD["gelu"].steps if smoothing else (*ROAD["gelu"].steps, "sharp")
+        differs = {"recipe.epochs": epochs}
+        for rate in (2e-3, 4e-3):
+            of_rate = differs | ({} if rate == 4e-3 else {"recipe.lr": rate})
+            config = {"recipe": recipe | {"lr": rate}, "differs": of_rate | {"data.holdout": 0.1}}
+            config |= {
+                "data": {"holdout": 0.1},
+                "tuning": {"setting": "recipe.lr", "values": [2e-3, 4e-3], "seeds": [7]},
+            }
+            write_run(tmp_path, None, steps=steps, seed=7, top1=80 + (rate == winner), config=config)
+            write_run(tmp_path, None, steps=steps, config={"recipe": recipe | {"lr": rate}, "differs": of_rate})
+    found = tunings(analysis.load(tmp_path))
+    assert len(found) == 2
+    for tuning in found:
+        [epochs] = tuning.untuned.runs["epochs"].unique()
+        chosen = tuning.search[tuning.search["best"]].set_index("network")["value"].to_dict()
+        assert chosen == {"gelu": best[epochs, 0.1], "gelu +sharp": best[epochs, 0.0]}
+        assert tuning.search["n"].tolist() == [1, 1, 1, 1]
 
 
 def test_search_that_goes_on_chooses_nothing(tmp_path: Path) -> None:

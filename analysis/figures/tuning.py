@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from analysis.figures.effects import draw_effect
 from analysis.figures.style import LINES, MARKERS, PALETTE, Drawing, blank, heading, style
 from analysis.measures import measure
-from analysis.text import step_name, wrapped
+from analysis.text import NOTHING, step_name, wrapped
 
 ROW = 0.5
 LOOKS = {"untuned": (LINES[1], MARKERS[1], -0.16), "tuned": (LINES[0], MARKERS[0], 0.16)}
@@ -90,7 +90,8 @@ def _cells(axes: Axes, y: int, values: pd.DataFrame) -> None:
         cell = Rectangle((x - 0.47, y - 0.36), 0.94, 0.72, fc=shade(1 - behind), ec=edge, lw=width, zorder=2 + row.best)
         axes.add_patch(cell)
         number = f"{row.value:g}" if isinstance(row.value, int | float) else str(row.value)
-        mean = "diverged" if pd.isna(row.mean) else f"{row.mean:.1f}"
+        without = "diverged" if row.diverged and not row.left else NOTHING
+        mean = without if pd.isna(row.mean) else f"{row.mean:.1f}"
         axes.text(x, y - 0.13, number, ha="center", va="center", fontsize=7, color=PALETTE["muted"])
         axes.text(x, y + 0.14, mean, ha="center", va="center", fontsize=8.5)
         if row.own:

@@ -19,15 +19,15 @@ MOST_NAMED = 6
 
 def tuned_sections(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], list[Comparison]]:
     """A section for each tuned study; and the comparisons without those of its search and of its best values alone."""
-    sections: list[Section] = []
-    paths: set[str] = set()
-    for number, tuning in enumerate(tunings(runs), 1):
-        sections.append(_section(tuning, "" if number == 1 else f"-{number}"))
-        paths |= tuning.paths
+    found, sections = tunings(runs), []
+    paths = {path for tuning in found for path in tuning.paths}
+    for number, tuning in enumerate(found, 1):
+        which = f": {tuning.untuned.context.title}" if len(found) > 1 else ""
+        sections.append(_section(tuning, "" if number == 1 else f"-{number}", which))
     return sections, [comparison for comparison in comparisons if not {*comparison.runs["path"]} <= paths]
 
 
-def _section(tuning: Tuning, suffix: str) -> Section:
+def _section(tuning: Tuning, suffix: str, which: str) -> Section:
     table = tuned_table(tuning)
     paragraphs = [
         f"{tuning.untuned.context.title}. Each network was trained with {tuning.values} values of {tuning.setting} "
@@ -40,7 +40,7 @@ def _section(tuning: Tuning, suffix: str) -> Section:
     what = "Change of each step untuned and tuned, and accuracy on the holdout by value"
     pictures = [Picture(f"tuned{suffix}", tuned_figure(table, tuning.search, tuning.setting), what)]
     tables = [format_tuned(table, suffix), format_tuned_networks(tuning, suffix)]
-    title = f"Tuned: each network with its best {tuning.setting}"
+    title = f"Tuned: each network with its best {tuning.setting}{which}"
     return Section(f"tuned{suffix}", title, paragraphs, pictures, tables, findings=findings(tuning, table))
 
 
@@ -85,10 +85,8 @@ def _named(rows: pd.DataFrame) -> str:
 
 def _cost(tuning: Tuning) -> str:
     search, own, best = tuning.hours["search"], tuning.hours["own"], tuning.hours["best"]
-    return (
-        f"The search took {search:.2g} device-hours and the training with the best values {best:.2g} more, beside "
-        f"{own:.2g} for the same networks untuned."
-    )
+    more = f", and the training with the best values {best:.2g} more" if best else ""
+    return f"The search took {search:.2g} device-hours{more}, beside {own:.2g} for the same networks untuned."
 
 
 def _value(value: object) -> str:

@@ -44,13 +44,15 @@ COLUMNS = {
     "sync_batch_norm": FLAG,
     **dict.fromkeys(("series", "identity"), TEXT),
     "steps": LIST,
-    **dict.fromkeys(("differs", "design", "recipe", "data", "init", "code", "versions", "git", "look"), MAPPING),
+    **dict.fromkeys(
+        ("differs", "design", "recipe", "data", "init", "code", "versions", "git", "look", "tuning"), MAPPING
+    ),
     "road": ROAD,
 }
 """The columns of `Runs.runs` and their kinds. docs/analysis.md describes them."""
 _FROM_CONFIG = (
     *("regime", "network", "rung", "steps", "differs", "road", "model", "design", "recipe", "data", "resolution"),
-    *("seed", "precision", "init", "code", "micro_batch_size", "sync_batch_norm", "look"),
+    *("seed", "precision", "init", "code", "micro_batch_size", "sync_batch_norm", "look", "tuning"),
 )
 _FROM_RECIPE = ("epochs", "batch_size", "lr")
 _REQUIRED = (

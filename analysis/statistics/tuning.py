@@ -1,10 +1,9 @@
 """Networks that were tuned: each with the value of a setting that did best on a holdout of the training images.
 
-Nothing in a record says that a study was tuned. It is found from the runs: of the same networks, some were evaluated on
-a holdout with several values of one setting of the recipe, and some on the test images. The launcher's rule
-(`roadmap.common.tuning`) is applied to the former, and the latter are compared twice: with the recipe's own value, and
-with the best one. The two use different seeds and images, so that intervals hold as for any network that was chosen in
-advance: they are about these networks with these values, which a finer grid may change.
+The records of a search say which setting it is about, and what was tried. The launcher's rule (`roadmap.common.tuning`)
+is applied to them again, and the networks' runs on the test images are compared twice: with the recipe's own value, and
+with the best one. Search and results have different seeds and images, so that intervals hold as for networks that were
+fixed in advance: they are about these networks with these values, which a finer grid may change.
 """
 
 from __future__ import annotations
@@ -60,112 +59,114 @@ def tunings(runs: Runs) -> list[Tuning]:
     """The tuned studies among these runs, the largest first."""
     frame = runs.runs[runs.runs["left_out"] != "copy"]
     holdout = frame["data"].map(lambda data: data.get("holdout") or 0.0)
-    searched, others = frame[holdout > 0], frame[holdout == 0]
-    settings = {key for differs in searched["differs"] for key in differs if key.startswith("recipe.")}
+    settings = frame["tuning"].map(lambda mark: str((mark or {}).get("setting") or ""))
+    searched, finals = frame[settings.str.startswith("recipe.") & (holdout > 0)], frame[holdout == 0]
     found = []
-    for setting in sorted(settings):
-        groups = _keys(others, setting)
-        for key, search in searched.groupby(_keys(searched, setting)):
-            if tuning := _tuning(setting, search, others[groups == key]):
-                found.append(tuning)
+    for (setting, _), search in searched.groupby([settings[searched.index], holdout[searched.index]], sort=False):
+        search, others = _keyed(search, setting), _keyed(finals, setting)
+        for study, of_study in search.groupby("study_key", sort=False):
+            found += _tunings(setting, of_study, others[others["study_key"] == study])
     return sorted(found, key=lambda tuning: -len(tuning.paths))
 
 
-def _keys(frame: pd.DataFrame, setting: str) -> pd.Series:
-    """What runs must share, besides the network, to be of one tuned study."""
-    name, keys = setting.removeprefix("recipe."), []
+def _keyed(frame: pd.DataFrame, setting: str) -> pd.DataFrame:
+    """With the `value` of the setting; whether that is the recipe's `own`; `study_key`, equal for runs that may be
+    compared, and `key`, for those of a network, whatever this value, and whether on the holdout."""
+    name = setting.removeprefix("recipe.")
+    values, own, studies, networks = [], [], [], []
     for run in frame.to_dict("records"):
-        schedule = {key: run[key] for key in SCHEDULE if key != name}
         differs = {key: value for key, value in run["differs"].items() if key not in (setting, HOLDOUT)}
         data = run["data"] | {"holdout": 0.0, "val": "val"}
-        of_run = run | {"differs": differs, "data": data} | dict.fromkeys(SCHEDULE, 0)
-        keys.append(canonical([Context.of(of_run, run["road"]).key, schedule if name in SCHEDULE else None]))
-    return pd.Series(keys, index=frame.index, dtype=object)
+        same = dict.fromkeys({name} & {*SCHEDULE}, 0)
+        studies.append(Context.of(run | {"differs": differs, "data": data} | same, run["road"]).key)
+        recipe = {key: value for key, value in run["recipe"].items() if key not in (name, "name")}
+        networks.append(canonical([studies[-1], run["model"], run["design"], recipe]))
+        values.append(run["recipe"].get(name))
+        own.append(setting not in run["differs"])
+    values = pd.Series(values, frame.index, dtype=object)
+    return frame.assign(value=values, own=own, study_key=studies, key=networks)
 
 
-def _tuning(setting: str, search: pd.DataFrame, finals: pd.DataFrame) -> Tuning | None:
-    """None if this is no tuned study: a sweep on a holdout alone, say."""
-    name = setting.removeprefix("recipe.")
-
-    def with_values(frame: pd.DataFrame) -> pd.DataFrame:
-        networks = [canonical([*pair]) for pair in zip(frame["model"], frame["design"], strict=True)]
-        values = [recipe.get(name) for recipe in frame["recipe"]]
-        is_own = [setting not in differs for differs in frame["differs"]]
-        return frame.assign(key=networks, value=pd.Series(values, frame.index, dtype=object), own=is_own)
-
-    search, finals = with_values(search), with_values(finals)
-    grids = search.groupby("key")["value"].nunique()
-    tried = search[search["key"].isin(grids.index[grids > 1])]
-    finals = finals[finals["key"].isin(tried["key"])]
-    if tried.empty or finals.empty:
-        return None
-    untuned = finals[finals["own"]]
-    if untuned.empty:
-        return None
-    first = _compared(untuned, setting)
-    name_of = first.runs.set_index("path")["network"]
-    keys = untuned.set_index("path")["key"].reindex(first.runs["path"])  # in the road's order
-    names = {key: name_of[path] for path, key in keys.items()}
-    tried = tried[tried["key"].isin(names.keys())]
-    table, best = _table(tried, names)
-    is_best = [
-        canonical(best.get(key)) == canonical(value) for key, value in zip(finals["key"], finals["value"], strict=True)
-    ]
-    tuned = finals[is_best]
-    paths = {*tried["path"], *finals["path"][~finals["own"]]}
-    hours = {"search": _hours(tried), "own": _hours(untuned), "best": _hours(tuned[~tuned["own"]])}
-    return Tuning(setting, table, first, _compared(tuned, setting) if len(tuned) else None, frozenset(paths), hours)
+def _tunings(setting: str, search: pd.DataFrame, finals: pd.DataFrame) -> list[Tuning]:
+    """One for each comparison of the networks with their own values: none as long as no such run is there."""
+    finals = finals[finals["key"].isin(search["key"])]
+    own = finals[finals["own"]]
+    found = []
+    for untuned in _compared(own, setting):
+        of_path = own.set_index("path")
+        keys = of_path["key"].reindex(untuned.runs["path"])  # in the road's order
+        names = dict(zip(keys, untuned.runs["network"], strict=True))
+        tried = search[search["key"].isin(names)]
+        table, best = _table(tried, names)
+        wanted = {(key, canonical(value)) for key, value in best.items()}
+        is_best = [(key, canonical(value)) in wanted for key, value in zip(finals["key"], finals["value"], strict=True)]
+        chosen = finals[is_best]
+        paths = {*tried["path"], *chosen["path"][~chosen["own"]]}
+        hours = {
+            "search": _hours(tried),
+            "own": _hours(of_path.loc[untuned.runs["path"]]),
+            "best": _hours(chosen[~chosen["own"]]),
+        }
+        tuned = next(iter(_compared(chosen, setting)), None)
+        found.append(Tuning(setting, table, untuned, tuned, frozenset(paths), hours))
+    return found
 
 
 def _table(tried: pd.DataFrame, names: Mapping[str, str]) -> tuple[pd.DataFrame, dict[str, Any]]:
     """`Tuning.search`, and the best value of each network whose search has ended."""
-    rows, best = [], {}
-    tries = tried.groupby("key").size().max()  # a network with fewer has some that were not even started
-    for key in names:
+    rows: list[dict[str, Any]] = []
+    best: dict[str, Any] = {}
+    for key, name in names.items():
         of_network = tried[tried["key"] == key]
-        grid = dict(iter(of_network.groupby("value", sort=False)))
+        grid = {canonical(value): value for value in _listed(of_network, "values", str | int | float)}
+        seeds = {*_listed(of_network, "seeds", int)}
+        values = of_network["value"].map(canonical)
+        by_value = {value: of_network[(values == text).to_numpy()] for text, value in grid.items()}
+        has_ended = all({*runs["seed"][runs["status"].isin(ENDED)]} >= seeds for runs in by_value.values())
         scores = {
-            value: [
-                score if status == Status.DONE else math.nan
-                for score, status in zip(runs["score"], runs["status"], strict=True)
-            ]
-            for value, runs in grid.items()
+            value: runs["score"].where(runs["status"] == Status.DONE).tolist() for value, runs in by_value.items()
         }
-        has_ended = len(of_network) == tries and of_network["status"].isin(ENDED).all()
         chosen = best_value(scores) if has_ended else None
         if chosen is not None:
             best[key] = chosen
-        numbers = [value for value in grid if isinstance(value, int | float)]
-        for value, runs in sorted(grid.items(), key=lambda entry: (str(type(entry[0])), entry[0])):
-            trained = runs[runs["status"] == Status.DONE]
+        is_ordered = all(isinstance(value, int | float) for value in grid.values())
+        for value, runs in sorted(by_value.items(), key=lambda entry: (str(type(entry[0])), entry[0])):
+            counts = runs["status"].value_counts()
             is_best = chosen is not None and value == chosen
             rows.append(
                 {
-                    "network": names[key],
+                    "network": name,
                     "value": value,
-                    "mean": trained["score"].astype(float).mean(),
-                    "n": len(trained),
-                    "diverged": int((runs["status"] == Status.DIVERGED).sum()),
-                    "left": int((~runs["status"].isin(ENDED)).sum()),
-                    "own": bool(runs["own"].iloc[0]),
+                    "mean": runs["score"][runs["status"] == Status.DONE].astype(float).mean(),
+                    "n": int(counts.get(Status.DONE, 0)),
+                    "diverged": int(counts.get(Status.DIVERGED, 0)),
+                    "left": max(len(seeds) - int(runs["status"].isin(ENDED).sum()), 0),
+                    "own": bool(runs["own"].any()),
                     "best": is_best,
-                    "at_edge": is_best and len(numbers) == len(grid) and value in (min(numbers), max(numbers)),
+                    "at_edge": is_best and is_ordered and value in (min(by_value), max(by_value)),
                 }
             )
-    return pd.DataFrame(rows), best
+    columns = ["network", "value", "mean", "n", "diverged", "left", "own", "best", "at_edge"]
+    return pd.DataFrame(rows, columns=columns), best
+
+
+def _listed(runs: pd.DataFrame, key: str, kind: Any) -> list[Any]:
+    """What the marks of a search list, as far as it is of this kind: anyone may have written a record."""
+    lists = [mark.get(key) for mark in runs["tuning"]]
+    return [value for values in lists if isinstance(values, list) for value in values if isinstance(value, kind)]
 
 
 def _hours(runs: pd.DataFrame) -> float:
     return float((runs["train_seconds"] * runs["processes"].fillna(1)).sum() / 3600)
 
 
-def _compared(runs: pd.DataFrame, setting: str) -> Comparison:
-    """The comparison of these networks, whatever their values of the setting."""
+def _compared(runs: pd.DataFrame, setting: str) -> list[Comparison]:
+    """The comparisons of these networks, whatever their values of the setting."""
     without = [{key: value for key, value in differs.items() if key != setting} for differs in runs["differs"]]
     name = setting.removeprefix("recipe.")
-    if name in SCHEDULE:
+    if name in SCHEDULE and len(runs):
         runs = runs.assign(**{name: runs[name].iloc[0]})
-    return comparisons(Runs(runs.drop(columns=["key", "value", "own"]).assign(differs=without)))[0]
+    return comparisons(Runs(runs.drop(columns=["key", "study_key", "value", "own"]).assign(differs=without)))
 
 
 OUTCOMES = {

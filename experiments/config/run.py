@@ -68,6 +68,10 @@ class Run:
     """Of a study whose seeds are added after its results were looked at: {number: of the look for which this run was
     launched, planned: [seeds at each look]}."""
 
+    tuning: dict[str, Any] = field(default_factory=dict)
+    """Of a run of the search of a tuned study: {setting: that is tuned, values: tried with this network, seeds: with
+    each of them}."""
+
     @property
     def task(self) -> Classification:
         """What the network is trained for."""
@@ -143,6 +147,7 @@ class Run:
             "micro_batch_size": self.split.micro_batch_size,
             "sync_batch_norm": self.sync_batch_norm,
             "look": self.look,
+            "tuning": _plain(self.tuning),
         }
 
     def _settings(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from omegaconf import DictConfig
@@ -39,6 +39,8 @@ class Tuning:
     """The jobs of a tuned study."""
 
     setting: str
+    seeds: Sequence[int]
+    """Of the search."""
     jobs: Sequence[Overrides]
     """Of the study, as they would be without tuning."""
     grids: Mapping[Network, Sequence[Any]]
@@ -49,6 +51,16 @@ class Tuning:
     @property
     def search_jobs(self) -> list[Overrides]:
         return [job for of_values in self.search.values() for of_value in of_values.values() for job in of_value]
+
+    def marked(self, searched: Sequence[Run]) -> list[Run]:
+        """The runs of `search_jobs`, whose records say what they belong to: no analysis has to guess it."""
+        marks = [
+            {"setting": self.setting, "values": [*of_values], "seeds": [*self.seeds]}
+            for of_values in self.search.values()
+            for of_value in of_values.values()
+            for _ in of_value
+        ]
+        return [replace(run, tuning=mark) for run, mark in zip(searched, marks, strict=True)]
 
     def chosen_jobs(self, best: Mapping[Network, Any]) -> list[Overrides]:
         """The study's jobs with the best value of each network."""
@@ -95,7 +107,8 @@ def train_tuned(tuning: Tuning, launcher: Any, train: Callable[..., int]) -> int
         SettingsError: if this is the job that launches the second phase on a cluster, and the search has not ended.
     """
     runs = make_runs([*tuning.search_jobs, *tuning.jobs], launcher)
-    searched, own = runs[: len(tuning.search_jobs)], runs[len(tuning.search_jobs) :]
+    searched, own = tuning.marked(runs[: len(tuning.search_jobs)]), runs[len(tuning.search_jobs) :]
+    runs = [*searched, *own]
     identities, code = {run.identity for run in searched}, DONE
     if SECOND_PHASE not in os.environ:
         code = train(runs, lambda run: has_ended(run) if run.identity in identities else is_ended(run))
@@ -105,7 +118,7 @@ def train_tuned(tuning: Tuning, launcher: Any, train: Callable[..., int]) -> int
             raise SettingsError(f"the search has not ended, so the best values are not known; left: {names}")
         return code or launcher.train_later(searched)
     best = tuning.best(searched)
-    Terminal().print(tuning.table(best, {_network(job): run.label for job, run in zip(tuning.jobs, own, strict=True)}))
+    Terminal().print(tuning.table(best, {_network(job): run.title for job, run in zip(tuning.jobs, own, strict=True)}))
     chosen = make_runs(tuning.chosen_jobs(best), launcher) if best else []
     first = {run.identity for run in runs}  # what diverged in it is not tried again by the same command
     return max(code, train([*runs, *chosen], lambda run: has_ended(run) if run.identity in first else is_ended(run)))
@@ -136,7 +149,7 @@ def tuning_of(
         }
         for network, grid in grids.items()
     }
-    return Tuning(setting, jobs, grids, search)
+    return Tuning(setting, [*config.tuning_seeds], jobs, grids, search)
 
 
 def _check(config: DictConfig, jobs: Sequence[Overrides], networks: Iterable[Network]) -> None:
