@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from experiments.config.modes import refuse_without_study
 from experiments.config.overrides import check_groups, for_sweep, search_path, with_steps
 from experiments.config.run import Run, to_run
 from experiments.config.settings import Config, register
@@ -39,10 +40,7 @@ def train_run(config: DictConfig) -> None:
         if (launcher := settings.runtime.choices["hydra/launcher"]) != "local":  # Hydra would silently train here
             raise SettingsError(f"hydra/launcher={launcher} launches studies, also of one run; add -m")
         gpus = has_gpus()
-        if modes := [name for name in ("budgets", "subsets", "tune", "looks") if config.get(name)]:
-            raise SettingsError(f"{modes[0]}={list(config[modes[0]])} asks for several runs; add -m")
-        if limits := [name for name in ("fail_fast", "max_hours", "stop_below") if config.get(name) is not None]:
-            raise SettingsError(f"{limits[0]}={config[limits[0]]:g} is a limit of a study, also of one run; add -m")
+        refuse_without_study(config)
         conf = conf_of(settings.runtime.config_sources)
         run = to_run(config, settings.overrides.task, gpus=gpus, conf=conf)
         if not is_done(run):

@@ -51,7 +51,7 @@ class StudySweeper(BasicSweeper):
     launcher: Any
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        from experiments.config.modes import in_budgets
+        from experiments.config.modes import in_budgets, refuse_swept
         from experiments.config.overrides import for_sweep, with_steps
         from roadmap.conf import conf_of
 
@@ -60,6 +60,7 @@ class StudySweeper(BasicSweeper):
         loader.repository = ReadOnce(loader.repository)
         parser = OverridesParser.create(config_loader=loader)
         overrides = parser.parse_overrides(for_sweep([*self._parse_config(), *arguments], conf, road))
+        refuse_swept(override.key_or_group for override in overrides if override.is_sweep_override())
         returns, first = [], 0
         for batch in self.split_arguments(overrides, self.max_batch_size):
             networks = [with_steps(words, conf, road) for words in batch]

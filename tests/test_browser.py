@@ -77,7 +77,7 @@ def test_no_error_and_no_request_leaves_the_page(chromium, page):
 
 
 def test_what_records_say_is_text(opened):
-    assert opened.title == "Ladder report: From ResNet to ConvNeXt"
+    assert opened.title == "Ablation report: From ResNet to ConvNeXt"
     assert opened.execute_script("return document.images.length") == 0
     text = opened.execute_script("return document.body.innerText")
     assert text.count(HOSTILE) >= 2

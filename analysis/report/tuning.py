@@ -62,6 +62,9 @@ def findings(tuning: Tuning, table: pd.DataFrame) -> list[str]:
         sentences.append(f"Shown neither untuned nor tuned: {_named(rest)}.")
     if len(opposite := measured[~measured["same_sign"]]):
         sentences.append(f"Of {counted(len(measured), 'change')}, {len(opposite)} changed sign, shown or not.")
+    if measured["collapsed"].any():
+        names = shortened(measured["title"][measured["collapsed"]].map(step_name), MOST_NAMED)
+        sentences.append(f"A network hardly trained, so these changes say little: {names}.")
     edge = tuning.search[tuning.search["at_edge"]]
     if len(edge):
         names = shortened([f"{row.network} ({_value(row.value)})" for row in edge.itertuples()], MOST_NAMED)

@@ -185,7 +185,8 @@ def tuned_table(tuning: Tuning) -> pd.DataFrame:
     seeds of the side with fewer, `change`, its 95 % interval `low`, `high`, `p`, `p_holm`, `verdict` (`conclude`; each
     ladder is a family of hypotheses, but for "ends"); `outcome`: "still shown", "reversed" (shown both ways, in
     opposite directions), "no longer shown", "newly shown", "shown neither way", or "" where a change is not measured;
-    and `same_sign`, whether both changes have the same sign.
+    `same_sign`, whether both changes have the same sign; and `collapsed`, whether one of the two hardly trained, untuned
+    or tuned (`Comparison.collapsed`).
 
     `attrs` has words for captions.
     """
@@ -206,6 +207,10 @@ def tuned_table(tuning: Tuning) -> pd.DataFrame:
     measured = table["change_untuned"].notna() & table["change_tuned"].notna()
     shown = [table[f"verdict_{side}"].isin(VERDICTS) for side in SIDES]
     outcome = pd.Series([OUTCOMES[pair] for pair in zip(*shown, strict=True)], table.index, dtype=object)
+    table["collapsed"] = [
+        any(key in comparison.collapsed for comparison in _comparisons(tuning).values() for key in pair[2:])
+        for pair in pairs
+    ]
     table["same_sign"] = (table["change_untuned"] > 0) == (table["change_tuned"] > 0)
     table["outcome"] = outcome.mask(shown[0] & shown[1] & ~table["same_sign"], "reversed").where(measured, "")
     table.attrs = caption(tuning.untuned)

@@ -1,8 +1,9 @@
-"""Modes of a study, which make several runs of each of its networks: `budgets=` and `subsets=`."""
+"""Settings of a study as a whole: its modes, such as `budgets=`, which make several runs of each of its networks, its
+name, and its limits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from omegaconf import DictConfig
 
@@ -10,6 +11,34 @@ from experiments.errors import SettingsError
 from roadmap.common.words import listed
 
 Overrides = Sequence[str]
+
+
+MODES = ("budgets", "subsets", "tune", "looks")
+LIMITS = ("fail_fast", "max_hours", "stop_below")
+OF_STUDY = (*MODES, *LIMITS, "tuning_setting", "tuning_seeds", "tuning_holdout", "study_name", "runs")
+"""Settings that have one value in a study."""
+
+
+def refuse_without_study(config: DictConfig) -> None:
+    """Refuse what makes no sense for a single run.
+
+    Raises:
+        SettingsError: naming the first.
+    """
+    if modes := [name for name in MODES if config.get(name)]:
+        raise SettingsError(f"{modes[0]}={list(config[modes[0]])} asks for several runs; add -m")
+    if limits := [name for name in LIMITS if config.get(name) is not None]:
+        raise SettingsError(f"{limits[0]}={config[limits[0]]:g} is a limit of a study, also of one run; add -m")
+
+
+def refuse_swept(swept: Iterable[str]) -> None:
+    """Refuse to sweep over what has one value in a study: Hydra would silently ignore it.
+
+    Raises:
+        SettingsError: naming the first.
+    """
+    if wrong := [key for key in swept if key in OF_STUDY]:
+        raise SettingsError(f"{wrong[0]} has one value in a study; start one study for each (a list is [a,b])")
 
 
 def in_budgets(

@@ -132,7 +132,7 @@ def submit_next_phase(study_name: str, runs: Sequence[Run], options: dict[str, A
     from submitit.core.utils import FailedJobError
 
     study = Study(study_name, runs[0].runs, ())
-    name = f"{study.name}-next-{hashlib.sha256(str(study.runs.absolute()).encode()).hexdigest()[:6]}"
+    name = f"{study.name}-next-{hashlib.sha256(repr((study.runs.absolute(), sys.argv[1:])).encode()).hexdigest()[:6]}"
     if _squeue("--noheader", "--states=PENDING", f"--name={name}", "--format=%i").strip():
         study.console.print("its second phase waits in the queue already")
         return DONE

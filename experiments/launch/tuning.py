@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,11 +18,12 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from experiments.config.run import Run
-from experiments.errors import DONE, SettingsError
+from experiments.errors import DONE, FAILED, SettingsError
 from experiments.launch.study import make_runs
 from experiments.records.record import is_ended, read_summary
 from experiments.runtime.environment import SECOND_PHASE
 from experiments.runtime.terminal import Terminal
+from roadmap.common.bounds import did_you_mean
 from roadmap.common.statuses import Status
 from roadmap.common.tuning import best_value
 from roadmap.common.words import shortened
@@ -117,8 +117,12 @@ def train_tuned(tuning: Tuning, launcher: Any, train: Callable[..., int]) -> int
             names = shortened([run.name for run in left], 3)
             raise SettingsError(f"the search has not ended, so the best values are not known; left: {names}")
         return code or launcher.train_later(searched)
+    if code and launcher.config.fail_fast:  # which stopped the first phase
+        return code
     best = tuning.best(searched)
     Terminal().print(tuning.table(best, {_network(job): run.title for job, run in zip(tuning.jobs, own, strict=True)}))
+    if len(best) < len(tuning.grids):  # with some network no value trains
+        code = FAILED
     chosen = make_runs(tuning.chosen_jobs(best), launcher) if best else []
     first = {run.identity for run in runs}  # what diverged in it is not tried again by the same command
     return max(code, train([*runs, *chosen], lambda run: has_ended(run) if run.identity in first else is_ended(run)))
@@ -135,9 +139,8 @@ def tuning_of(
     if not config.tune:
         return None
     setting = config.tuning_setting
-    networks = {_network(job): None for job in jobs}
-    _check(config, jobs, networks)
-    configs = {network: compose(network) for network in networks}
+    configs = {network: compose(network) for network in dict.fromkeys(map(_network, jobs))}
+    _check(config, jobs, configs)
     grids = _grids(setting, [*config.tune], configs)
     search = {
         network: {
@@ -152,40 +155,66 @@ def tuning_of(
     return Tuning(setting, [*config.tuning_seeds], jobs, grids, search)
 
 
-def _check(config: DictConfig, jobs: Sequence[Overrides], networks: Iterable[Network]) -> None:
+def _check(config: DictConfig, jobs: Sequence[Overrides], configs: Mapping[Network, DictConfig]) -> None:
     setting, values = config.tuning_setting, [*config.tune]
-    if len(values) < 2 or len({*map(str, values)}) < len(values):
-        raise SettingsError(f"tune={values} must be several different values of {setting}")
     if not all(isinstance(value, str | int | float) for value in values):
         raise SettingsError(f"tune={values} must be numbers or names, values of {setting}")
-    if setting.partition(".")[2] not in config.recipe:
-        raise SettingsError(f"tuning_setting={setting}: a recipe has no such setting, only {', '.join(config.recipe)}")
+    if len(values) < 2 or len({*map(_number, values)}) < len(values):
+        raise SettingsError(f"tune={values} must be several different values of {setting}")
+    if (name := setting.removeprefix("recipe.")) not in config.recipe:
+        raise SettingsError(
+            f"tuning_setting={setting}: a recipe has no such setting{did_you_mean(name, config.recipe)}"
+        )
     for key in (setting, "data.holdout"):
-        if any(word.lstrip("+").startswith(f"{key}=") for network in networks for word in network):
+        if any(word.lstrip("+").startswith(f"{key}=") for network in configs for word in network):
             raise SettingsError(f"tune sets {key}; leave it out")
     if config.data.holdout:
         raise SettingsError("tune evaluates its values on a holdout of its own; leave out data.holdout")
-    seeds = {int(word.removeprefix("seed=")) for job in jobs for word in job if word.startswith("seed=")}
+    if config.hydra.sweeper.max_batch_size:
+        raise SettingsError("tune needs all runs of a study at once; leave out hydra.sweeper.max_batch_size")
+    seeds = {_seed(job, config) for job in jobs}
     if shared := sorted(seeds.intersection(config.tuning_seeds)):
         raise SettingsError(
             f"tuning_seeds={list(config.tuning_seeds)}: the study has seed {shared[0]}, too; take others"
         )
 
 
+def _number(value: Any) -> Any:
+    """A text as the number that it writes, if it does."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _seed(job: Overrides, config: DictConfig) -> int:
+    seeds = [word.removeprefix("seed=") for word in job if word.startswith("seed=")]
+    return int(seeds[-1]) if seeds else config.seed
+
+
 def _grids(setting: str, values: list[Any], configs: Mapping[Network, DictConfig]) -> dict[Network, list[Any]]:
-    """The values for each network: the same for all. But a learning rate depends on the optimizer, so networks whose
-    recipe is not that of most get the same multiples of their own recipe's rate."""
+    """The values for each network: the same for all. But a learning rate depends on the optimizer, so the rates are
+    those of the network with the most steps, and networks with another recipe get the same multiples of its rate.
+
+    Raises:
+        SettingsError: if a step sets the rate, which tuning would replace.
+    """
     if setting != LEARNING_RATE or not all(isinstance(value, int | float) for value in values):
         return dict.fromkeys(configs, values)
-    recipes = {network: config.recipe.name for network, config in configs.items()}
-    count = Counter(reversed(recipes.values()))  # of equally many, the last: the first rung's is the original
-    usual = max(count, key=lambda name: count[name])
-    rates: dict[str, float] = {config.recipe.name: config.recipe.lr for config in configs.values()}
+    rates: dict[str, float] = {}
+    for config in configs.values():
+        recipe, rate = config.recipe.name, config.recipe.lr
+        if rates.setdefault(recipe, rate) != rate:
+            raise SettingsError(
+                f"tune sets {setting}, but the study's networks differ in it ({rates[recipe]:g} and {rate:g} with the "
+                f"recipe {recipe}); leave out the step or setting that sets it"
+            )
+    newest = max(configs.values(), key=lambda config: (len(config.road.steps), config.recipe.name)).recipe.name
     return {
         network: values
-        if recipe == usual
-        else [float(f"{value * rates[recipe] / rates[usual]:.6g}") for value in values]
-        for network, recipe in recipes.items()
+        if config.recipe.name == newest
+        else [float(f"{value * rates[config.recipe.name] / rates[newest]:.6g}") for value in values]
+        for network, config in configs.items()
     }
 
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments import train
 from experiments.config.checks import check_names
+from experiments.config.modes import refuse_without_study
 from experiments.config.run import Run, to_run
 from experiments.config.settings import UNSTATED, Config
 from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line, refuse
@@ -54,6 +55,7 @@ def tasks(options: argparse.Namespace) -> tuple[Callable[[DictConfig], None], Ca
         try:
             gpus = bool(options.images_per_second) or has_gpus()
             settings = HydraConfig.get()
+            refuse_without_study(config)
             conf = conf_of(settings.runtime.config_sources)
             code = plan([_request(config, settings.overrides.task, None, gpus, conf)], options, runs_at_once=1)
         except CONFIGURATION_ERRORS as error:  # Hydra would add a line of its own
