@@ -157,7 +157,10 @@ def test_tuned_study_is_one_command(command: Callable, small: tuple[str, ...], h
         (("tune=[1e-3]",), "tune=[0.001] must be several different values of recipe.lr"),
         (("tune=[1e-3,2e-3]", "data.holdout=0.1"), "tune sets data.holdout; leave it out"),
         (("tune=[1e-3,2e-3]", "seed=100"), "tuning_seeds=[100, 101]: the study has seed 100, too; take others"),
-        (("tune=[1,2]", "tuning_setting=recipe.lrr"), "tuning_setting=recipe.lrr: a recipe has no such setting, only "),
+        (
+            ("tune=[1,2]", "tuning_setting=recipe.lrr"),
+            "tuning_setting=recipe.lrr: a recipe has no such setting; did you mean 'lr'?",
+        ),
         (("tune=[1e-3,-1]",), "recipe.lr must be in [0, 1e30], not -1.0"),
     ],
 )

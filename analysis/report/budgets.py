@@ -86,7 +86,7 @@ def budget_findings(slopes: pd.DataFrame, by_budget: pd.DataFrame) -> list[str]:
         names = shortened(rest["title"], MOST_STEPS)
         median = rest["detectable"].median(skipna=False)
         power = (
-            "the noise is too uncertain to say which slope would be"
+            "the noise is too uncertain to say how large a slope would be shown"
             if pd.isna(median)
             else f"a true slope of {percent(median)} {per_doubling} would be shown {POWER}"
         )

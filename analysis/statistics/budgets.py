@@ -27,13 +27,16 @@ from roadmap.roads import Road
 
 UNITS = {"epochs": "epochs", "images": "training images"}
 """By kind of study: the unit of its budgets."""
-SAME_UPDATES = 1.02
+SAME_UPDATES = 1.05
 """Ratio of the numbers of updates below which runs on different numbers of images count as trained for equally long:
 epochs are whole numbers."""
 FEWEST_TO_BEND = 3
 """Budgets; two effects are always on a line."""
 GRID = 2001
 """Points of the measured range at which the crossing of zero is tested: 0.2 % of a budget apart over four doublings."""
+FEWEST_RESIDUALS = 6
+"""Degrees of freedom of a budget's residuals below which their correlation is not tested: each budget is scaled by its
+own, so that with one degree of freedom all that is left is a sign."""
 POOR = 0.05
 """Below this p of a bend, not corrected, an effect is not described well enough by a line to say where it is zero."""
 WITHIN, ABOVE, BELOW, EARLY, LATE, EITHER, ANYWHERE, BENT = (
@@ -138,11 +141,12 @@ def budget_studies(comparisons: Iterable[Comparison]) -> list[BudgetStudy]:
             by_subset.setdefault(subset, {})[epochs] = comparison
         studies += [BudgetStudy("epochs", by_epochs) for by_epochs in by_subset.values()]
         by_updates: list[dict[tuple[float, int], Comparison]] = []
-        for (subset, epochs), comparison in sorted(cells.items(), key=lambda cell: math.prod(cell[0])):
-            group = by_updates[-1] if by_updates else {}
-            if not group or subset * epochs > SAME_UPDATES * math.prod(next(iter(group))):
-                by_updates.append(group := {})
-            group[subset, epochs] = comparison
+        least = 0.0
+        for cell, comparison in sorted(cells.items(), key=lambda entry: _updates(*entry)):
+            if not by_updates or _updates(cell, comparison) > SAME_UPDATES * least:
+                by_updates.append({})
+                least = _updates(cell, comparison)
+            by_updates[-1][cell] = comparison
         for group in by_updates:
             of_images = {each.train_images: each for _, each in sorted(group.items()) if each.train_images}
             studies.append(BudgetStudy("images", of_images))
@@ -291,10 +295,10 @@ def correlation(values: np.ndarray) -> tuple[float, float]:
     residuals = values - values.mean(axis=1, keepdims=True) - values.mean(axis=2, keepdims=True)
     residuals += values.mean(axis=(1, 2), keepdims=True)
     scales = np.sqrt((residuals**2).mean(axis=(1, 2), keepdims=True))
-    if not scales.all():
+    count, freedom = len(values), (values.shape[1] - 1) * (values.shape[2] - 1)
+    if freedom < FEWEST_RESIDUALS or not scales.all():
         return math.nan, math.nan
     residuals /= scales
-    count, freedom = len(values), (values.shape[1] - 1) * (values.shape[2] - 1)
     means = residuals.mean(axis=0)
     between = count * (means**2).sum() / freedom
     within = ((residuals - means) ** 2).sum() / (freedom * (count - 1))
@@ -399,6 +403,13 @@ def _cells(comparisons: Iterable[Comparison]) -> list[dict[tuple[float, int], Co
                     of_road.setdefault((subset, epochs), []).append(part)
             results.append({budget: _united(members, road) for budget, members in of_road.items()})
     return results
+
+
+def _updates(cell: tuple[float, int], comparison: Comparison) -> float:
+    """Of a run, on this part of the images and for so many epochs; the last images that fill no batch are left out."""
+    subset, epochs = cell
+    images, batch = comparison.train_images, int(comparison.runs["batch_size"].min())
+    return images // batch * epochs if images else subset * epochs
 
 
 def _without_budget(context: Context, runs: pd.DataFrame) -> Context:

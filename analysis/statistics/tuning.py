@@ -185,8 +185,8 @@ def tuned_table(tuning: Tuning) -> pd.DataFrame:
     seeds of the side with fewer, `change`, its 95 % interval `low`, `high`, `p`, `p_holm`, `verdict` (`conclude`; each
     ladder is a family of hypotheses, but for "ends"); `outcome`: "still shown", "reversed" (shown both ways, in
     opposite directions), "no longer shown", "newly shown", "shown neither way", or "" where a change is not measured;
-    `same_sign`, whether both changes have the same sign; and `collapsed`, whether one of the two hardly trained, untuned
-    or tuned (`Comparison.collapsed`).
+    `same_sign`, whether both changes have the same sign; and `collapsed`, whether one of the two hardly trained,
+    untuned or tuned (`Comparison.collapsed`).
 
     `attrs` has words for captions.
     """

@@ -58,14 +58,10 @@ def in_budgets(
         return [[*job, f"recipe.epochs={epochs}"] for epochs in sorted({*config.budgets}) for job in jobs]
     if config.subsets:
         _refuse_set(jobs, "subsets", ("data.subset",))
-        epochs_of: dict[Overrides, int] = {}
-        for job in jobs:
-            if (network := _without_seed(job)) not in epochs_of:
-                epochs_of[network] = compose(network).recipe.epochs
-        subsets = sorted({*config.subsets})
+        configs = {network: compose(network) for network in dict.fromkeys(map(_without_seed, jobs))}
         return [
-            [*job, f"data.subset={subset}", f"recipe.epochs={_epochs(epochs_of[_without_seed(job)], subset)}"]
-            for subset in subsets
+            [*job, f"data.subset={subset}", f"recipe.epochs={_epochs(configs[_without_seed(job)], subset)}"]
+            for subset in sorted({*config.subsets})
             for job in jobs
         ]
     return [*jobs]
@@ -75,12 +71,16 @@ def _without_seed(job: Overrides) -> Overrides:
     return tuple(word for word in job if not word.startswith("seed="))
 
 
-def _epochs(epochs: int, subset: float) -> int:
-    """So many that the number of updates is about that of `epochs` on all images."""
-    count = round(epochs / subset)
-    if abs(count * subset / epochs - 1) > 0.01:
+def _epochs(config: DictConfig, subset: float) -> int:
+    """So many that the number of updates is that of the recipe's epochs on all images, within 2 %."""
+    epochs, images, batch = config.recipe.epochs, config.data.train_images, config.recipe.batch_size
+    ratio = 1 / subset
+    if images and images * subset >= batch:  # the last images that fill no batch are left out
+        ratio = (images // batch) / (round(images * subset) // batch)
+    count = round(epochs * ratio)
+    if abs(count / (epochs * ratio) - 1) > 0.02:
         raise SettingsError(
-            f"subsets: {epochs} epochs on all images are {epochs / subset:.3g} on {subset:g} of them, which is no "
+            f"subsets: {epochs} epochs on all images are {epochs * ratio:.3g} on {subset:g} of them, which is no "
             "whole number; take parts like 0.5 and 0.25"
         )
     return count
