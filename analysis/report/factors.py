@@ -200,8 +200,7 @@ def _two_way(factorial: Factorial) -> list[Section]:
     if table.empty:
         return []
     smallest = table.fillna({"p": 1.0}).groupby(["factor", "other"], sort=False)["p"].min().sort_values(kind="stable")
-    by_names = {(factor.name, other.name): (factor, other) for factor, other in factorial.pairs}
-    pairs = [by_names[names] for names in smallest.index]
+    pairs = [(factorial.factor(factor), factorial.factor(other)) for factor, other in smallest.index]
     tables = []
     for number, (factor, other) in enumerate(pairs[:MOST_PAIRS], 1):
         if len(factor.levels) < len(other.levels):
@@ -230,8 +229,8 @@ def _interaction_sentence(factorial: Factorial) -> str:
     if len(shown):
         words = [
             f"{factorial.change(row)} brings {signed(row.interaction)} "
-            f"({interval(row.low, row.high)}) with {_level(factorial, row.other, row.other_level)} beyond what it "
-            f"brings with {_level(factorial, row.other, row.other_reference)}"
+            f"({interval(row.low, row.high)}) with {factorial.factor(row.other).at(row.other_level)} beyond what it "
+            f"brings with {factorial.factor(row.other).at(row.other_reference)}"
             for row in shown.itertuples()
         ]
         return f"Shown to depend on each other: {shortened(words, MOST_STEPS, '; '.join)}."
@@ -239,11 +238,6 @@ def _interaction_sentence(factorial: Factorial) -> str:
     largest = f"the largest of {len(tested)} is {signed(by_size['interaction'].iloc[0])}, {bounds}"
     power = _detectable(factorial, tested["detectable"], "an interaction")
     return f"No interaction is shown ({largest}), which does not mean that effects add up{power}."
-
-
-def _level(factorial: Factorial, name: str, level: str) -> str:
-    (factor,) = (each for each in factorial.factors if each.name == name)
-    return factor.named(level).removeprefix("with ")
 
 
 def _two_way_table(factorial: Factorial, factor: Factor, other: Factor, number: int) -> ReportTable:
@@ -259,7 +253,7 @@ def _two_way_table(factorial: Factorial, factor: Factor, other: Factor, number: 
     columns = [Column(factor.name, True)]
     columns += [Column(other.named(level), group=mean) for level in other.levels]
     for level in other.others:
-        group = f"with {other.named(level).removeprefix('with ')}"
+        group = f"with {other.at(level)}"
         columns += [Column(head, group=group) for head in ("interaction", "95 % interval", "p (Holm)")]
     rows = []
     for index, level in enumerate(factor.levels):
@@ -294,7 +288,7 @@ def _simple_table(factorial: Factorial, factor: Factor, other: Factor, number: i
     rows = [
         [
             Cell(factorial.change(row), row.Index),
-            Cell(_level(factorial, row.other, row.other_level), row.Index),
+            Cell(factorial.factor(row.other).at(row.other_level), row.Index),
             number_cell(row.mean, percent(row.mean)),
             *_judged(row, row.effect),
         ]
