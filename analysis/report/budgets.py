@@ -10,7 +10,7 @@ from analysis import figures
 from analysis.measures import VERDICTS, measure
 from analysis.report.findings import MOST_STEPS, POWER
 from analysis.report.section import Picture, Section
-from analysis.report.tables import Cell, Column, ReportTable, drop_empty, in_unit, number_cell, verdict_style
+from analysis.report.tables import Cell, Column, ReportTable, drop_empty, for_looks, in_unit, number_cell, verdict_style
 from analysis.sources.runs import Runs
 from analysis.statistics.budgets import (
     ANYWHERE,
@@ -214,10 +214,9 @@ def format_slopes(table: pd.DataFrame) -> ReportTable:
     note = (
         f"Changes are of {metric.name}, in {metric.unit or 'its unit'}. A slope is that of a straight line over the "
         "logarithm of the budget, which describes what was measured and says nothing of larger budgets. p is corrected "
-        "for the number of rows (Holm), of the slopes and of the changes separately, but for “all steps”, a claim of "
-        "its own; intervals are not. The 95 % "
-        "interval of the crossing (Fieller) is where the line is not shown to differ from zero; if that is not within "
-        "what was measured, the cell says why."
+        f"for the number of rows (Holm){for_looks(table)}, of the slopes and of the changes separately, but for “all "
+        "steps”, a claim of its own; intervals are not. The 95 % interval of the crossing (Fieller) is where the line "
+        "is not shown to differ from zero; if that is not within what was measured, the cell says why."
     )
     if table["curvature_p"].notna().any():
         note += " A small p of a bend, not corrected, says that the effects are not on a line: below 0.05 no crossing "
@@ -262,7 +261,7 @@ def format_budgets(table: pd.DataFrame) -> ReportTable:
         rows.append(cells)
     note = (
         f"{in_unit(table)}Each change is from the network before the step to the one after it, trained alike. In "
-        "colour: shown, with p < 0.05 after Holm’s correction within the budget."
+        f"colour: shown, with p < 0.05 after Holm’s correction within the budget{for_looks(table)}."
     )
     note += " †: of the runs that trained; others diverged." * bool(table["survivors"].any())
     note += " ‡: one of the two hardly trained." * bool(table["collapsed"].any())

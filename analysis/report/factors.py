@@ -10,7 +10,7 @@ from analysis import figures
 from analysis.measures import VERDICTS, measure
 from analysis.report.findings import MOST_STEPS, findings
 from analysis.report.section import Picture, Section
-from analysis.report.tables import DETECTABLE, Cell, Column, ReportTable, number_cell
+from analysis.report.tables import DETECTABLE, Cell, Column, ReportTable, for_looks, number_cell
 from analysis.sources.runs import Runs
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.crossing import Factor, Network, join_crossed
@@ -188,8 +188,8 @@ def _effects_table(factorial: Factorial) -> ReportTable:
     count = int(table["p"].notna().sum())
     note = (
         f"An effect is from the reference, {_unit(factorial)}with a 95 % interval, not corrected. Seeds are paired "
-        f"where all networks have the same. It is shown if p, corrected for the number of effects ({count}; Holm), is "
-        f"below 0.05; {DETECTABLE}."
+        f"where all networks have the same. It is shown if p, corrected for the number of effects ({count}; Holm)"
+        f"{for_looks(table)}, is below 0.05; {DETECTABLE}."
     )
     return ReportTable("factors", columns, rows, table, note)
 
@@ -273,7 +273,7 @@ def _two_way_table(factorial: Factorial, factor: Factor, other: Factor, number: 
     note = (
         f"{factor.name} by {other.name}{averaged}. Interactions are {_unit(factorial)}from the references "
         f"“{factor.reference}” and “{other.reference}”; in colour: shown, with p < 0.05 after Holm’s correction for "
-        f"the number of interactions of all switches ({len(table)})."
+        f"the number of interactions of all switches ({len(table)}){for_looks(table)}."
     )
     return ReportTable(f"two-way-{number}", columns, rows, of_pair, note)
 
@@ -296,7 +296,7 @@ def _simple_table(factorial: Factorial, factor: Factor, other: Factor, number: i
     ]
     note = (
         f"Effects are {_unit(factorial)}with 95 % intervals, not corrected. The verdict follows p, corrected for the "
-        "number of effects of the same switch in this table (Holm)."
+        f"number of effects of the same switch in this table (Holm){for_looks(table)}."
     )
     return ReportTable(f"simple-effects-{number}", columns, rows, table, note)
 
@@ -352,7 +352,7 @@ def _best_table(factorial: Factorial, best: Best) -> ReportTable:
     named = table.assign(network=[factorial.comparison.name(network) for network in table["network"]])
     note = (
         f"Differences are {_unit(factorial)}with 95 % intervals, which are not corrected for the choice; p and the "
-        "verdict are."
+        f"verdict are{for_looks(table)}."
     )
     return ReportTable("best", columns, rows, named, note)
 

@@ -72,6 +72,11 @@ class BudgetStudy:
     def unit(self) -> str:
         return UNITS[self.kind]
 
+    @property
+    def looks(self) -> int:
+        """The most planned looks that runs of a budget have."""
+        return max(comparison.looks for comparison in self.comparisons.values())
+
     @cached_property
     def scores(self) -> dict[int, Scores]:
         """By budget: `Comparison.scores`."""
@@ -88,7 +93,7 @@ class BudgetStudy:
         batches, seeds = (", ".join(map(str, sorted(counted[name].unique()))) for name in ("batch_size", "seed"))
         about = f"{numbers} {self.unit}, {fixed} · batch {batches} · seeds {seeds}"
         words = {"about": about, "kind": self.kind, "budgets": self.budgets, "budget_unit": self.unit}
-        return caption(self.largest) | words | {"unit": measure(self.largest.metric).unit}
+        return caption(self.largest) | words | {"unit": measure(self.largest.metric).unit, "looks": self.looks}
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -167,7 +172,7 @@ def budget_table(study: BudgetStudy) -> pd.DataFrame:
         scores = study.scores[budget]
         means = {key: values.mean() for key, values in scores.items()}
         sums = [{pair.network: 1.0, pair.reference: -1.0} for pair in study.pairs]
-        table = conclude_pairs(study.pairs, estimate(scores, sums), scores.looks).rename(columns={"value": "effect"})
+        table = conclude_pairs(study.pairs, estimate(scores, sums), study.looks).rename(columns={"value": "effect"})
         rows = [
             {
                 "title": pair.title,
@@ -235,9 +240,7 @@ def slope_table(study: BudgetStudy) -> pd.DataFrame:
                 "collapsed": bool(used["collapsed"].any()),
             }
         )
-    slopes = conclude_pairs(study.pairs, [line.slope for line in lines], study.largest.looks).rename(
-        columns={"value": "slope"}
-    )
+    slopes = conclude_pairs(study.pairs, [line.slope for line in lines], study.looks).rename(columns={"value": "slope"})
     table = pd.DataFrame(rows).join(slopes.drop(columns="method"))
     table.attrs = study.attrs
     return table
