@@ -12,7 +12,7 @@ from scipy import stats
 import analysis
 from analysis.report.files import write_report
 from analysis.statistics import budgets
-from analysis.statistics.budgets import budget_studies, budget_table, correlation, fit, slope_table
+from analysis.statistics.budgets import budget_studies, budget_table, correlation, fit, shared_noise, slope_table
 from analysis.statistics.estimates import Estimate, estimate
 from analysis.statistics.noise import Scores
 from roadmap.conf import OURS
@@ -171,6 +171,20 @@ def test_what_is_missing_is_said_and_not_used(tmp_path):
         write_budget(folder, epochs, {"resnet": 70.0, "modern_recipe": 71.0}, seeds=(0,))
     (study,) = studies(folder)
     assert slope_table(study)[["slope", "verdict"]].iloc[0].tolist() == [pytest.approx(0, abs=0.7), "one seed"]
+
+
+def test_what_is_left_of_a_network_with_stopped_runs_is_flagged_and_its_spread_not_used(tmp_path):
+    for epochs in (1, 2):
+        write_budget(tmp_path, epochs, {"resnet": 70.0, "modern_recipe": 71.0, "kernel_7": 72.0})
+    before = shared_noise(*studies(tmp_path))
+    for epochs in (1, 2):
+        write_budget(tmp_path, epochs, {"separate_downsampling": 73.0}, seeds=(0, 1))
+        write_budget(tmp_path, epochs, {"separate_downsampling": 73.0}, seeds=(2,), more={"status": "stopped"})
+    (study,) = studies(tmp_path)
+    table = budget_table(study).set_index("title")
+    assert set(table["verdict"][table["survivors"]]) == {"some stopped"}
+    assert {*table.index[table["survivors"]]} == {"Micro design", "all steps"}
+    assert shared_noise(study) == pytest.approx(before)
 
 
 def test_steps_beside_the_road_are_followed_too(tmp_path):

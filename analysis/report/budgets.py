@@ -129,7 +129,7 @@ def _ends(row: Any, by_budget: pd.DataFrame) -> str:
     if pd.isna(row.low):
         return f"{text}, which cannot be told from noise: {row.verdict}."
     text += f" ({interval(row.low, row.high)}), "
-    trained = ", among the runs that trained" * row.survivors
+    trained = ", among the runs that finished" * row.survivors
     if row.verdict in VERDICTS:
         return f"{text}shown to {'rise' if row.verdict == 'up' else 'fall'}{trained}."
     power = "" if pd.isna(row.detectable) else f"; a true slope of {percent(row.detectable)} would be shown {POWER}"
@@ -263,7 +263,8 @@ def format_budgets(table: pd.DataFrame) -> ReportTable:
         f"{in_unit(table)}Each change is from the network before the step to the one after it, trained alike. In "
         f"colour: shown, with p < 0.05 after Holm’s correction within the budget{for_looks(table)}."
     )
-    note += " †: of the runs that trained; others diverged." * bool(table["survivors"].any())
+    if table["survivors"].any():
+        note += " †: runs of one of the networks diverged or were stopped; the change is that of those that finished."
     note += " ‡: one of the two hardly trained." * bool(table["collapsed"].any())
     return ReportTable("by-budget", columns, rows, table, note)
 

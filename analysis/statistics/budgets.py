@@ -162,8 +162,8 @@ def budget_table(study: BudgetStudy) -> pd.DataFrame:
     of the side with fewer; `mean`, `mean_reference`; `effect`, in units of the main metric, its 95 % interval `low`,
     `high`, `p`, `p_holm`, `detectable`, `error`, `freedom`, `method`, `verdict` (`conclude`; the pairs with one budget
     are a family of hypotheses, but for "ends", a claim of its own), "not measured" where a side has no finished run;
-    `survivors`, whether some run of either side diverged; and `collapsed`, whether either side hardly trained
-    (`Comparison.collapsed`).
+    `survivors`, whether some run of either side diverged or was stopped early; and `collapsed`, whether either side
+    hardly trained (`Comparison.collapsed`).
 
     `attrs` has words for captions.
     """
@@ -183,7 +183,7 @@ def budget_table(study: BudgetStudy) -> pd.DataFrame:
                 "n": min(len(scores.get(key, ())) for key in pair[2:]),
                 "mean": means.get(pair.network, math.nan),
                 "mean_reference": means.get(pair.reference, math.nan),
-                "survivors": any(comparison.diverged[key] for key in pair[2:]),
+                "survivors": comparison.has_survivors(*pair[2:]),
                 "collapsed": any(key in comparison.collapsed for key in pair[2:]),
             }
             for pair in study.pairs
@@ -277,7 +277,7 @@ def shared_noise(study: BudgetStudy) -> tuple[float, float]:
     and those of crossings too narrow.
     """
     of_budgets = [
-        {key: values for key, values in scores.items() if key not in scores.collapsed}
+        {key: values for key, values in scores.items() if key not in scores.separate}
         for scores in study.scores.values()
     ]
     networks = [key for key in of_budgets[0] if all(key in scores for scores in of_budgets)]

@@ -120,7 +120,7 @@ def estimate(scores: Scores, sums: Sequence[Weights], borrow: bool = False) -> l
     if not keys:
         return [Estimate() for _ in sums]
     values = matrix([scores[key] for key in keys])
-    collapsed = np.array([key in scores.collapsed | scores.stopped for key in keys])
+    collapsed = np.array([key in scores.separate for key in keys])
     few = ((np.isfinite(values).sum(axis=1) > 1) & ~collapsed).sum() < FEWEST
     settings = scores.least, scores.counted, collapsed
     unpaired_noise, paired_noise = noise(values, False, *settings), noise(values, True, *settings)
