@@ -36,7 +36,8 @@ QUESTIONS = {"epochs": "Does it pay with more training?", "images": "Does it pay
 
 
 def budgets(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], list[Comparison]]:
-    """A section per study of budgets. Of each, only the largest budget keeps its chapter."""
+    """A section per study of budgets. Of each, only the largest budget keeps its chapter, and a smaller one with
+    networks that the section does not follow."""
     studies = budget_studies(comparisons)
     seen: dict[str, int] = {}
     sections = []
@@ -44,8 +45,15 @@ def budgets(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], l
         seen[study.kind] = number = seen.get(study.kind, 0) + 1
         sections.append(_section(study, "" if number == 1 else f"-{number}"))
     largest = {path for study in studies for path in study.largest.runs["path"]}
-    smaller = {path for study in studies for each in study.comparisons.values() for path in each.runs["path"]} - largest
+    smaller = {path for study in studies for path in _followed(study)} - largest
     return sections, [comparison for comparison in comparisons if not {*comparison.runs["path"]} <= smaller]
+
+
+def _followed(study: BudgetStudy) -> set[str]:
+    """The paths of the runs of the networks whose differences are followed over budgets: sets of steps."""
+    networks = {network for pair in study.pairs for network in pair[2:]}
+    runs = pd.concat([comparison.runs for comparison in study.comparisons.values()])
+    return {*runs["path"][runs["set"].isin(networks)]}
 
 
 def _section(study: BudgetStudy, suffix: str) -> Section:
