@@ -52,7 +52,7 @@ def simulate(condition: Condition, studies: int, seed: int = 0) -> float:
         for seeds in condition.looks:
             scores = {network: of_network[:seeds] for network, of_network in values.items()}
             estimates += estimate(Scores(scores, least=IMAGE), sums)
-    p = conclude(estimates)["p"].to_numpy().reshape(studies, -1)
+    p = conclude(estimates, 1)["p"].to_numpy().reshape(studies, -1)
     # Holm's first step: where it shows nothing, nothing is shown
     split = len(condition.looks) if condition.planned else 1
     return float((p.min(axis=1) < (1 - CONFIDENCE) / split / len(sums)).mean())

@@ -10,9 +10,10 @@ from records import write_run
 from scipy import stats
 
 import analysis
+from analysis.report.across import outline
 from analysis.report.files import write_report
 from analysis.statistics import budgets
-from analysis.statistics.budgets import budget_studies, budget_table, correlation, fit, slope_table
+from analysis.statistics.budgets import budget_studies, budget_table, correlation, fit, shared_noise, slope_table
 from analysis.statistics.estimates import Estimate, estimate
 from analysis.statistics.noise import Scores
 from roadmap.conf import OURS
@@ -21,13 +22,15 @@ RUNGS = ("resnet", "modern_recipe", "kernel_7", "separate_downsampling")
 NOISE = (0.3, -0.1, -0.2)
 
 
-def write_budget(folder, epochs, top1, *, seeds=(0, 1, 2), subset=1.0, regime="nano", more=None):
+def write_budget(folder, epochs, top1, *, seeds=(0, 1, 2), subset=1.0, regime="nano", lr=None, more=None):
     """Runs of these rungs, each with its accuracy and a noise that differs between rungs and budgets."""
     for index, (rung, mean) in enumerate(top1.items()):
         for seed in seeds:
             noise = (1 + 0.1 * index) * NOISE[(seed + index + epochs) % 3]
             differs = {"recipe.epochs": epochs} | ({"data.subset": subset} if subset < 1 else {})
-            config = {"recipe": {"epochs": epochs}, "data": {"subset": subset}, "differs": differs}
+            differs |= {} if lr is None else {"recipe.lr": lr}
+            changed = {"epochs": epochs} | ({} if lr is None else {"lr": lr})
+            config = {"recipe": changed, "data": {"subset": subset}, "differs": differs}
             write_run(folder, rung, seed=seed, top1=mean + noise, regime=regime, config=config, **(more or {}))
 
 
@@ -173,6 +176,36 @@ def test_what_is_missing_is_said_and_not_used(tmp_path):
     assert slope_table(study)[["slope", "verdict"]].iloc[0].tolist() == [pytest.approx(0, abs=0.7), "one seed"]
 
 
+def test_what_is_left_of_a_network_with_stopped_runs_is_flagged_and_its_spread_not_used(tmp_path):
+    for epochs in (1, 2):
+        write_budget(tmp_path, epochs, {"resnet": 70.0, "modern_recipe": 71.0, "kernel_7": 72.0})
+    before = shared_noise(*studies(tmp_path))
+    for epochs in (1, 2):
+        write_budget(tmp_path, epochs, {"separate_downsampling": 73.0}, seeds=(0, 1))
+        write_budget(tmp_path, epochs, {"separate_downsampling": 73.0}, seeds=(2,), more={"status": "stopped"})
+    (study,) = studies(tmp_path)
+    table = budget_table(study).set_index("title")
+    assert set(table["verdict"][table["survivors"]]) == {"some stopped"}
+    assert {*table.index[table["survivors"]]} == {"Micro design", "all steps"}
+    assert shared_noise(study) == pytest.approx(before)
+
+
+def test_a_smaller_budget_keeps_its_chapter_if_some_of_its_networks_are_not_followed(tmp_path):
+    for epochs in (1, 3):
+        write_budget(tmp_path, epochs, {"kernel_7": 71.0, "gelu": 72.0})
+    runs = analysis.load(tmp_path)
+    (_, chapters) = outline(runs, analysis.comparisons(runs))
+    assert [chapter.context.epochs for chapter in chapters] == [3]
+    for epochs in (1, 3):
+        differs = {"recipe.epochs": epochs, "design.activation": "silu"}
+        config = {"recipe": {"epochs": epochs}, "design": {"activation": "silu"}, "differs": differs}
+        for seed in range(3):
+            write_run(tmp_path, "gelu", seed=seed, top1=72.5 + seed / 10, config=config)
+    runs = analysis.load(tmp_path)
+    (_, chapters) = outline(runs, analysis.comparisons(runs))
+    assert sorted(chapter.context.epochs for chapter in chapters) == [1, 3]
+
+
 def test_steps_beside_the_road_are_followed_too(tmp_path):
     """One left out, and one that is on no rung: added to a rung, and to that network as well."""
     last = OURS.road().adopted
@@ -211,7 +244,9 @@ def test_budgets_are_equal_for_both_recipes_of_the_paper(tmp_path):
     (row,) = slope_table(study).to_dict("records")
     assert (row["network"], row["reference"]) == ("modern_recipe", "resnet")
     assert row["slope"] == pytest.approx((2.3 - 1.0) / math.log2(300 / 90), abs=0.3)
-    other = tmp_path / "other"  # a learning rate of its own is another study, with one budget
+    other = tmp_path / "other"  # a learning rate of its own is another context, with one budget
     write_budget(other, 1, pair)
-    write_budget(other, 2, pair, more={"summary": {"precision": "bf16"}})
-    assert len(studies(other)) == 1
+    write_budget(other, 2, pair, lr=0.5)
+    assert studies(other) == []
+    write_budget(other, 4, pair)
+    assert [study.budgets for study in studies(other)] == [[1, 4]]

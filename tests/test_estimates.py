@@ -218,13 +218,13 @@ def test_networks_that_all_collapsed_still_have_their_own_noise():
 
 def test_holm_by_hand():
     p = pd.Series([0.01, 0.04, math.nan, 0.03, 0.005])
-    assert adjust(p).tolist() == pytest.approx([0.03, 0.06, math.nan, 0.06, 0.02], nan_ok=True)
-    assert adjust(pd.Series([math.nan])).isna().all()
+    assert adjust(p, 1).tolist() == pytest.approx([0.03, 0.06, math.nan, 0.06, 0.02], nan_ok=True)
+    assert adjust(pd.Series([math.nan]), 1).isna().all()
 
 
 def test_holm_decides_the_verdict_and_the_interval_is_its_own():
     estimates = [Estimate(0.7, 0.3, 20, "t"), *[Estimate(0.1, 0.3, 20, "t")] * 9, Estimate(-2.0, 0.3, 20, "t")]
-    result = conclude(estimates)
+    result = conclude(estimates, 1)
     assert result["p"][0] < 0.05
     assert result["low"][0] > 0
     assert result["verdict"].tolist() == ["not distinguishable"] * 10 + ["down"]
@@ -287,5 +287,5 @@ def test_intervals_cover_and_verdicts_hold_as_the_docs_say(condition):
 
 
 def test_conclude_is_empty_of_nothing():
-    assert conclude([]).empty
+    assert conclude([], 1).empty
     assert compare(Scores({}), [CHANGE])["verdict"].tolist() == [""]

@@ -1,5 +1,6 @@
 """`analysis.statistics.factors`: crossed studies, compared with the textbook's analysis and with simulations."""
 
+import json
 from dataclasses import replace
 from itertools import product
 
@@ -157,6 +158,40 @@ def test_steps_are_factors_too(tmp_path):
         ("grn", ("without grn", "with grn")),
     ]
     assert factorial.effects["effect"].dropna().tolist() == pytest.approx([0, 3])
+
+
+def test_settings_of_one_layer_are_factors_of_their_own(tmp_path):
+    """With their values as levels, numbers in order; a layer that is there or not is one factor."""
+    layer = {"_target_": "my.Layer", "p": 0.5}
+    for at, p, norm, seed in product(("hidden", "output"), (0.25, 0.1, 0.5), (None, "my.Norm"), range(2)):
+        other = {"_target_": norm, "at": "spatial"} if norm else None
+        design = {"layers": {"x": layer | {"at": at, "p": p}} | ({"y": other} if norm else {})}
+        differs = {"design.layers.x.at": at, "design.layers.x.p": p} | ({"design.layers.y": other} if norm else {})
+        write_run(tmp_path / "runs", "gelu", seed=seed, config={"design": design, "differs": differs})
+    factorial = crossed(tmp_path / "runs")
+    assert {factor.name: factor.levels for factor in factorial.factors} == {
+        "layers.x.at": ("hidden", "output"),
+        "layers.x.p": ("0.1", "0.25", "0.5"),
+        "layers.y": ("none", "Norm"),
+    }
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 0
+
+
+def test_a_switch_that_is_newer_than_some_records_has_its_default_there(tmp_path):
+    write_crossed(tmp_path, lambda kernel, seed: 70 + kernel + 0.1 * seed, kernel_size=[3, 5, 7, 9])
+    for path in tmp_path.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        if config["design"]["kernel_size"] < 7:
+            del config["design"]["stem_stride"]
+            path.write_text(json.dumps(config))
+    (factor,) = crossed(tmp_path).factors
+    assert (factor.name, factor.levels) == ("kernel_size", ("3", "5", "7", "9"))
+
+
+def test_a_level_is_named_whatever_its_letters():
+    factor = Factor("norm", ("batch", "my.batchnorm.Norm"), "batch", {})
+    assert factor.named("my.batchnorm.Norm") == "norm my.batchnorm.Norm"
+    assert Factor("grn", ("without grn", "with grn"), "without grn", {}).named("with grn") == "with grn"
 
 
 def test_networks_that_are_alike_are_rarely_shown_to_differ(monkeypatch):

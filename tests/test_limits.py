@@ -12,6 +12,7 @@ from studies import write_pair
 
 from analysis import comparisons, contrast, ladder_table, load
 from analysis.report.__main__ import main as report
+from analysis.statistics.power import run_noise
 from analysis.statistics.provenance import missing, unfinished
 from experiments.launch.limits import hours_of
 from experiments.launch.worker import train_recorded
@@ -164,6 +165,7 @@ def test_what_is_left_of_a_network_with_stopped_runs_is_no_evidence(tmp_path: Pa
         write_run(tmp_path / "runs", "layer_norm", seed=seed, status="stopped")
     (comparison,) = comparisons(load(tmp_path / "runs"))
     table = ladder_table(comparison).set_index("rung")
+    assert run_noise(comparison.scores()) is None  # of three networks
     numbers = ["change", "low", "high", "p", "error"]
     for rung in ("gelu", "fewer_activations"):
         assert table.loc[rung, numbers].tolist() == before.loc[rung, numbers].tolist()

@@ -13,6 +13,8 @@ from statsmodels.stats.weightstats import ttost_ind, ttost_paired
 
 from analysis import comparisons, effect_table, ladder_table, load
 from analysis.report.__main__ import main as report
+from analysis.report.files import write_report
+from analysis.report.tables import ReportTable
 from analysis.statistics.estimates import compare, conclude, estimate
 from analysis.statistics.looks import look_concerns
 from analysis.statistics.noise import Scores
@@ -51,7 +53,7 @@ def test_power_is_that_of_simulated_studies(seeds: int) -> None:
         values = NOISE * (generator.normal(size=(17, seeds)) + 0.6 * generator.normal(size=seeds))
         values[8] += 1.0
         estimates += estimate(Scores(dict(enumerate(map(pd.Series, values))), least=0.01, pooled=range(17)), sums)
-    table = conclude(estimates, margin=1.0)
+    table = conclude(estimates, 1, margin=1.0)
     p, p_negligible, freedom = table["p"][1::2].to_numpy(), table["p_negligible"][::2].to_numpy(), table["freedom"]
     shown, excluded = ((each[:, None] < levels).mean(axis=0) for each in (p, p_negligible))
     assert shown == pytest.approx([power_to_show(1.0, NOISE, seeds, 17, level) for level in levels], abs=0.08)
@@ -235,6 +237,71 @@ def test_planned_looks_split_the_level_and_others_are_named(tmp_path: Path) -> N
     assert "got more seeds after a look at its results, without a plan (3 and 6 seeds)" in named[0]
     _, other_seeds = study("other", [2, 6])
     assert "was looked at with 3 and 6 seeds, but planned were 2 looks with 2 and 6 seeds" in other_seeds[0]
+
+
+def write_for_every_table(folder: Path) -> Path:
+    """A ladder and one network of two switches crossed, with two budgets and on two datasets; and rungs tuned."""
+    generator = np.random.default_rng(2)
+    worth = {"move_up_depthwise": 80.0, "kernel_7": 80.6, "gelu": 81.0}
+
+    def write(rung: str, seed: int, top1: float, config: dict, **summary: object) -> None:
+        top1 = round(top1 + 0.3 * generator.normal(), 2)
+        write_run(folder, rung, seed=seed, top1=top1, config=config, summary={"study": "mine"} | summary)
+
+    for epochs, data in ((3, "fashion_mnist"), (6, "fashion_mnist"), (3, "cifar10")):
+        config = {"recipe": {"epochs": epochs}, "data": {"name": data}, "differs": {"recipe.epochs": epochs}}
+        for seed in range(4):
+            for rung, mean in worth.items():
+                write(rung, seed, mean + epochs * (rung == "gelu") / 6, config)
+            for kernel, activation in ((3, "relu"), (3, "gelu"), (9, "relu"), (9, "gelu")):
+                switches = {"kernel_size": kernel, "activation": activation}
+                differs = {f"design.{name}": level for name, level in switches.items()} | config["differs"]
+                top1 = 79 + kernel / 6 + 0.5 * (kernel == 9) * (activation == "gelu")
+                write("layer_norm", seed, top1, config | {"design": switches, "differs": differs})
+    for rung, mean in worth.items():
+        for rate in (4e-3, 8e-3):
+            differs = {"recipe.lr": rate} if rate != 4e-3 else {}
+            config = {"recipe": {"lr": rate}, "differs": differs}
+            held_out = config | {"data": {"holdout": 0.1}, "differs": differs | {"data.holdout": 0.1}}
+            write(rung, 100, mean + 100 * rate, held_out, evaluated_on="holdout")
+            for seed in range(4):
+                write(rung, seed, mean + 100 * rate, config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tables_by_looks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, ReportTable]]:
+    """The tables of a report, by name: of records without planned looks, and of the same with two of them."""
+    folder = write_for_every_table(tmp_path_factory.mktemp("looks"))
+    reports = []
+    for planned in ([], [3, 6]):
+        for path in folder.glob("*/config.json"):
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"look": {"number": 1, "planned": planned}}))
+        runs = load(folder)
+        written = write_report(runs, comparisons(runs), tmp_path_factory.mktemp("report"))
+        sections = [*written.across, *(section for chapter in written.chapters for section in chapter.sections)]
+        reports.append({table.name: table for section in reversed(sections) for table in section.tables})
+    return reports
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("ladder", "factors", "two-way-1", "simple-effects-1", "best"),
+        *("budgets-slopes", "budgets-by-budget", "datasets", "tuned"),
+    ],
+)
+def test_every_table_is_corrected_for_planned_looks_and_says_so(
+    name: str, tables_by_looks: list[dict[str, ReportTable]]
+) -> None:
+    once, planned = (tables[name] for tables in tables_by_looks)
+    columns = [column for column in once.frame if "p_holm" in column and once.frame[column].notna().any()]
+    assert columns
+    for column in columns:
+        expected = (2 * once.frame[column].astype(float)).clip(upper=1)
+        assert planned.frame[column].astype(float).tolist() == pytest.approx(expected.tolist(), nan_ok=True)
+    assert "for 2 planned looks at the results" in planned.note
+    assert "planned looks" not in once.note
 
 
 def test_planned_looks_keep_the_error_and_unplanned_ones_do_not() -> None:

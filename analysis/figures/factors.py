@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from analysis.figures.style import LINES, MARKERS, PALETTE, Drawing, blank, heading, style
 from analysis.measures import VERDICTS, measure
+from analysis.statistics.crossing import Factor
 from analysis.statistics.factors import Factorial
 from analysis.text import wrapped
 from roadmap.common.words import shortened
@@ -27,9 +28,7 @@ def factor_figure(factorial: Factorial, factor: str) -> Figure:
     Raises:
         ValueError: if there is no such factor.
     """
-    names = [each.name for each in factorial.factors]
-    if factor not in names:
-        raise ValueError(f"no factor {factor!r} (factors: {', '.join(names)})")
+    chosen, names = factorial.factor(factor), [each.name for each in factorial.factors]
     effects = factorial.effects[factorial.effects["factor"] == factor].reset_index(drop=True)
     attrs = factorial.effects.attrs
     title, about = f"What {factor} is worth", attrs["scale"]
@@ -41,7 +40,7 @@ def factor_figure(factorial: Factorial, factor: str) -> Figure:
     with style():
         figure = Drawing(figsize=(9.2, 4.1))
         left = figure.add_axes((0.08, 0.2, 0.38 if other else 0.62, 0.56))
-        _networks(left, factorial, factor)
+        _networks(left, factorial, chosen)
         _line(left, effects, 0.0, LINES[0], MARKERS[0])
         axes, heads = [left], [f"averaged over {shortened(others, 2)}" if other else ""]
         if other:
@@ -90,11 +89,10 @@ def strongest(factorial: Factorial, factor: str) -> str | None:
     return str(smallest.idxmin()) if len(smallest) else None
 
 
-def _networks(axes: Axes, factorial: Factorial, factor: str) -> None:
+def _networks(axes: Axes, factorial: Factorial, factor: Factor) -> None:
     """Each network's mean, as a faint point."""
-    (chosen,) = (each for each in factorial.factors if each.name == factor)
-    for index, level in enumerate(chosen.levels):
-        means = [factorial.scores[key].mean() for key in factorial.measured if chosen.level_of[key] == level]
+    for index, level in enumerate(factor.levels):
+        means = [factorial.scores[key].mean() for key in factorial.measured if factor.level_of[key] == level]
         axes.plot([index - 0.18] * len(means), means, "o", ms=4, mfc="none", mec=PALETTE["behind"], mew=1.2, zorder=1)
 
 

@@ -10,7 +10,7 @@ from analysis import figures
 from analysis.measures import VERDICTS, measure
 from analysis.report.findings import MOST_STEPS, POWER
 from analysis.report.section import Picture, Section
-from analysis.report.tables import Cell, Column, ReportTable, drop_empty, in_unit, number_cell, verdict_style
+from analysis.report.tables import Cell, Column, ReportTable, drop_empty, for_looks, in_unit, number_cell, verdict_style
 from analysis.sources.runs import Runs
 from analysis.statistics.budgets import (
     ANYWHERE,
@@ -36,7 +36,8 @@ QUESTIONS = {"epochs": "Does it pay with more training?", "images": "Does it pay
 
 
 def budgets(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], list[Comparison]]:
-    """A section per study of budgets. Of each, only the largest budget keeps its chapter."""
+    """A section per study of budgets. Of each, only the largest budget keeps its chapter, and a smaller one with
+    networks that the section does not follow."""
     studies = budget_studies(comparisons)
     seen: dict[str, int] = {}
     sections = []
@@ -44,8 +45,15 @@ def budgets(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], l
         seen[study.kind] = number = seen.get(study.kind, 0) + 1
         sections.append(_section(study, "" if number == 1 else f"-{number}"))
     largest = {path for study in studies for path in study.largest.runs["path"]}
-    smaller = {path for study in studies for each in study.comparisons.values() for path in each.runs["path"]} - largest
+    smaller = {path for study in studies for path in _followed(study)} - largest
     return sections, [comparison for comparison in comparisons if not {*comparison.runs["path"]} <= smaller]
+
+
+def _followed(study: BudgetStudy) -> set[str]:
+    """The paths of the runs of the networks whose differences are followed over budgets: sets of steps."""
+    networks = {network for pair in study.pairs for network in pair[2:]}
+    runs = pd.concat([comparison.runs for comparison in study.comparisons.values()])
+    return {*runs["path"][runs["set"].isin(networks)]}
 
 
 def _section(study: BudgetStudy, suffix: str) -> Section:
@@ -129,7 +137,7 @@ def _ends(row: Any, by_budget: pd.DataFrame) -> str:
     if pd.isna(row.low):
         return f"{text}, which cannot be told from noise: {row.verdict}."
     text += f" ({interval(row.low, row.high)}), "
-    trained = ", among the runs that trained" * row.survivors
+    trained = ", among the runs that finished" * row.survivors
     if row.verdict in VERDICTS:
         return f"{text}shown to {'rise' if row.verdict == 'up' else 'fall'}{trained}."
     power = "" if pd.isna(row.detectable) else f"; a true slope of {percent(row.detectable)} would be shown {POWER}"
@@ -214,10 +222,9 @@ def format_slopes(table: pd.DataFrame) -> ReportTable:
     note = (
         f"Changes are of {metric.name}, in {metric.unit or 'its unit'}. A slope is that of a straight line over the "
         "logarithm of the budget, which describes what was measured and says nothing of larger budgets. p is corrected "
-        "for the number of rows (Holm), of the slopes and of the changes separately, but for “all steps”, a claim of "
-        "its own; intervals are not. The 95 % "
-        "interval of the crossing (Fieller) is where the line is not shown to differ from zero; if that is not within "
-        "what was measured, the cell says why."
+        f"for the number of rows (Holm){for_looks(table)}, of the slopes and of the changes separately, but for “all "
+        "steps”, a claim of its own; intervals are not. The 95 % interval of the crossing (Fieller) is where the line "
+        "is not shown to differ from zero; if that is not within what was measured, the cell says why."
     )
     if table["curvature_p"].notna().any():
         note += " A small p of a bend, not corrected, says that the effects are not on a line: below 0.05 no crossing "
@@ -262,9 +269,10 @@ def format_budgets(table: pd.DataFrame) -> ReportTable:
         rows.append(cells)
     note = (
         f"{in_unit(table)}Each change is from the network before the step to the one after it, trained alike. In "
-        "colour: shown, with p < 0.05 after Holm’s correction within the budget."
+        f"colour: shown, with p < 0.05 after Holm’s correction within the budget{for_looks(table)}."
     )
-    note += " †: of the runs that trained; others diverged." * bool(table["survivors"].any())
+    if table["survivors"].any():
+        note += " †: runs of one of the networks diverged or were stopped; the change is that of those that finished."
     note += " ‡: one of the two hardly trained." * bool(table["collapsed"].any())
     return ReportTable("by-budget", columns, rows, table, note)
 

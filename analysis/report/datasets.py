@@ -7,7 +7,7 @@ import pandas as pd
 from analysis import figures
 from analysis.measures import VERDICTS, measure
 from analysis.report.section import Picture, Section
-from analysis.report.tables import Cell, Column, ReportTable
+from analysis.report.tables import Cell, Column, ReportTable, for_looks
 from analysis.sources.runs import Runs
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.datasets import MEAN, across_datasets, by_dataset
@@ -103,8 +103,8 @@ def _format(table: pd.DataFrame, name: str) -> ReportTable:
     unit = measure(table.attrs["value"]).unit
     note = (
         f"{f'In {unit}. ' if unit else ''}In colour: shown, with p < 0.05 after Holm’s correction, on a dataset among "
-        "its own effects, of means among the means. tau: standard deviation of true effects between datasets; I²: its "
-        "part in the variance of the estimates; p between datasets: Cochran’s Q, which with few datasets rarely finds "
-        "a difference that is there."
+        f"its own effects, of means among the means{for_looks(table)}. tau: standard deviation of true effects between "
+        "datasets; I²: its part in the variance of the estimates; p between datasets: Cochran’s Q, which with few "
+        "datasets rarely finds a difference that is there."
     )
     return ReportTable(name, columns, rows, table, note)

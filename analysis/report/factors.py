@@ -10,7 +10,7 @@ from analysis import figures
 from analysis.measures import VERDICTS, measure
 from analysis.report.findings import MOST_STEPS, findings
 from analysis.report.section import Picture, Section
-from analysis.report.tables import DETECTABLE, Cell, Column, ReportTable, number_cell
+from analysis.report.tables import DETECTABLE, Cell, Column, ReportTable, for_looks, number_cell
 from analysis.sources.runs import Runs
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.crossing import Factor, Network, join_crossed
@@ -188,8 +188,8 @@ def _effects_table(factorial: Factorial) -> ReportTable:
     count = int(table["p"].notna().sum())
     note = (
         f"An effect is from the reference, {_unit(factorial)}with a 95 % interval, not corrected. Seeds are paired "
-        f"where all networks have the same. It is shown if p, corrected for the number of effects ({count}; Holm), is "
-        f"below 0.05; {DETECTABLE}."
+        f"where all networks have the same. It is shown if p, corrected for the number of effects ({count}; Holm)"
+        f"{for_looks(table)}, is below 0.05; {DETECTABLE}."
     )
     return ReportTable("factors", columns, rows, table, note)
 
@@ -200,8 +200,7 @@ def _two_way(factorial: Factorial) -> list[Section]:
     if table.empty:
         return []
     smallest = table.fillna({"p": 1.0}).groupby(["factor", "other"], sort=False)["p"].min().sort_values(kind="stable")
-    by_names = {(factor.name, other.name): (factor, other) for factor, other in factorial.pairs}
-    pairs = [by_names[names] for names in smallest.index]
+    pairs = [(factorial.factor(factor), factorial.factor(other)) for factor, other in smallest.index]
     tables = []
     for number, (factor, other) in enumerate(pairs[:MOST_PAIRS], 1):
         if len(factor.levels) < len(other.levels):
@@ -230,8 +229,8 @@ def _interaction_sentence(factorial: Factorial) -> str:
     if len(shown):
         words = [
             f"{factorial.change(row)} brings {signed(row.interaction)} "
-            f"({interval(row.low, row.high)}) with {_level(factorial, row.other, row.other_level)} beyond what it "
-            f"brings with {_level(factorial, row.other, row.other_reference)}"
+            f"({interval(row.low, row.high)}) with {factorial.factor(row.other).at(row.other_level)} beyond what it "
+            f"brings with {factorial.factor(row.other).at(row.other_reference)}"
             for row in shown.itertuples()
         ]
         return f"Shown to depend on each other: {shortened(words, MOST_STEPS, '; '.join)}."
@@ -239,11 +238,6 @@ def _interaction_sentence(factorial: Factorial) -> str:
     largest = f"the largest of {len(tested)} is {signed(by_size['interaction'].iloc[0])}, {bounds}"
     power = _detectable(factorial, tested["detectable"], "an interaction")
     return f"No interaction is shown ({largest}), which does not mean that effects add up{power}."
-
-
-def _level(factorial: Factorial, name: str, level: str) -> str:
-    (factor,) = (each for each in factorial.factors if each.name == name)
-    return factor.named(level).removeprefix("with ")
 
 
 def _two_way_table(factorial: Factorial, factor: Factor, other: Factor, number: int) -> ReportTable:
@@ -259,7 +253,7 @@ def _two_way_table(factorial: Factorial, factor: Factor, other: Factor, number: 
     columns = [Column(factor.name, True)]
     columns += [Column(other.named(level), group=mean) for level in other.levels]
     for level in other.others:
-        group = f"with {other.named(level).removeprefix('with ')}"
+        group = f"with {other.at(level)}"
         columns += [Column(head, group=group) for head in ("interaction", "95 % interval", "p (Holm)")]
     rows = []
     for index, level in enumerate(factor.levels):
@@ -279,7 +273,7 @@ def _two_way_table(factorial: Factorial, factor: Factor, other: Factor, number: 
     note = (
         f"{factor.name} by {other.name}{averaged}. Interactions are {_unit(factorial)}from the references "
         f"“{factor.reference}” and “{other.reference}”; in colour: shown, with p < 0.05 after Holm’s correction for "
-        f"the number of interactions of all switches ({len(table)})."
+        f"the number of interactions of all switches ({len(table)}){for_looks(table)}."
     )
     return ReportTable(f"two-way-{number}", columns, rows, of_pair, note)
 
@@ -294,7 +288,7 @@ def _simple_table(factorial: Factorial, factor: Factor, other: Factor, number: i
     rows = [
         [
             Cell(factorial.change(row), row.Index),
-            Cell(_level(factorial, row.other, row.other_level), row.Index),
+            Cell(factorial.factor(row.other).at(row.other_level), row.Index),
             number_cell(row.mean, percent(row.mean)),
             *_judged(row, row.effect),
         ]
@@ -302,7 +296,7 @@ def _simple_table(factorial: Factorial, factor: Factor, other: Factor, number: i
     ]
     note = (
         f"Effects are {_unit(factorial)}with 95 % intervals, not corrected. The verdict follows p, corrected for the "
-        "number of effects of the same switch in this table (Holm)."
+        f"number of effects of the same switch in this table (Holm){for_looks(table)}."
     )
     return ReportTable(f"simple-effects-{number}", columns, rows, table, note)
 
@@ -358,7 +352,7 @@ def _best_table(factorial: Factorial, best: Best) -> ReportTable:
     named = table.assign(network=[factorial.comparison.name(network) for network in table["network"]])
     note = (
         f"Differences are {_unit(factorial)}with 95 % intervals, which are not corrected for the choice; p and the "
-        "verdict are."
+        f"verdict are{for_looks(table)}."
     )
     return ReportTable("best", columns, rows, named, note)
 

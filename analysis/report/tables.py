@@ -110,7 +110,7 @@ def format_ladder(table: pd.DataFrame) -> ReportTable:
         f"± is a standard deviation over seeds (n − 1). Changes are from {start}, in {metric.unit or metric.name}; "
         f"95 % intervals, not corrected, say where they would be with other seeds{images}. Seeds are paired where "
         "both networks have the same, and the noise is estimated from all rungs together. A change is shown if its p, "
-        f"corrected for the number of changes (Holm){_for_looks(table)}, is below 0.05{detectable}.{_on_margin(table)}"
+        f"corrected for the number of changes (Holm){for_looks(table)}, is below 0.05{detectable}.{_on_margin(table)}"
     )
     return drop_empty(ReportTable("ladder", columns, rows, table, note))
 
@@ -216,7 +216,7 @@ def format_effects(table: pd.DataFrame) -> ReportTable:
             cells.append(number_cell(row["effect"], effect, verdict_style(row["verdict"])))
             cells.append(number_cell(row["low"], interval(row["low"], row["high"])))
         rows.append(cells)
-    looks = _for_looks(table)
+    looks = for_looks(table)
     note = f"{in_unit(table)}In colour: shown, with p < 0.05 after Holm’s correction within the column{looks}."
     if _within(table):
         note += f" ≈: negligible.{_on_margin(table)}"
@@ -253,7 +253,7 @@ def format_added(table: pd.DataFrame, kind: str = "besides") -> ReportTable:
         )
     note = (
         f"{in_unit(table)}The two networks of a row differ in this step alone. The verdict follows p, corrected "
-        f"for the number of rows (Holm){_for_looks(table)}; {DETECTABLE}.{_on_margin(table)}"
+        f"for the number of rows (Holm){for_looks(table)}; {DETECTABLE}.{_on_margin(table)}"
     )
     return drop_empty(ReportTable(kind, columns, rows, table, note))
 
@@ -275,7 +275,7 @@ def _on_margin(table: pd.DataFrame) -> str:
     )
 
 
-def _for_looks(table: pd.DataFrame) -> str:
+def for_looks(table: pd.DataFrame) -> str:
     """What p is corrected for besides the number of changes."""
     looks = table.attrs.get("looks", 1)
     return f" and for {looks} planned looks at the results" if looks > 1 else ""
@@ -310,7 +310,7 @@ def format_sections(tables: dict[str, pd.DataFrame]) -> ReportTable:
         f"Exact Shapley values of the road’s {len(first)} sections, from all {2 ** len(first)} combinations: the mean "
         "gain over all orders in which the sections could be taken. They add up to the gain of all steps over none. "
         "Each interval is that of one value, uncorrected, for the noise of training. In colour: shown, with p < 0.05 "
-        f"after Holm’s correction for the {len(first)} sections{_for_looks(first)}."
+        f"after Holm’s correction for the {len(first)} sections{for_looks(first)}."
     )
     return ReportTable("sections", columns, rows, frame.assign(steps=frame["steps"].map(" ".join)), note)
 

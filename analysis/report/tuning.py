@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.figures.tuning import tuned_figure
 from analysis.measures import VERDICTS, measure
 from analysis.report.section import Picture, Section
-from analysis.report.tables import Cell, Column, ReportTable, number_cell
+from analysis.report.tables import Cell, Column, ReportTable, for_looks, number_cell
 from analysis.sources.runs import Runs
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.tuning import Tuning, tuned_networks, tuned_table, tunings
@@ -112,8 +112,9 @@ def format_tuned(table: pd.DataFrame, suffix: str = "") -> ReportTable:
             cells.append(number_cell(row[f"p_holm_{which}"], chance(row[f"p_holm_{which}"])))
         rows.append([*cells, Cell(row["outcome"] or "–", row["outcome"])])
     note = (
-        "In colour: shown, with p < 0.05 after Holm’s correction within the column; “all steps” is a claim of its own. "
-        "“No longer shown” does not mean that tuning has removed a change: compare the two intervals."
+        f"In colour: shown, with p < 0.05 after Holm’s correction within the column{for_looks(table)}; “all steps” is "
+        "a claim of its own. “No longer shown” does not mean that tuning has removed a change: compare the two "
+        "intervals."
     )
     return ReportTable(f"tuned{suffix}", columns, rows, table, note)
 

@@ -75,6 +75,11 @@ class BudgetStudy:
     def unit(self) -> str:
         return UNITS[self.kind]
 
+    @property
+    def looks(self) -> int:
+        """The most planned looks that runs of a budget have."""
+        return max(comparison.looks for comparison in self.comparisons.values())
+
     @cached_property
     def scores(self) -> dict[int, Scores]:
         """By budget: `Comparison.scores`."""
@@ -91,7 +96,7 @@ class BudgetStudy:
         batches, seeds = (", ".join(map(str, sorted(counted[name].unique()))) for name in ("batch_size", "seed"))
         about = f"{numbers} {self.unit}, {fixed} · batch {batches} · seeds {seeds}"
         words = {"about": about, "kind": self.kind, "budgets": self.budgets, "budget_unit": self.unit}
-        return caption(self.largest) | words | {"unit": measure(self.largest.metric).unit}
+        return caption(self.largest) | words | {"unit": measure(self.largest.metric).unit, "looks": self.looks}
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -161,8 +166,8 @@ def budget_table(study: BudgetStudy) -> pd.DataFrame:
     of the side with fewer; `mean`, `mean_reference`; `effect`, in units of the main metric, its 95 % interval `low`,
     `high`, `p`, `p_holm`, `detectable`, `error`, `freedom`, `method`, `verdict` (`conclude`; the pairs with one budget
     are a family of hypotheses, but for "ends", a claim of its own), "not measured" where a side has no finished run;
-    `survivors`, whether some run of either side diverged; and `collapsed`, whether either side hardly trained
-    (`Comparison.collapsed`).
+    `survivors`, whether some run of either side diverged or was stopped early; and `collapsed`, whether either side
+    hardly trained (`Comparison.collapsed`).
 
     `attrs` has words for captions.
     """
@@ -171,7 +176,7 @@ def budget_table(study: BudgetStudy) -> pd.DataFrame:
         scores = study.scores[budget]
         means = {key: values.mean() for key, values in scores.items()}
         sums = [{pair.network: 1.0, pair.reference: -1.0} for pair in study.pairs]
-        table = conclude_pairs(study.pairs, estimate(scores, sums), scores.looks).rename(columns={"value": "effect"})
+        table = conclude_pairs(study.pairs, estimate(scores, sums), study.looks).rename(columns={"value": "effect"})
         rows = [
             {
                 "title": pair.title,
@@ -182,7 +187,7 @@ def budget_table(study: BudgetStudy) -> pd.DataFrame:
                 "n": min(len(scores.get(key, ())) for key in pair[2:]),
                 "mean": means.get(pair.network, math.nan),
                 "mean_reference": means.get(pair.reference, math.nan),
-                "survivors": any(comparison.diverged[key] for key in pair[2:]),
+                "survivors": comparison.has_survivors(*pair[2:]),
                 "collapsed": any(key in comparison.collapsed for key in pair[2:]),
             }
             for pair in study.pairs
@@ -239,9 +244,7 @@ def slope_table(study: BudgetStudy) -> pd.DataFrame:
                 "collapsed": bool(used["collapsed"].any()),
             }
         )
-    slopes = conclude_pairs(study.pairs, [line.slope for line in lines], study.largest.looks).rename(
-        columns={"value": "slope"}
-    )
+    slopes = conclude_pairs(study.pairs, [line.slope for line in lines], study.looks).rename(columns={"value": "slope"})
     table = pd.DataFrame(rows).join(slopes.drop(columns="method"))
     table.attrs = study.attrs
     return table
@@ -278,7 +281,7 @@ def shared_noise(study: BudgetStudy) -> tuple[float, float]:
     and those of crossings too narrow.
     """
     of_budgets = [
-        {key: values for key, values in scores.items() if key not in scores.collapsed}
+        {key: values for key, values in scores.items() if key not in scores.separate}
         for scores in study.scores.values()
     ]
     networks = [key for key in of_budgets[0] if all(key in scores for scores in of_budgets)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -16,15 +16,17 @@ from analysis.statistics.context import Context, canonical
 from analysis.statistics.shapley import has_sections, measured_unions
 from roadmap.common.words import shortened
 from roadmap.conf import flat
-from roadmap.designs import Design
+from roadmap.designs import RENAMED, Design
 
 Network = Steps | str
 """The key of a network in `Comparison.scores`."""
 ORIGINAL = {f"design.{key}": canonical(value) for key, value in flat(dataclasses.asdict(Design())).items()}
-"""ResNet's switches, as JSON."""
+"""ResNet's switches, as JSON; every design that says nothing of a switch has it."""
 FEWEST_LEVELS = 3
 """The fewest levels at which a single switch is a factor: two are one difference."""
 NULL = "null"
+TARGET = "._target_"
+"""The end of the setting that has a layer's class."""
 NAMED = 3
 """How many settings that change together are named."""
 
@@ -47,7 +49,11 @@ class Factor(NamedTuple):
 
     def named(self, level: str) -> str:
         """A level with the factor's name, unless it has it: "kernel_size 7", "with grn"."""
-        return level if self.name in level else f"{self.name} {level}"
+        return level if level in _onoff(self.name) else f"{self.name} {level}"
+
+    def at(self, level: str) -> str:
+        """A level as what is added or set: "kernel_size 7", "grn"; "without grn"."""
+        return self.named(level).removeprefix("with ")
 
 
 class _Described(NamedTuple):
@@ -84,7 +90,9 @@ def crossed_factors(comparison: Comparison) -> tuple[Factor, ...]:
     crossing = _of_switches(values, by_hand)
     crossing = crossing if crossing.networks else _of_steps(comparison, values)
     members = {key: networks[key] for key in crossing.networks}
-    return tuple(_factor([names[index] for index in factor], members) for factor in crossing.factors)
+    factors = tuple(_factor([names[index] for index in factor], members) for factor in crossing.factors)
+    assert len({factor.name for factor in factors}) == len(factors), "the rows of tables name their factors"
+    return factors
 
 
 def join_crossed(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -139,8 +147,9 @@ def _described(comparison: Comparison) -> dict[Network, _Described]:
     counts = comparison.counted["network"].value_counts()
     rows = runs.drop_duplicates("network").to_dict("records")
     for run in sorted(rows, key=lambda run: -counts.get(run["network"], 0)):
-        settings = flat({"design": run["design"], "recipe": run["recipe"] or {}, "code": run["code"] or {}})
-        texts = {name: canonical(value) for name, value in settings.items()}
+        design = {RENAMED.get(name, name): value for name, value in run["design"].items()}
+        settings = flat({"design": design, "recipe": run["recipe"] or {}, "code": run["code"] or {}})
+        texts = ORIGINAL | {name: canonical(value) for name, value in settings.items()}
         key = run["network"] if run["set"] is None else run["set"]
         networks.setdefault(frozenset(texts.items()), (key, _Described(texts, frozenset(run["steps"] or ()))))
     return dict(networks.values())
@@ -246,15 +255,14 @@ def _factor(settings: Sequence[str], networks: Mapping[Network, _Described]) -> 
     levels = dict.fromkeys(texts.values())
     if steps := _steps_of(texts, networks):
         name = " + ".join(steps)
-        labels = {texts[key]: f"{'with' if steps[0] in networks[key].steps else 'without'} {name}" for key in networks}
-        levels = dict.fromkeys(sorted(levels, key=lambda level: labels[level].startswith("with ")))
+        without, with_ = _onoff(name)
+        labels = {texts[key]: with_ if steps[0] in networks[key].steps else without for key in networks}
+        levels = dict.fromkeys(sorted(levels, key=lambda level: labels[level] == with_))
         reference = next(iter(levels))
     else:
-        switches = _switches(settings)
+        switches = _switches(settings, {name for network in networks.values() for name in network.settings})
         name = shortened([*switches], NAMED, ", ".join)
-        labels = {level: ", ".join(_words(dict(zip(settings, level, strict=True)), switches)) for level in levels}
-        if len({*labels.values()}) < len(levels):
-            labels = {level: ", ".join(level) for level in levels}
+        labels = _labels(settings, levels, switches)
         original = tuple(ORIGINAL.get(name, NULL) for name in settings)
         numbers = {level: _number(labels[level]) for level in levels}
         are_numbers = None not in numbers.values()
@@ -280,26 +288,44 @@ def _steps_of(texts: Mapping[Network, tuple[str, ...]], networks: Mapping[Networ
     ]
 
 
-def _switches(settings: Iterable[str]) -> dict[str, list[str]]:
-    """By name of a switch, its settings: a layer has several."""
+def _onoff(name: str) -> tuple[str, str]:
+    """The levels of a factor of steps."""
+    return f"without {name}", f"with {name}"
+
+
+def _switches(settings: Sequence[str], every: Collection[str]) -> dict[str, list[str]]:
+    """By name of a switch, its settings. A layer of which all settings are among these is one switch; of any other, of
+    which some are the same in all networks or belong to another factor, each setting is a switch of its own."""
     switches: dict[str, list[str]] = {}
     for setting in settings:
-        group, *path = setting.split(".")
-        name = ".".join(path[:2] if path[0] == "layers" else path)
-        switches.setdefault(name if group == "design" else setting, []).append(setting)
+        layer = ".".join(setting.split(".")[:3]) if setting.startswith("design.layers.") else setting
+        is_whole = all(other in settings for other in every if other.startswith(f"{layer}."))
+        name = layer if is_whole else setting
+        switches.setdefault(name.removeprefix("design."), []).append(setting)
     own = {name: keys for name, keys in switches.items() if keys[0].startswith("design.")}
     return own or switches  # the recipe and the code follow from these
 
 
-def _words(level: Mapping[str, str], switches: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """A level's values, one for each switch."""
-    for name, settings in switches.items():
-        target = next((setting for setting in settings if setting.endswith("._target_")), settings[0])
-        value = json.loads(level[target])
-        if name.startswith("layers."):
-            yield "none" if value is None else str(value).rpartition(".")[2]
-        else:
-            yield level[target].replace(" ", "").strip('"')
+def _labels(
+    settings: Sequence[str], levels: Iterable[tuple[str, ...]], switches: Mapping[str, Sequence[str]]
+) -> dict[tuple[str, ...], str]:
+    """The shortest texts that tell the levels apart: of layers the classes alone, else all settings, else as JSON."""
+    by_level = {level: dict(zip(settings, level, strict=True)) for level in levels}
+    classes = [next((key for key in keys if key.endswith(TARGET)), keys[0]) for keys in switches.values()]
+    for chosen in (classes, [key for keys in switches.values() for key in keys]):
+        labels = {
+            level: ", ".join(_word(setting, texts[setting]) for setting in chosen) for level, texts in by_level.items()
+        }
+        if len({*labels.values()}) == len(labels):
+            return labels
+    return {level: ", ".join(level) for level in by_level}
+
+
+def _word(setting: str, text: str) -> str:
+    """A setting's JSON as a level's label: of a layer's class, the name without its module."""
+    if setting.endswith(TARGET):
+        return "none" if text == NULL else str(json.loads(text)).rpartition(".")[2]
+    return text.replace(" ", "").strip('"')
 
 
 def _number(label: str) -> float | None:

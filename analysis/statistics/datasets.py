@@ -67,9 +67,10 @@ def across_datasets(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
     One row per effect and dataset, then one for the mean: `effect`, a name; `dataset`, "mean" for the mean; `datasets`,
     how many; `value`, in units of the main metric; its 95 % interval `low`, `high`; `error`, `p`, `p_holm`, `verdict`:
-    of a dataset, those of its own table; of the means, one family of hypotheses; and for the means `tau`, in the same
-    unit, `i2`, the percentage of the variance between estimates that is due to it (Higgins' I²), and
-    `p_heterogeneity`, of the hypothesis that the true effects are equal (Cochran's Q). `attrs` has words for captions.
+    of a dataset, those of its own table; of the means, one family of hypotheses, corrected for the looks of the dataset
+    with the most; and for the means `tau`, in the same unit, `i2`, the percentage of the variance between estimates
+    that is due to it (Higgins' I²), and `p_heterogeneity`, of the hypothesis that the true effects are equal (Cochran's
+    Q). `attrs` has words for captions.
 
     Raises:
         ValueError: if the comparisons are not of at least two datasets, or differ in more than their dataset.
@@ -78,6 +79,7 @@ def across_datasets(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     if len(groups) != 1 or len(groups[0]) != len(comparisons):
         raise ValueError("comparisons of at least two datasets are needed, with all other settings the same")
     names = [comparison.context.dataset for comparison in comparisons]
+    looks = max(comparison.looks for comparison in comparisons)
     measured = pd.concat(
         [_effects(comparison).assign(dataset=name) for comparison, name in zip(comparisons, names, strict=True)]
     )
@@ -94,11 +96,16 @@ def across_datasets(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     result = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     if means:
         of_mean = result.index[result["dataset"] == MEAN]
-        judged = conclude(means).set_axis(of_mean)
+        judged = conclude(means, looks).set_axis(of_mean)
         for name in ("value", "low", "high", "error", "p", "p_holm", "verdict"):
             result.loc[of_mean, name] = judged[name]
     metric = comparisons[0].metric
-    result.attrs = caption(comparisons[0]) | {"value": metric, "unit": measure(metric).unit, "names": names}
+    result.attrs = caption(comparisons[0]) | {
+        "value": metric,
+        "unit": measure(metric).unit,
+        "names": names,
+        "looks": looks,
+    }
     return result
 
 

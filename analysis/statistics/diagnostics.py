@@ -27,12 +27,12 @@ def noise_concerns(comparison: Comparison) -> list[str]:
     all of the road's rungs. Empty if it does not."""
     scores, road = comparison.scores(), comparison.road
     beside = _on_collapsed_networks(comparison)
-    replicated = [key for key, values in scores.items() if len(values) > 1 and key not in scores.stopped]
+    replicated = [key for key, values in scores.items() if len(values) > 1]
     rungs = [steps for steps in (frozenset(rung.steps) for rung in road.rungs) if steps in replicated]
     keys = [*rungs, *(key for key in replicated if key not in rungs)]
     if len(keys) < FEWEST:
         return beside
-    values, collapsed = matrix([scores[key] for key in keys]), np.array([key in scores.collapsed for key in keys])
+    values, collapsed = matrix([scores[key] for key in keys]), np.array([key in scores.separate for key in keys])
     names, unit = [*map(comparison.name, keys)], measure(comparison.metric).unit
     return concerns(values, len(rungs), names, scores.least, unit, collapsed) + beside
 

@@ -55,16 +55,17 @@ def compare(
     margin: float | None = None,
 ) -> pd.DataFrame:
     """`conclude` for the `estimate` of each of these weighted sums, at one of the looks of `scores`."""
-    return conclude(estimate(scores, sums, borrow), confidence, scores.looks, margin)
+    return conclude(estimate(scores, sums, borrow), scores.looks, confidence, margin)
 
 
 def conclude(
-    estimates: Sequence[Estimate], confidence: float = CONFIDENCE, looks: int = 1, margin: float | None = None
+    estimates: Sequence[Estimate], looks: int, confidence: float = CONFIDENCE, margin: float | None = None
 ) -> pd.DataFrame:
     """Intervals, p-values and verdicts for estimates that form one family of hypotheses.
 
     Args:
-        looks: planned looks at the results. The level is split evenly: corrected p-values are so many times as large.
+        looks: planned looks at the results, 1 without a plan. The level is split evenly: corrected p-values are so many
+            times as large.
         margin: values that are nearer to 0 than this are negligible.
 
     Returns:
@@ -119,7 +120,7 @@ def estimate(scores: Scores, sums: Sequence[Weights], borrow: bool = False) -> l
     if not keys:
         return [Estimate() for _ in sums]
     values = matrix([scores[key] for key in keys])
-    collapsed = np.array([key in scores.collapsed | scores.stopped for key in keys])
+    collapsed = np.array([key in scores.separate for key in keys])
     few = ((np.isfinite(values).sum(axis=1) > 1) & ~collapsed).sum() < FEWEST
     settings = scores.least, scores.counted, collapsed
     unpaired_noise, paired_noise = noise(values, False, *settings), noise(values, True, *settings)
@@ -163,7 +164,7 @@ def _estimate(weight: np.ndarray, values: np.ndarray, noise: Noise, paired: bool
     return Estimate(value, error, min(satterthwaite, noise.total), method)
 
 
-def adjust(p: pd.Series, looks: int = 1) -> pd.Series:
+def adjust(p: pd.Series, looks: int) -> pd.Series:
     """Holm's correction of the p-values that are not NaN, at one of several planned looks."""
     from statsmodels.stats.multitest import multipletests  # here: half a second that a run table does not need
 

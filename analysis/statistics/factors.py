@@ -83,14 +83,24 @@ class Factorial:
         """The networks with finished runs."""
         return [network for network in self.networks if network in self.scores]
 
+    def factor(self, name: str) -> Factor:
+        """The factor of this name.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        by_name = {factor.name: factor for factor in self.factors}
+        if name not in by_name:
+            raise ValueError(f"no factor {name!r} (factors: {', '.join(by_name)})")
+        return by_name[name]
+
     def levels(self, network: Network) -> str:
         """A network by its levels: "kernel_size 7, activation gelu"."""
         return ", ".join(factor.named(factor.level_of[network]) for factor in self.factors)
 
     def change(self, row: Any) -> str:
         """What a row of one of the tables is about: "kernel_size 7 against 3", "with grn"."""
-        (factor,) = (factor for factor in self.factors if factor.name == row.factor)
-        named = factor.named(row.level)
+        named = self.factor(row.factor).named(row.level)
         return named if named == row.level else f"{named} against {row.reference}"
 
     @cached_property

@@ -56,6 +56,12 @@ class Scores(dict[Any, pd.Series]):
         self.least, self.counted, self.looks = least, counted, looks
         self.pooled, self.collapsed, self.stopped = frozenset(pooled), frozenset(collapsed), frozenset(stopped)
 
+    @property
+    def separate(self) -> frozenset[Any]:
+        """The networks whose noise says nothing of that of the others: those that collapsed, or of which runs were
+        stopped, so that the others scatter too little."""
+        return self.collapsed | self.stopped
+
 
 class Noise(NamedTuple):
     """One entry per network."""

@@ -59,14 +59,12 @@ def _beside(road: Road, networks: Sequence[Steps], is_measured: Callable[[Steps,
     return pairs
 
 
-def conclude_pairs(pairs: Sequence[Pair], estimates: Sequence[Estimate], looks: int = 1) -> pd.DataFrame:
+def conclude_pairs(pairs: Sequence[Pair], estimates: Sequence[Estimate], looks: int) -> pd.DataFrame:
     """`conclude` for an estimate per pair: those of "ends" are a claim of its own, as in a ladder's report."""
     kinds = pd.Series([pair.kind for pair in pairs])
     families = [kinds.index[kinds == "ends"], kinds.index[kinds != "ends"]]
     tables = [
-        conclude([estimates[index] for index in family], looks=looks).set_index(family)
-        for family in families
-        if len(family)
+        conclude([estimates[index] for index in family], looks).set_index(family) for family in families if len(family)
     ]
     return pd.concat(tables).sort_index()
 

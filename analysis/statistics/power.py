@@ -44,7 +44,7 @@ class RunNoise(NamedTuple):
 
 def run_noise(scores: Scores) -> RunNoise | None:
     """The noise that the networks of a comparison have in common; None where fewer than `FEWEST` have replicates."""
-    replicated = {key: values for key, values in scores.items() if len(values) > 1 and key not in scores.collapsed}
+    replicated = {key: values for key, values in scores.items() if len(values) > 1 and key not in scores.separate}
     pooled = {key: values for key, values in replicated.items() if key in scores.pooled}
     used = pooled if len(pooled) >= FEWEST else replicated
     if len(used) < FEWEST:

@@ -97,7 +97,7 @@ def shapley_from_orders(
     drawn = comparison.road.orderings(MOST_ORDERS, order_seed)
     orders = list(takewhile(lambda order: all(steps in means for steps in _prefixes(order)), drawn))
     changes = pd.DataFrame([_changes(order, means) for order in orders], columns=list(adopted), dtype=float)
-    table = conclude([_mean_of_orders(changes[step]) for step in adopted], looks=comparison.looks, margin=margin)
+    table = conclude([_mean_of_orders(changes[step]) for step in adopted], comparison.looks, margin=margin)
     table = entitled(table.assign(step=list(adopted), orders=len(orders)), comparison)
     missing = "" if orders else f"the first order of seed {order_seed} has networks without a finished run"
     return _finish(comparison, table, columns, missing)

@@ -50,6 +50,11 @@ class Tuning:
     """Device-hours of the "search", and of the runs with the "own" and with the "best" values."""
 
     @property
+    def looks(self) -> int:
+        """The most planned looks that runs of one side have."""
+        return max(comparison.looks for comparison in _comparisons(self).values())
+
+    @property
     def values(self) -> int:
         """How many values each network was tried with, at most."""
         return int(self.search.groupby("network")["value"].size().max())
@@ -203,7 +208,7 @@ def tuned_table(tuning: Tuning) -> pd.DataFrame:
         columns=["title", "kind", "network", "reference"],
     )
     for side in SIDES:
-        table = table.join(_changes(scores.get(side, Scores({})), pairs).add_suffix(f"_{side}"))
+        table = table.join(_changes(scores.get(side, Scores({})), pairs, tuning.looks).add_suffix(f"_{side}"))
     measured = table["change_untuned"].notna() & table["change_tuned"].notna()
     shown = [table[f"verdict_{side}"].isin(VERDICTS) for side in SIDES]
     outcome = pd.Series([OUTCOMES[pair] for pair in zip(*shown, strict=True)], table.index, dtype=object)
@@ -213,7 +218,7 @@ def tuned_table(tuning: Tuning) -> pd.DataFrame:
     ]
     table["same_sign"] = (table["change_untuned"] > 0) == (table["change_tuned"] > 0)
     table["outcome"] = outcome.mask(shown[0] & shown[1] & ~table["same_sign"], "reversed").where(measured, "")
-    table.attrs = caption(tuning.untuned)
+    table.attrs = caption(tuning.untuned) | {"looks": tuning.looks}
     return table
 
 
@@ -242,11 +247,11 @@ def _means(comparison: Comparison) -> dict[str, float]:
     return {comparison.name(key): values.mean() for key, values in comparison.scores().items()}
 
 
-def _changes(scores: Scores, pairs: Sequence[Pair]) -> pd.DataFrame:
+def _changes(scores: Scores, pairs: Sequence[Pair], looks: int) -> pd.DataFrame:
     sums = [{pair.network: 1.0, pair.reference: -1.0} for pair in pairs]
     columns = ["n", "change", "low", "high", "p", "p_holm", "verdict"]
     if not pairs:
         return pd.DataFrame(columns=columns)
-    table = conclude_pairs(pairs, estimate(scores, sums), scores.looks).rename(columns={"value": "change"})
+    table = conclude_pairs(pairs, estimate(scores, sums), looks).rename(columns={"value": "change"})
     table["n"] = [min(len(scores.get(key, ())) for key in pair[2:]) for pair in pairs]
     return table[columns]
