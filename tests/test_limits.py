@@ -55,6 +55,10 @@ def test_no_run_starts_when_the_hours_are_spent(
     for limit, is_enough in ((1.5 * hours, False), (2.5 * hours, True)):  # another run at that pace
         code, out, _ = call(plan, *study, f"max_hours={limit}")
         assert (code, "the last runs will not start" in out) == (0, not is_enough)
+    code, out, _ = command("-m", *tiny, "seed=2", "max_hours=1e-9")  # the hours of earlier launches count
+    assert (code, "0 of 1 runs are done" in out) == (0, True)
+    _, out, _ = call(plan, "-m", *tiny, "seed=2", f"max_hours={1.5 * hours}")
+    assert "the last runs will not start" in out
     code, out, _ = command(*study, "max_hours=1")
     assert (code, "2 of 2 runs are done" in out) == (0, True)
 
@@ -111,9 +115,9 @@ def test_hopeless_run_is_stopped_and_resumes_without_the_limit(
     assert (code, "4 of 4 runs are done" in out) == (0, True)
     set_data(finished[0], holdout=0.02)
 
-    for _ in range(2):  # it has ended, for a launch with the same limit
-        code, out, _ = command(*study, "seed=0,1,2,3,4", "stop_below=10")
-        assert (code, "4 of 5 runs are done, 1 stopped early by stop_below" in out) == (0, True)
+    for seeds, done in (("4", "0 of 1"), ("0,1,2,3,4", "4 of 5")):  # it has ended, for a launch with the same limit
+        code, out, _ = command(*study, f"seed={seeds}", "stop_below=10")
+        assert (code, f"{done} runs are done, 1 stopped early by stop_below" in out) == (0, True)
     [stopped] = here.glob("runs/*-seed4-*")
     assert (stopped / "log.txt").read_text().count("training runs/") == 1
     summary = summaries(here / "runs")[stopped.name]

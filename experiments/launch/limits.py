@@ -34,29 +34,33 @@ class Limits:
             return None
         return f"fail_fast={self.fail_fast}: {counted(len(names), 'run')} failed ({shortened(names, NAMED)})"
 
-    def spent(self, directories: Iterable[Path]) -> str | None:
-        """Why the study starts no more runs, in one line, given the directories of all its runs; None if there are
-        hours left."""
+    def spent(self, runs: Path, study: str) -> str | None:
+        """Why the study starts no more runs, in one line; None if there are hours left."""
         if self.max_hours is None:
             return None
-        hours, units = hours_of(directories)
+        hours, units = hours_of(launched(runs, study))
         return f"max_hours={self.max_hours:g}: {hours:.3g} {units}-hours are spent" if hours >= self.max_hours else None
 
     def reached_in_job(self, runs: Path, study: str, job: str | None) -> str | None:
-        """Why a run of a SLURM job does not start, in one line; None if it may. The runs are those that the study's
-        file lists; those that were submitted under the name of this job are its launch."""
-        if self.fail_fast is None and self.max_hours is None:
-            return None
-        try:
-            directories = [runs / name for name in run_names(study_file(runs, study))]
-        except ValueError:  # the file was removed, say; then nothing is known, and the run starts
-            return None
-        failed = [
-            directory.name
-            for directory in directories
-            if (summary := read_summary(directory)) and summary["status"] in ENDED_BADLY and _job(summary) == job
-        ]
-        return self.failed(failed) or self.spent(directories)
+        """Why a run of a SLURM job does not start, in one line; None if it may. The runs that were submitted under the
+        name of this job are its launch."""
+        failed = []
+        if self.fail_fast is not None:
+            failed = [
+                directory.name
+                for directory in launched(runs, study)
+                if (summary := read_summary(directory)) and summary["status"] in ENDED_BADLY and _job(summary) == job
+            ]
+        return self.failed(failed) or self.spent(runs, study)
+
+
+def launched(runs: Path, study: str) -> list[Path]:
+    """The directories of all runs of a study, in all launches. Empty if its file is missing or broken: then nothing is
+    known, and runs start."""
+    try:
+        return [runs / name for name in run_names(study_file(runs, study), all_launches=True)]
+    except ValueError:
+        return []
 
 
 def hours_of(directories: Iterable[Path]) -> tuple[float, str]:

@@ -76,7 +76,7 @@ class Study:
 
     def is_spent(self) -> str | None:
         """Why no more runs start, in one line, if `max_hours` is reached."""
-        return self.limits.spent(run.directory for run in self.members)
+        return self.limits.spent(self.runs, self.name)
 
     def conclude(self, after: str = "", failed: Callable[[Run], str | None] | None = None) -> int:
         """Print how many runs are done, which failed and why, and how to train the rest. Returns the exit code.

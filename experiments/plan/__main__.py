@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -23,7 +22,7 @@ from experiments.config.modes import refuse_without_study
 from experiments.config.run import Run, to_run
 from experiments.config.settings import UNSTATED, Config
 from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line, refuse
-from experiments.launch.limits import Limits, hours_of
+from experiments.launch.limits import Limits, hours_of, launched
 from experiments.launch.study import NO_LIMITS, Overrides, make_each
 from experiments.launch.tuning import tuning_of
 from experiments.records.record import is_ended
@@ -124,7 +123,7 @@ def plan(
 
     images_per_second = dict(options.images_per_second)
     cost = estimate([*runs.values()], refused, images_per_second, options.memory, runs_at_once, runs_per_gpu)
-    if warning := _beyond_limit(cost, limits, [run.directory for run in runs.values()]):
+    if warning := _beyond_limit(cost, limits, [*runs.values()]):
         cost = replace(cost, warnings={**cost.warnings, warning: [network.run.title for network in cost.networks]})
     if options.json:
         seeds = {"seeds": [of_context.to_json(cost) for of_context in seed_plans]} if seed_plans else {}
@@ -134,11 +133,12 @@ def plan(
     return FAILED if cost.problems else DONE
 
 
-def _beyond_limit(cost: Cost, limits: Limits, directories: Sequence[Path]) -> str | None:
+def _beyond_limit(cost: Cost, limits: Limits, runs: Sequence[Run]) -> str | None:
     """That `max_hours` will end the study before its last run, in one line; None if it won't, as far as is known."""
     if limits.max_hours is None or cost.hours_left is None:
         return None
-    spent, _ = hours_of(directories)
+    earlier = launched(runs[0].runs, runs[0].study_name)
+    spent, _ = hours_of({*earlier, *(run.directory for run in runs)})
     if spent + cost.hours_left <= limits.max_hours:
         return None
     unit = cost.hardware.unit

@@ -1,5 +1,5 @@
 """The file of a study, `runs/studies/NAME.json`: the command that last launched it, the names of its runs, and the
-looks at their results (experiments/launch/looks.py)."""
+looks at their results (experiments/launch/looks.py), which name the runs of earlier launches, too."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ def write_study(file: Path, command: str, names: Sequence[str], looks: Sequence[
     write(file, json.dumps({"command": command, "runs": sorted(names), "looks": looks}, indent=1) + "\n")
 
 
-def run_names(file: Path) -> list[str]:
-    """The names of a study's runs.
+def run_names(file: Path, *, all_launches: bool = False) -> list[str]:
+    """The names of the runs of a study's last launch, or of all its launches.
 
     Raises:
         ValueError: if the file cannot be read, or lists names that no run can have. The message is one line.
     """
     try:
-        names = read_json(file)["runs"]
+        content = read_json(file)
+        names = content["runs"]
+        if all_launches:
+            names = sorted({*names, *(name for look in content.get("looks", ()) for name in look["runs"])})
         if all(os.path.basename(name) == name and "\0" not in name for name in names):
             return names
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -67,7 +67,7 @@ def _finished(run: Run, summary: Row, epoch: int) -> Iterator[float]:
     """The metric of the study's finished runs after an epoch, of those that were trained for as many epochs and
     evaluated on the same data."""
     try:
-        names = run_names(study_file(run.runs, run.study_name))
+        names = run_names(study_file(run.runs, run.study_name), all_launches=True)
     except ValueError:
         return
     data = run.to_json()["data"]
