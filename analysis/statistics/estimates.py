@@ -54,19 +54,26 @@ def compare(
     confidence: float = CONFIDENCE,
     margin: float | None = None,
 ) -> pd.DataFrame:
-    """`conclude` for the `estimate` of each of these weighted sums, at one of the looks of `scores`."""
-    return conclude(estimate(scores, sums, borrow), scores.looks, confidence, margin)
+    """`conclude` for the `estimate` of each of these weighted sums, at one of the looks of `scores`. What a network that
+    hardly trained changes by is never negligible."""
+    margins = None
+    if margin is not None:
+        margins = [math.nan if any(key in scores.collapsed for key in weights) else margin for weights in sums]
+    return conclude(estimate(scores, sums, borrow), scores.looks, confidence, margins)
 
 
 def conclude(
-    estimates: Sequence[Estimate], looks: int, confidence: float = CONFIDENCE, margin: float | None = None
+    estimates: Sequence[Estimate],
+    looks: int,
+    confidence: float = CONFIDENCE,
+    margin: float | Sequence[float] | None = None,
 ) -> pd.DataFrame:
     """Intervals, p-values and verdicts for estimates that form one family of hypotheses.
 
     Args:
         looks: planned looks at the results, 1 without a plan. The level is split evenly: corrected p-values are so many
             times as large.
-        margin: values that are nearer to 0 than this are negligible.
+        margin: nearer than this to 0 an estimate is negligible; one for all or for each, NaN if that is not tested.
 
     Returns:
         One row per estimate: `value`; `low`, `high`, its confidence interval; `p`, of the hypothesis that it is 0, and
@@ -97,10 +104,10 @@ def conclude(
     columns = ["value", "low", "high", "p", "p_holm", "detectable", "error", "freedom", "method", "verdict"]
     if margin is None:
         return table[columns]
-    room = margin - np.abs(value)
+    room = np.asarray(margin, float) - np.abs(value)
     with np.errstate(divide="ignore", invalid="ignore"):
         p = stats.t.sf(room / error, freedom)
-    p = np.where(error == 0, np.where(room > 0, 0.0, 1.0), p)
+    p = np.where((error == 0) & ~np.isnan(room), np.where(room > 0, 0.0, 1.0), p)
     table["p_negligible"], table["p_negligible_holm"] = p, adjust(pd.Series(p), looks)
     table["negligible"] = table["p_negligible_holm"] < limit
     return table[[*columns, *NEGLIGIBLE]]
