@@ -263,6 +263,7 @@ def write_for_every_table(folder: Path) -> Path:
             differs = {"recipe.lr": rate} if rate != 4e-3 else {}
             config = {"recipe": {"lr": rate}, "differs": differs}
             held_out = config | {"data": {"holdout": 0.1}, "differs": differs | {"data.holdout": 0.1}}
+            held_out["tuning"] = {"setting": "recipe.lr", "values": [4e-3, 8e-3], "seeds": [100]}
             write(rung, 100, mean + 100 * rate, held_out, evaluated_on="holdout")
             for seed in range(4):
                 write(rung, seed, mean + 100 * rate, config)

@@ -54,8 +54,8 @@ def compare(
     confidence: float = CONFIDENCE,
     margin: float | None = None,
 ) -> pd.DataFrame:
-    """`conclude` for the `estimate` of each of these weighted sums, at one of the looks of `scores`. What a network that
-    hardly trained changes by is never negligible."""
+    """`conclude` for the `estimate` of each of these weighted sums, at one of the looks of `scores`. The change of a
+    network that hardly trained is never negligible."""
     margins = None
     if margin is not None:
         margins = [math.nan if any(key in scores.collapsed for key in weights) else margin for weights in sums]
