@@ -20,7 +20,7 @@ from rich.table import Table
 
 from experiments.config.run import Run
 from experiments.errors import DONE, SettingsError
-from experiments.launch.study import make_runs
+from experiments.launch.study import has_diverged, make_runs
 from experiments.records.record import is_ended, read_summary
 from experiments.runtime.environment import SECOND_PHASE
 from experiments.runtime.terminal import Terminal
@@ -89,16 +89,16 @@ def train_tuned(tuning: Tuning, launcher: Any, train: Callable[..., int]) -> int
 
     Args:
         launcher: a StudyLauncher.
-        train: trains a list of runs as a study, given what tells whether a run needs no further training.
+        train: trains a list of runs as a study, with the further arguments of `Study` for it.
 
     Raises:
         SettingsError: if this is the job that launches the second phase on a cluster, and the search has not ended.
     """
     runs = make_runs([*tuning.search_jobs, *tuning.jobs], launcher)
     searched, own = runs[: len(tuning.search_jobs)], runs[len(tuning.search_jobs) :]
-    identities, code = {run.identity for run in searched}, DONE
+    code = DONE
     if SECOND_PHASE not in os.environ:
-        code = train(runs, lambda run: has_ended(run) if run.identity in identities else is_ended(run))
+        code = train(runs, may_diverge={run.identity for run in searched})
     if left := [run for run in searched if not has_ended(run)]:
         if SECOND_PHASE in os.environ:
             names = shortened([run.name for run in left], 3)
@@ -108,7 +108,7 @@ def train_tuned(tuning: Tuning, launcher: Any, train: Callable[..., int]) -> int
     Terminal().print(tuning.table(best, {_network(job): run.label for job, run in zip(tuning.jobs, own, strict=True)}))
     chosen = make_runs(tuning.chosen_jobs(best), launcher) if best else []
     first = {run.identity for run in runs}  # what diverged in it is not tried again by the same command
-    return max(code, train([*runs, *chosen], lambda run: has_ended(run) if run.identity in first else is_ended(run)))
+    return max(code, train([*runs, *chosen], may_diverge=first, continues=True))
 
 
 def tuning_of(
@@ -182,7 +182,7 @@ def _network(job: Overrides) -> Network:
 
 def has_ended(run: Run) -> bool:
     """Whether a run of the search has an outcome. Diverging is one: with that value the network does not train."""
-    return is_ended(run) or (read_summary(run.directory) or {}).get("status") == Status.DIVERGED
+    return is_ended(run) or has_diverged(run)
 
 
 def score(run: Run) -> float:
