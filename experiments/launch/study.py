@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.table import Table
 
+from experiments.config.overrides import Overrides
 from experiments.config.run import Run, to_run
 from experiments.errors import DONE, FAILED, SettingsError
 from experiments.launch.limits import Limits
@@ -32,9 +33,6 @@ from roadmap.common.files import read_object
 from roadmap.common.statuses import ENDED_BADLY, Status
 from roadmap.common.words import counted
 from roadmap.conf import conf_of, flat
-
-Overrides = Sequence[str]
-"""Of one job, as Hydra's sweeper makes them."""
 
 T = TypeVar("T")
 

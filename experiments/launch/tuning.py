@@ -18,6 +18,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
+from experiments.config.overrides import Overrides, refuse_set, without_seed
 from experiments.config.run import Run
 from experiments.errors import DONE, SettingsError
 from experiments.launch.study import has_diverged, make_runs
@@ -28,7 +29,6 @@ from roadmap.common.statuses import Status
 from roadmap.common.tuning import best_value
 from roadmap.common.words import shortened
 
-Overrides = Sequence[str]
 Network = tuple[str, ...]
 """Of the jobs of one network: the overrides that they share, without the seed."""
 LEARNING_RATE = "recipe.lr"
@@ -52,7 +52,9 @@ class Tuning:
 
     def chosen_jobs(self, best: Mapping[Network, Any]) -> list[Overrides]:
         """The study's jobs with the best value of each network."""
-        return [[*job, f"{self.setting}={best[network]}"] for job in self.jobs if (network := _network(job)) in best]
+        return [
+            [*job, f"{self.setting}={best[network]}"] for job in self.jobs if (network := without_seed(job)) in best
+        ]
 
     def best(self, searched: Iterable[Run]) -> dict[Network, Any]:
         """The best value of each network for which any trains, given the runs of `search_jobs`."""
@@ -105,7 +107,9 @@ def train_tuned(tuning: Tuning, launcher: Any, train: Callable[..., int]) -> int
             raise SettingsError(f"the search has not ended, so the best values are not known; left: {names}")
         return code or launcher.train_later(searched)
     best = tuning.best(searched)
-    Terminal().print(tuning.table(best, {_network(job): run.label for job, run in zip(tuning.jobs, own, strict=True)}))
+    Terminal().print(
+        tuning.table(best, {without_seed(job): run.label for job, run in zip(tuning.jobs, own, strict=True)})
+    )
     chosen = make_runs(tuning.chosen_jobs(best), launcher) if best else []
     first = {run.identity for run in runs}  # what diverged in it is not tried again by the same command
     return max(code, train([*runs, *chosen], may_diverge=first, continues=True))
@@ -122,7 +126,7 @@ def tuning_of(
     if not config.tune:
         return None
     setting = config.tuning_setting
-    networks = {_network(job): None for job in jobs}
+    networks = {without_seed(job): None for job in jobs}
     _check(config, jobs, networks)
     configs = {network: compose(network) for network in networks}
     grids = _grids(setting, [*config.tune], configs)
@@ -147,9 +151,7 @@ def _check(config: DictConfig, jobs: Sequence[Overrides], networks: Iterable[Net
         raise SettingsError(f"tune={values} must be numbers or names, values of {setting}")
     if setting.partition(".")[2] not in config.recipe:
         raise SettingsError(f"tuning_setting={setting}: a recipe has no such setting, only {', '.join(config.recipe)}")
-    for key in (setting, "data.holdout"):
-        if any(word.lstrip("+").startswith(f"{key}=") for network in networks for word in network):
-            raise SettingsError(f"tune sets {key}; leave it out")
+    refuse_set(networks, "tune", (setting, "data.holdout"))
     if config.data.holdout:
         raise SettingsError("tune evaluates its values on a holdout of its own; leave out data.holdout")
     seeds = {int(word.removeprefix("seed=")) for job in jobs for word in job if word.startswith("seed=")}
@@ -174,10 +176,6 @@ def _grids(setting: str, values: list[Any], configs: Mapping[Network, DictConfig
         else [float(f"{value * rates[recipe] / rates[usual]:.6g}") for value in values]
         for network, recipe in recipes.items()
     }
-
-
-def _network(job: Overrides) -> Network:
-    return tuple(word for word in job if not word.startswith("seed="))
 
 
 def has_ended(run: Run) -> bool:
