@@ -25,7 +25,7 @@ from experiments.config.run import Run, to_run
 from experiments.config.settings import Config, register
 from experiments.errors import CONFIGURATION_ERRORS, INTERRUPTED, SettingsError, is_first, refuse, refusing
 from experiments.launch.preflight import preflight
-from experiments.records.record import is_done, is_ended
+from experiments.records.record import is_done
 from experiments.runtime.machine import has_gpus, is_busy
 from roadmap.conf import CONF, GLOBAL, Conf, conf_of
 from roadmap.roads import is_name
@@ -65,9 +65,9 @@ def train_study(jobs: Sequence[Sequence[str]], launcher: Any) -> int:
 
     config = launcher.config
 
-    def train(runs: list[Run], has_ended: Callable[[Run], bool] = is_ended) -> int:
+    def train(runs: list[Run], **how: Any) -> int:
         limits = Limits(config.fail_fast, config.max_hours)
-        study = Study(config.study_name, Path(config.runs), runs, limits, config.looks, has_ended)
+        study = Study(config.study_name, Path(config.runs), runs, limits, config.looks, **how)
         preflight(study.todo, gpus=launcher.gpus, here=launcher.here)
         return launcher.train(study)
 

@@ -53,23 +53,23 @@ class StudySweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
         from experiments.config.modes import in_budgets, refuse_swept
         from experiments.config.overrides import for_sweep, with_steps
+        from experiments.errors import SettingsError
         from roadmap.conf import conf_of
 
         conf, road = conf_of(self.config.hydra.runtime.config_sources), self.config.road.name
         loader = self.hydra_context.config_loader
         loader.repository = ReadOnce(loader.repository)
+        if self.max_batch_size is not None:
+            raise SettingsError(
+                f"hydra.sweeper.max_batch_size={self.max_batch_size} would make several studies of one; "
+                "hydra.launcher.jobs, or on SLURM hydra.launcher.array_parallelism, limits the runs at a time"
+            )
         parser = OverridesParser.create(config_loader=loader)
         overrides = parser.parse_overrides(for_sweep([*self._parse_config(), *arguments], conf, road))
         refuse_swept(override.key_or_group for override in overrides if override.is_sweep_override())
-        returns, first = [], 0
-        for batch in self.split_arguments(overrides, self.max_batch_size):
-            networks = [with_steps(words, conf, road) for words in batch]
-            jobs = in_budgets(networks, self.config, self.launcher.compose)
-            returns.append(self.launcher.launch(jobs, initial_job_idx=first))
-            first += len(jobs)
-            for job in returns[-1]:
-                _ = job.return_value  # raises what the job raised
-        return returns
+        [sweep] = self.split_arguments(overrides, None)
+        networks = [with_steps(words, conf, road) for words in sweep]
+        return [self.launcher.launch(in_budgets(networks, self.config, self.launcher.compose), initial_job_idx=0)]
 
 
 class StudyLauncher(Launcher):

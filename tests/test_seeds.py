@@ -193,7 +193,7 @@ def test_report_says_what_is_negligible_and_what_is_shown_neither_way(
 
 
 def test_launcher_counts_a_look_where_a_network_with_results_gets_more_seeds(
-    launch: Callable, tiny: tuple[str, ...], here: Path
+    launch: Callable, planned: Callable, tiny: tuple[str, ...], here: Path
 ) -> None:
     def again(rungs: str, seeds: str, *more: str) -> str:
         return launch("study_name=mine", *tiny, f"rung={rungs}", f"seed={seeds}", *more)
@@ -204,6 +204,8 @@ def test_launcher_counts_a_look_where_a_network_with_results_gets_more_seeds(
     assert "warning: looks=[9] comes after the first results" in again("gelu", "0", "looks=[9]")
     assert "look 2 of 2, planned with 2 and 3 seeds: 3 seeds\n" in again("gelu,kernel_7", "2")
     assert "warning: look 3 at this study, but 2 looks planned with 2 and 3 seeds" in again("gelu", "3")
+    seeds = planned("-m", "study_name=mine", *tiny, "rung=gelu,kernel_7", "seed=0,1", "--detect", "1", "--noise", "1")
+    assert seeds["seeds"][0]["looks"] == 2  # those on record
     numbers = {}
     for path in here.glob("runs/*/config.json"):
         config = json.loads(path.read_text())
@@ -217,6 +219,32 @@ def test_launcher_counts_a_look_where_a_network_with_results_gets_more_seeds(
     assert [(look["number"], look["seeds"], len(look["runs"])) for look in looks] == [(1, 2, 4), (2, 3, 2), (3, 4, 1)]
     [concern] = look_concerns(load(here / "runs").runs)
     assert "was looked at 3 times (2, 3 and 4 seeds), but planned were 2 looks with 2 and 3 seeds" in concern
+
+
+def test_first_look_with_too_few_seeds_says_what_is_true_now(launch: Callable, tiny: tuple[str, ...]) -> None:
+    """The report names it only once seeds are added after its results: until then it may be incomplete."""
+    out = launch(*tiny, "seed=0", "looks=[6,12]")
+    line = (
+        "warning: look 1 of 2, planned with 6 and 12 seeds: 1 seed, not 6; seeds that a network gets after its first "
+    )
+    assert f"{line}result are another look\n" in out
+
+
+@pytest.mark.parametrize(
+    ("word", "error"),
+    [
+        ("looks=[6,3]", "looks must be in ascending order, each once, not [6, 3]"),
+        ("looks=[3,3]", "looks must be in ascending order, each once, not [3, 3]"),
+        ("hydra.sweeper.max_batch_size=2", "hydra.sweeper.max_batch_size=2 would make several studies of one; "),
+    ],
+)
+def test_looks_that_cannot_be_counted_are_refused(
+    word: str, error: str, command: Callable, call: Callable, here: Path
+) -> None:
+    for code, out, err in (command("-m", "seed=0,1,2,3", word), call(plan, "-m", "seed=0,1,2,3", word)):
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith(f"error: {error}")
+    assert not (here / "runs").exists()
 
 
 def test_planned_looks_split_the_level_and_others_are_named(tmp_path: Path) -> None:

@@ -504,13 +504,25 @@ def test_after_the_failures_that_fail_fast_allows_no_run_starts(
 
 
 def test_beyond_max_hours_no_run_starts_and_none_is_submitted(
-    command: Callable, tiny: tuple[str, ...], here: Path, summaries: Callable
+    command: Callable, tiny: tuple[str, ...], small: tuple[str, ...], here: Path, summaries: Callable
 ) -> None:
     study = (*LAUNCH, *tiny, WAIT, *IN_TURNS, "seed=0,1")
     code, out, _ = command(*study, "max_hours=1e-9")
-    assert (code, "1 of 2 runs are done" in out) == (1, True)
+    assert (code, "1 of 2 runs are done" in out, "failed" in out) == (0, True, False)
     assert "core-hours are spent, so no more runs start" in out
     assert sorted(summary["status"] for summary in summaries(here / "runs").values()) == ["done", "unfinished"]
     code, out, _ = command(*study, "max_hours=1e-9")
-    assert (code, "2 runs: 1 done already, 1 not submitted" in out) == (1, True)
+    assert (code, "2 runs: 1 done already, 1 not submitted" in out, "failed" in out) == (0, True, False)
+    code, out, _ = command(*LAUNCH, *small, "max_hours=1e-9", "tune=[1e-12,0.1]", "tuning_holdout=0.02")
+    assert (code, "the second phase is not submitted: its search has not ended" in out) == (0, True)
+    assert not jobs_in_queue()
     assert command(*study, "max_hours=1").code == 0
+
+
+def test_search_that_diverges_is_a_result_for_limits_and_counts(
+    command: Callable, small: tuple[str, ...], here: Path, summaries: Callable
+) -> None:
+    study = (*LAUNCH, *small, WAIT, *IN_TURNS, "tune=[1e12,0.05]", "tuning_seeds=[7]", "tuning_holdout=0.02")
+    code, out, _ = command(*study, "fail_fast=1")
+    assert (code, out.count("2 of 3 runs are done, 1 diverged")) == (0, 2)
+    assert "3 runs: 2 done already, 1 diverged" in out

@@ -1,5 +1,6 @@
 """A study trains what is missing, side by side, and neither a run's end nor its own takes a finished run with it."""
 
+import multiprocessing
 import os
 import shlex
 import time
@@ -11,7 +12,9 @@ import pytest
 from experiments.config.run import Run
 from experiments.errors import SettingsError
 from experiments.launch import local
+from experiments.launch.study import Study
 from experiments.records.record import set_status
+from experiments.records.study_file import run_names
 from experiments.runtime.locks import locked, unlock
 from experiments.runtime.machine import Machine, gpu_lock, lock_gpu, mps_is_running, share, visible_gpus
 
@@ -80,6 +83,23 @@ def test_run_that_diverges_takes_no_other_with_it_and_is_named(
     assert by_status["done"][0] not in end
     repeat = next(line for line in end.splitlines() if line.startswith("  python"))
     assert shlex.split(repeat) == ["python", "-m", "experiments.train", *arguments]
+
+
+def test_studies_that_begin_at_once_lose_no_run(tiny: tuple[str, ...], here: Path, run_of: Callable) -> None:
+    context = multiprocessing.get_context("fork")
+    start = context.Barrier(6)
+
+    def begin(seed: int) -> None:
+        study = Study("same", here / "runs", [run_of(*tiny, f"seed={seed}", f"runs={here / 'runs'}")])
+        start.wait()
+        study.begin()
+
+    processes = [context.Process(target=begin, args=(seed,)) for seed in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert len(run_names(here / "runs" / "studies" / "same.json", all_launches=True)) == 6
 
 
 def test_two_launchers_share_the_runs(fork: Callable, tiny: tuple[str, ...], here: Path) -> None:

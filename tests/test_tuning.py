@@ -151,6 +151,26 @@ def test_tuned_study_is_one_command(command: Callable, small: tuple[str, ...], h
     assert command("-m", "rung=gelu", *TUNED, "recipe.lr=1").err == "error: tune sets recipe.lr; leave it out\n"
 
 
+def test_runs_that_diverged_are_counted_as_such_and_both_phases_are_one_look(
+    command: Callable, small: tuple[str, ...], here: Path
+) -> None:
+    """Also if more seeds come later, when the best value has results already."""
+
+    def out(*arguments: str) -> str:
+        study = ("-m", *small, "rung=gelu", *TUNED[1:], "tune=[1e12,2e-3]", "fail_fast=1", *arguments)
+        code, out, _ = command(*study)
+        assert code == 0
+        return out
+
+    first = out()
+    assert "3 of 4 runs are done, 1 diverged, after" in first
+    assert "6 runs, 3 of them done already, 1 diverged" in first
+    assert "5 of 6 runs are done, 1 diverged, after" in first
+    file = here / "runs" / "studies" / "custom.json"
+    assert "warning: look 2 at this study" in out("seed=0,1,2")
+    assert len(json.loads(file.read_text())["looks"]) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [

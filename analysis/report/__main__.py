@@ -7,7 +7,7 @@ import gc
 import sys
 from pathlib import Path
 
-from roadmap.common.command_line import Parser
+from roadmap.common.command_line import Parser, positive
 from roadmap.common.files import in_words, printable
 
 
@@ -78,23 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--margin",
         metavar="POINTS",
-        type=_margin,
+        type=positive,
         help="also test which changes are negligible: within ±POINTS (docs/seeds.md); choose it before you see results",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("reports/ladder"), help="folder to write to (default: %(default)s)"
     )
     return parser
-
-
-def _margin(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
-    return number
 
 
 def _mistake(message: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from roadmap.common.words import counted, listed
+from roadmap.common.words import counted, counted_each
 
 
 class Looks(NamedTuple):
@@ -54,7 +54,7 @@ def look_concerns(runs: pd.DataFrame) -> list[str]:
 
 def _concern(looks: Looks) -> str:
     planned, last = looks.planned, max(looks.seeds)
-    history = f"{listed([str(seeds) for seeds in looks.seeds.values()])} seeds"
+    history = counted_each([*looks.seeds.values()], "seed")
     study, advice = (
         f"The study “{looks.study}”",
         "Adding seeds until something is shown finds more than there is, so its p-values are too small.",
@@ -63,7 +63,7 @@ def _concern(looks: Looks) -> str:
         if not looks.grew:
             return ""
         return f"{study} got more seeds after a look at its results, without a plan ({history}). {advice}"
-    plan = f"{counted(len(planned), 'look')} with {listed(map(str, planned))} seeds"
+    plan = f"{counted(len(planned), 'look')} with {counted_each(planned, 'seed')}"
     if last > len(planned):
         return f"{study} was looked at {last} times ({history}), but planned were {plan}. {advice}"
     differ = [

@@ -7,11 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from omegaconf import DictConfig
 
+from experiments.config.overrides import Overrides, refuse_set, without_seed
 from experiments.errors import SettingsError
-from roadmap.common.words import listed
-
-Overrides = Sequence[str]
-
 
 MODES = ("budgets", "subsets", "tune", "looks")
 LIMITS = ("fail_fast", "max_hours", "stop_below")
@@ -54,21 +51,17 @@ def in_budgets(
     if config.budgets and config.subsets:
         raise SettingsError("budgets and subsets are two ways to vary the training; take one of them")
     if config.budgets:
-        _refuse_set(jobs, "budgets", ("recipe.epochs",))
+        refuse_set(jobs, "budgets", ("recipe.epochs",))
         return [[*job, f"recipe.epochs={epochs}"] for epochs in sorted({*config.budgets}) for job in jobs]
     if config.subsets:
-        _refuse_set(jobs, "subsets", ("data.subset",))
-        configs = {network: compose(network) for network in dict.fromkeys(map(_without_seed, jobs))}
+        refuse_set(jobs, "subsets", ("data.subset",))
+        configs = {network: compose(network) for network in dict.fromkeys(map(without_seed, jobs))}
         return [
-            [*job, f"data.subset={subset}", f"recipe.epochs={_epochs(configs[_without_seed(job)], subset)}"]
+            [*job, f"data.subset={subset}", f"recipe.epochs={_epochs(configs[without_seed(job)], subset)}"]
             for subset in sorted({*config.subsets})
             for job in jobs
         ]
     return [*jobs]
-
-
-def _without_seed(job: Overrides) -> Overrides:
-    return tuple(word for word in job if not word.startswith("seed="))
 
 
 def _epochs(config: DictConfig, subset: float) -> int:
@@ -84,9 +77,3 @@ def _epochs(config: DictConfig, subset: float) -> int:
             "whole number; take parts like 0.5 and 0.25"
         )
     return count
-
-
-def _refuse_set(jobs: Sequence[Overrides], mode: str, keys: Sequence[str]) -> None:
-    named = {key for job in jobs for word in job if (key := word.lstrip("+").partition("=")[0]) in keys}
-    if named:
-        raise SettingsError(f"{mode} sets {listed(sorted(named))}; leave it out")

@@ -1,9 +1,9 @@
 """The overrides of a command line, before Hydra composes: those that no group takes are refused, and `road=`, `rung=`,
-`step=` and `design=` become one list of steps."""
+`step=` and `design=` become one list of steps; and those of the jobs that Hydra's sweeper makes of it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -12,8 +12,11 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quoted
 from hydra.errors import OverrideParseException
 
 from experiments.errors import SettingsError
+from roadmap.common.words import listed
 from roadmap.conf import Conf
 
+Overrides = Sequence[str]
+"""Of one job, as Hydra's sweeper makes them."""
 NETWORK = ("road", "rung", "step", "design")
 """Keys that choose a network; what they come to is in the settings `road.name`, `road.steps` and `road.design`."""
 REPLACED = ("road", "rung", "step", "road.name")
@@ -110,6 +113,24 @@ def search_path(words: Sequence[str]) -> list[Path]:
     if not isinstance(paths, list):
         raise SettingsError(f"hydra.searchpath takes a list, like [file:///home/me/my], not {paths}")
     return [Path(str(path).removeprefix("file://")) for path in paths if "pkg://" not in str(path)]
+
+
+def without_seed(job: Overrides) -> tuple[str, ...]:
+    """What the jobs of one network share."""
+    return tuple(word for word in job if _key(word) != "seed")
+
+
+def refuse_set(jobs: Iterable[Overrides], mode: str, keys: Collection[str]) -> None:
+    """Refuse jobs that set what a mode of the study sets.
+
+    Raises:
+        SettingsError: in one line.
+    """
+    named = {key for job in jobs for word in job if (key := _key(word)) in keys}
+    if named:
+        raise SettingsError(
+            f"{mode} sets {listed(sorted(map(str, named)))}; leave {'it' if len(named) == 1 else 'them'} out"
+        )
 
 
 def _network_overrides(words: Sequence[str], *, multirun: bool = False) -> dict[str, Override]:

@@ -65,8 +65,8 @@ class Run:
     logger: dict[str, Any]
     stop_below: float | None = None
     look: dict[str, Any] = field(default_factory=dict)
-    """Of a study whose seeds are added after its results were looked at: {number: of the look for which this run was
-    launched, planned: [seeds at each look]}."""
+    """Of a study's run: {number: of the look at its results for which this run was launched, from 1, planned: [seeds at
+    each look]}; {} of a single run."""
 
     tuning: dict[str, Any] = field(default_factory=dict)
     """Of a run of the search of a tuned study: {setting: that is tuned, values: tried with this network, seeds: with

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.config.run import Run
 from experiments.records.record import read_summary
 from experiments.records.schema import Row
-from experiments.records.study_file import run_names, study_file
-from roadmap.common.statuses import ENDED_BADLY
+from experiments.records.study_file import may_diverge, run_names, study_file
+from roadmap.common.statuses import ENDED_BADLY, Status
 from roadmap.common.words import counted, shortened
 
 NAMED = 3
@@ -44,14 +45,23 @@ class Limits:
     def reached_in_job(self, runs: Path, study: str, job: str | None) -> str | None:
         """Why a run of a SLURM job does not start, in one line; None if it may. The runs that were submitted under the
         name of this job are its launch."""
-        failed = []
-        if self.fail_fast is not None:
-            failed = [
-                directory.name
-                for directory in launched(runs, study)
-                if (summary := read_summary(directory)) and summary["status"] in ENDED_BADLY and _job(summary) == job
-            ]
+        if self.fail_fast is None:
+            return self.spent(runs, study)
+        failed, results = [], may_diverge(study_file(runs, study))
+        for directory in launched(runs, study):
+            summary = read_summary(directory) or {}
+            is_result = summary.get("status") == Status.DIVERGED and directory.name in results
+            if summary.get("status") in ENDED_BADLY and _job(summary) == job and not is_result:
+                failed.append(directory.name)
         return self.failed(failed) or self.spent(runs, study)
+
+
+def was_kept(run: Run) -> bool:
+    """Whether a run of a SLURM job did not start since its study had reached a limit, according to its record."""
+    summary = read_summary(run.directory) or {}
+    return summary.get("status") == Status.UNFINISHED and (summary.get("reason") or "").startswith(
+        ("fail_fast=", "max_hours=")
+    )
 
 
 def launched(runs: Path, study: str) -> list[Path]:

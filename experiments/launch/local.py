@@ -17,8 +17,8 @@ from experiments.config.task import CLASSIFICATION
 from experiments.errors import DONE, INTERRUPTED
 from experiments.launch.pool import Pool, failure
 from experiments.launch.slurm import in_queue
-from experiments.launch.study import Study, command
-from experiments.records.record import is_done, is_ended, read_summary
+from experiments.launch.study import Study, command, without_result
+from experiments.records.record import read_summary
 from experiments.runtime.machine import Machine
 from roadmap.common.statuses import Status
 from roadmap.common.words import counted, duration
@@ -51,9 +51,8 @@ class LocalStudy:
         self.started = time.monotonic()
 
     def train(self) -> None:
-        stopped = sum(is_ended(member) and not is_done(member) for member in self.members)
-        before = f", {len(self.done_before) - stopped} of them done already" if self.done_before else ""
-        before += f", {stopped} stopped early" if stopped else ""
+        counts = self.study.counts()
+        before = f", {counts['done']} of them done already{without_result(counts)}" if self.done_before else ""
         before += f", {len(self.queued)} queued or running in SLURM" if self.queued else ""
         self.console.print(f"{counted(len(self.members), 'run')}{before}; {self.machine.describe()}", soft_wrap=True)
         if not self.pool.waiting:
@@ -145,6 +144,6 @@ class LocalStudy:
         if self.pool.ended[member.identity] != DONE:
             return Text("saved" if self.pool.ended[member.identity] == INTERRUPTED else "failed", "bold red")
         summary = read_summary(member.directory) or {}
-        if summary.get("status") == Status.STOPPED:
-            return Text("stopped", "yellow")
+        if (status := summary.get("status")) in (Status.STOPPED, Status.DIVERGED):
+            return Text(status, "yellow")
         return Text(f"{summary.get(summary.get('metric') or '') or float('nan'):.2f}", "green")

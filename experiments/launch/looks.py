@@ -10,21 +10,22 @@ from typing import Any
 from experiments.config.run import Run
 from experiments.records.record import read_summary
 from roadmap.common.statuses import Status
-from roadmap.common.words import counted, listed
+from roadmap.common.words import counted, counted_each
 
 
 def count_look(
-    members: Sequence[Run], manifest: Mapping[str, Any], planned: Sequence[int]
+    members: Sequence[Run], manifest: Mapping[str, Any], planned: Sequence[int], continues: bool = False
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The looks at a study that is launched with these runs, and lines for the terminal on the last of them.
 
     It is a new look if a network of which a run is done gets seeds that no earlier launch announced. Otherwise the runs
     belong to the look before: an interrupted study that goes on, other networks, other seeds of networks without a
-    result. The plan is that of the launches before the first result.
+    result, the second phase of a tuned study. The plan is that of the launches before the first result.
 
     Args:
         manifest: `runs/studies/NAME.json` of the earlier launch; empty for the first.
         planned: the numbers of seeds of the setting `looks`.
+        continues: whether the same command has been counted already. Then there is nothing more to say, either.
 
     Returns:
         For each look its `number` from 1, the `planned` numbers of seeds, the `date`, the most `seeds` of a network
@@ -43,14 +44,14 @@ def count_look(
     elif looks and not with_results and planned:
         looks = [look | {"planned": [*planned]} for look in looks]
     new = [run for run in members if run.name not in announced]
-    if not looks or any(run.series in with_results for run in new):
+    if not looks or (not continues and any(run.series in with_results for run in new)):
         plan = looks[0]["planned"] if looks else [*planned]
         looks.append({"number": len(looks) + 1, "planned": plan, "date": _now(), "seeds": 0, "runs": []})
     looks[-1]["runs"] = sorted([*looks[-1]["runs"], *{run.name for run in new}])
     series = {name: summary.get("series") for name, summary in zip(announced, summaries, strict=True)}
     series |= {run.name: run.series for run in members}
     looks[-1]["seeds"] = _most_seeds(series[name] or name for look in looks for name in look["runs"])
-    return looks, [*lines, *_lines(looks)]
+    return looks, [] if continues else [*lines, *_lines(looks)]
 
 
 def _known(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -80,12 +81,15 @@ def _lines(looks: Sequence[Mapping[str, Any]]) -> list[str]:
             f"warning: look {number} at this study: it gets seeds after results were there, without a plan. The report "
             "says so; looks=[...] plans the looks of a new study (docs/seeds.md)"
         ]
-    plan = f"planned with {listed(map(str, planned))} seeds"
+    plan = f"planned with {counted_each(planned, 'seed')}"
     if number > len(planned):
         return [f"warning: look {number} at this study, but {counted(len(planned), 'look')} {plan}; the report says so"]
-    is_as_planned = seeds == planned[number - 1]
-    differ = "" if is_as_planned else f", not {planned[number - 1]}; the report says so"
-    return [f"{'' if is_as_planned else 'warning: '}look {number} of {len(planned)}, {plan}: {seeds} seeds{differ}"]
+    line = f"look {number} of {len(planned)}, {plan}: {counted(seeds, 'seed')}"
+    wanted = planned[number - 1]
+    if seeds == wanted:
+        return [line]
+    so = "the report says so" if seeds > wanted else "seeds that a network gets after its first result are another look"
+    return [f"warning: {line}, not {wanted}; {so}"]
 
 
 def _now() -> str:

@@ -16,18 +16,19 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config.code_digest import training_sources
 from experiments.config.run import Run
 from experiments.errors import DONE, SettingsError
-from experiments.launch.limits import Limits
+from experiments.launch.limits import Limits, was_kept
 from experiments.launch.slurm_job import Job, NextPhase, QueuedRuns, SharedJob
 from experiments.launch.study import Study, failure
-from experiments.records.record import is_done, is_ended, is_training, read_summary, remove_record, set_status
+from experiments.records.record import is_training, read_summary, remove_record, set_status
 from experiments.runtime.locks import locked
 from roadmap.common.statuses import Status
 from roadmap.common.words import counted
@@ -87,24 +88,26 @@ def submit_study(
     with locked(study.runs / "studies" / ".submitting", PATIENCE) as is_locked:
         if not is_locked:
             raise SettingsError(f"another launcher is submitting runs of {study.runs}; try again when it has finished")
-        todo = [run for run in study.todo if not is_ended(run)]
-        queued = in_queue(todo)
-        todo = [run for run in todo if run.identity not in queued and not is_training(run)]
+        counts = study.counts()
+        left = [run for run in study.todo if not study.has_ended(run)]
+        queued = in_queue(left)
+        todo = [run for run in left if run.identity not in queued and not is_training(run)]
+        outside = len(left) - len(queued) - len(todo)
         spent = study.is_spent() if todo else None
-        waits, todo = (len(todo), []) if spent else (0, todo)
+        kept, todo = (len(todo), []) if spent else (0, todo)
         jobs = _jobs(todo, options, runs_per_job, runs_per_gpu, changed_sources, study.limits)
         arrays = [jobs[first : first + LARGEST_ARRAY] for first in range(0, len(jobs), LARGEST_ARRAY)]
         ids = [_submit(study, array, options) for array in arrays]
-    done = sum(is_done(run) for run in study.members)
-    counts = {
+    numbers = {
         "submitted": len(todo),
         "in the queue already": len(queued),
-        "done already": done,
-        "stopped early": len(study.members) - len(study.todo) - done,
-        "being trained outside SLURM": len(study.todo) - len(queued) - waits - len(todo),
-        "not submitted": waits,
+        "done already": counts["done"],
+        "stopped early": counts["stopped"],
+        "diverged": counts["diverged"],
+        "being trained outside SLURM": outside,
+        "not submitted": kept,
     }
-    parts = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    parts = ", ".join(f"{number} {what}" for what, number in numbers.items() if number)
     job = f" (job {', '.join(ids)})" if ids else ""
     study.console.print(f"{counted(len(study.members), 'run')}: {parts}{job}", soft_wrap=True)
     if spent and not wait:
@@ -119,12 +122,12 @@ def submit_study(
     except KeyboardInterrupt:
         study.console.print("the jobs continue; scancel ends them")
         raise
-    return study.conclude(failed=_unfinished)
+    return study.conclude(failed=partial(_failure, queued=queued | {run.identity for run in todo}))
 
 
 def submit_next_phase(study_name: str, runs: Sequence[Run], options: dict[str, Any]) -> int:
     """Submit a job that launches the next phase of a study when the jobs of these runs have ended, unless one waits for
-    that already. Returns the exit code.
+    that already, or none of them is in the queue. Returns the exit code.
 
     Raises:
         SettingsError: if SLURM refuses it.
@@ -136,8 +139,18 @@ def submit_next_phase(study_name: str, runs: Sequence[Run], options: dict[str, A
     if _squeue("--noheader", "--states=PENDING", f"--name={name}", "--format=%i").strip():
         study.console.print("its second phase waits in the queue already")
         return DONE
-    ids = {((read_summary(run.directory) or {}).get("job") or {}).get("id") for run in runs}
-    arrays = sorted({job_id.partition("_")[0] for job_id in ids if job_id})
+    queued = in_queue(runs)
+    jobs = {
+        ((read_summary(run.directory) or {}).get("job") or {}).get("name") for run in runs if run.identity in queued
+    }
+    names = f"--name={','.join(sorted(filter(None, jobs)))}"
+    if not (jobs and (arrays := sorted({*_squeue("--noheader", names, "--format=%F").split()}))):
+        study.console.print(
+            "the second phase is not submitted: its search has not ended, and none of its runs is in the queue; give "
+            "the same command again when they can train",
+            soft_wrap=True,
+        )
+        return DONE
     small = {"nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1, "timeout_min": 60}
     more = options["additional_parameters"] | {"dependency": f"afterany:{':'.join(arrays)}"}
     executor = _executor(name, study.runs, options | small | {"additional_parameters": more})
@@ -182,9 +195,10 @@ def _wait(study: Study) -> None:
     in_queue(study.todo)  # which raises what is wrong
 
 
-def _unfinished(member: Run) -> str | None:
-    """Why a run that has left the queue has not ended; None if it has."""
-    if is_ended(member):
+def _failure(member: Run, queued: Collection[str]) -> str | None:
+    """Why a run that has not ended has failed; None if it hasn't, since it was not in the queue, whose runs have these
+    identities, or a limit of the study kept it from starting."""
+    if member.identity not in queued or was_kept(member):
         return None
     summary = read_summary(member.directory) or {}
     status, reason = summary.get("status"), summary.get("reason")

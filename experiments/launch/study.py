@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.table import Table
 
+from experiments.config.overrides import Overrides
 from experiments.config.run import Run, to_run
 from experiments.errors import DONE, FAILED, SettingsError
 from experiments.launch.limits import Limits
@@ -25,18 +27,18 @@ from experiments.launch.looks import count_look
 from experiments.records.record import is_done, is_ended, read_summary
 from experiments.records.study_file import file_name, study_file, write_study
 from experiments.runtime.environment import world_size
+from experiments.runtime.locks import locked
 from experiments.runtime.terminal import Terminal
 from roadmap.common.files import read_object
-from roadmap.common.statuses import ENDED_BADLY
+from roadmap.common.statuses import ENDED_BADLY, Status
 from roadmap.common.words import counted
 from roadmap.conf import conf_of, flat
-
-Overrides = Sequence[str]
-"""Of one job, as Hydra's sweeper makes them."""
 
 T = TypeVar("T")
 
 NO_LIMITS = Limits()
+PATIENCE = 10.0
+"""Seconds to wait for another launcher that is writing the study's file."""
 
 
 class Study:
@@ -49,28 +51,53 @@ class Study:
         members: Sequence[Run],
         limits: Limits = NO_LIMITS,
         looks: Sequence[int] = (),
-        has_ended: Callable[[Run], bool] = is_ended,
+        may_diverge: Collection[str] = (),
+        continues: bool = False,
     ) -> None:
-        """`looks`: the planned numbers of seeds at which results are looked at; `has_ended`: whether a launch has
-        nothing to do for a run."""
+        """
+        Args:
+            looks: the planned numbers of seeds at which results are looked at.
+            may_diverge: the identities of runs whose divergence is a result, after which they are not tried again.
+            continues: whether the same command has begun this study already, with other runs.
+        """
         self.name = file_name(name)
-        self.runs, self.limits, self.planned, self.has_ended = runs, limits, [*looks], has_ended
+        self.runs, self.limits, self.planned = runs, limits, [*looks]
+        self.may_diverge, self.continues = may_diverge, continues
         self.members = list({run.identity: run for run in members}.values())
-        self.todo = [run for run in self.members if not has_ended(run)]
+        self.todo = [run for run in self.members if not self.has_ended(run)]
         self.console = Terminal()
+
+    def has_ended(self, run: Run) -> bool:
+        """Whether a launch has nothing to do for a run."""
+        return is_ended(run) or (run.identity in self.may_diverge and has_diverged(run))
+
+    def counts(self) -> Counter[str]:
+        """How many runs are `done`, were `stopped` early, have `diverged` where that is a result, or are `left`."""
+        return Counter(map(self._outcome, self.members))
+
+    def _outcome(self, run: Run) -> str:
+        if not self.has_ended(run):
+            return "left"
+        if is_done(run):
+            return "done"
+        return "diverged" if has_diverged(run) else "stopped"
 
     def begin(self) -> None:
         """Write `runs/studies/NAME.json`: the command, the directories of the runs, and the looks at their results.
         Each run gets the number of the look for which it is launched."""
         file = study_file(self.runs, self.name)
-        looks, lines = count_look(self.members, read_object(file) or {}, self.planned)
+        may_diverge = {run.name for run in self.members if run.identity in self.may_diverge}
+        with locked(file.with_name(f".{file.stem}.lock"), PATIENCE) as is_locked:
+            if not is_locked:
+                raise SettingsError(f"another launcher is writing {file}; try again when it has finished")
+            looks, lines = count_look(self.members, read_object(file) or {}, self.planned, self.continues)
+            write_study(file, command(), {run.name for run in self.members}, may_diverge, looks)
         number_of = {name: look["number"] for look in looks for name in look["runs"]}
         self.members = [
             replace(run, look={"number": number_of[run.name], "planned": looks[0]["planned"]}) for run in self.members
         ]
         todo = {run.identity for run in self.todo}
         self.todo = [run for run in self.members if run.identity in todo]
-        write_study(file, command(), [*{run.name for run in self.members}], looks)
         for line in lines:
             self.console.print(line, soft_wrap=True)
 
@@ -85,10 +112,9 @@ class Study:
         """
         left = [run for run in self.members if not self.has_ended(run)]
         failures = [(run, reason) for run in left if (reason := (failed or failure)(run))]
-        stopped = sum(is_ended(run) and not is_done(run) for run in self.members)
-        done = len(self.members) - len(left) - stopped
-        early = f", {stopped} stopped early by stop_below" if stopped else ""
-        self.console.print(f"{done} of {len(self.members)} runs are done{early}{after}", soft_wrap=True)
+        counts = self.counts()
+        done = f"{counts['done']} of {len(self.members)} runs are done"
+        self.console.print(f"{done}{without_result(counts)}{after}", soft_wrap=True)
         if failures:
             table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
             table.add_column("failed", overflow="fold", ratio=2)
@@ -107,6 +133,16 @@ class Study:
                 self.console.print(f"{spent}, so no more runs start", soft_wrap=True)
             self.console.print(f"train what is missing {how}:\n  {command()}", soft_wrap=True)
         return FAILED if failures else DONE
+
+
+def has_diverged(run: Run) -> bool:
+    return (read_summary(run.directory) or {}).get("status") == Status.DIVERGED
+
+
+def without_result(counts: Mapping[str, int]) -> str:
+    """Of `Study.counts`, how many runs have ended but are not done: ", 1 stopped early by stop_below, 2 diverged"."""
+    words = {"stopped": "stopped early by stop_below", "diverged": "diverged"}
+    return "".join(f", {counts[key]} {text}" for key, text in words.items() if counts[key])
 
 
 def failure(run: Run) -> str | None:

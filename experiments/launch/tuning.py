@@ -17,9 +17,10 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
+from experiments.config.overrides import Overrides, refuse_set, without_seed
 from experiments.config.run import Run
 from experiments.errors import DONE, FAILED, SettingsError
-from experiments.launch.study import make_runs
+from experiments.launch.study import has_diverged, make_runs
 from experiments.records.record import is_ended, read_summary
 from experiments.runtime.environment import SECOND_PHASE
 from experiments.runtime.terminal import Terminal
@@ -28,7 +29,6 @@ from roadmap.common.statuses import Status
 from roadmap.common.tuning import best_value
 from roadmap.common.words import shortened
 
-Overrides = Sequence[str]
 Network = tuple[str, ...]
 """Of the jobs of one network: the overrides that they share, without the seed."""
 LEARNING_RATE = "recipe.lr"
@@ -64,7 +64,9 @@ class Tuning:
 
     def chosen_jobs(self, best: Mapping[Network, Any]) -> list[Overrides]:
         """The study's jobs with the best value of each network."""
-        return [[*job, f"{self.setting}={best[network]}"] for job in self.jobs if (network := _network(job)) in best]
+        return [
+            [*job, f"{self.setting}={best[network]}"] for job in self.jobs if (network := without_seed(job)) in best
+        ]
 
     def best(self, searched: Iterable[Run]) -> dict[Network, Any]:
         """The best value of each network for which any trains, given the runs of `search_jobs`."""
@@ -101,17 +103,16 @@ def train_tuned(tuning: Tuning, launcher: Any, train: Callable[..., int]) -> int
 
     Args:
         launcher: a StudyLauncher.
-        train: trains a list of runs as a study, given what tells whether a run needs no further training.
+        train: trains a list of runs as a study, with the further arguments of `Study` for it.
 
     Raises:
         SettingsError: if this is the job that launches the second phase on a cluster, and the search has not ended.
     """
     runs = make_runs([*tuning.search_jobs, *tuning.jobs], launcher)
     searched, own = tuning.marked(runs[: len(tuning.search_jobs)]), runs[len(tuning.search_jobs) :]
-    runs = [*searched, *own]
-    identities, code = {run.identity for run in searched}, DONE
+    runs, code = [*searched, *own], DONE
     if SECOND_PHASE not in os.environ:
-        code = train(runs, lambda run: has_ended(run) if run.identity in identities else is_ended(run))
+        code = train(runs, may_diverge={run.identity for run in searched})
     if left := [run for run in searched if not has_ended(run)]:
         if SECOND_PHASE in os.environ:
             names = shortened([run.name for run in left], 3)
@@ -120,12 +121,13 @@ def train_tuned(tuning: Tuning, launcher: Any, train: Callable[..., int]) -> int
     if code and launcher.config.fail_fast:  # which stopped the first phase
         return code
     best = tuning.best(searched)
-    Terminal().print(tuning.table(best, {_network(job): run.title for job, run in zip(tuning.jobs, own, strict=True)}))
+    titles = {without_seed(job): run.title for job, run in zip(tuning.jobs, own, strict=True)}
+    Terminal().print(tuning.table(best, titles))
     if len(best) < len(tuning.grids):  # with some network no value trains
         code = FAILED
     chosen = make_runs(tuning.chosen_jobs(best), launcher) if best else []
     first = {run.identity for run in runs}  # what diverged in it is not tried again by the same command
-    return max(code, train([*runs, *chosen], lambda run: has_ended(run) if run.identity in first else is_ended(run)))
+    return max(code, train([*runs, *chosen], may_diverge=first, continues=True))
 
 
 def tuning_of(
@@ -139,7 +141,7 @@ def tuning_of(
     if not config.tune:
         return None
     setting = config.tuning_setting
-    configs = {network: compose(network) for network in dict.fromkeys(map(_network, jobs))}
+    configs = {network: compose(network) for network in dict.fromkeys(map(without_seed, jobs))}
     _check(config, jobs, configs)
     grids = _grids(setting, [*config.tune], configs)
     search = {
@@ -162,16 +164,11 @@ def _check(config: DictConfig, jobs: Sequence[Overrides], configs: Mapping[Netwo
     if len(values) < 2 or len({*map(_number, values)}) < len(values):
         raise SettingsError(f"tune={values} must be several different values of {setting}")
     if (name := setting.removeprefix("recipe.")) not in config.recipe:
-        raise SettingsError(
-            f"tuning_setting={setting}: a recipe has no such setting{did_you_mean(name, config.recipe)}"
-        )
-    for key in (setting, "data.holdout"):
-        if any(word.lstrip("+").startswith(f"{key}=") for network in configs for word in network):
-            raise SettingsError(f"tune sets {key}; leave it out")
+        hint = did_you_mean(name, map(str, config.recipe))
+        raise SettingsError(f"tuning_setting={setting}: a recipe has no such setting{hint}")
+    refuse_set([*configs], "tune", (setting, "data.holdout"))
     if config.data.holdout:
         raise SettingsError("tune evaluates its values on a holdout of its own; leave out data.holdout")
-    if config.hydra.sweeper.max_batch_size:
-        raise SettingsError("tune needs all runs of a study at once; leave out hydra.sweeper.max_batch_size")
     seeds = {_seed(job, config) for job in jobs}
     if shared := sorted(seeds.intersection(config.tuning_seeds)):
         raise SettingsError(
@@ -218,13 +215,9 @@ def _grids(setting: str, values: list[Any], configs: Mapping[Network, DictConfig
     }
 
 
-def _network(job: Overrides) -> Network:
-    return tuple(word for word in job if not word.startswith("seed="))
-
-
 def has_ended(run: Run) -> bool:
     """Whether a run of the search has an outcome. Diverging is one: with that value the network does not train."""
-    return is_ended(run) or (read_summary(run.directory) or {}).get("status") == Status.DIVERGED
+    return is_ended(run) or has_diverged(run)
 
 
 def score(run: Run) -> float:

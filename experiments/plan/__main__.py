@@ -19,15 +19,16 @@ from omegaconf import DictConfig, OmegaConf
 from experiments import train
 from experiments.config.checks import check_names
 from experiments.config.modes import refuse_without_study
+from experiments.config.overrides import Overrides
 from experiments.config.run import Run, to_run
 from experiments.config.settings import UNSTATED, Config
 from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError, in_one_line, refuse
 from experiments.launch.limits import Limits, hours_of, launched
-from experiments.launch.study import NO_LIMITS, Overrides, make_each
+from experiments.launch.study import NO_LIMITS, make_each
 from experiments.launch.tuning import tuning_of
 from experiments.records.record import is_ended
 from experiments.runtime.machine import has_gpus
-from roadmap.common.command_line import Parser
+from roadmap.common.command_line import Parser, positive
 from roadmap.conf import Conf, conf_of
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def parser() -> Parser:
         "from their multiply-adds. Without this option it is measured here",
     )
     parser.add_argument(
-        "--memory", metavar="GB", type=_positive, help="of one device: networks that need more are named"
+        "--memory", metavar="GB", type=positive, help="of one device: networks that need more are named"
     )
     parser.add_argument(
         "--images",
@@ -197,13 +198,13 @@ def parser() -> Parser:
     parser.add_argument(
         "--detect",
         metavar="POINTS",
-        type=_positive,
+        type=positive,
         help="how many seeds it takes to show a true change of this size with power 0.8 (docs/seeds.md)",
     )
     parser.add_argument(
         "--margin",
         metavar="POINTS",
-        type=_positive,
+        type=positive,
         help="how many seeds it takes to show that a true change of 0 is negligible: within ±POINTS",
     )
     parser.add_argument(
@@ -219,26 +220,16 @@ def parser() -> Parser:
 
 def _rate(text: str) -> tuple[str | None, float]:
     name, _, number = text.rpartition("=")
-    return name or None, _positive(number)
+    return name or None, positive(number)
 
 
 def _noise(text: str) -> float | str:
     if text in ("records", "paper"):
         return text
     try:
-        return _positive(text)
+        return positive(text)
     except argparse.ArgumentTypeError:
         raise argparse.ArgumentTypeError(f"must be a number above 0, records or paper, not {text!r}") from None
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
-    return number
 
 
 def _images(text: str) -> tuple[int, int | None]:

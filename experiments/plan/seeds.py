@@ -164,6 +164,7 @@ def plan_seeds(
 
     Args:
         noise: a number; RECORDS or PAPER; None: what is there of the two, in this order.
+        looks: how many this command plans. If runs on record planned more, these count, as in the report.
 
     Raises:
         SettingsError: if there is nothing to compare, or the noise is not known.
@@ -188,7 +189,7 @@ def plan_seeds(
                 noise=_noise(comparison, noise, runs[0]),
                 networks=networks,
                 tests=max(tests_of(replace(comparison, runs=of_study)), 1),
-                looks=looks,
+                looks=max(looks, comparison.looks),
                 planned=int(of_study.groupby("network")["seed"].nunique().min()),
                 done={series: int(done.get(series, 0)) for series in of_study["series"].unique()},
             )

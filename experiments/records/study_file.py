@@ -1,16 +1,17 @@
-"""The file of a study, `runs/studies/NAME.json`: the command that last launched it, the names of its runs, and the
-looks at their results (experiments/launch/looks.py), which name the runs of earlier launches, too."""
+"""The file of a study, `runs/studies/NAME.json`: the command that last launched it, the names of its runs, of those
+among them that may diverge (tuning.py in experiments/launch/), and the looks at their results (looks.py there), which
+name the runs of earlier launches, too."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from roadmap.common.files import read_json, write
+from roadmap.common.files import read_json, read_object, write
 
 
 def file_name(study: str) -> str:
@@ -22,9 +23,12 @@ def study_file(runs: Path, study: str) -> Path:
     return runs / "studies" / f"{file_name(study)}.json"
 
 
-def write_study(file: Path, command: str, names: Sequence[str], looks: Sequence[Mapping[str, Any]]) -> None:
+def write_study(
+    file: Path, command: str, names: Iterable[str], may_diverge: Iterable[str], looks: Sequence[Mapping[str, Any]]
+) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    write(file, json.dumps({"command": command, "runs": sorted(names), "looks": looks}, indent=1) + "\n")
+    content = {"command": command, "runs": sorted(names), "may_diverge": sorted(may_diverge), "looks": looks}
+    write(file, json.dumps(content, indent=1) + "\n")
 
 
 def run_names(file: Path, *, all_launches: bool = False) -> list[str]:
@@ -43,3 +47,9 @@ def run_names(file: Path, *, all_launches: bool = False) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} can't be read; launch the study again, which rewrites it") from error
     raise ValueError(f"{file} lists names that no run can have; launch the study again, which rewrites it")
+
+
+def may_diverge(file: Path) -> set[str]:
+    """The names of those runs whose divergence is a result, not a failure."""
+    names = (read_object(file) or {}).get("may_diverge")
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()

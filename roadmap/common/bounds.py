@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
+from itertools import pairwise
 from typing import Any, Protocol
 
 BOUNDS = "bounds"
@@ -98,10 +99,11 @@ class PathText:
 
 @dataclass(frozen=True)
 class Each:
-    """Bounds of a list's elements or a dict's values, and of their number."""
+    """Bounds of a list's elements or a dict's values, of their number, and of their order."""
 
     bounds: Bounds
     counts: range = range(1000)
+    ascending: bool = False
 
     def problem(self, value: Any) -> str | None:
         if isinstance(value, str) or not hasattr(value, "__iter__"):
@@ -110,7 +112,11 @@ class Each:
         if len(elements) not in self.counts:
             first, last = self.counts.start, self.counts.stop - 1
             return f"must be {first if first == last else f'{first} to {last}'} values, not {elements}"
-        return next((problem for element in elements if (problem := self.bounds.problem(element))), None)
+        if problem := next((problem for element in elements if (problem := self.bounds.problem(element))), None):
+            return problem
+        if self.ascending and any(second <= first for first, second in pairwise(elements)):
+            return f"must be in ascending order, each once, not {elements}"
+        return None
 
 
 def did_you_mean(word: object, choices: Iterable[str]) -> str:

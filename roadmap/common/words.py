@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 
 def listed(words: Iterable[str]) -> str:
@@ -20,6 +20,11 @@ def shortened(words: Iterable[str], most: int, join: Callable[[list[str]], str] 
 def counted(count: int, noun: str) -> str:
     """ "1 run", "2 runs"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def counted_each(counts: Sequence[int], noun: str) -> str:
+    """ "1 run", "2 and 3 runs"."""
+    return listed([*map(str, counts[:-1]), counted(counts[-1], noun)])
 
 
 def duration(seconds: float) -> str:
