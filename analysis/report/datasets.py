@@ -8,7 +8,6 @@ from analysis import figures
 from analysis.measures import VERDICTS, measure
 from analysis.report.section import Picture, Section
 from analysis.report.tables import Cell, Column, ReportTable, for_looks
-from analysis.sources.runs import Runs
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.datasets import MEAN, across_datasets, by_dataset
 from analysis.text import chance, interval, percent, signed
@@ -19,10 +18,10 @@ MOST = 6
 SURE = 0.05
 
 
-def dataset_sections(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], list[Comparison]]:
-    """A section for each group of comparisons that differ in their dataset alone; they keep their chapters."""
+def dataset_sections(comparisons: list[Comparison]) -> list[Section]:
+    """A section for each group of comparisons that differ in their dataset alone."""
     tables = [table for group in by_dataset(comparisons) if len(table := across_datasets(group))]
-    return [_section(table, number) for number, table in enumerate(tables, 1)], comparisons
+    return [_section(table, number) for number, table in enumerate(tables, 1)]
 
 
 def _section(table: pd.DataFrame, number: int) -> Section:

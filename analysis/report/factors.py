@@ -11,9 +11,7 @@ from analysis.measures import VERDICTS, measure
 from analysis.report.findings import MOST_STEPS, findings
 from analysis.report.section import Picture, Section
 from analysis.report.tables import DETECTABLE, Cell, Column, ReportTable, for_looks, number_cell
-from analysis.sources.runs import Runs
-from analysis.statistics.comparison import Comparison
-from analysis.statistics.crossing import Factor, Network, join_crossed
+from analysis.statistics.crossing import Factor, Network
 from analysis.statistics.factors import Best, Factorial
 from analysis.text import chance, in_words, interval, percent, signed
 from roadmap.common.words import counted, listed, shortened
@@ -21,11 +19,6 @@ from roadmap.common.words import counted, listed, shortened
 MOST_PAIRS = 6
 """How many pairs of factors have tables at most."""
 POWER = "about four times in five"
-
-
-def crossed_with_steps(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], list[Comparison]]:
-    """No section, but one chapter for a study that crossed switches with steps."""
-    return [], join_crossed(comparisons)
 
 
 def factor_sections(factorial: Factorial | None) -> list[Section]:

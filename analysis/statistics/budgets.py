@@ -77,6 +77,13 @@ class BudgetStudy:
         """The most planned looks that runs of a budget have."""
         return max(comparison.looks for comparison in self.comparisons.values())
 
+    @property
+    def question(self) -> str:
+        """What it answers, as a title."""
+        return {"epochs": "Does it pay with more training?", "images": "Does it pay with more training images?"}[
+            self.kind
+        ]
+
     @cached_property
     def scores(self) -> dict[int, Scores]:
         """By budget: `Comparison.scores`."""
