@@ -64,3 +64,22 @@ def test_the_report_begins_with_what_holds_across_datasets(study, tmp_path, caps
         printed.split()
     )
     assert (tmp_path / "report" / "datasets.png").exists()
+
+
+def test_signs_are_those_of_effects_that_each_dataset_has_with_an_error(study, tmp_path, capsys):
+    """Not of one that a dataset lacks, of single seeds, or of what stopped runs leave."""
+    for name in GELU:
+        for rung, seeds in {
+            "fewer_activations": 4 * (name != "cifar10"),
+            "fewer_norms": 1 if name == "cifar10" else 4,
+            "layer_norm": 4,
+        }.items():
+            for seed in range(seeds):
+                top1 = 75 + 2 * (rung == "fewer_norms") + 0.1 * seed
+                stops = (rung, name, seed) == ("layer_norm", "cifar10", 3)
+                status = {"status": "stopped"} if stops else {"top1": top1}
+                write_run(study, rung, seed=seed, config={"data": {"name": name}}, **status)
+    assert main([str(study), "--out", str(tmp_path / "report")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    sentence = "The sign is the same on all datasets for 1 of 2 effects; chance alone gives that for 1 of 4"
+    assert f"{sentence} (not counted: 3 effects without an interval on each dataset)." in printed
