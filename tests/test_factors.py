@@ -160,6 +160,36 @@ def test_steps_are_factors_too(tmp_path):
     assert factorial.effects["effect"].dropna().tolist() == pytest.approx([0, 3])
 
 
+def test_what_stopped_runs_leave_is_not_called_noise_and_is_not_the_best(tmp_path, capsys):
+    """One of 18 runs: of the network that would be the best. So one switch is tested at some levels, the other not."""
+    noise = np.random.default_rng(3)
+    write_crossed(
+        tmp_path / "runs",
+        lambda kernel, activation, seed: 70 + (kernel == 7) * (activation == "gelu") + noise.normal(0, 0.3),
+        kernel_size=[3, 5, 7],
+        activation=["relu", "gelu"],
+    )
+    for path in (tmp_path / "runs").glob("*-seed2-*/config.json"):
+        if (config := json.loads(path.read_text()))["design"] | RUNG == config["design"]:
+            summary = json.loads((path.parent / "summary.json").read_text())
+            (path.parent / "summary.json").write_text(json.dumps(summary | {"status": "stopped", "finished": None}))
+    assert crossed(tmp_path / "runs").best.among == 5
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for sentence in (
+        "kernel_size is not shown to matter: 5 against 3 ",
+        "With some of their runs stopped early, the effects of kernel_size 7 against 3 and activation gelu against "
+        "relu cannot be judged: those have to be trained to the end.",
+        "No interaction is shown (the largest of 1 is",
+        "With some of their runs stopped early, 1 more interaction cannot be judged: those",
+        "Best mean of 5 networks",
+        "Stopped early, for being far below the finished runs: 1 of 3 of kernel_size 7, activation gelu. The mean",
+    ):
+        assert sentence in printed, printed
+    assert "None of" not in printed
+    assert "more seeds" not in printed
+
+
 def test_settings_of_one_layer_are_factors_of_their_own(tmp_path):
     """With their values as levels, numbers in order; a layer that is there or not is one factor."""
     layer = {"_target_": "my.Layer", "p": 0.5}

@@ -48,7 +48,7 @@ def test_no_run_starts_when_the_hours_are_spent(
         code, out, _ = command(*study, "max_hours=1e-9")
         assert code == 0
         assert "1 of 2 runs are done" in out
-        assert "train what is missing (1 run) with the same command and a larger max_hours" in out
+        assert "train what is missing (1 run) without max_hours, or with a larger one" in out
         [summary] = summaries(here / "runs").values()  # the first, which ended as usual
     hours = summary["seconds_per_epoch"] * 2 * summary["threads"] / 3600
     assert f"max_hours=1e-09: {hours:.3g} core-hours are spent, so no more runs start" in out

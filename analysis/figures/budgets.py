@@ -21,7 +21,6 @@ COLUMNS = 3
 MOST_PANELS = 24
 BEYOND = 1.0
 """Doublings of the largest budget for which a line is continued."""
-TITLES = {"epochs": "Does it pay with more training?", "images": "Does it pay with more training images?"}
 
 
 def budgets_figure(study: BudgetStudy) -> Figure:
@@ -68,7 +67,7 @@ def budgets_figure(study: BudgetStudy) -> Figure:
         metric = measure(attrs["metric"])
         unit = f" ({metric.unit})" if metric.unit else ""
         figure.supylabel(f"difference in {metric.name}{unit}", x=0.12 / width, fontsize=9, color=PALETTE["muted"])
-        _heading(figure, TITLES[study.kind], attrs)
+        _heading(figure, study.question, attrs)
         more = f"not drawn: {len(slopes) - len(shown)} more pairs; " if len(slopes) > len(shown) else ""
         note = (
             f"{more}bars: 95 % interval; filled, bold: shown (p < 0.05 after Holm); dotted: the line beyond what was "

@@ -11,7 +11,6 @@ from analysis.measures import VERDICTS, measure
 from analysis.report.findings import MOST_STEPS, POWER
 from analysis.report.section import Picture, Section
 from analysis.report.tables import Cell, Column, ReportTable, drop_empty, for_looks, in_unit, number_cell, verdict_style
-from analysis.sources.runs import Runs
 from analysis.statistics.budgets import (
     ANYWHERE,
     BENT,
@@ -32,10 +31,9 @@ from roadmap.common.words import counted, listed, shortened
 
 SHARED = 0.01
 """Below this p the report says that a seed's noise is shared between budgets."""
-QUESTIONS = {"epochs": "Does it pay with more training?", "images": "Does it pay with more training images?"}
 
 
-def budgets(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], list[Comparison]]:
+def budget_sections(comparisons: list[Comparison]) -> tuple[list[Section], list[Comparison]]:
     """A section per study of budgets. Of each, only the largest budget keeps its chapter, and a smaller one with
     networks that the section does not follow."""
     studies = budget_studies(comparisons)
@@ -68,9 +66,7 @@ def _section(study: BudgetStudy, suffix: str) -> Section:
     ]
     about = f"{slopes.attrs['about']}. {slopes.attrs['scale'][0].upper()}{slopes.attrs['scale'][1:]}."
     paragraphs = [about, *_accuracies(study), *_shared(study)]
-    return Section(
-        stem, QUESTIONS[study.kind], paragraphs, pictures, tables, findings=budget_findings(slopes, by_budget)
-    )
+    return Section(stem, study.question, paragraphs, pictures, tables, findings=budget_findings(slopes, by_budget))
 
 
 def budget_findings(slopes: pd.DataFrame, by_budget: pd.DataFrame) -> list[str]:

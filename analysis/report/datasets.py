@@ -8,7 +8,6 @@ from analysis import figures
 from analysis.measures import VERDICTS, measure
 from analysis.report.section import Picture, Section
 from analysis.report.tables import Cell, Column, ReportTable, for_looks
-from analysis.sources.runs import Runs
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.datasets import MEAN, across_datasets, by_dataset
 from analysis.text import chance, interval, percent, signed
@@ -19,10 +18,10 @@ MOST = 6
 SURE = 0.05
 
 
-def dataset_sections(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], list[Comparison]]:
-    """A section for each group of comparisons that differ in their dataset alone; they keep their chapters."""
+def dataset_sections(comparisons: list[Comparison]) -> list[Section]:
+    """A section for each group of comparisons that differ in their dataset alone."""
     tables = [table for group in by_dataset(comparisons) if len(table := across_datasets(group))]
-    return [_section(table, number) for number, table in enumerate(tables, 1)], comparisons
+    return [_section(table, number) for number, table in enumerate(tables, 1)]
 
 
 def _section(table: pd.DataFrame, number: int) -> Section:
@@ -57,11 +56,7 @@ def _sentences(table: pd.DataFrame) -> list[str]:
         largest = next(by_size.itertuples())
         seen = f"{largest.effect} {signed(largest.value)} ({interval(largest.low, largest.high)})"
         sentences = [f"No effect is shown on average over datasets; the largest is {seen}{unit}."]
-    of_datasets = table[table["dataset"] != MEAN].groupby("effect", sort=False)["value"]
-    signs = of_datasets.agg(lambda values: bool((values > 0).all() or (values < 0).all()))
-    chance_alone = f"chance alone gives that for 1 of {2 ** (len(table.attrs['names']) - 1)}"
-    which = f"{int(signs.sum())} of {counted(len(signs), 'effect')}"
-    sentences.append(f"The sign is the same on all datasets for {which}; {chance_alone}.")
+    sentences.append(_sign_sentence(table))
     differing = means[means["p_heterogeneity"] < SURE]
     if len(differing):
         words = [f"{row.effect} (tau {percent(row.tau)})" for row in differing.itertuples()]
@@ -70,6 +65,23 @@ def _sentences(table: pd.DataFrame) -> list[str]:
             f"{shortened(words, MOST)}. A mean hides that."
         )
     return sentences
+
+
+def _sign_sentence(table: pd.DataFrame) -> str:
+    """For how many effects the sign is the same on all datasets. Only those count that each dataset has with an error:
+    what is left of stopped runs is biased, and what single seeds show is not judged elsewhere either."""
+    datasets = len(table.attrs["names"])
+    values = table[(table["dataset"] != MEAN) & (table["error"] > 0)].groupby("effect", sort=False)["value"]
+    everywhere = values.agg(["min", "max"])[values.size() == datasets]
+    others = table["effect"].nunique() - len(everywhere)
+    if everywhere.empty:
+        return "No effect has an interval on each dataset, so signs are not compared."
+    agreeing = int(((everywhere["min"] > 0) | (everywhere["max"] < 0)).sum())
+    not_counted = f" (not counted: {counted(others, 'effect')} without an interval on each dataset)" * bool(others)
+    return (
+        f"The sign is the same on all datasets for {agreeing} of {counted(len(everywhere), 'effect')}; chance alone "
+        f"gives that for 1 of {2 ** (datasets - 1)}{not_counted}."
+    )
 
 
 def _format(table: pd.DataFrame, name: str) -> ReportTable:
@@ -104,7 +116,7 @@ def _format(table: pd.DataFrame, name: str) -> ReportTable:
     note = (
         f"{f'In {unit}. ' if unit else ''}In colour: shown, with p < 0.05 after Holm’s correction, on a dataset among "
         f"its own effects, of means among the means{for_looks(table)}. tau: standard deviation of true effects between "
-        "datasets; I²: its part in the variance of the estimates; p between datasets: Cochran’s Q, which with few "
+        "datasets; I²: its part in the variance of the estimates; p between datasets: Welch’s test, which with few "
         "datasets rarely finds a difference that is there."
     )
     return ReportTable(name, columns, rows, table, note)

@@ -8,24 +8,17 @@ import pandas as pd
 
 from analysis import figures
 from analysis.measures import VERDICTS, measure
-from analysis.report.findings import MOST_STEPS, findings
+from analysis.report.findings import MOST_STEPS, POWER, findings, untested
 from analysis.report.section import Picture, Section
 from analysis.report.tables import DETECTABLE, Cell, Column, ReportTable, for_looks, number_cell
-from analysis.sources.runs import Runs
-from analysis.statistics.comparison import Comparison
-from analysis.statistics.crossing import Factor, Network, join_crossed
-from analysis.statistics.factors import Best, Factorial
+from analysis.statistics.crossing import Factor, Network
+from analysis.statistics.estimates import SOME_STOPPED
+from analysis.statistics.factors import NOT_ESTIMABLE, Best, Factorial
 from analysis.text import chance, in_words, interval, percent, signed
 from roadmap.common.words import counted, listed, shortened
 
 MOST_PAIRS = 6
 """How many pairs of factors have tables at most."""
-POWER = "about four times in five"
-
-
-def crossed_with_steps(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], list[Comparison]]:
-    """No section, but one chapter for a study that crossed switches with steps."""
-    return [], join_crossed(comparisons)
 
 
 def factor_sections(factorial: Factorial | None) -> list[Section]:
@@ -39,7 +32,7 @@ def factor_findings(factorial: Factorial) -> list[str]:
     """Which switches are shown to matter, whether they depend on each other, and which network is the best."""
     sentences = _effect_sentences(factorial)
     if len(factorial.factors) > 1:
-        sentences.append(_interaction_sentence(factorial))
+        sentences += _interaction_sentences(factorial)
     if best := factorial.best:
         sentences.append(_best_sentence(factorial, best))
     return [*sentences, *_trouble(factorial)]
@@ -107,6 +100,9 @@ def _effect_sentences(factorial: Factorial) -> list[str]:
     tested = table[table["p"].notna()]
     if table["effect"].isna().all():
         return ["Too few networks have finished runs to compare the levels of any switch."]
+    unknown = table[table["p"].isna() & (table["level"] != table["reference"])]
+    if {*table["verdict"][table["effect"].notna()]} == {SOME_STOPPED}:
+        return _cannot_be_judged(unknown, "no effect of a switch can")
     if tested.empty:
         largest = table.reindex(table["effect"].abs().sort_values(ascending=False).index).head(1)
         seen = [f" The largest is {_effect(factorial, row)}." for row in largest.itertuples()]
@@ -124,18 +120,32 @@ def _effect_sentences(factorial: Factorial) -> list[str]:
     if shown:
         what = _unit(factorial) + "with 95 % intervals"
         sentences.append(f"Shown to matter{average}, {what}: {shortened(shown, MOST_STEPS, '; '.join)}.")
-    silent = [factor for factor in factorial.factors if not _shown(tested, factor)]
+    judged = [factor for factor in factorial.factors if (tested["factor"] == factor.name).any()]
+    silent = [factor for factor in judged if not _shown(tested, factor)]
     none = len(silent) > 1 and not shown
     if none:
-        sentences.append(f"None of the {len(silent)} switches is shown to matter{average}.")
+        which = "switches" if len(judged) == len(factorial.factors) else "switches that can be judged"
+        sentences.append(f"None of the {len(silent)} {which} is shown to matter{average}.")
     for factor in silent:
         rows = by_size[by_size["factor"] == factor.name]
-        if len(rows):
-            words = [_effect(factorial, row).removeprefix(f"{factor.name} ") for row in rows.itertuples()]
-            power = _detectable(factorial, rows["detectable"], "a true effect")
-            start = f"{factor.name}{'' if none else ' is not shown to matter'}"
-            sentences.append(f"{start}: {shortened(words, MOST_STEPS, '; '.join)}{power}.")
+        words = [_effect(factorial, row).removeprefix(f"{factor.name} ") for row in rows.itertuples()]
+        power = _detectable(factorial, rows["detectable"], "a true effect")
+        start = f"{factor.name}{'' if none else ' is not shown to matter'}"
+        sentences.append(f"{start}: {shortened(words, MOST_STEPS, '; '.join)}{power}.")
+    for _, rows in unknown.groupby("verdict", sort=False):
+        names = shortened([factorial.change(row) for row in rows.itertuples()], MOST_STEPS)
+        sentences += _cannot_be_judged(rows, f"{'the effect' if len(rows) == 1 else 'the effects'} of {names} cannot")
     return sentences
+
+
+def _cannot_be_judged(rows: pd.DataFrame, what: str) -> list[str]:
+    """A sentence for each reason why numbers have no p. `what`: "no effect can"."""
+    return [
+        f"Without a finished run of some networks, {what} be estimated."
+        if verdict == NOT_ESTIMABLE
+        else untested([verdict], what)
+        for verdict in dict.fromkeys(rows["verdict"])
+    ]
 
 
 def _detectable(factorial: Factorial, sizes: pd.Series, what: str) -> str:
@@ -157,14 +167,26 @@ def _effect(factorial: Factorial, row: Any) -> str:
 
 
 def _trouble(factorial: Factorial) -> list[str]:
-    """Networks that diverged or hardly trained."""
+    """Networks that diverged, were stopped, or hardly trained."""
     comparison = factorial.comparison
     diverged = [factorial.levels(network) for network in factorial.networks if comparison.diverged[network]]
+    stopped = [
+        f"{count} of {count + comparison.diverged[network] + len(factorial.scores.get(network, ()))} of "
+        f"{factorial.levels(network)}"
+        for network in factorial.networks
+        if (count := comparison.stopped[network])
+    ]
     failed = [factorial.levels(network) for network in factorial.measured if network in comparison.collapsed]
     sentences = []
     if diverged:
         names = shortened(diverged, MOST_STEPS, "; ".join)
         sentences.append(f"Not every seed trained, and the numbers are of those that did: {names}.")
+    if stopped:
+        names = shortened(stopped, MOST_STEPS, "; ".join)
+        sentences.append(
+            f"Stopped early, for being far below the finished runs: {names}. The mean of the other runs is too high, "
+            "so the best network was chosen without these."
+        )
     if failed:
         names = shortened(failed, MOST_STEPS, "; ".join)
         sentences.append(f"Hardly trained, so effects that contain it say little: {names}.")
@@ -219,11 +241,18 @@ def _two_way(factorial: Factorial) -> list[Section]:
     return [Section("two-way", title, paragraphs, tables=tables)]
 
 
-def _interaction_sentence(factorial: Factorial) -> str:
+def _interaction_sentences(factorial: Factorial) -> list[str]:
     table = factorial.interactions
-    tested = table[table["p"].notna()]
+    tested, unknown = table[table["p"].notna()], table[table["p"].isna()]
     if tested.empty:
-        return "Whether the switches depend on each other cannot be told from noise: more seeds are needed."
+        return _cannot_be_judged(unknown, "whether the switches depend on each other cannot")
+    sentences = [_tested_interactions(factorial, tested)]
+    for _, rows in unknown.groupby("verdict", sort=False):
+        sentences += _cannot_be_judged(rows, f"{counted(len(rows), 'more interaction')} cannot")
+    return sentences
+
+
+def _tested_interactions(factorial: Factorial, tested: pd.DataFrame) -> str:
     by_size = tested.reindex(tested["interaction"].abs().sort_values(ascending=False).index)
     shown = by_size[by_size["verdict"].isin(VERDICTS)]
     if len(shown):

@@ -60,7 +60,7 @@ def ends_sentence(ladder: pd.DataFrame) -> str:
     change = f"{_amount(signed(ends['change']), ladder)}{' among the runs that finished' * ends['survivors']}"
     text = f"From the first rung, “{first}”, to the last, “{last}”: {change}"
     if pd.isna(ends["p"]):
-        return f"{text}. {_untested([ends['verdict']], 'that cannot')}"
+        return f"{text}. {untested([ends['verdict']], 'that cannot')}"
     text += f" (95 % interval {interval(ends['low'], ends['high'])}), "
     if ends["verdict"] in VERDICTS:
         looks = ladder.attrs.get("looks", 1)
@@ -164,7 +164,7 @@ def _road_findings(ladder: pd.DataFrame) -> list[str]:
         return [f"No step has finished runs on both sides{ever or ' yet'}, so nothing can be said about any."]
     tested = changes[changes["p"].notna()]
     if tested.empty:
-        return [_untested(changes["verdict"], "no change can")]
+        return [untested(changes["verdict"], "no change can")]
     start = ladder.attrs.get("reference")
     what, does = ("rung", f"differ from “{start}”") if start else ("step", "make a difference")
     is_shown = tested["verdict"].isin(VERDICTS)
@@ -195,7 +195,7 @@ def _road_findings(ladder: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def _untested(verdicts: Iterable[str], what: str) -> str:
+def untested(verdicts: Iterable[str], what: str) -> str:
     """A sentence on changes without an interval, and what would help. `what`: "that cannot", or "no change can"."""
     if {*verdicts} == {SOME_STOPPED}:
         return f"{_without_noise(verdicts)}{what} be judged: those have to be trained to the end."

@@ -36,9 +36,9 @@ class Runs:
     """One row per run, finished or not; docs/analysis.md has the columns.
 
     `path` is its key: the directory, or "entity/project/id" at W&B. `left_out` is "" for a run that counts in means,
-    else why it does not: "queued", "running", "unfinished", "diverged", "failed", or "copy" (of a run with the same
-    series and seed: `rows.left_out`). Numbers are int64 or float64, texts str or None; `steps`, `differs`, `design`,
-    `recipe`, `data`, `init`, `versions`, `git`, `look` and `tuning` are the record's own lists and mappings,
+    else why it does not: "queued", "running", "unfinished", "stopped", "diverged", "failed", or "copy" (of a run with
+    the same series and seed: `rows.left_out`). Numbers are int64 or float64, texts str or None; `steps`, `differs`,
+    `design`, `recipe`, `data`, `init`, `versions`, `git`, `look` and `tuning` are the record's own lists and mappings,
     not to be changed.
     """
     skipped: list[tuple[str, str]] = field(default_factory=list)

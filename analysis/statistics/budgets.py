@@ -27,6 +27,7 @@ from roadmap.roads import Road
 
 UNITS = {"epochs": "epochs", "images": "training images"}
 """By kind of study: the unit of its budgets."""
+QUESTIONS = {"epochs": "Does it pay with more training?", "images": "Does it pay with more training images?"}
 SAME_UPDATES = 1.05
 """Ratio of the numbers of updates below which runs on different numbers of images count as trained for equally long:
 epochs are whole numbers."""
@@ -79,6 +80,11 @@ class BudgetStudy:
     def looks(self) -> int:
         """The most planned looks that runs of a budget have."""
         return max(comparison.looks for comparison in self.comparisons.values())
+
+    @property
+    def question(self) -> str:
+        """What it answers, as a title."""
+        return QUESTIONS[self.kind]
 
     @cached_property
     def scores(self) -> dict[int, Scores]:

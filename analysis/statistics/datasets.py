@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from analysis.measures import measure
 from analysis.statistics.comparison import Comparison
@@ -69,8 +70,8 @@ def across_datasets(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     how many; `value`, in units of the main metric; its 95 % interval `low`, `high`; `error`, `p`, `p_holm`, `verdict`:
     of a dataset, those of its own table; of the means, one family of hypotheses, corrected for the looks of the dataset
     with the most; and for the means `tau`, in the same unit, `i2`, the percentage of the variance between estimates
-    that is due to it (Higgins' I²), and `p_heterogeneity`, of the hypothesis that the true effects are equal (Cochran's
-    Q). `attrs` has words for captions.
+    that is due to it (Higgins' I²), and `p_heterogeneity`, of the hypothesis that the true effects are equal (Welch's
+    test). `attrs` has words for captions.
 
     Raises:
         ValueError: if the comparisons are not of at least two datasets, or differ in more than their dataset.
@@ -120,7 +121,7 @@ def _effects(comparison: Comparison) -> pd.DataFrame:
         tables.append(
             effects.assign(effect=[factorial.change(row) for row in effects.itertuples()], value=effects["effect"])
         )
-    columns = ["effect", "value", "low", "high", "error", "p", "p_holm", "verdict"]
+    columns = ["effect", "value", "low", "high", "error", "freedom", "p", "p_holm", "verdict"]
     known = [pd.DataFrame(table[columns].to_dict("list")) for table in tables]  # without attrs
     return pd.concat([table[table["value"].notna()] for table in known], ignore_index=True)
 
@@ -138,6 +139,18 @@ def _combined(effects: pd.DataFrame) -> tuple[Estimate, dict[str, Any]]:
     heterogeneity = {
         "tau": math.sqrt(tau_squared),
         "i2": 100 * max(float(combined.i2), 0.0),
-        "p_heterogeneity": float(np.nan_to_num(combined.test_homogeneity().pvalue, nan=1.0)),
+        "p_heterogeneity": _heterogeneity(effects),
     }
     return mean, heterogeneity
+
+
+def _heterogeneity(effects: pd.DataFrame) -> float:
+    """The p-value of Welch's test (1951) that the true effects are equal. Cochran's Q takes their errors to be known,
+    which those of three seeds are not."""
+    value, freedom = effects["value"].to_numpy(float), effects["freedom"].to_numpy(float)
+    weights = 1 / effects["error"].to_numpy(float) ** 2
+    count, mean = len(value), np.average(value, weights=weights)
+    spread = ((1 - weights / weights.sum()) ** 2 / freedom).sum()
+    between = (weights * (value - mean) ** 2).sum() / (count - 1)
+    f = between / (1 + 2 * (count - 2) / (count**2 - 1) * spread)
+    return float(stats.f.sf(f, count - 1, (count**2 - 1) / (3 * spread))) if spread else 1.0

@@ -39,7 +39,8 @@ class Best(NamedTuple):
     """Its key."""
     mean: float
     among: int
-    """How many networks it was chosen among: those with finished runs."""
+    """How many networks it was chosen among: those with finished runs, unless some of their runs were stopped early,
+    since the mean of the others is too high."""
     differences: pd.DataFrame
     """One row per other network, the best first: `network`, its key; `mean`; `difference`, by how much the best one
     exceeds it; and the columns of `compare`, corrected for all pairs of networks, as any could have been the best."""
@@ -176,11 +177,13 @@ class Factorial:
 
     @cached_property
     def best(self) -> Best | None:
-        """The network with the best mean; None if fewer than two have finished runs."""
-        if len(self.measured) < 2:
+        """The network with the best mean; None if there are fewer than two to choose from (`Best.among`)."""
+        means = {
+            network: self.scores[network].mean() for network in self.measured if network not in self.scores.stopped
+        }
+        if len(means) < 2:
             return None
-        means = {network: self.scores[network].mean() for network in self.measured}
-        ranked = sorted(self.measured, key=lambda network: -means[network])
+        ranked = sorted(means, key=lambda network: -means[network])
         pairs = list(combinations(ranked, 2))  # the pairs of the best come first
         table = compare(self.scores, [{first: 1.0, second: -1.0} for first, second in pairs], borrow=True)
         table = table.head(len(ranked) - 1).rename(columns={"value": "difference"})

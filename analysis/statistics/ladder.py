@@ -25,7 +25,7 @@ MEASURED = (
 )
 COUNTS = ["n", "diverged", "stopped", "left_out"]
 FLAGS = ["survivors", "collapsed"]
-CHANGES = ("change", "low", "high", "p", "p_holm", "detectable", "error", "method", "verdict", "survivors")
+CHANGES = ("change", "low", "high", "p", "p_holm", "detectable", "error", "freedom", "method", "verdict", "survivors")
 
 
 def ladder_table(

@@ -2,7 +2,7 @@
 
 Whoever adds seeds until something is shown finds more than there is (optional stopping). Planned looks split the level
 of the tests evenly; looks that were not planned cannot be corrected afterwards, so they are named. The launcher counts
-the looks of a study by its name (experiments/launch/study.py, docs/seeds.md).
+the looks of a study by its name (experiments/launch/looks.py, docs/seeds.md).
 """
 
 from __future__ import annotations

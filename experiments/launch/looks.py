@@ -20,7 +20,7 @@ def count_look(
 
     It is a new look if a network of which a run is done gets seeds that no earlier launch announced. Otherwise the runs
     belong to the look before: an interrupted study that goes on, other networks, other seeds of networks without a
-    result, the second phase of a tuned study. The plan is that of the launches before the first result.
+    result, the search and the second phase of a tuned study. The plan is that of the launches before the first result.
 
     Args:
         manifest: `runs/studies/NAME.json` of the earlier launch; empty for the first.
@@ -37,20 +37,24 @@ def count_look(
     with_results = {summary.get("series") for summary in summaries if summary.get("status") == Status.DONE}
     lines = []
     if with_results and [*planned] not in ([], looks[0]["planned"]):
+        before = looks[0]["planned"]
+        counts = f"what counts is looks={before}" if before else "it has none"
         lines.append(
-            f"warning: looks={[*planned]} comes after the first results of this study, so it is no plan; what counts "
-            f"is looks={looks[0]['planned']}. A new study needs another study_name"
+            f"warning: looks={[*planned]} comes after the first results of this study, so it is no plan; {counts}. A "
+            "new study needs another study_name"
         )
     elif looks and not with_results and planned:
         looks = [look | {"planned": [*planned]} for look in looks]
     new = [run for run in members if run.name not in announced]
-    if not looks or (not continues and any(run.series in with_results for run in new)):
+    if not looks or (not continues and any(run.series in with_results for run in new if not run.tuning)):
         plan = looks[0]["planned"] if looks else [*planned]
         looks.append({"number": len(looks) + 1, "planned": plan, "date": _now(), "seeds": 0, "runs": []})
     looks[-1]["runs"] = sorted([*looks[-1]["runs"], *{run.name for run in new}])
     series = {name: summary.get("series") for name, summary in zip(announced, summaries, strict=True)}
     series |= {run.name: run.series for run in members}
-    looks[-1]["seeds"] = _most_seeds(series[name] or name for look in looks for name in look["runs"])
+    of_search = {run.name for run in members if run.tuning}
+    names = [name for look in looks for name in look["runs"] if name not in of_search]
+    looks[-1]["seeds"] = _most_seeds(series[name] or name for name in names)
     return looks, [] if continues else [*lines, *_lines(looks)]
 
 
@@ -61,14 +65,17 @@ def _known(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     looks = manifest.get("looks") or ([earlier] if names else [])
     kinds = {"number": int, "planned": list, "seeds": int, "runs": list}
     is_sound = isinstance(looks, list) and all(
-        isinstance(look, dict) and all(isinstance(look.get(key), kind) for key, kind in kinds.items()) for look in looks
+        isinstance(look, dict)
+        and all(isinstance(look.get(key), kind) for key, kind in kinds.items())
+        and all(isinstance(name, str) for name in look["runs"])
+        for look in looks
     )
     return [dict(look) for look in looks] if is_sound else []
 
 
 def _most_seeds(series: Iterable[str]) -> int:
     """The most runs of a network, by the series of each run, or its name where no record has it."""
-    return max(Counter(series).values())
+    return max(Counter(series).values(), default=0)
 
 
 def _lines(looks: Sequence[Mapping[str, Any]]) -> list[str]:

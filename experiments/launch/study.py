@@ -127,11 +127,12 @@ class Study:
             logs = failures[0][0].directory.with_name("RUN") / "log.txt"
             self.console.print(f"each has a log: {logs}", soft_wrap=True)
         if left:
-            how = "with the same command"
+            how, again = "with the same command", command()
             if spent := self.is_spent():
-                how = f"({counted(len(left), 'run')}) with the same command and a larger max_hours, or without it"
                 self.console.print(f"{spent}, so no more runs start", soft_wrap=True)
-            self.console.print(f"train what is missing {how}:\n  {command()}", soft_wrap=True)
+                how = f"({counted(len(left), 'run')}) without max_hours, or with a larger one"
+                again = command(without="max_hours")
+            self.console.print(f"train what is missing {how}:\n  {again}", soft_wrap=True)
         return FAILED if failures else DONE
 
 
@@ -215,5 +216,7 @@ def _depends_on_seed(config: DictConfig) -> bool:
     return any("${" in text and "seed" in text for text in map(str, values))
 
 
-def command() -> str:
-    return shlex.join(["python", "-m", "experiments.train", *sys.argv[1:]])
+def command(without: str = "") -> str:
+    """The command that is running, without one of its settings."""
+    words = [word for word in sys.argv[1:] if not (without and word.startswith(f"{without}="))]
+    return shlex.join(["python", "-m", "experiments.train", *words])

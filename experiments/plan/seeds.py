@@ -221,11 +221,11 @@ def _noise(comparison: Comparison, wanted: float | str | None, run: Run) -> Nois
         return _of_records(recorded, run)
     if wanted != RECORDS and (paper := _of_paper(comparison, wanted == PAPER)):
         return paper
+    few = f"fewer than {FEWEST} networks that trained have several finished seeds in runs={run.runs}"
     reasons = {
-        RECORDS: f"fewer than {FEWEST} networks of this context have several finished seeds in runs={run.runs}",
+        RECORDS: few,
         PAPER: "the paper gives no standard deviations for this regime",
-        None: f"the noise of {comparison.context.title} is not known: fewer than {FEWEST} networks have several "
-        f"finished seeds in runs={run.runs}, and it is not what the paper trained",
+        None: f"the noise of {comparison.context.title} is not known: {few}, and it is not what the paper trained",
     }
     raise SettingsError(f"{reasons[wanted]}; state --noise NUMBER, the standard deviation of a run over seeds")
 
