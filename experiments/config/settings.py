@@ -216,7 +216,7 @@ class Config:
     tuning_seeds: list[int] = setting([100, 101], Each(SEED, range(1, 1000)))
     tuning_holdout: float = setting(0.1, Number("(0, 1)"))
     looks: list[int] = setting([], Each(Number("[1, 100_000]"), ascending=True))
-    """Of a study: the numbers of seeds at which its results are looked at, planned before the first."""
+    """Of a study: the numbers of seeds at which its results are looked at, ascending, planned before the first."""
     fail_fast: int | None = setting(None, Number("[1, 1_000_000]"))
     """Of a study: how many runs may fail before it stops; null for any number."""
     max_hours: float | None = setting(None, Number("(0, 1e9]"))
