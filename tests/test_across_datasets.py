@@ -47,7 +47,7 @@ def test_the_mean_is_that_of_paule_and_mandel_with_the_interval_of_hartung_and_k
 
 
 def test_effects_of_few_seeds_are_not_taken_to_differ():
-    """Welch's test is that of statsmodels, where effects are means of runs; Cochran's Q would be wrong 19 times of 100."""
+    """Welch's test is that of statsmodels, where effects are means of runs; Cochran's Q is wrong for one in five."""
     generator, rejected = np.random.default_rng(0), []
     for _ in range(300):
         runs = [generator.normal(size=3) for _ in range(3)]

@@ -178,7 +178,9 @@ def test_what_is_missing_is_said_and_not_used(tmp_path):
 
 def test_what_is_left_of_a_network_with_stopped_runs_is_flagged_and_its_spread_not_used(tmp_path):
     for epochs in (1, 2):
-        write_budget(tmp_path, epochs, {"resnet": 70.0, "modern_recipe": 71.0, "kernel_7": 72.0})
+        write_budget(
+            tmp_path, epochs, {"resnet": 70.0, "modern_recipe": 71.0, "increase_width": 71.5, "kernel_7": 72.0}
+        )
     before = shared_noise(*studies(tmp_path))
     for epochs in (1, 2):
         write_budget(tmp_path, epochs, {"separate_downsampling": 73.0}, seeds=(0, 1))
@@ -188,6 +190,7 @@ def test_what_is_left_of_a_network_with_stopped_runs_is_flagged_and_its_spread_n
     assert set(table["verdict"][table["survivors"]]) == {"some stopped"}
     assert {*table.index[table["survivors"]]} == {"Micro design", "all steps"}
     assert shared_noise(study) == pytest.approx(before)
+    assert not np.isnan(before).any()
 
 
 def test_a_smaller_budget_keeps_its_chapter_if_some_of_its_networks_are_not_followed(tmp_path):

@@ -12,6 +12,7 @@ from games import comparison
 from records import write_run, write_study
 
 import analysis
+from analysis.figures.factors import strongest
 from analysis.report.__main__ import main
 from analysis.statistics.crossing import Factor
 from analysis.statistics.factors import Factorial, factors
@@ -205,6 +206,16 @@ def test_settings_of_one_layer_are_factors_of_their_own(tmp_path):
         "layers.y": ("none", "Norm"),
     }
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 0
+
+
+def test_a_figure_has_the_other_switch_beside_each_also_if_no_interaction_is_tested(tmp_path):
+    def value(kernel, activation, seed):
+        return 70 + kernel + (activation == "gelu")
+
+    factorial = crossed(write_crossed(tmp_path, value, 1, kernel_size=[3, 7], activation=["relu", "gelu"]))
+    assert factorial.interactions["p"].isna().all()
+    assert strongest(factorial, "kernel_size") == "activation"
+    assert strongest(factorial, "activation") == "kernel_size"
 
 
 def test_a_switch_that_is_newer_than_some_records_has_its_default_there(tmp_path):

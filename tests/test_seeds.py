@@ -125,6 +125,13 @@ def test_plan_takes_the_noise_from_records_and_counts_what_is_done(
     assert needed["hours_left"] == pytest.approx(cost["hours_in_all"] / 3 * (needed["seeds"] - 3))
 
 
+def test_plan_counts_the_effects_of_crossed_switches(planned: Callable, tiny: tuple[str, ...]) -> None:
+    """Of three kernel sizes and two activations: two of each with the other's levels are four simple effects."""
+    switches = ("rung=separate_downsampling", "design.kernel_size=3,5,7", "design.activation=relu,gelu")
+    [seeds] = planned("-m", *switches, "seed=0,1,2", *tiny, "--detect", "1", "--noise", "0.5")["seeds"]
+    assert (seeds["networks"], seeds["tests"]) == (6, 4)
+
+
 # Negligible
 
 

@@ -83,9 +83,8 @@ def strongest(factorial: Factorial, factor: str) -> str | None:
     """The other factor with few enough levels on which this one's effects depend most, by their interactions' p."""
     few = {each.name for each in factorial.factors if len(each.levels) <= MOST_LINES} - {factor}
     table = factorial.interactions
-    partner = table["other"].where(table["factor"] == factor, table["factor"].where(table["other"] == factor))
-    table = table.assign(partner=partner)[partner.isin(few)]
-    smallest = table.groupby("partner", sort=False)["p"].min().fillna(1.0)
+    partners = table["other"].where(table["factor"] == factor, table["factor"].where(table["other"] == factor))
+    smallest = table["p"].fillna(1.0).groupby(partners[partners.isin(few)], sort=False).min()
     return str(smallest.idxmin()) if len(smallest) else None
 
 

@@ -13,6 +13,7 @@ from scipy import stats
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.effects import effect_table
 from analysis.statistics.estimates import CONFIDENCE
+from analysis.statistics.factors import factors
 from analysis.statistics.ladder import default_reference, ladder_table
 from analysis.statistics.noise import DOUBTFUL, FEWEST, PRIOR, Scores, matrix, noise
 
@@ -55,8 +56,9 @@ def run_noise(scores: Scores) -> RunNoise | None:
 
 def tests_of(comparison: Comparison) -> int:
     """The size of the largest family of changes that a report of these runs tests together, once all are done: those of
-    the ladder, of leaving one out, of adding one in, or of added steps. Means over random orders do not count: their
-    noise is that of the orders."""
+    the ladder, of leaving one out, of adding one in, or of added steps; or, of crossed switches, the main effects, the
+    interactions, or the effects of one at each level of another. Means over random orders do not count: their noise is
+    that of the orders."""
     runs = comparison.runs.assign(left_out="", score=50.0)
     done = replace(comparison, runs=runs)
     ladder = ladder_table(done)
@@ -64,7 +66,13 @@ def tests_of(comparison: Comparison) -> int:
         ladder = ladder_table(done, reference)
     effects = effect_table(done)
     kinds = effects[effects["effect"].notna() & ~effects["kind"].isin(("road", "shapley"))]["kind"]
-    return max([int(ladder["change"].notna().sum()), *kinds.value_counts().tolist()])
+    families = [int(ladder["change"].notna().sum()), *kinds.value_counts().tolist()]
+    if factorial := factors(done):
+        families.append(int(factorial.effects["effect"].notna().sum()))
+        families.append(int(factorial.interactions["interaction"].notna().sum()))
+        simple = factorial.simple_effects[factorial.simple_effects["effect"].notna()]
+        families += simple.groupby(["factor", "other"]).size().tolist()
+    return max(families)
 
 
 PowerOf = Callable[[int], float]

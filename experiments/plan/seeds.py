@@ -12,6 +12,7 @@ from analysis.sources.load import load
 from analysis.sources.rows import run_frame, run_row
 from analysis.sources.runs import RecordsError, Runs
 from analysis.statistics.comparison import Comparison, comparisons
+from analysis.statistics.crossing import crossed_factors, join_crossed
 from analysis.statistics.noise import FEWEST
 from analysis.statistics.power import (
     POWER,
@@ -59,6 +60,8 @@ class SeedPlan:
     networks: int
     tests: int
     """Changes in the family."""
+    is_crossed: bool
+    """Whether several switches are crossed."""
     looks: int
     planned: int
     """Seeds of a network as the study is planned."""
@@ -128,6 +131,11 @@ class SeedPlan:
                 power = f"{own_power:.2f}" + f" by its own p, {holm_power:.2f} by Holm" * (self.tests > 1)
                 lines.append(f"  the {self.planned} seeds of this command: power {power}")
         lines.append(f"noise of a run: {percent(self.noise.deviation)} {self.unit}, {self.noise.source}")
+        if self.is_crossed:
+            lines.append(
+                "a change is the difference between two networks: an effect that is averaged over other switches needs "
+                "fewer seeds, an interaction of two switches about twice as many"
+            )
         if freedoms:
             lines.append(f"degrees of freedom of a change: {', '.join(dict.fromkeys(freedoms))}")
         return lines
@@ -174,8 +182,9 @@ def plan_seeds(
     known = {row["identity"] for row in recorded}
     rows = [*recorded, *(_planned_row(run) for run in runs if run.identity not in known)]
     plans = []
-    for comparison in comparisons(Runs(run_frame(rows))):
+    for comparison in join_crossed(comparisons(Runs(run_frame(rows)))):
         of_study = comparison.runs[comparison.runs["identity"].isin(planned)]
+        study = replace(comparison, runs=of_study)
         networks = of_study["network"].nunique()
         if networks < 2:
             continue
@@ -188,7 +197,8 @@ def plan_seeds(
                 margin=margin,
                 noise=_noise(comparison, noise, runs[0]),
                 networks=networks,
-                tests=max(tests_of(replace(comparison, runs=of_study)), 1),
+                tests=max(tests_of(study), 1),
+                is_crossed=len(crossed_factors(study)) > 1,
                 looks=max(looks, comparison.looks),
                 planned=int(of_study.groupby("network")["seed"].nunique().min()),
                 done={series: int(done.get(series, 0)) for series in of_study["series"].unique()},
