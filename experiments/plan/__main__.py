@@ -75,6 +75,8 @@ def tasks(options: argparse.Namespace) -> tuple[Callable[[DictConfig], None], Ca
             ]
 
         if tuning := tuning_of(jobs, launcher.config, launcher.compose):
+            if options.detect or options.margin:
+                raise SettingsError("--detect and --margin are for a study without tune; leave that out")
             requests = requests_of([*tuning.search_jobs, *jobs])
             best = tuning.expected_best([run for run, _ in requests[: len(tuning.search_jobs)]])
             requests += requests_of(tuning.chosen_jobs(best))
