@@ -339,7 +339,7 @@ def test_changed_sources_stop_a_run_unless_they_are_allowed(
 ) -> None:
     run: Run = run_of(*tiny)
     trained = []
-    monkeypatch.setattr("experiments.launch.worker.train_in_child", trained.append)
+    monkeypatch.setattr("experiments.launch.worker.train_in_child", lambda run, _: trained.append(run))
     with pytest.raises(SystemExit) as end:
         Job((run,), {"roadmap/block.py": "as it was"}, changed_sources=False)()
     assert end.value.code == 2
@@ -364,7 +364,7 @@ def test_if_one_process_fails_the_others_are_killed_and_the_job_ends(
             worker = sys.modules["experiments.launch.worker"] = __import__("types").ModuleType(
                 "worker"
             )  # without torch
-            worker.train_in_child = lambda run: sys.exit(1) if rank == "1" else sleep(600)
+            worker.train_in_child = lambda *_: sys.exit(1) if rank == "1" else sleep(600)
             super().train()
 
     monkeypatch.setattr("experiments.launch.slurm.Job", Half)

@@ -147,6 +147,7 @@ class Record:
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
             "runs_per_gpu": int(os.environ[RUNS_PER_GPU]) if RUNS_PER_GPU in os.environ else None,
             "retried_alone": before.get("retried_alone"),
+            "below_median": None,
             "versions": versions(),
             "git": git_state(),
         }
