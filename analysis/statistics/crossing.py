@@ -238,7 +238,7 @@ def _missing(
 
 def _complete(networks: Sequence[Network], values: Values, varying: Collection[int]) -> list[Network]:
     """The networks without levels that are not crossed with all others: those of the fewest networks go first. None if
-    factors can then no longer be told apart."""
+    factors can then no longer be distinguished."""
     members, all_factors = list(networks), _partitions(networks, values, varying)
     while missing := _missing(members, values, factors := _partitions(members, values, varying)):
         sizes = {
@@ -309,7 +309,7 @@ def _switches(settings: Sequence[str], every: Collection[str]) -> dict[str, list
 def _labels(
     settings: Sequence[str], levels: Iterable[tuple[str, ...]], switches: Mapping[str, Sequence[str]]
 ) -> dict[tuple[str, ...], str]:
-    """The shortest texts that tell the levels apart: of layers the classes alone, else all settings, else as JSON."""
+    """The shortest texts that distinguish the levels: of layers the classes alone, else all settings, else as JSON."""
     by_level = {level: dict(zip(settings, level, strict=True)) for level in levels}
     classes = [next((key for key in keys if key.endswith(TARGET)), keys[0]) for keys in switches.values()]
     for chosen in (classes, [key for keys in switches.values() for key in keys]):

@@ -20,7 +20,7 @@ from rich.table import Table
 from experiments.config.overrides import Overrides, refuse_set, without_seed
 from experiments.config.run import Run
 from experiments.errors import DONE, FAILED, SettingsError
-from experiments.launch.study import has_diverged, make_runs
+from experiments.launch.study import failure, has_diverged, make_runs
 from experiments.records.record import is_ended, read_summary
 from experiments.runtime.environment import SECOND_PHASE
 from experiments.runtime.terminal import Terminal
@@ -118,7 +118,8 @@ def train_tuned(tuning: Tuning, launcher: Any, train: Callable[..., int]) -> int
             names = shortened([run.name for run in left], 3)
             raise SettingsError(f"the search has not ended, so the best values are not known; left: {names}")
         return code or launcher.train_later(searched)
-    if code and launcher.config.fail_fast:  # which stopped the first phase
+    failures = sum(failure(run) is not None for run in own)
+    if launcher.config.fail_fast and failures >= launcher.config.fail_fast:  # which stopped the first phase
         return code
     best = tuning.best(searched)
     titles = {without_seed(job): run.title for job, run in zip(tuning.jobs, own, strict=True)}
