@@ -131,7 +131,7 @@ def _ends(row: Any, by_budget: pd.DataFrame) -> str:
         f"{signed(row.slope)} per doubling"
     )
     if pd.isna(row.low):
-        return f"{text}, which cannot be told from noise: {row.verdict}."
+        return f"{text}, which cannot be distinguished from noise: {row.verdict}."
     text += f" ({interval(row.low, row.high)}), "
     trained = ", among the runs that finished" * row.survivors
     if row.verdict in VERDICTS:

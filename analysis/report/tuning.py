@@ -12,7 +12,7 @@ from analysis.sources.runs import Runs
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.tuning import Tuning, tuned_networks, tuned_table, tunings
 from analysis.text import chance, interval, percent, signed, step_name
-from roadmap.common.words import counted, shortened
+from roadmap.common.words import shortened
 
 MOST_NAMED = 6
 
@@ -61,7 +61,9 @@ def findings(tuning: Tuning, table: pd.DataFrame) -> list[str]:
     if len(rest):
         sentences.append(f"Shown neither untuned nor tuned: {_named(rest)}.")
     if len(opposite := measured[~measured["same_sign"]]):
-        sentences.append(f"Of {counted(len(measured), 'change')}, {len(opposite)} changed sign, shown or not.")
+        which = f"{len(opposite)} of {len(measured)} changes {'has' if len(opposite) == 1 else 'have'}"
+        which = "the change has" if len(measured) == 1 else which
+        sentences.append(f"After tuning {which} the opposite sign, shown or not.")
     if measured["collapsed"].any():
         names = shortened(measured["title"][measured["collapsed"]].map(step_name), MOST_NAMED)
         sentences.append(f"A network hardly trained, so these changes say little: {names}.")
