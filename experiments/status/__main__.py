@@ -110,7 +110,8 @@ def svg(states: States, wanted: Sequence[str]) -> str:
     states = replace(states, runs=tuple(replace(run, host=None, job=None) for run in states.runs))
     lines = ["$ python -m experiments.status", *board(states, wanted, SVG_WIDTH, colour=True)]
     text = Text.from_ansi("\n".join(lines))
-    console = Console(record=True, file=io.StringIO(), width=max(map(len, text.plain.splitlines())) + 1)
+    width = max(80, *map(len, text.plain.splitlines()))
+    console = Console(record=True, file=io.StringIO(), width=width)
     console.print(text, no_wrap=True)
     picture = console.export_svg(title="", unique_id="status")
     picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)  # of a font on a server
