@@ -64,13 +64,14 @@ class Conf:
         """
         return _road(self, name, regime)
 
-    def ladder(self, regime: str, road: str = "convnext") -> tuple[Rung, ...]:
-        """The rungs of a road with their designs in a regime.
+    def ladder(self, regime: str, road: str = "convnext", epochs: int | None = None) -> tuple[Rung, ...]:
+        """The rungs of a road with their designs in a regime, as it trains them for so many `epochs`; by default, its
+        own number.
 
         Raises:
             ValueError: if there is no such road or regime.
         """
-        return _ladder(self, regime, road)
+        return _ladder(self, regime, road, epochs)
 
     def compose(
         self,
@@ -262,10 +263,12 @@ def _extended(conf: Conf, name: str, *extending: str) -> dict[str, Any]:
 
 
 @cache
-def _ladder(conf: Conf, regime: str, name: str) -> tuple[Rung, ...]:
+def _ladder(conf: Conf, regime: str, name: str, epochs: int | None) -> tuple[Rung, ...]:
     rungs = []
     for rung in conf.road(name, regime).rungs:
         composed = conf.compose(regime, rung.steps, name)
+        if epochs:  # which the strength of the regularization follows
+            OmegaConf.update(composed, "recipe.epochs", epochs)
         rungs.append(replace(rung, design=to_design(composed.design), recipe=composed.recipe.name))
     return tuple(rungs)
 
@@ -363,6 +366,35 @@ def _by_size(values: DictConfig, default: float, *, _root_: DictConfig) -> float
     return default
 
 
+def _strength(root: DictConfig) -> float:
+    """How much of the published regularization a run gets: all of it in the paper's regimes. A regime for small budgets
+    states `full_regularization`, the number of epochs that calls for all of it, and fewer get a part (docs/proxies.md).
+    """
+    full = root.regime.get("full_regularization")
+    return min(1.0, root.recipe.epochs / full) if full else 1.0
+
+
+def _scaled(value: float, *, _root_: DictConfig) -> float:
+    """A published probability or weight, times the strength of the regularization."""
+    return _rounded(value * _strength(_root_))
+
+
+def _scaled_policy(policy: str, *, _root_: DictConfig) -> str | None:
+    """RandAugment's policy: each of its operations is applied with half the strength as its probability, timm's
+    default being 0.5."""
+    strength = _strength(_root_)
+    return policy if strength == 1 else f"{policy}-p{_rounded(strength / 2)}"
+
+
+def _scaled_start(value: float, *, _root_: DictConfig) -> float:
+    """Layer scale's start: from 1, a plain residual branch, to the published value, on a logarithmic scale."""
+    return _rounded(value ** _strength(_root_))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
+
+
 SETS: dict[str, Any] = {
     "rungs": lambda road: road.names,
     "section_ends": lambda road: road.section_ends(),
@@ -394,3 +426,6 @@ OmegaConf.register_new_resolver("by_size", _by_size, replace=True)
 OmegaConf.register_new_resolver("widest", lambda widths: max(widths.values()), replace=True)
 OmegaConf.register_new_resolver("only", _only, replace=True)
 OmegaConf.register_new_resolver("road", _sweep, replace=True)
+OmegaConf.register_new_resolver("scaled", _scaled, replace=True)
+OmegaConf.register_new_resolver("scaled_policy", _scaled_policy, replace=True)
+OmegaConf.register_new_resolver("scaled_start", _scaled_start, replace=True)

@@ -78,7 +78,13 @@ def test_name_of_regime_and_rung_is_not_in_the_identity(run_of: Callable) -> Non
     nano = run_of("rung=resnet")
     shape = [f"design.depths={list(nano.design.depths)}".replace(" ", ""), f"design.width={nano.design.width}"]
     recipe = [f"recipe.{name}={getattr(nano.recipe, name)}" for name in ("epochs", "batch_size", "lr")]
-    same = (*shape, *recipe, f"resolution={nano.resolution}", "micro_batch_size=null")
+    same = (
+        *shape,
+        *recipe,
+        f"design.stem_stride={nano.design.stem_stride}",
+        f"resolution={nano.resolution}",
+        "micro_batch_size=null",
+    )
     changed = run_of("regime=resnet50", *same)
     assert (nano.regime, nano.requested.rung) == ("nano", "resnet")
     assert (changed.regime, changed.requested.rung) == ("resnet50", None)

@@ -23,7 +23,10 @@ TABLES = {
     "resnet50": "resnet50_to_convnext_t.csv",
     "resnet200": "resnet200_to_convnext_b.csv",
     "nano": "resnet50_to_convnext_t.csv",
+    "small": "resnet50_to_convnext_t.csv",
+    "imagenet_short": "resnet50_to_convnext_t.csv",
 }
+PROPORTIONS = ("nano", "small")  # regimes of other networks, in the proportions of those of the table
 LADDERS = {regime: {rung.name: rung for rung in roadmap.ladder(regime)} for regime in TABLES}
 RUNGS = [(regime, rung) for regime, rungs in LADDERS.items() for rung in rungs]
 
@@ -59,9 +62,19 @@ SIZES = {
         "increase_width": {"width": 128},
     },
     "nano": {
-        "modern_recipe": MODERN | {"drop_path": 0.1},
+        "modern_recipe": {"init": "truncated_normal", "layer_scale": 0.912, "drop_path": 0.000667},  # 2 of 300 epochs
+        "stage_ratio": {"depths": [1, 1, 3, 1]},
+        "increase_width": {"width": 12},
+    },
+    "small": {
+        "modern_recipe": {"init": "truncated_normal", "layer_scale": 0.871, "drop_path": 0.001},  # 3
         "stage_ratio": {"depths": [1, 1, 3, 1]},
         "increase_width": {"width": 24},
+    },
+    "imagenet_short": {
+        "modern_recipe": {"init": "truncated_normal", "layer_scale": 0.251, "drop_path": 0.01},  # 30
+        "stage_ratio": {"depths": [3, 3, 9, 3]},
+        "increase_width": {"width": 96},
     },
 }
 
@@ -86,12 +99,13 @@ def test_ladder_is_the_published_table(regime: str) -> None:
         assert rung.adopted == (row["adopted"] == "yes")
         published = tuple(number(row[f"published_{column}"]) for column in ("top1", "top1_std", "gflops"))
         assert rung.published == published
-        if regime != "nano":
+        if regime not in PROPORTIONS:
             assert rung.title == row["title"]
 
 
-def test_nano_does_not_borrow_the_names_of_networks_that_it_is_not() -> None:
-    titles = [rung.title for rung in roadmap.ladder("nano")]
+@pytest.mark.parametrize("regime", PROPORTIONS)
+def test_a_small_regime_does_not_borrow_the_names_of_networks_that_it_is_not(regime: str) -> None:
+    titles = [rung.title for rung in roadmap.ladder(regime)]
     assert not any("ResNet-50" in title or "ConvNeXt-T" in title for title in titles)
 
 
@@ -126,7 +140,10 @@ def test_step_flips_its_switch_and_no_other(regime: str, step: str) -> None:
 
 @pytest.mark.parametrize("regime", TABLES)
 def test_widest_step_decides_the_width(regime: str) -> None:
-    start, ratio, wide = {"resnet50": (64, 64, 96), "resnet200": (64, 84, 128), "nano": (16, 16, 24)}[regime]
+    start, ratio, wide = {
+        **dict.fromkeys(("resnet50", "imagenet_short"), (64, 64, 96)),
+        **{"resnet200": (64, 84, 128), "nano": (8, 8, 12), "small": (16, 16, 24)},
+    }[regime]
     widths = {(): start, ("stage_ratio",): ratio, ("increase_width",): wide, ("stage_ratio", "increase_width"): wide}
     assert {steps: to_design(OURS.compose(regime, steps).design).width for steps in widths} == widths
 

@@ -16,6 +16,7 @@ from roadmap.roads import Road
 DATASETS = {
     **{"fashion_mnist": "Fashion-MNIST", "fashion_mnist_sample": "Fashion-MNIST", "imagenet": "ImageNet-1K"},
     **{"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny_imagenet": "Tiny ImageNet"},
+    "tiny_imagenet_32": "Tiny ImageNet at 32 px",
     **{"imagenette": "Imagenette", "imagenette_320": "Imagenette 320", "imagenette_160": "Imagenette 160"},
 }
 """By name in a record: the dataset's usual name."""
@@ -81,7 +82,7 @@ class Context:
     @property
     def scale(self) -> str:
         """What was measured, in a phrase."""
-        regime = "nano scale" if self.regime == "nano" else self.regime
+        regime = f"{self.regime} scale" if self.regime in ("nano", "small") else self.regime
         scale = f"{regime} on {self.dataset}"
         return scale if self.on_imagenet or not self.road.published else f"{scale}: not the paper's ImageNet results"
 

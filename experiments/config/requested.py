@@ -57,7 +57,7 @@ def requested(
         steps, named = conf.in_order(config.road.steps, name), config.road.design
         differs = _differences(conf, (regime, steps, name), named, design, recipe)
         if (differs or named) and {*steps} <= {*road.steps}:
-            ladder = conf.ladder(regime, name)
+            ladder = conf.ladder(regime, name, recipe.epochs)
             recipes = {rung.name: rung.recipe for rung in ladder}
             usual = recipe.name if recipe.name in recipes.values() else recipes[road.base]  # another is like the base's
             equal = [rung.steps for rung in ladder if (rung.design, rung.recipe) == (design, usual)]
@@ -89,7 +89,8 @@ def _differences(
     expected = _compose(conf, *base, recipe.name, named)
     shape = {"depths": [*design.depths], "width": design.width}
     differs |= {f"design.{key}": value for key, value in shape.items() if value != expected.design[key]}
-    switches, usual = _expected(conf, *base, recipe.name, named, design.depths, design.width)
+    switches, usual = _expected(conf, *base, recipe.name, named, design.depths, design.width, recipe.epochs)
+    usual = usual | {"epochs": expected.recipe.epochs}
     actual = flat(design.to_json())  # each setting of a layer is a switch
     differs |= {f"design.{key}": actual.get(key) for key in actual | switches if actual.get(key) != switches.get(key)}
     return differs | {f"recipe.{key}": value for key, value in asdict(recipe).items() if value != usual[key]}
@@ -102,11 +103,21 @@ def _compose(conf: Conf, regime: str, steps: Steps, road: str, recipe: str | Non
 
 @cache
 def _expected(
-    conf: Conf, regime: str, steps: Steps, road: str, recipe: str, named: str | None, depths: tuple, width: int
+    conf: Conf,
+    regime: str,
+    steps: Steps,
+    road: str,
+    recipe: str,
+    named: str | None,
+    depths: tuple,
+    width: int,
+    epochs: int,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The switches and the recipe of a network of these depths and width, which some settings follow."""
+    """The switches and the recipe of a network of these depths and width, trained for so many epochs: some settings
+    follow these."""
     config = OmegaConf.merge(
-        _compose(conf, regime, steps, road, recipe, named), {"design": {"depths": [*depths], "width": width}}
+        _compose(conf, regime, steps, road, recipe, named),
+        {"design": {"depths": [*depths], "width": width}, "recipe": {"epochs": epochs}},
     )
     values: Any = OmegaConf.to_container(config.recipe, resolve=True)
     return flat(to_design(config.design).to_json()), asdict(Recipe()) | values
