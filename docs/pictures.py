@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 
 import analysis
 
+MATPLOTLIB = "3.11"
+"""The version that drew them; each draws letters a little differently."""
 FOLDER = Path(__file__).parent
 STUDIES = Path(analysis.__file__).with_name("studies")
 

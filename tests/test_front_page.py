@@ -7,6 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+import matplotlib
 import matplotlib.image
 import numpy as np
 import pytest
@@ -99,18 +100,15 @@ def test_pictures_are_drawn_from_kept_studies_alone_and_are_up_to_date(monkeypat
     assert all(folder.parent == ROOT / "analysis/studies" for folder in folders)
     used = {Path(name).name for page in PAGES for name in re.findall(r"\]\(([^)]*\.png)\)", (ROOT / page).read_text())}
     assert used == {*drawn}
+    if not matplotlib.__version__.startswith(f"{pictures.MATPLOTLIB}."):
+        pytest.skip(
+            f"the pictures were drawn by matplotlib {pictures.MATPLOTLIB}; other versions draw letters differently"
+        )
     for name, figure in drawn.items():
         kept = matplotlib.image.imread(pictures.FOLDER / name)
         new = matplotlib.image.imread(io.BytesIO(style.png(figure)))
         assert kept.shape == new.shape, name
-        differences = np.abs(_blocks(kept) - _blocks(new))
-        assert differences.max() < 0.05, f"{name} is out of date: python -m docs.pictures"
-
-
-def _blocks(image: np.ndarray, size: int = 20) -> np.ndarray:
-    """Means of squares of pixels: another version of matplotlib draws the edges of letters a little differently."""
-    height, width = (length // size * size for length in image.shape[:2])
-    return image[:height, :width].reshape(height // size, size, width // size, size, -1).mean(axis=(1, 3))
+        assert np.abs(kept - new).max() < 0.1, f"{name} is out of date: python -m docs.pictures"
 
 
 def test_every_page_is_listed_and_no_link_leads_nowhere():

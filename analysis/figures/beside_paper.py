@@ -170,7 +170,7 @@ def _draw_legend(figure: Figure, table: pd.DataFrame) -> None:
         handles=keys, loc="lower left", ncols=len(keys), fontsize=8, bbox_to_anchor=(0.25 / WIDTH, 0.26 / height),
         borderaxespad=0, borderpad=0, columnspacing=1.3, handlelength=1.4,
     )  # fmt: skip
-    note = "change in points; bold: shown here (Holm-corrected p < 0.05)"
+    note = "change in points, from where its bar begins; bold: shown here (Holm-corrected p < 0.05)"
     if not table["adopted"].all():
-        note += "; italic: measured by the paper, not adopted; from the rung that the bar begins at"
+        note += "; italic: not adopted by the paper"
     figure.text(0.25 / WIDTH, 0.1 / height, note, fontsize=8, color=PALETTE["muted"])
