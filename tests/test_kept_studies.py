@@ -1,0 +1,47 @@
+"""The studies in analysis/studies: each comes from the commands in its README, and its report is what its records say."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import analysis
+from experiments.config.run import Run
+
+KEPT = sorted(path.parent for path in Path(analysis.__file__).with_name("studies").glob("*/runs.csv"))
+COMMAND = re.compile(r"^ {4}python -m experiments\.train -m (.*)", re.MULTILINE)
+SETTINGS = ("model", "design", "recipe", "resolution", "precision", "seed")
+LATER = {"stem_stride": 4, "layers": {}}
+"""Switches of the design that an earlier version did not have, and what it did."""
+
+
+def settings(run: Mapping[str, Any]) -> str:
+    """What a run trains, as text. Not its identity, which earlier versions computed differently."""
+    values = {name: run[name] for name in SETTINGS} | {"data": run["data"]["name"]}
+    return json.dumps(values | {"design": LATER | values["design"]}, sort_keys=True)
+
+
+@pytest.mark.parametrize("study", KEPT, ids=lambda study: study.name)
+def test_the_commands_in_its_readme_train_the_runs_that_are_kept(
+    study: Path, study_runs: Callable[..., list[Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.train.preflight", lambda *_, **__: None)  # the data are not here
+    text = (study / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    of_commands = {
+        settings(run.to_json())
+        for command in COMMAND.findall(text)
+        for run in study_runs(*shlex.split(command, comments=True), "device=cpu")
+    }
+    kept = {settings(run) for run in analysis.load(study).runs.to_dict("records")}
+    assert kept == of_commands
+
+
+@pytest.mark.parametrize("study", KEPT, ids=lambda study: study.name)
+def test_all_of_its_runs_are_done_and_of_committed_code(study: Path) -> None:
+    runs = analysis.load(study).runs
+    assert {*runs["status"]} == {"done"}
+    assert not any(git["dirty"] for git in runs["git"])
