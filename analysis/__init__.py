@@ -54,6 +54,7 @@ EXPORTS = {
             *(
                 "ladder_figure",
                 "paper_figure",
+                "beside_paper_figure",
                 "effects_figure",
                 "besides_figure",
                 "factor_figure",

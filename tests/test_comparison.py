@@ -12,11 +12,13 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from studies import A, B, write_pair
 
+from analysis.report.findings import headline
 from analysis.sources.load import load
 from analysis.sources.rows import disagreements
 from analysis.statistics.comparison import comparisons, network_table
 from analysis.statistics.contrasts import contrast
 from analysis.statistics.ladder import default_reference, ladder_table, published_ladder
+from analysis.statistics.paper import agreement
 from analysis.statistics.provenance import missing, unfinished
 from roadmap.conf import OURS
 from roadmap.roads import Road
@@ -180,6 +182,24 @@ def test_where_no_parent_is_measured_changes_are_from_the_first_rung_that_is(tmp
     assert default_reference(pair) is None
     write_run(tmp_path / "one", "gelu")
     assert default_reference(*ladders(tmp_path / "one")) is None
+
+
+def test_a_study_that_skips_rungs_has_the_changes_between_those_it_has(tmp_path, study, table):
+    ends = OURS.road().section_ends()
+    (comparison,) = comparisons(load(write_study(tmp_path / "ends", ends)))
+    found = ladder_table(comparison, nearest=True).set_index("rung")
+    assert [*found.index] == [*ends]
+    assert found["parent"].tolist()[1:] == [*ends[:-1]]
+    macro = found.loc["patchify_stem"]
+    assert macro["title"] == "Macro design"
+    assert macro["change"] == pytest.approx(macro["mean"] - found.loc["modern_recipe", "mean"])
+    assert macro["published_change"] == pytest.approx(79.51 - 78.82)
+    assert found.loc["separate_downsampling", "title"] == "Micro design (nano ConvNeXt)"
+    assert found.attrs["ends"] == contrast(comparison, "separate_downsampling", "resnet").to_dict()
+    assert "6 changes" in headline(found.reset_index())
+    assert agreement(found.reset_index()).published == 6
+    (whole,) = comparisons(study)
+    pd.testing.assert_frame_equal(ladder_table(whole, nearest=True), table)  # nothing is skipped
 
 
 def test_the_roads_ends_are_a_claim_of_their_own(table, study, tmp_path):

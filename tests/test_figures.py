@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import combinations
 
@@ -60,6 +61,8 @@ def drawn(comparison, ladder, runs) -> dict[str, Figure]:
         "published": figures.ladder_figure(analysis.published_ladder("resnet200")),
         "both": figures.ladder_figure(analysis.published_ladder(), analysis.published_ladder("resnet200")),
         "paper": figures.paper_figure(analysis.paper_table(ladder)),
+        "beside paper": figures.beside_paper_figure(of_rungs(comparison, OURS.road().names)),
+        "beside paper, sections": figures.beside_paper_figure(of_rungs(comparison, OURS.road().section_ends())),
         "long paper": figures.paper_figure(analysis.paper_table(analysis.ladder_table(played(LONG, 3)))),
         "effects": figures.effects_figure(analysis.effect_table(comparison)),
         "shapley": figures.shapley_figure(shapley),
@@ -108,6 +111,11 @@ def played(road: Road, seeds: int) -> analysis.Comparison:
     return play(lambda steps: 60.0 + 2 * len(steps), sorted(sets), noise=0.5, seeds=seeds, road=road)
 
 
+def of_rungs(comparison: analysis.Comparison, rungs: Iterable[str]) -> analysis.Comparison:
+    """The runs of these rungs alone."""
+    return replace(comparison, runs=comparison.runs[comparison.runs["rung"].isin(rungs)])
+
+
 def bars_of(figure: Figure) -> list:
     containers = [one for axes in figure.axes for one in axes.containers if hasattr(one, "patches")]
     return [bar for container in containers for bar in container]
@@ -130,6 +138,8 @@ ALL = [
         "both",
         "paper",
         "long paper",
+        "beside paper",
+        "beside paper, sections",
         "effects",
         "shapley",
         "interactions",
@@ -295,6 +305,33 @@ def test_paper_figure_has_intervals_and_published_noise(ladder, drawn):
     assert len(squares) == 3  # measured by the paper, not adopted
 
 
+@pytest.mark.parametrize(
+    ("name", "rungs"), [("beside paper", OURS.road().names), ("beside paper, sections", OURS.road().section_ends())]
+)
+def test_beside_the_paper_both_sides_have_the_same_steps_each_in_its_own_colour(comparison, drawn, name, rungs):
+    table = analysis.ladder_table(of_rungs(comparison, rungs), nearest=True)
+    _, here, published = drawn[name].axes
+    steps = table[table["reference"].notna()]
+    for axes, column, accuracy, colour in (
+        (here, "change", "mean", "bar"),
+        (published, "published_change", "published_top1", "published"),
+    ):
+        bars = [bar for container in axes.containers if hasattr(container, "patches") for bar in container]
+        assert [bar.get_width() for bar in bars] == pytest.approx(steps[column].tolist(), abs=0.005)
+        ends = [bar.get_x() + bar.get_width() for bar in bars]
+        assert ends == pytest.approx(steps[accuracy].tolist())
+        assert {to_hex(bar.get_edgecolor()) for bar in bars} == {style.PALETTE[colour]}
+        hollow = [to_hex(bar.get_facecolor()) == style.PALETTE["paper"] for bar in bars]
+        assert hollow == [change < 0 for change in steps[column]]
+    seeds = [x for line in here.lines if line.get_marker() == "o" for x in line.get_xdata()]
+    road = comparison.road
+    assert sorted(seeds) == sorted(x for rung in rungs for x in comparison.values(road[rung].steps))
+    intervals = ends_of(drawn[name])
+    assert {(round(row.mean_low, 6), round(row.mean_high, 6)) for row in table.itertuples()} <= set(intervals)
+    texts = [text.get_text() for text in texts_of(drawn[name])]
+    assert any("ImageNet-1K" in text and "not ours" in text for text in texts)
+
+
 def test_effects_have_a_mark_a_step_and_question_filled_where_shown(comparison, drawn):
     table = analysis.effect_table(comparison)
     assert set(table["kind"]) == {"road", "leave_one_out"}
@@ -332,6 +369,7 @@ def test_where_there_is_nothing_to_draw_the_figure_says_why(tmp_path):
     ladder, effects, costs = analysis.ladder_table(found), analysis.effect_table(found), analysis.cost_table(found)
     shapley, interactions = (table(found) for table in TABLES)
     expected = {
+        figures.beside_paper_figure(found): "Nothing was published about the networks measured here",
         figures.paper_figure(analysis.paper_table(ladder)): "None of the published changes was measured here",
         figures.effects_figure(effects): "No two networks with finished runs differ in a step of the road alone",
         figures.besides_figure(effects): "No two networks with finished runs differ in such a step alone",

@@ -11,7 +11,6 @@ from nbclient import NotebookClient
 from records import road_of, write_run, write_study
 
 import analysis
-from analysis.text import signed
 from roadmap.conf import OURS
 
 NOTEBOOK = Path(analysis.__file__).with_name("ladder.ipynb")
@@ -97,12 +96,3 @@ def test_the_study_is_what_its_commands_train():
     assert Counter(longer.counted["rung"]) == dict.fromkeys(["resnet", "separate_downsampling"], 3)
     assert (short.runs["left_out"] == "").all()
     assert short.train_images == 60_000
-
-
-def test_the_readme_says_what_the_study_found():
-    readme = " ".join((NOTEBOOK.parents[1] / "README.md").read_text().replace("\n> ", " ").split())
-    ladder = analysis.ladder_table(analysis.comparisons(analysis.load(STUDY))[0])
-    assert analysis.headline(ladder) in readme
-    assert analysis.agreement_sentence(ladder) in readme
-    found = analysis.agreement(ladder)
-    assert f"{signed(found.tau)} ({signed(found.tau_low)} to {signed(found.tau_high)})" in readme

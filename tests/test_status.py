@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -103,6 +104,23 @@ def test_the_lock_distinguishes_running_from_killed(status: Callable, runs: Path
     assert {name: run["state"] for name, run in states(out).items()} == {"a": "running", "b": "killed", "c": "running"}
     _, out, _ = status()
     assert out.splitlines()[0] == "3 runs: 2 running, 1 killed"
+
+
+def test_the_picture_has_the_table_and_neither_loads_anything_nor_names_a_host(
+    status: Callable, runs: Path, tmp_path: Path, hold: Callable
+) -> None:
+    for name in ("a & b", "c"):
+        record(runs, name, status="running", job={"name": "secret", "id": "1", "index": 0})
+    hold(runs / "a & b")
+    assert status("--svg", "status.svg")[0] == 0
+    picture = (tmp_path / "status.svg").read_text()
+    root = ElementTree.fromstring(picture)
+    text = " ".join("".join(root.itertext()).replace("\xa0", " ").split())
+    assert "2 runs: 1 running, 1 killed" in text
+    assert "a & b running 10/10 81.23" in text
+    assert not re.findall(r"@font-face|@import|url\((?!#)|href", picture)
+    assert not [name for name in ("node07", "secret", str(tmp_path)) if name in picture]
+    assert status("--svg", "no/folder/status.svg")[0] == 2
 
 
 def test_checking_a_lock_leaves_it_free(status: Callable, runs: Path) -> None:

@@ -3,6 +3,7 @@
 Captions come from the frame's `attrs`, where there are any. No pyplot, no global state.
 """
 
+from analysis.figures.beside_paper import beside_paper_figure
 from analysis.figures.budgets import budgets_figure, scaling_figure
 from analysis.figures.costs import COSTS, pareto_figure, speed_figure
 from analysis.figures.curves import has_curves, learning_curves_figure
@@ -16,6 +17,7 @@ from analysis.figures.tuning import tuned_figure
 
 __all__ = [
     "COSTS",
+    "beside_paper_figure",
     "besides_figure",
     "budgets_figure",
     "datasets_figure",

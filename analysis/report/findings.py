@@ -166,7 +166,8 @@ def _road_findings(ladder: pd.DataFrame) -> list[str]:
     if tested.empty:
         return [untested(changes["verdict"], "no change can")]
     start = ladder.attrs.get("reference")
-    what, does = ("rung", f"differ from “{start}”") if start else ("step", "make a difference")
+    step = "change" if ladder.attrs.get("gaps") else "step"
+    what, does = ("rung", f"differ from “{start}”") if start else (step, "make a difference")
     is_shown = tested["verdict"].isin(VERDICTS)
     shown, rest = tested[is_shown], tested[~is_shown]
     sentences = []

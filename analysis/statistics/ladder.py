@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,9 @@ from analysis.statistics.contrasts import contrast
 from analysis.statistics.estimates import NEGLIGIBLE, compare
 from analysis.statistics.image_noise import COLUMNS as IMAGES
 from analysis.statistics.image_noise import image_noise
+from analysis.statistics.pairs import pairs_of
 from analysis.statistics.provenance import describe
+from analysis.text import step_name
 from roadmap.conf import OURS
 from roadmap.roads import Road
 
@@ -32,6 +35,7 @@ def ladder_table(
     comparison: Comparison,
     reference: str | Iterable[str] | None = None,
     *,
+    nearest: bool = False,
     correct: Mapping[str, Correct] | None = None,
     margin: float | None = None,
 ) -> pd.DataFrame:
@@ -50,13 +54,20 @@ def ladder_table(
     (`image_noise`). With a `margin` (points), also whether the change is negligible, for other seeds on these images:
     `p_negligible`, `p_negligible_holm`, `negligible` (`conclude`).
 
+    With `nearest`, for a study that skips rungs, such as one of the ends of sections: only the rungs with finished
+    runs, and as the parent of each the nearest of these before it, here and in the published numbers; `title` says what
+    lies between the two: a step, a section, or "gelu to layer_norm".
+
     `attrs` has words for captions (`caption`); `margin`; `reference`, the title of the network given as `reference`, or
-    ""; and `ends`, the road's last adopted rung against its first (`contrast`, as a dict), None unless both are
-    measured.
+    ""; `gaps`, whether `nearest` skipped a rung; and `ends`, the road's last adopted rung against its first
+    (`contrast`, as a dict), None unless both are measured.
 
     Raises:
         ValueError: if none of the reference's runs is finished.
     """
+    ends, parents = _ends(comparison, correct), {rung.name: rung.parent for rung in comparison.road.rungs}
+    if nearest:
+        comparison = _without_gaps(comparison)
     road, scores = comparison.road, comparison.scores()
     key = None if reference is None else comparison.key(reference)
     name = "" if key is None else comparison.name(key)
@@ -85,8 +96,31 @@ def ladder_table(
     table[COUNTS] = table[COUNTS].fillna(0).astype(int)
     table["collapsed"] = [rung in comparison.collapsed for rung in steps.values()]
     title = road[name].title if name in road.names else name
-    table.attrs = caption(comparison) | {"reference": title, "ends": _ends(comparison, correct), "margin": margin}
+    table.attrs = caption(comparison) | {"reference": title, "ends": ends, "margin": margin}
+    table.attrs["gaps"] = any(rung.parent not in (None, parents[rung.name]) for rung in road.rungs)
     return table
+
+
+def _without_gaps(comparison: Comparison) -> Comparison:
+    """The comparison on a road that has the rungs with finished runs alone, each with the nearest of these before it as
+    its parent."""
+    road, scores = comparison.road, comparison.scores()
+    before = {
+        pair.network: pair
+        for pair in pairs_of(road, [], lambda a, b: a in scores and b in scores)
+        if pair.kind == "road"
+    }
+    names = {frozenset(rung.steps): rung.name for rung in road.rungs}
+    rungs = []
+    for rung in road.rungs:
+        steps = frozenset(rung.steps)
+        if pair := before.get(steps):
+            network = rung.title.removeprefix(step_name(rung.title))  # in brackets, as at the end of the paper's road
+            rungs.append(replace(rung, parent=names[pair.reference], title=f"{pair.title}{network}"))
+        elif steps in scores:
+            rungs.append(replace(rung, parent=None))
+    road = replace(road, rungs=tuple(rungs) or road.rungs)
+    return replace(comparison, context=replace(comparison.context, road=road))
 
 
 def default_reference(ladder: pd.DataFrame) -> str | None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from experiments.status.board import board
 from experiments.status.states import STATES, NoRunsError, States, read_states
 from roadmap.common.command_line import Parser
-from roadmap.common.files import in_words, printable
+from roadmap.common.files import in_words, printable, write
 
 INTERVAL = 3.0
 """Seconds between two updates of --watch; more where reading the records takes long."""
+SVG_WIDTH = 96
+"""Most columns of the picture that --svg writes: on a page of documentation, its letters are still read easily."""
+MONOSPACE = "ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono, monospace"
 CLOSED_PIPE = 141  # as shells report a program that was ended by SIGPIPE
 
 
@@ -31,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.watch:
             return watch(read, arguments.state)
         states = read()
-        if arguments.json:
+        if arguments.svg:
+            write(arguments.svg, svg(states, arguments.state))
+        elif arguments.json:
             chosen = [run.to_json() for run in states.runs if run.state in arguments.state]
             print(json.dumps(chosen, indent=1))
         else:
@@ -63,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--watch", action="store_true", help="update every few seconds, until Ctrl-C")
     output.add_argument("--json", action="store_true", help="a JSON list with one object per run")
+    output.add_argument("--svg", metavar="FILE", help="a picture of the table for a web page, without names of hosts")
     return parser
 
 
@@ -91,6 +100,22 @@ def watch(read: Callable[[], States], wanted: Sequence[str]) -> int:
                 time.sleep(max(INTERVAL, 4 * (time.monotonic() - start)))
     except KeyboardInterrupt:
         return 0
+
+
+def svg(states: States, wanted: Sequence[str]) -> str:
+    """The table as a terminal shows it, as an SVG file that loads nothing and names no host."""
+    from rich.console import Console
+    from rich.text import Text
+
+    states = replace(states, runs=tuple(replace(run, host=None, job=None) for run in states.runs))
+    lines = ["$ python -m experiments.status", *board(states, wanted, SVG_WIDTH, colour=True)]
+    text = Text.from_ansi("\n".join(lines))
+    width = max(80, *map(len, text.plain.splitlines()))
+    console = Console(record=True, file=io.StringIO(), width=width)
+    console.print(text, no_wrap=True)
+    picture = console.export_svg(title="", unique_id="status")
+    picture = re.sub(r"@font-face \{.*?\}\s*", "", picture, flags=re.DOTALL)  # of a font on a server
+    return picture.replace("Fira Code, monospace", MONOSPACE)
 
 
 if __name__ == "__main__":
