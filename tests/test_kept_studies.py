@@ -1,4 +1,4 @@
-"""The studies in analysis/studies: each comes from the commands in its README, and its report is what its records say."""
+"""The studies in analysis/studies: each comes from the commands in its README, and its report is what the records say."""
 
 import json
 import re
@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 import analysis
+from analysis.report.files import write_report
 from experiments.config.run import Run
 
 KEPT = sorted(path.parent for path in Path(analysis.__file__).with_name("studies").glob("*/runs.csv"))
+REPORTED = [study for study in KEPT if (study / "report").is_dir()]
 COMMAND = re.compile(r"^ {4}python -m experiments\.train -m (.*)", re.MULTILINE)
 SETTINGS = ("model", "design", "recipe", "resolution", "precision", "seed")
 LATER = {"stem_stride": 4, "layers": {}}
@@ -45,3 +47,13 @@ def test_all_of_its_runs_are_done_and_of_committed_code(study: Path) -> None:
     runs = analysis.load(study).runs
     assert {*runs["status"]} == {"done"}
     assert not any(git["dirty"] for git in runs["git"])
+
+
+@pytest.mark.parametrize("study", REPORTED, ids=lambda study: study.name)
+def test_its_report_is_what_its_records_say(study: Path, tmp_path: Path) -> None:
+    runs = analysis.load(study)
+    write_report(runs, analysis.comparisons(runs), tmp_path)
+    kept = (study / "report/report.md").read_text(encoding="utf-8")
+    assert kept == (tmp_path / "report.md").read_text(encoding="utf-8")
+    for picture in re.findall(r"\]\((\S+\.png)\)", kept):
+        assert (study / "report" / picture).is_file()

@@ -67,7 +67,7 @@ SIZES = {
         "increase_width": {"width": 12},
     },
     "small": {
-        "modern_recipe": {"init": "truncated_normal", "layer_scale": 0.871, "drop_path": 0.001},  # 3
+        "modern_recipe": {"init": "truncated_normal", "layer_scale": 0.794, "drop_path": 0.00167},  # 5
         "stage_ratio": {"depths": [1, 1, 3, 1]},
         "increase_width": {"width": 24},
     },

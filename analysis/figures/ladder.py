@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.style import PALETTE, Drawing, style
 from analysis.measures import VERDICTS, measure
-from analysis.statistics.ladder import included
+from analysis.statistics.ladder import compared_with, included
 from analysis.text import macs_unit, percent, scaled, signed, stretches, trained, wrapped
 from roadmap.roads import OWN, Reference
 
@@ -332,8 +332,7 @@ def _draw_legend(
         handles=keys, loc="lower left", ncols=len(keys), fontsize=8, bbox_to_anchor=(SECTION_X / WIDTH, 0.12 / height),
         borderaxespad=0, borderpad=0, columnspacing=1.4,
     )  # fmt: skip
-    reference = table.attrs.get("reference")
-    start = f"“{wrapped(reference, LONGEST_TITLE, 1)}”" if reference else "the parent step"
+    start = wrapped(compared_with(table), LONGEST_TITLE, 1)
     note = f"error bars: ± one standard deviation over seeds; change: from {start}"
     if measured:
         note += ", bold where shown (Holm-corrected p < 0.05)"

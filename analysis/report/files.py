@@ -26,7 +26,7 @@ from analysis.statistics.comparison import Comparison
 from analysis.statistics.diagnostics import noise_concerns
 from analysis.statistics.effects import effect_table
 from analysis.statistics.factors import Factorial, factors
-from analysis.statistics.ladder import default_reference, ladder_table
+from analysis.statistics.ladder import default_ladder, ladder_table
 from analysis.statistics.looks import look_concerns
 from analysis.text import to_cell
 from roadmap.common.files import read_bytes, write
@@ -146,19 +146,16 @@ def _warnings(comparison: Comparison) -> list[str]:
 def _ladders(
     comparisons: list[Comparison], runs: Runs, reference: str | None, margin: float | None
 ) -> list[pd.DataFrame]:
-    """The ladder of each comparison: with changes from the reference if that is measured, else from the parents, else
-    from the default reference."""
+    """The ladder of each comparison: with changes from the reference if that is measured, else its default."""
     ladders, problems = [], []
     settings: dict[str, Any] = {"correct": runs.correct, "margin": margin}
     for comparison in comparisons:
         try:
-            ladders.append(ladder_table(comparison, reference, **settings))
+            ladder = ladder_table(comparison, reference, **settings) if reference else None
         except ValueError as error:
             problems.append(str(error))
-            ladders.append(ladder_table(comparison, **settings))
-        if not ladders[-1].attrs["reference"] and (start := default_reference(ladders[-1])):
-            ladders[-1] = ladder_table(comparison, start, **settings)
-            ladders[-1].attrs["by_default"] = True
+            ladder = None
+        ladders.append(default_ladder(comparison, **settings) if ladder is None else ladder)
     if problems and len(problems) == len(comparisons):
         raise RecordsError(problems[0])
     return ladders

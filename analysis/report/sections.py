@@ -85,6 +85,8 @@ def _ladder(ladder: pd.DataFrame) -> Section:
 
 def _changes_from(ladder: pd.DataFrame) -> str:
     start = ladder.attrs["reference"]
+    if ladder.attrs["gaps"]:
+        return "Changes are from the nearest rung in the study: a step, or all the steps between the two."
     if not start:
         return f"Changes are from each step’s parent on the road.{_included(ladder)}"
     why = ", as no rung here has its parent measured too" * bool(ladder.attrs.get("by_default"))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from analysis.measures import VERDICTS, measure
-from analysis.statistics.ladder import included, named
+from analysis.statistics.ladder import compared_with, included, named
 from analysis.statistics.paper import agreement_table
 from analysis.text import (
     NOTHING,
@@ -105,7 +105,7 @@ def format_ladder(table: pd.DataFrame) -> ReportTable:
             ]
     detectable = f"; {DETECTABLE}" if table["detectable"].notna().any() else ""
     images = "" if table["image_error"].notna().any() else " on these images, not of other images"
-    start = f"“{reference}”" if (reference := table.attrs.get("reference")) else "the parent step"
+    start = compared_with(table)
     note = (
         f"± is a standard deviation over seeds (n − 1). Changes are from {start}, in {metric.unit or metric.name}; "
         f"95 % intervals, not corrected, say where they would be with other seeds{images}. Seeds are paired where "

@@ -13,7 +13,7 @@ from analysis.report.factors import chapter_findings, holds_ladder
 from analysis.report.findings import agreement_sentence
 from analysis.report.sections import shows_ladder
 from analysis.statistics.factors import Factorial
-from analysis.statistics.ladder import included
+from analysis.statistics.ladder import compared_with, included
 from analysis.text import NOTHING, chance, interval, macs_unit, percent, scaled, signed, stretches, whole
 
 WIDE = 112
@@ -72,8 +72,7 @@ def print_ladder(
     if not has_table:
         return
     points = f", in {metric.unit}" if metric.unit else ""
-    start = f"“{reference}”" if (reference := ladder.attrs["reference"]) else "the parent"
-    notes = [f"change: from {start}{points}, in colour where shown"]
+    notes = [f"change: from {compared_with(ladder)}{points}, in colour where shown"]
     notes += ["italic: not adopted"] if not rungs["adopted"].all() else []
     looks = ladder.attrs.get("looks", 1)
     notes += [f"corrected for {looks} planned looks"] if looks > 1 else []

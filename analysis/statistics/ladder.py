@@ -130,6 +130,32 @@ def default_reference(ladder: pd.DataFrame) -> str | None:
     return measured.iloc[0] if len(measured) > 1 and not ladder["parent"][measured.index].isin(measured).any() else None
 
 
+def skips_rungs(ladder: pd.DataFrame) -> bool:
+    """Whether the parents of some rungs with finished runs have no run at all, as in a study of the ends of sections;
+    each is then best compared with the nearest rung that is measured."""
+    parents = ladder["parent"][(ladder["n"] > 0) & ladder["parent"].notna()]
+    return not parents.isin(ladder["rung"][(ladder["n"] > 0) | (ladder["left_out"] > 0)]).all()
+
+
+def default_ladder(comparison: Comparison, **settings: Any) -> pd.DataFrame:
+    """The ladder with the changes that a study of these rungs has to offer: from the parents; where some of them are not
+    in it, from the nearest rungs that are; where all are missing, from the first rung (`attrs["by_default"]`)."""
+    ladder = ladder_table(comparison, **settings)
+    if start := default_reference(ladder):
+        ladder = ladder_table(comparison, start, **settings)
+        ladder.attrs["by_default"] = True
+    elif skips_rungs(ladder):
+        ladder = ladder_table(comparison, nearest=True, **settings)
+    return ladder
+
+
+def compared_with(ladder: pd.DataFrame) -> str:
+    """What the changes are from, for captions."""
+    if reference := ladder.attrs.get("reference"):
+        return f"“{reference}”"
+    return "the nearest rung in the study" if ladder.attrs.get("gaps") else "the parent step"
+
+
 def included(ladder: pd.DataFrame) -> pd.DataFrame:
     """The rungs of a study: those with any run, finished or not. All of a ladder without runs, such as a published
     one."""

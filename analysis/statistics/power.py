@@ -14,7 +14,7 @@ from analysis.statistics.comparison import Comparison
 from analysis.statistics.effects import effect_table
 from analysis.statistics.estimates import CONFIDENCE
 from analysis.statistics.factors import factors
-from analysis.statistics.ladder import default_reference, ladder_table
+from analysis.statistics.ladder import default_ladder
 from analysis.statistics.noise import DOUBTFUL, FEWEST, PRIOR, Scores, matrix, noise
 
 POWER = 0.8
@@ -61,9 +61,7 @@ def tests_of(comparison: Comparison) -> int:
     that of the orders."""
     runs = comparison.runs.assign(left_out="", score=50.0)
     done = replace(comparison, runs=runs)
-    ladder = ladder_table(done)
-    if reference := default_reference(ladder):
-        ladder = ladder_table(done, reference)
+    ladder = default_ladder(done)
     effects = effect_table(done)
     kinds = effects[effects["effect"].notna() & ~effects["kind"].isin(("road", "shapley"))]["kind"]
     families = [int(ladder["change"].notna().sum()), *kinds.value_counts().tolist()]
