@@ -1,4 +1,4 @@
-"""The studies in analysis/studies: each comes from the commands in its README, and its report is what the records say."""
+"""The studies in analysis/studies: each comes from the commands in its README, and its report from its records."""
 
 import json
 import re

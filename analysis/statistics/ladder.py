@@ -138,8 +138,8 @@ def skips_rungs(ladder: pd.DataFrame) -> bool:
 
 
 def default_ladder(comparison: Comparison, **settings: Any) -> pd.DataFrame:
-    """The ladder with the changes that a study of these rungs has to offer: from the parents; where some of them are not
-    in it, from the nearest rungs that are; where all are missing, from the first rung (`attrs["by_default"]`)."""
+    """The ladder with the changes that a study of these rungs has to offer: from the parents; where some are not in it,
+    from the nearest rungs that are; where all are missing, from the first rung (`attrs["by_default"]`)."""
     ladder = ladder_table(comparison, **settings)
     if start := default_reference(ladder):
         ladder = ladder_table(comparison, start, **settings)
