@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -538,3 +539,16 @@ def test_table_11_and_what_records_lack_stop_no_report(tmp_path, rungs, lacking,
     assert "The paper gives no standard deviations for these changes." in text
     assert "nan" not in text.lower().replace("nano", "")
     assert ("images that no record names" in text) == bool(lacking)
+
+
+def test_a_study_of_the_ends_of_sections_is_reported_by_section(tmp_path):
+    """Each end has the nearest end before it as what it is compared with: not only the two whose parents are ends too."""
+    write_study(tmp_path / "runs", OURS.road().section_ends())
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    table = pd.read_csv(tmp_path / "out" / "ladder.csv")
+    assert table["title"].tolist()[2:4] == ["Macro design", "ResNeXt-ify"]
+    means = table["mean"]
+    assert table["change"].tolist()[1:] == pytest.approx([after - before for before, after in pairwise(means)])
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "Changes are from the nearest rung in the study" in text
+    assert "6 changes" in text
