@@ -207,7 +207,7 @@ def test_measuring_begins_at_both_ends_and_stays_within_its_time(
     monkeypatch.setattr("experiments.plan.throughput.measure", measure)
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     networks = [
-        Network((run_of(f"recipe.epochs={macs}"),), Amounts(100, 10, 10), macs, 1, Footprint(0, 0, 0, 0, 0))
+        Network((run_of(f"recipe.epochs={macs}"),), Amounts(100, 10, 10), Footprint(macs, 1, 0, 0, 0, 0, 0), str(macs))
         for macs in (5, 9, 8, 1, 2)
     ]
     assert len(measured(networks, torch.device("cpu"), 100)) == 5

@@ -6,6 +6,7 @@ It takes the arguments of `experiments.train`, and a few of its own, which Hydra
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError
 from experiments.launch.limits import Limits, hours_of, launched
 from experiments.launch.study import NO_LIMITS, make_each
 from experiments.launch.tuning import tuning_of
+from experiments.plan.parallel import on_all_cores
 from experiments.records.record import is_ended
 from experiments.runtime.machine import has_gpus
 from roadmap.common.command_line import Parser, positive
@@ -69,9 +71,9 @@ def tasks(options: argparse.Namespace) -> tuple[Callable[[DictConfig], None], Ca
         make = partial(_request, processes=launcher.processes, gpus=gpus, conf=conf)
 
         def requests_of(jobs: Sequence[Overrides]) -> list[Request]:
+            made = on_all_cores(lambda part: [*make_each(part, launcher.compose, make)], jobs)
             return [
-                (replace(run, seed=seed) if run and seed is not None else run, refusal)
-                for (run, refusal), seed in make_each(jobs, launcher.compose, make)
+                (replace(run, seed=seed) if run and seed is not None else run, refusal) for (run, refusal), seed in made
             ]
 
         if tuning := tuning_of(jobs, launcher.config, launcher.compose):
@@ -248,7 +250,11 @@ def main() -> None:
         parser().error("--noise goes with --detect or --margin")
     first = next((index for index, word in enumerate(words) if "=" in word), len(words))
     sys.argv[1:] = [*words[:first], "hydra.run.dir=.", *words[first:]]  # or Hydra would create the folder of the runs
-    train.main(*tasks(options))
+    gc.disable()  # until networks are measured: imports, configurations and counts leave little garbage
+    try:
+        train.main(*tasks(options))
+    finally:
+        gc.enable()
 
 
 if __name__ == "__main__":

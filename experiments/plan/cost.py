@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import heapq
 import math
 import shutil
@@ -20,7 +21,8 @@ from experiments.data.readers import load_images
 from experiments.errors import SettingsError
 from experiments.launch.preflight import Amounts, amounts, check_device, stated
 from experiments.plan import throughput
-from experiments.plan.network import Network, count
+from experiments.plan.network import CLASSES, Network, check, footprints, kind_of
+from experiments.plan.parallel import on_all_cores
 from experiments.plan.throughput import Hardware, between, hardware_for
 from experiments.runtime.devices import device_name, pick_device
 from experiments.runtime.machine import is_busy
@@ -203,6 +205,8 @@ def estimate(
     elif device:
         _check_devices(networks, device, problems)
         busy = device.type == "cpu" and is_busy()
+        gc.freeze()
+        gc.enable()
         paces = throughput.find_paces(networks, device, hardware)
         if busy and any(pace.source == "measured" for pace in paces.values()):
             warnings["other programs were running during the measurement: on an idle machine the hours are fewer"] += (
@@ -229,7 +233,9 @@ def _count_all(runs: Sequence[Run], problems: Findings) -> list[Network]:
     by_series: dict[str, list[Run]] = {}
     for run in runs:
         by_series.setdefault(run.series, []).append(run)
-    networks, known = [], {}
+    checked: list[tuple[list[Run], Amounts, str]] = []
+    kinds: dict[str, tuple[Run, int]] = {}
+    known: dict[str, tuple[Amounts, str | None]] = {}
     for replicates in by_series.values():
         data, title = replicates[0].data, replicates[0].title
         if repr(data) not in known:
@@ -238,9 +244,22 @@ def _count_all(runs: Sequence[Run], problems: Findings) -> list[Network]:
         if problem:
             problems[problem].append(title)
         try:
-            networks.append(count(replicates, images))
+            check(replicates[0], images)
         except SettingsError as error:
             problems[str(error)].append(title)
+            continue
+        classes = images.classes or CLASSES
+        kind = kind_of(replicates[0], classes)
+        kinds.setdefault(kind, (replicates[0], classes))
+        checked.append((replicates, images, kind))
+    sizes = dict(zip(kinds, on_all_cores(footprints, [*kinds.values()]), strict=True))
+    networks = []
+    for replicates, images, kind in checked:
+        size = sizes[kind]
+        if isinstance(size, SettingsError):
+            problems[str(size)].append(replicates[0].title)
+        else:
+            networks.append(Network(tuple(replicates), images, size, kind))
     return networks
 
 

@@ -43,7 +43,7 @@ def table(cost: Cost) -> Table:
             str(len(network.runs)),
             f"{network.done} ({network.partly})" if network.partly else str(network.done),
             f"{network.macs / million:.2f}",
-            f"{network.params / 10**6:.2f}",
+            f"{network.footprint.params / 10**6:.2f}",
             str(network.run.recipe.epochs),
             "?" if network.memory is None else f"{network.memory / GB:.2f}",
             *("?" if value is None else _number(value * 3600 / UNITS[unit]) for value in hours),
