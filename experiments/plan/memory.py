@@ -84,8 +84,7 @@ def footprint(run: Run, num_classes: int) -> Footprint:
 @cache
 def optimizer_state(optimizer_name: str, momentum: float, betas: tuple[float, ...]) -> float:
     """The size of an optimizer's state relative to the parameters', measured on a convolution after one step."""
-    settings = {"optimizer": optimizer_name, "momentum": momentum, "betas": [*betas]}
-    recipe = Recipe(name="any", epochs=1, batch_size=1, lr=1e-3, **settings)
+    recipe = Recipe("any", 1, 1, lr=1e-3, optimizer=optimizer_name, momentum=momentum, betas=[*betas])
     network = nn.Conv2d(16, 16, 3)
     optimizer = make_optimizer(recipe, network, scaled=True)  # without a kernel that only few devices have
     network(torch.ones(1, 16, 3, 3)).sum().backward()

@@ -21,16 +21,17 @@ CLASSES = 1000
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per image, for one process with a device of its own; of runs that share a GPU, their part of its time."""
+    """Seconds per image, for one process with a device of its own; of runs that share a GPU, their part of its time.
+    With the input, unless it is not known."""
 
     macs: int
     """Multiply-adds of the network's forward pass."""
     training: float
-    """A training step, with the image's transforms if the process does them itself."""
+    """A training step."""
     evaluation: float
     """A forward pass over an image that is transformed already."""
     preparation: float
-    """The evaluation transforms; 0 where loader workers do them meanwhile."""
+    """What it adds to an evaluation that its images must first be read and transformed."""
     source: str
     """stated, recorded, measured; shared: recorded of runs that shared a GPU as these are to; between: from networks
     with fewer and with more multiply-adds."""
@@ -46,6 +47,10 @@ class Network:
     kind: str = ""
     """Networks of one kind (`kind_of`) take as long per image."""
     pace: Pace | None = None
+    input_cores: float | None = None
+    """Cores that prepare images as fast as one device trains on them; None if that is not measured."""
+    images_per_core: float | None = None
+    """Training images per second that a core reads and transforms."""
 
     @property
     def run(self) -> Run:
@@ -90,7 +95,7 @@ class Network:
             return None
         trained = training // recipe.batch_size * recipe.batch_size * recipe.epochs
         evaluations = recipe.epochs * (2 if recipe.ema_decay else 1)
-        preparations = 1 if evaluation * 3 * self.run.resolution**2 <= KEPT_BYTES else evaluations
+        preparations = 1 if evaluation * 3 * self.run.resolution**2 <= KEPT_BYTES else recipe.epochs
         evaluated = evaluation * (evaluations * self.pace.evaluation + preparations * self.pace.preparation)
         return (trained * self.pace.training + evaluated) / self.run.split.processes
 
@@ -123,6 +128,8 @@ class Network:
             "seconds": self.seconds,
             "seconds_left": self.seconds_left,
             "pace": self.pace and self.pace.source,
+            "input_images_per_second_per_core": self.images_per_core,
+            "input_cores_per_device": self.input_cores,
             "memory_bytes": self.memory,
             "weights_bytes": self.footprint.weights,
             "checkpoint_bytes": self.footprint.checkpoint,
