@@ -99,7 +99,8 @@ def tasks(options: argparse.Namespace, started: float) -> tuple[Callable[[DictCo
             limits,
             looks,
             launcher.cores_per_process,
-            started,
+            elsewhere=not launcher.here and launcher.gpus and not has_gpus(),
+            started=started,
         )
 
     return plan_run, plan_study
@@ -117,6 +118,7 @@ def plan(
     limits: Limits = NO_LIMITS,
     looks: int = 1,
     cores_per_process: int | None = None,
+    elsewhere: bool = False,
     started: float | None = None,
 ) -> int:
     """Estimate what these runs cost, and how many seeds they need, and print it. Returns the exit code.
@@ -143,7 +145,7 @@ def plan(
     from experiments.plan.table import show
 
     images_per_second = dict(options.images_per_second)
-    parallel = runs_at_once, runs_per_gpu, cores_per_process
+    parallel = runs_at_once, runs_per_gpu, cores_per_process, elsewhere
     cost = estimate([*runs.values()], refused, images_per_second, options.memory, *parallel, started)
     if warning := _beyond_limit(cost, limits, [*runs.values()]):
         cost = replace(cost, warnings={**cost.warnings, warning: [network.run.title for network in cost.networks]})

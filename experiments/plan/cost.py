@@ -205,11 +205,13 @@ def estimate(
     runs_at_once: int | None = None,
     runs_per_gpu: int = 1,
     cores_per_process: int | None = None,
+    elsewhere: bool = False,
     started: float | None = None,
 ) -> Cost:
     """What different runs cost. `refused` has (title, why) of those that the launch would refuse; `images_per_second`
     is {network: training throughput of one device}, where None is the first network; `memory` is in GB of one device;
-    `cores_per_process` are those that a cluster gives each process of a run; `started` is when the command did, by
+    `cores_per_process` are those that a cluster gives each process of a run; `elsewhere` says that the study trains on
+    GPUs that are not here, so that nothing can be measured; `started` is when the command did, by
     time.perf_counter(), so that the answer comes in time.
 
     Raises:
@@ -231,12 +233,14 @@ def estimate(
             )
     device = None
     try:
-        device = None if images_per_second else pick_device(networks[0].run.device)
+        device = None if images_per_second or elsewhere else pick_device(networks[0].run.device)
     except SettingsError as error:
         problems[f"{error}; or state --images-per-second of the one that will train"] += titles
     hardware = hardware_for(networks[0].run, device, runs_at_once, runs_per_gpu, cores_per_process)
     gc.freeze()
     gc.enable()
+    if elsewhere and not images_per_second:
+        warnings["the study trains on GPUs that are not here; state --images-per-second of one to get hours"] += titles
     if images_per_second:
         paces = throughput.stated(networks, images_per_second)
         inputs = measure_inputs(networks, _left(started))
@@ -250,9 +254,7 @@ def estimate(
         paces = throughput.measured_paces(unknown, device, hardware, _left(started))
         networks = [_paced(it, recorded, paces, inputs.get(it.run.series), hardware) for it in networks]
         if busy and paces:
-            warnings["other programs were running during the measurement: on an idle machine the hours are fewer"] += (
-                titles
-            )
+            warnings["other programs keep this machine busy: while they do, it takes longer"] += titles
     if hardware.unit == "GPU" and (device or cores_per_process):
         _check_input(networks, hardware, device is not None, warnings)
     if device and device.type == "cuda":

@@ -244,10 +244,11 @@ def measure(network: Network, device: torch.device, seconds: float) -> Pace:
 
     train()  # the first time, torch chooses kernels
     update()
-    trained, updated = _median(train, 0.5 * seconds), _median(update, 0.1 * seconds)
+    clock = _core_clock if device.type == "cpu" else time.perf_counter
+    trained, updated = _median(train, 0.5 * seconds, clock), _median(update, 0.1 * seconds, clock)
     transform = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
     batch = Collection(noise(images, classes), np.arange(images), transform)[[(0, index) for index in range(images)]]
-    evaluated = _median(lambda: evaluate([model], [batch], preprocess, processes, precision), 0.2 * seconds)
+    evaluated = _median(lambda: evaluate([model], [batch], preprocess, processes, precision), 0.2 * seconds, clock)
     training = trained / images + updated / (run.split.micro_batch_size * run.split.accumulation)
     return Pace(network.macs, training, evaluated / images, 0, "measured")
 
@@ -279,12 +280,17 @@ def noise(count: int, classes: int) -> ArrayImages:
     return ArrayImages(rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, classes, count))
 
 
-def _median(call: Callable[[], object], seconds: float) -> float:
-    """The median duration of a call, repeated for about `seconds`."""
+def _core_clock() -> float:
+    """Seconds of this process on each of its cores: without the time in which other programs have them."""
+    return time.process_time() / torch.get_num_threads()
+
+
+def _median(call: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
+    """The median duration of a call by a clock, repeated for about `seconds`."""
     end = time.perf_counter() + seconds
     times: list[float] = []
     while not times or (len(times) < REPEATS and time.perf_counter() + times[-1] < end):
-        start = time.perf_counter()
+        start = clock()
         call()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return statistics.median(times)
