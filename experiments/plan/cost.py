@@ -147,7 +147,7 @@ class Cost:
         cores = largest.input_cores or 0
         if self.hardware.unit == "core":
             return f"{rate}, up to {cores / (1 + cores):.0%} of the core-hours of training"
-        return f"{rate}; {counted(math.ceil(cores), 'such core')} per GPU keep up with {largest.run.title}"
+        return f"{rate}; {largest.run.title} needs {counted(math.ceil(cores), 'such core')} per GPU"
 
     @property
     def gpus(self) -> int | None:
