@@ -83,6 +83,12 @@ class StudyLauncher(Launcher):
     """Runs on each GPU at a time, at most."""
     here = True
     """Whether runs train on this machine."""
+    cores_per_process: int | None = None
+    """Cores of each process of a run; None if it depends on the machine."""
+    gpus_per_job = 1
+    """GPUs that a run, or the runs of a job, are trained on."""
+    runs_in_job = 1
+    """Runs that are trained on these GPUs at the same time."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config_loader = hydra_context.config_loader
@@ -134,6 +140,7 @@ class LocalLauncher(StudyLauncher):
 
     def __init__(self, jobs: int | None, gpus_per_run: int, runs_per_gpu: int) -> None:
         self.jobs, self.processes, self.runs_per_gpu = jobs, gpus_per_run, runs_per_gpu
+        self.gpus_per_job, self.runs_in_job = gpus_per_run, runs_per_gpu
 
     def runs_at_once(self, runs: int) -> int | None:
         return self.jobs
@@ -204,6 +211,8 @@ class SlurmLauncher(StudyLauncher):
         self.runs_per_gpu = min(runs_per_gpu, -(-runs_per_job // max(1, gpus)))
         self.runs_in_job = min(runs_per_job, gpus * runs_per_gpu if gpus else cores)
         self.processes = options["nodes"] * tasks
+        self.gpus_per_job = options["nodes"] * gpus
+        self.cores_per_process = max(1, self.options["cpus_per_task"] // self.runs_in_job)
         self.gpus = gpus > 0
 
     def runs_at_once(self, runs: int) -> int:

@@ -1,6 +1,7 @@
 """A plan's numbers agree with calculations by hand, the published table and trained runs; and it trains nothing."""
 
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,9 +20,11 @@ from experiments.data.partition import partition
 from experiments.data.readers.sample import load_sample
 from experiments.launch.preflight import Amounts, amounts
 from experiments.plan.__main__ import main
+from experiments.plan.input import Input, with_input
 from experiments.plan.memory import Footprint, activations, footprint
 from experiments.plan.network import Network, Pace
-from experiments.plan.throughput import between, measured, recorded
+from experiments.plan.parallel import on_all_cores
+from experiments.plan.throughput import Hardware, between, measured, recorded
 from experiments.training.models import enable_gradient_checkpointing, make_network
 from experiments.training.recipe import make_optimizer
 
@@ -47,6 +50,7 @@ class Planned(NamedTuple):
 def planned(call: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Planned]:
     """`python -m experiments.plan ...` in this process, in an empty working directory, measured for half a second."""
     monkeypatch.setattr("experiments.plan.throughput.BUDGET", 0.5)
+    monkeypatch.setattr("experiments.plan.throughput.LEAST", 0.5)
     return lambda *arguments: Planned(*call(main, *arguments))
 
 
@@ -207,7 +211,7 @@ def test_measuring_begins_at_both_ends_and_stays_within_its_time(
     monkeypatch.setattr("experiments.plan.throughput.measure", measure)
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     networks = [
-        Network((run_of(f"recipe.epochs={macs}"),), Amounts(100, 10, 10), macs, 1, Footprint(0, 0, 0, 0, 0))
+        Network((run_of(f"recipe.epochs={macs}"),), Amounts(100, 10, 10), Footprint(macs, 1, 0, 0, 0, 0, 0), str(macs))
         for macs in (5, 9, 8, 1, 2)
     ]
     assert len(measured(networks, torch.device("cpu"), 100)) == 5
@@ -322,6 +326,18 @@ def test_problem_is_named_beside_the_cost(typed: str, message: str, planned: Cal
         ),
         ("--images-per-second fast", "error: argument --images-per-second: must be a number above 0, not 'fast'"),
         ("--memory -1", "error: argument --memory"),
+        ("-m seed=0 --gpus 0", "error: argument --gpus: must be a number of GPUs, 1 or more, not '0'"),
+        ("rung=gelu --gpus 8", "error: --gpus is for a study (-m)"),
+        ("-m seed=0 --gpus 8", "error: --gpus=8: there is no GPU here to measure; state --images-per-second of one"),
+        ("-m seed=0 device=cpu --gpus 8", "error: --gpus=8 and device=cpu contradict each other"),
+        (
+            "-m seed=0 hydra.launcher.gpus_per_run=4 --gpus 2 --images-per-second 9",
+            "error: --gpus=2 are fewer than the 4 GPUs of one job",
+        ),
+        (
+            "-m seed=0 hydra/launcher=slurm hydra.launcher.gpus_per_node=0 --gpus 2 --images-per-second 9",
+            "error: --gpus=2 and hydra.launcher.gpus_per_node=0 contradict each other",
+        ),
         ("--images many", "error: argument --images: must be one or two numbers of images"),
     ],
 )
@@ -384,3 +400,130 @@ def test_help_is_its_own_page(planned: Callable) -> None:
     assert code == 0
     assert "Trains nothing" in out
     assert all(option in out for option in ("--images-per-second", "--memory GB", "--images TRAIN[,VAL]", "--json"))
+
+
+def test_input_is_what_the_slower_of_device_and_workers_takes(run_of: Callable) -> None:
+    """By hand: a step of 4 ms and an evaluation of 1 ms per image; 6 and 3 ms of a core to read them."""
+    pace, taken = Pace(1, 4.0, 1.0, 0, "measured"), Input(6.0, 3.0)
+    files = ("data=folder", "data.path=.")
+
+    def with_cores(unit: str, threads: int, cores: int, *more: str) -> tuple[float, float]:
+        hardware = Hardware(None, unit, 1, 1, threads, 1, cores)
+        result = with_input(pace, taken, run_of(*files, *more), hardware)
+        return result.training, result.preparation
+
+    assert with_cores("GPU", 8, 1) == (6, 2)  # it waits for its one worker
+    assert with_cores("GPU", 8, 2) == (4, 0.5)  # two keep up in training, but not in evaluation
+    assert with_cores("GPU", 8, 8, "workers=1") == (6, 2)
+    assert with_cores("GPU", 8, 8, "workers=0") == (10, 3)
+    assert with_cores("core", 1, 1) == (10, 3)  # the worker and the network share a core
+    assert with_cores("core", 2, 2) == (7, 1.5)
+    assert with_cores("core", 1, 2) == (5, 1)
+    assert with_cores("core", 1, 2, "workers=1") == (6, 2)
+    assert with_cores("GPU", 8, 1, "recipe.ema_decay=0.9") == (6, 1)  # each image is read once, for both weights
+    sample = with_input(pace, taken, run_of(), Hardware(None, "GPU", 1, 1, 8, 1, 8))
+    assert (sample.training, sample.preparation) == (10, 3)  # images in memory have no workers
+
+
+@pytest.mark.parametrize("reader", ["folder", "tar"])
+def test_input_is_measured_on_the_images_of_the_study(
+    reader: str, planned: Callable, photographs: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = photographs
+    if reader == "tar":
+        path = here / "tars"
+        path.mkdir()
+        for part in ("train", "val"):
+            with tarfile.open(path / f"{part}.tar", "w", dereference=True) as file:
+                file.add(photographs / part, ".")
+    network = ("design.width=8", "design.depths=[1,1,1,1]", "recipe.batch_size=16", "recipe.epochs=1", "device=cpu")
+    arguments = (f"data={reader}", f"data.path={path}", *network, "threads=1", "workers=1", "resolution=64")
+    result = planned(*arguments, "--json")
+    [row] = result.cost["rows"]
+    rate, cores = row["input_images_per_second_per_core"], row["input_cores_per_device"]
+    assert 50 < rate < 20_000
+    assert "images/s per core here" in result.cost["input"]
+    monkeypatch.setattr("experiments.plan.cost.measure_inputs", lambda *_: {})
+    bare = planned(*arguments, "--json").cost
+    assert "not counted" in bare["input"]
+    assert row["seconds"] > bare["rows"][0]["seconds"] * (1 + min(cores, 1) / 10)
+
+
+def test_broken_images_and_absent_ones_leave_the_input_out(planned: Callable, imagenet: str) -> None:
+    for data in (imagenet, "data.path=nowhere"):
+        cost = planned(*IMAGENET, data, "--images-per-second=800", "--json").cost
+        assert cost["input"] == "not counted, as the images are not here: assumed to be no bottleneck"
+        assert cost["rows"][0]["seconds"] / 3600 == pytest.approx(hours_by_hand(800, 90, 256))
+
+
+def test_gpus_that_wait_for_images_are_a_warning(planned: Callable, photographs: Path) -> None:
+    arguments = ("-m", "rung=gelu", "seed=0", "data=folder", f"data.path={photographs}", "recipe.batch_size=16")
+    slurm = ("hydra/launcher=slurm", "resolution=64", "--json")
+    slow = planned(*arguments, *slurm, "--images-per-second=1").cost
+    fast = planned(*arguments, *slurm, "--images-per-second=1e6", "hydra.launcher.cpus_per_task=2").cost
+    assert slow["warnings"] == []
+    assert slow["input"].endswith("; gelu recipe.batch_size=16 resolution=64 needs 1 such core per GPU")
+    assert "GPUs wait for images: 2 cores per GPU can't" in fast["warnings"][0]
+
+
+def test_days_on_that_many_gpus(planned: Callable, imagenet: str) -> None:
+    study = ("-m", "rung=resnet,gelu", "seed=0,1,2,3,4,5,6,7", *IMAGENET, imagenet, "--images-per-second=1000")
+    one = planned(*study, "--json").cost
+    assert (one["gpus"], one["side_by_side"]) == (1, 1)
+    for launcher, at_once in (
+        ((), 8),
+        (("hydra.launcher.gpus_per_run=2",), 4),
+        (("hydra.launcher.jobs=2",), 2),
+        (("hydra/launcher=slurm",), 8),
+        (("hydra/launcher=slurm", "hydra.launcher.gpus_per_node=4"), 2),
+        (("hydra/launcher=slurm", "hydra.launcher.array_parallelism=4"), 4),
+    ):
+        cost = planned(*study, *launcher, "--gpus=8", "--json").cost
+        assert cost["side_by_side"] == at_once, launcher
+        assert cost["gpus"] == at_once * cost["devices"]
+        assert cost["wall_seconds"] == pytest.approx(one["wall_seconds"] / cost["gpus"])
+    _, out, _ = planned(*study, "--gpus=8")
+    days = one["wall_seconds"] / 8 / 86400
+    assert f"time: {days:.0f} days until all are done on 8 GPUs, 8 at a time, 1 GPU each\n" in out
+
+
+def test_nothing_is_measured_for_gpus_elsewhere(planned: Callable) -> None:
+    code, out, _ = planned("-m", "rung=gelu", "seed=0", "hydra/launcher=slurm")
+    assert code == 0
+    assert "GPU-hours: ? in all" in out
+    assert "state --images-per-second of one to get hours" in out
+
+
+def test_networks_that_differ_in_epochs_are_measured_once(
+    planned: Callable, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured_networks = []
+
+    def measure(network: Network, device: torch.device, seconds: float) -> Pace:
+        measured_networks.append(network)
+        return Pace(network.macs, 1, 1, 0, "measured")
+
+    monkeypatch.setattr("experiments.plan.throughput.measure", measure)
+    arguments = [word for word in tiny if not word.startswith("recipe.epochs")]
+    cost = planned("-m", *arguments, "recipe.epochs=1,2,4", "recipe.lr=0.1,0.2", "seed=0,1", "--json").cost
+    assert len(measured_networks) == 1
+    assert {row["pace"] for row in cost["rows"]} == {"measured"}
+    assert cost["rows"][4]["seconds"] == pytest.approx(4 * cost["rows"][0]["seconds"])
+
+
+def test_study_on_all_cores_is_that_on_one(planned: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = ("-m", "study=ladder", "design.width=8", "data.subset=1,0.00001", "--images-per-second=100", "--json")
+    alone = planned(*study).cost
+    monkeypatch.setattr("experiments.plan.parallel.cores", lambda: 1)
+    cost = planned(*study).cost
+    cost["free_bytes"] = alone["free_bytes"]
+    assert alone == cost
+    assert len(cost["rows"]) == 17
+    assert cost["problems"]
+
+
+def test_what_fails_in_a_forked_process_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("experiments.plan.parallel.cores", lambda: 3)
+    assert on_all_cores(lambda part: [2 * item for item in part], range(20)) == [2 * item for item in range(20)]
+    with pytest.raises(ZeroDivisionError):
+        on_all_cores(lambda part: [1 / (item - 17) for item in part], range(20))

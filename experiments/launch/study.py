@@ -203,7 +203,7 @@ NUMBER = r"(?P<key>(recipe|data)\.\w+)=(?P<value>\d+(\.\d*)?(e-?\d+)?)"
 
 
 def _with_numbers(config: DictConfig, words: Sequence[str]) -> DictConfig:
-    config = config.copy()
+    config = config.copy() if words else config
     for word in words:
         key, value = re.fullmatch(NUMBER, word).group("key", "value")
         OmegaConf.update(config, key, int(value) if value.isdecimal() else float(value))

@@ -6,8 +6,10 @@ It takes the arguments of `experiments.train`, and a few of its own, which Hydra
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +28,7 @@ from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError
 from experiments.launch.limits import Limits, hours_of, launched
 from experiments.launch.study import NO_LIMITS, make_each
 from experiments.launch.tuning import tuning_of
+from experiments.plan.parallel import on_all_cores
 from experiments.records.record import is_ended
 from experiments.runtime.machine import has_gpus
 from roadmap.common.command_line import Parser, positive
@@ -41,23 +44,27 @@ Takes the same arguments as experiments.train; replace train with plan.
   python -m experiments.plan -m study=ladder                             measured here, within about 10 s
   python -m experiments.plan rung=gelu regime=resnet50 device=cuda       one run
   python -m experiments.plan -m study=ladder regime=resnet50 data=imagenet data.path=P \\
-      --images-per-second 800 --memory 80                                on another machine's GPUs
+      --images-per-second 800 --memory 80 --gpus 8                       on another machine's eight GPUs
 """
 EXIT_CODES = (
     "Exit codes: 0 estimated, 1 something will certainly fail, 2 a mistake on the command line. See docs/plan.md."
 )
 
 
-def tasks(options: argparse.Namespace) -> tuple[Callable[[DictConfig], None], Callable[..., int]]:
+def tasks(options: argparse.Namespace, started: float) -> tuple[Callable[[DictConfig], None], Callable[..., int]]:
     """What `train.main` does with a run, and with the runs of a study."""
 
     def plan_run(config: DictConfig) -> None:
         try:
+            if options.gpus:
+                raise SettingsError("--gpus is for a study (-m); a single run takes one GPU, or those of torchrun")
             gpus = bool(options.images_per_second) or has_gpus()
             settings = HydraConfig.get()
             refuse_without_study(config)
             conf = conf_of(settings.runtime.config_sources)
-            code = plan([_request(config, settings.overrides.task, None, gpus, conf)], options, runs_at_once=1)
+            code = plan(
+                [_request(config, settings.overrides.task, None, gpus, conf)], options, runs_at_once=1, started=started
+            )
         except CONFIGURATION_ERRORS as error:  # Hydra would add a line of its own
             refuse(error, Config)
         if code:
@@ -69,9 +76,9 @@ def tasks(options: argparse.Namespace) -> tuple[Callable[[DictConfig], None], Ca
         make = partial(_request, processes=launcher.processes, gpus=gpus, conf=conf)
 
         def requests_of(jobs: Sequence[Overrides]) -> list[Request]:
+            made = on_all_cores(lambda part: [*make_each(part, launcher.compose, make)], jobs)
             return [
-                (replace(run, seed=seed) if run and seed is not None else run, refusal)
-                for (run, refusal), seed in make_each(jobs, launcher.compose, make)
+                (replace(run, seed=seed) if run and seed is not None else run, refusal) for (run, refusal), seed in made
             ]
 
         if tuning := tuning_of(jobs, launcher.config, launcher.compose):
@@ -84,7 +91,17 @@ def tasks(options: argparse.Namespace) -> tuple[Callable[[DictConfig], None], Ca
             requests = requests_of(jobs)
         missing = sum(run is not None and not is_ended(run) for run, _ in requests)
         limits, looks = Limits(max_hours=launcher.config.max_hours), len(launcher.config.looks) or 1
-        return plan(requests, options, launcher.runs_at_once(missing), launcher.runs_per_gpu, limits, looks)
+        return plan(
+            requests,
+            options,
+            _runs_at_once(launcher, missing, options),
+            launcher.runs_per_gpu,
+            limits,
+            looks,
+            launcher.cores_per_process,
+            elsewhere=not launcher.here and launcher.gpus and not has_gpus(),
+            started=started,
+        )
 
     return plan_run, plan_study
 
@@ -100,6 +117,9 @@ def plan(
     runs_per_gpu: int = 1,
     limits: Limits = NO_LIMITS,
     looks: int = 1,
+    cores_per_process: int | None = None,
+    elsewhere: bool = False,
+    started: float | None = None,
 ) -> int:
     """Estimate what these runs cost, and how many seeds they need, and print it. Returns the exit code.
 
@@ -125,7 +145,8 @@ def plan(
     from experiments.plan.table import show
 
     images_per_second = dict(options.images_per_second)
-    cost = estimate([*runs.values()], refused, images_per_second, options.memory, runs_at_once, runs_per_gpu)
+    parallel = runs_at_once, runs_per_gpu, cores_per_process, elsewhere
+    cost = estimate([*runs.values()], refused, images_per_second, options.memory, *parallel, started)
     if warning := _beyond_limit(cost, limits, [*runs.values()]):
         cost = replace(cost, warnings={**cost.warnings, warning: [network.run.title for network in cost.networks]})
     if options.json:
@@ -134,6 +155,26 @@ def plan(
     else:
         show(cost, [line for of_context in seed_plans for line in of_context.lines(cost)])
     return FAILED if cost.problems else DONE
+
+
+def _runs_at_once(launcher: Any, missing: int, options: argparse.Namespace) -> int | None:
+    """As many runs as the launcher trains at a time, but no more than the stated GPUs hold.
+
+    Raises:
+        SettingsError: if these can't train the study.
+    """
+    runs, gpus = launcher.runs_at_once(missing), options.gpus
+    if gpus is None:
+        return runs
+    if launcher.config.device not in ("auto", "cuda") or not launcher.gpus_per_job:
+        setting = "hydra.launcher.gpus_per_node=0" if not launcher.gpus_per_job else f"device={launcher.config.device}"
+        raise SettingsError(f"--gpus={gpus} and {setting} contradict each other; leave out one of them")
+    if not options.images_per_second and not has_gpus():
+        raise SettingsError(f"--gpus={gpus}: there is no GPU here to measure; state --images-per-second of one")
+    if gpus < launcher.gpus_per_job:
+        raise SettingsError(f"--gpus={gpus} are fewer than the {launcher.gpus_per_job} GPUs of one job")
+    room = gpus // launcher.gpus_per_job * launcher.runs_in_job
+    return room if runs is None else min(room, runs)
 
 
 def _beyond_limit(cost: Cost, limits: Limits, runs: Sequence[Run]) -> str | None:
@@ -189,6 +230,13 @@ def parser() -> Parser:
         "from their multiply-adds. Without this option it is measured here",
     )
     parser.add_argument(
+        "--gpus",
+        metavar="N",
+        type=_count,
+        help="of the study, on this machine or another: how many days it takes on them. By default those that are "
+        "here, or one; on a cluster as many as hydra.launcher.array_parallelism allows",
+    )
+    parser.add_argument(
         "--memory", metavar="GB", type=positive, help="of one device: networks that need more are named"
     )
     parser.add_argument(
@@ -225,6 +273,12 @@ def _rate(text: str) -> tuple[str | None, float]:
     return name or None, positive(number)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a number of GPUs, 1 or more, not {text!r}")
+    return int(text)
+
+
 def _noise(text: str) -> float | str:
     if text in ("records", "paper"):
         return text
@@ -243,12 +297,17 @@ def _images(text: str) -> tuple[int, int | None]:
 
 def main() -> None:
     """Exit codes: 0 estimated, 1 something will certainly fail, 2 a mistake on the command line, 130 interrupted."""
+    started = time.perf_counter()
     options, words = parser().parse_known_args()
     if options.noise and not (options.detect or options.margin):
         parser().error("--noise goes with --detect or --margin")
     first = next((index for index, word in enumerate(words) if "=" in word), len(words))
     sys.argv[1:] = [*words[:first], "hydra.run.dir=.", *words[first:]]  # or Hydra would create the folder of the runs
-    train.main(*tasks(options))
+    gc.disable()  # until networks are measured: imports, configurations and counts leave little garbage
+    try:
+        train.main(*tasks(options, started))
+    finally:
+        gc.enable()
 
 
 if __name__ == "__main__":

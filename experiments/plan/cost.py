@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import heapq
 import math
 import shutil
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +15,16 @@ from typing import Any
 import torch
 
 from experiments.config.run import Run
-from experiments.config.settings import Data
+from experiments.config.settings import IN_MEMORY, Data
 from experiments.data.images import is_stream
 from experiments.data.partition import partition
 from experiments.data.readers import load_images
 from experiments.errors import SettingsError
 from experiments.launch.preflight import Amounts, amounts, check_device, stated
 from experiments.plan import throughput
-from experiments.plan.network import Network, count
+from experiments.plan.input import Input, loader_workers, measure_inputs, with_input
+from experiments.plan.network import CLASSES, Network, Pace, check, footprints, kind_of
+from experiments.plan.parallel import on_all_cores
 from experiments.plan.throughput import Hardware, between, hardware_for
 from experiments.runtime.devices import device_name, pick_device
 from experiments.runtime.machine import is_busy
@@ -30,6 +34,8 @@ GB = 2**30
 """Bytes, of memory and of disk."""
 CUDA_CONTEXT = GB // 2
 """Of a GPU's memory, what CUDA takes for each process, about."""
+INPUT = 0.3
+"""The part of the time for measurements that the images may take."""
 LISTED = ("tar", "wds", "tiny_imagenet")
 """The readers whose files tell how many images they hold, where nothing else does; that takes a while."""
 
@@ -127,6 +133,30 @@ class Cost:
             )
         return "; ".join(notes)
 
+    @property
+    def input_note(self) -> str | None:
+        """What reading and transforming the images takes; None where there is nothing to say."""
+        networks = [network for network in self.networks if network.images_per_core]
+        if not networks:
+            paced = [it for it in self.networks if it.pace and it.run.data.reader not in IN_MEMORY]
+            is_included = all(network.pace and network.pace.source in ("recorded", "shared") for network in paced)
+            return None if is_included else "not counted, as the images are not here: assumed to be no bottleneck"
+        rates = sorted({round(network.images_per_core or 0) for network in networks})
+        rate = f"{' to '.join(f'{rate:,}' for rate in dict.fromkeys((rates[0], rates[-1])))} images/s per core here"
+        largest = max(networks, key=lambda network: network.input_cores or 0)
+        cores = largest.input_cores or 0
+        if self.hardware.unit == "core":
+            return f"{rate}, up to {cores / (1 + cores):.0%} of the core-hours of training"
+        return f"{rate}; {largest.run.title} needs {counted(math.ceil(cores), 'such core')} per GPU"
+
+    @property
+    def gpus(self) -> int | None:
+        """How many the study is trained on; None on CPUs."""
+        hardware = self.hardware
+        return (
+            None if hardware.unit == "core" else -(-hardware.runs_at_once // hardware.runs_per_gpu) * hardware.devices
+        )
+
     def lines(self, findings: Findings) -> list[str]:
         """One per finding, with the networks that it concerns unless these are all."""
         everyone = {network.run.title for network in self.networks}
@@ -141,6 +171,7 @@ class Cost:
             "rows": [network.to_json() for network in self.networks],
             "unit": self.hardware.unit,
             "devices": self.hardware.devices,
+            "gpus": self.gpus,
             "side_by_side": self.hardware.runs_at_once,
             "runs_per_gpu": self.hardware.runs_per_gpu,
             "wall_seconds": at_most,
@@ -148,6 +179,7 @@ class Cost:
             "disk_bytes": self.disk_bytes,
             "free_bytes": self.free_bytes,
             "note": self.note,
+            "input": self.input_note,
             "warnings": self.lines(self.warnings),
             "problems": self.lines(self.problems),
             "hours_in_all": self.hours_in_all,
@@ -172,13 +204,20 @@ def estimate(
     memory: float | None = None,
     runs_at_once: int | None = None,
     runs_per_gpu: int = 1,
+    cores_per_process: int | None = None,
+    elsewhere: bool = False,
+    started: float | None = None,
 ) -> Cost:
     """What different runs cost. `refused` has (title, why) of those that the launch would refuse; `images_per_second`
-    is {network: training throughput of one device}, where None is the first network; `memory` is in GB of one device.
+    is {network: training throughput of one device}, where None is the first network; `memory` is in GB of one device;
+    `cores_per_process` are those that a cluster gives each process of a run; `elsewhere` says that the study trains on
+    GPUs that are not here, so that nothing can be measured; `started` is when the command did, by
+    time.perf_counter(), so that the answer comes in time.
 
     Raises:
         SettingsError: if nothing can be said of any run, or `images_per_second` names a network that is not among them.
     """
+    started = time.perf_counter() if started is None else started
     problems, warnings = defaultdict(list), defaultdict(list)
     for title, reason in refused:
         problems[reason].append(title)
@@ -192,24 +231,32 @@ def estimate(
             warnings[f"how many images {name} has is not known here; state --images TRAIN,VAL to get hours"].append(
                 network.run.title
             )
-    device, paces = None, {}
+    device = None
     try:
-        device = None if images_per_second else pick_device(networks[0].run.device)
+        device = None if images_per_second or elsewhere else pick_device(networks[0].run.device)
     except SettingsError as error:
         problems[f"{error}; or state --images-per-second of the one that will train"] += titles
-    hardware = hardware_for(networks[0].run, device, runs_at_once, runs_per_gpu)
+    hardware = hardware_for(networks[0].run, device, runs_at_once, runs_per_gpu, cores_per_process)
+    gc.freeze()
+    gc.enable()
+    if elsewhere and not images_per_second:
+        warnings["the study trains on GPUs that are not here; state --images-per-second of one to get hours"] += titles
     if images_per_second:
         paces = throughput.stated(networks, images_per_second)
+        inputs = measure_inputs(networks, _left(started))
+        networks = [_paced(it, {}, paces, inputs.get(it.run.series), hardware) for it in networks]
     elif device:
         _check_devices(networks, device, problems)
+        recorded = throughput.paces_of_records(networks, device, hardware)
+        unknown = [network for network in networks if network.missing and network.run.series not in recorded]
         busy = device.type == "cpu" and is_busy()
-        paces = throughput.find_paces(networks, device, hardware)
-        if busy and any(pace.source == "measured" for pace in paces.values()):
-            warnings["other programs were running during the measurement: on an idle machine the hours are fewer"] += (
-                titles
-            )
-    if known := [*paces.values()]:
-        networks = [replace(it, pace=paces.get(it.run.series) or between(known, it.macs)) for it in networks]
+        inputs = measure_inputs(unknown, INPUT * _left(started))
+        paces = throughput.measured_paces(unknown, device, hardware, _left(started))
+        networks = [_paced(it, recorded, paces, inputs.get(it.run.series), hardware) for it in networks]
+        if busy and paces:
+            warnings["other programs keep this machine busy: while they do, it takes longer"] += titles
+    if hardware.unit == "GPU" and (device or cores_per_process):
+        _check_input(networks, hardware, device is not None, warnings)
     if device and device.type == "cuda":
         memory = memory or torch.cuda.get_device_properties(device).total_memory / GB
     if memory:
@@ -222,6 +269,35 @@ def estimate(
     return cost
 
 
+def _left(started: float) -> float:
+    """Seconds for measurements."""
+    return max(throughput.LEAST, throughput.BUDGET - (time.perf_counter() - started))
+
+
+def _paced(
+    network: Network,
+    recorded: Mapping[str, Pace],
+    others: Mapping[str, Pace],
+    input: Input | None,
+    hardware: Hardware,
+) -> Network:
+    """The network with its pace: as recorded, or else one of `others`, which are measured or stated, or between these.
+    The input is in records already, and is not added to what is stated."""
+    series = network.run.series
+    if series in recorded or not others:
+        known = [*recorded.values()]
+        return replace(network, pace=recorded.get(series) or (between(known, network.macs) if known else None))
+    pace = others.get(series) or between([*others.values()], network.macs)
+    network = replace(network, pace=pace)
+    if input is None:
+        return network
+    if input.training and network.run.data.reader not in IN_MEMORY:
+        cores = input.training / pace.training / (hardware.threads if hardware.unit == "core" else 1)
+        network = replace(network, images_per_core=1 / input.training, input_cores=cores)
+    is_stated = any(pace.source == "stated" for pace in others.values())
+    return network if is_stated else replace(network, pace=with_input(pace, input, network.run, hardware))
+
+
 # The networks and their data.
 
 
@@ -229,7 +305,9 @@ def _count_all(runs: Sequence[Run], problems: Findings) -> list[Network]:
     by_series: dict[str, list[Run]] = {}
     for run in runs:
         by_series.setdefault(run.series, []).append(run)
-    networks, known = [], {}
+    checked: list[tuple[list[Run], Amounts, str]] = []
+    kinds: dict[str, tuple[Run, int]] = {}
+    known: dict[str, tuple[Amounts, str | None]] = {}
     for replicates in by_series.values():
         data, title = replicates[0].data, replicates[0].title
         if repr(data) not in known:
@@ -238,9 +316,22 @@ def _count_all(runs: Sequence[Run], problems: Findings) -> list[Network]:
         if problem:
             problems[problem].append(title)
         try:
-            networks.append(count(replicates, images))
+            check(replicates[0], images)
         except SettingsError as error:
             problems[str(error)].append(title)
+            continue
+        classes = images.classes or CLASSES
+        kind = kind_of(replicates[0], classes)
+        kinds.setdefault(kind, (replicates[0], classes))
+        checked.append((replicates, images, kind))
+    sizes = dict(zip(kinds, on_all_cores(footprints, [*kinds.values()]), strict=True))
+    networks = []
+    for replicates, images, kind in checked:
+        size = sizes[kind]
+        if isinstance(size, SettingsError):
+            problems[str(size)].append(replicates[0].title)
+        else:
+            networks.append(Network(tuple(replicates), images, size, kind))
     return networks
 
 
@@ -259,7 +350,16 @@ def _amounts(data: Data) -> tuple[Amounts, str | None]:
         return stated(data), str(error)
 
 
-# What will fail.
+# What will fail, or wait.
+
+
+def _check_input(networks: Sequence[Network], hardware: Hardware, is_counted: bool, warnings: Findings) -> None:
+    for network in networks:
+        cores = min(hardware.cores, loader_workers(network.run, hardware))
+        if network.input_cores is None or network.input_cores <= cores:
+            continue
+        warning = f"GPUs wait for images: {counted(cores, 'core')} per GPU can't read and transform them as fast"
+        warnings[f"{warning}; the hours {'' if is_counted else 'do not '}include that"].append(network.run.title)
 
 
 def _check_devices(networks: Sequence[Network], device: torch.device, problems: Findings) -> None:

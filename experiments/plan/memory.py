@@ -1,4 +1,5 @@
-"""How much of a device's memory and of a disk a run takes, counted on the meta device without allocating weights.
+"""How much of a device's memory and of a disk a run takes, and what its network computes, counted on the meta device
+without allocating weights.
 
 Memory is what a training step needs at once: weights, gradients, optimizer state, moving average, and the activations
 that the forward pass keeps for the backward pass. Not counted: workspaces of libraries, temporary tensors of the
@@ -8,15 +9,17 @@ backward pass, fragmentation of the allocator, and CUDA itself. docs/plan.md say
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
 from experiments.config.run import Run
 from experiments.config.settings import Recipe
 from experiments.runtime.devices import HALVES
-from experiments.training.models import make_network
+from experiments.training.models import cost_of, make_network
 from experiments.training.recipe import make_optimizer
 from roadmap.block import Block
 
@@ -26,8 +29,11 @@ IMAGES = 2
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes. What cannot be counted is None."""
+    """Bytes, except for the first two. What cannot be counted is None."""
 
+    macs: int
+    """Multiply-adds of the forward pass of one image."""
+    params: int
     fixed: int
     """Of the device's memory, whatever the micro-batch."""
     per_image: int | None
@@ -48,15 +54,25 @@ class Footprint:
 
 
 def footprint(run: Run, num_classes: int) -> Footprint:
+    """
+    Raises:
+        SettingsError: if the network does not take images of this size.
+    """
     with torch.device("meta"):
         network = make_network(run, num_classes)
     parameters = sum(parameter.nbytes for parameter in network.parameters())
     state = sum(tensor.nbytes for tensor in network.state_dict().values())
-    optimizer = int(parameters * optimizer_state(run.recipe))
+    optimizer = int(parameters * optimizer_state(run.recipe.optimizer, run.recipe.momentum, tuple(run.recipe.betas)))
     average = state if run.recipe.ema_decay else 0
     halved = run.precision in HALVES
-    plain, checkpointed = (size and size // (2 if halved else 1) for size in activations(network, run.resolution))
+    with FlopCounterMode(display=False) as counter:
+        sizes = activations(network, run.resolution)
+    # A network that is not counted may not take images of this size: cost_of says so.
+    macs = counter.get_total_flops() // 2 // IMAGES if sizes[0] else cost_of(run, num_classes)["macs"]
+    plain, checkpointed = (size and size // (2 if halved else 1) for size in sizes)
     return Footprint(
+        macs=macs,
+        params=sum(parameter.numel() for parameter in network.parameters()),
         fixed=state + parameters + optimizer + average + (parameters // 2 if halved else 0),  # autocast's copy
         per_image=checkpointed if run.gradient_checkpointing else plain,
         per_image_checkpointed=checkpointed,
@@ -65,8 +81,10 @@ def footprint(run: Run, num_classes: int) -> Footprint:
     )
 
 
-def optimizer_state(recipe: Recipe) -> float:
+@cache
+def optimizer_state(optimizer_name: str, momentum: float, betas: tuple[float, ...]) -> float:
     """The size of an optimizer's state relative to the parameters', measured on a convolution after one step."""
+    recipe = Recipe("any", 1, 1, lr=1e-3, optimizer=optimizer_name, momentum=momentum, betas=[*betas])
     network = nn.Conv2d(16, 16, 3)
     optimizer = make_optimizer(recipe, network, scaled=True)  # without a kernel that only few devices have
     network(torch.ones(1, 16, 3, 3)).sum().backward()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from experiments.config.run import Run
 from experiments.data.evaluation import KEPT_BYTES
+from experiments.errors import SettingsError
 from experiments.launch.preflight import Amounts, check_amounts, check_layers, check_optimizer
 from experiments.plan.memory import Footprint, footprint
 from experiments.records.record import is_ended, read_summary
 from experiments.training.checkpoint import KEPT
-from experiments.training.models import cost_of
 
 CLASSES = 1000
 """Where their number is not known."""
@@ -21,16 +21,17 @@ CLASSES = 1000
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds per image, for one process with a device of its own; of runs that share a GPU, their part of its time."""
+    """Seconds per image, for one process with a device of its own; of runs that share a GPU, their part of its time.
+    With the input, unless it is not known."""
 
     macs: int
     """Multiply-adds of the network's forward pass."""
     training: float
-    """A training step, with the image's transforms if the process does them itself."""
+    """A training step."""
     evaluation: float
     """A forward pass over an image that is transformed already."""
     preparation: float
-    """The evaluation transforms; 0 where loader workers do them meanwhile."""
+    """What it adds to an evaluation that its images must first be read and transformed."""
     source: str
     """stated, recorded, measured; shared: recorded of runs that shared a GPU as these are to; between: from networks
     with fewer and with more multiply-adds."""
@@ -42,10 +43,14 @@ class Network:
 
     runs: tuple[Run, ...]
     amounts: Amounts
-    macs: int
-    params: int
     footprint: Footprint
+    kind: str = ""
+    """Networks of one kind (`kind_of`) take as long per image."""
     pace: Pace | None = None
+    input_cores: float | None = None
+    """Cores that prepare images as fast as one device trains on them; None if that is not measured."""
+    images_per_core: float | None = None
+    """Training images per second that a core reads and transforms."""
 
     @property
     def run(self) -> Run:
@@ -55,6 +60,11 @@ class Network:
     @property
     def classes(self) -> int:
         return self.amounts.classes or CLASSES
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the forward pass of one image."""
+        return self.footprint.macs
 
     @property
     def memory(self) -> int | None:
@@ -85,7 +95,7 @@ class Network:
             return None
         trained = training // recipe.batch_size * recipe.batch_size * recipe.epochs
         evaluations = recipe.epochs * (2 if recipe.ema_decay else 1)
-        preparations = 1 if evaluation * 3 * self.run.resolution**2 <= KEPT_BYTES else evaluations
+        preparations = 1 if evaluation * 3 * self.run.resolution**2 <= KEPT_BYTES else recipe.epochs
         evaluated = evaluation * (evaluations * self.pace.evaluation + preparations * self.pace.preparation)
         return (trained * self.pace.training + evaluated) / self.run.split.processes
 
@@ -111,31 +121,50 @@ class Network:
             "done": self.done,
             "partly": self.partly,
             "macs": self.macs,
-            "params": self.params,
+            "params": self.footprint.params,
             "epochs": self.run.recipe.epochs,
             "training_images": self.amounts.training,
             "evaluation_images": self.amounts.evaluation,
             "seconds": self.seconds,
             "seconds_left": self.seconds_left,
             "pace": self.pace and self.pace.source,
+            "input_images_per_second_per_core": self.images_per_core,
+            "input_cores_per_device": self.input_cores,
             "memory_bytes": self.memory,
             "weights_bytes": self.footprint.weights,
             "checkpoint_bytes": self.footprint.checkpoint,
         }
 
 
-def count(runs: Sequence[Run], amounts: Amounts) -> Network:
-    """Count what runs of one series take.
+def kind_of(run: Run, classes: int) -> str:
+    """What the time and the memory of an image depend on: runs that differ in their number of epochs or images, in
+    their seed or learning rate are of one kind."""
+    recipe = replace(run.recipe, epochs=1, lr=0.0, min_lr=0.0, warmup="0", milestones=[])
+    data = run.data.name, run.data.reader, run.data.path, run.data.cache, run.data.reduced_decoding
+    how = run.split, run.compile, run.gradient_checkpointing, run.workers
+    return repr((run.model, run.design, recipe, run.resolution, run.precision, data, how, classes))
 
-    Raises:
-        SettingsError: if the network is impossible, does not take images of this size, or there are too few images.
+
+def check(run: Run, amounts: Amounts) -> None:
     """
-    run, classes = runs[0], amounts.classes or CLASSES
+    Raises:
+        SettingsError: if the run's network or optimizer is impossible, or there are too few images.
+    """
     check_amounts(run, amounts)
     check_optimizer(run)
     check_layers(run)
-    cost = cost_of(run, classes)
-    return Network(tuple(runs), amounts, cost["macs"], cost["params"], footprint(run, classes))
+
+
+def footprints(runs: Sequence[tuple[Run, int]]) -> list[Footprint | SettingsError]:
+    """What each of these runs takes, given its number of classes; or why it can't be trained: its network does not take
+    images of this size."""
+    counted: list[Footprint | SettingsError] = []
+    for run, classes in runs:
+        try:
+            counted.append(footprint(run, classes))
+        except SettingsError as error:
+            counted.append(error)
+    return counted
 
 
 def _epochs_done(run: Run) -> int:

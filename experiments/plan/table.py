@@ -43,7 +43,7 @@ def table(cost: Cost) -> Table:
             str(len(network.runs)),
             f"{network.done} ({network.partly})" if network.partly else str(network.done),
             f"{network.macs / million:.2f}",
-            f"{network.params / 10**6:.2f}",
+            f"{network.footprint.params / 10**6:.2f}",
             str(network.run.recipe.epochs),
             "?" if network.memory is None else f"{network.memory / GB:.2f}",
             *("?" if value is None else _number(value * 3600 / UNITS[unit]) for value in hours),
@@ -59,15 +59,23 @@ def sums(cost: Cost) -> list[str]:
     hardware = cost.hardware
     devices = f"{counted(hardware.devices, hardware.unit)} each"
     each = devices if hardware.runs_per_gpu == 1 else f"{hardware.runs_per_gpu} on a GPU"
-    bounds = dict.fromkeys(map(duration, cost.wall_seconds or ()))
+    bounds = dict.fromkeys(map(_time, cost.wall_seconds or ()))
+    where = f" on {counted(cost.gpus, 'GPU')}" if cost.gpus else ""
+    input_line = [f"input: {cost.input_note}"] if cost.input_note else []
     return [
         f"{counted(runs, 'run')} of {counted(len(cost.networks), 'network')}: {exist}",
         f"{hardware.unit}-hours: {_hours(cost.hours_in_all)} in all, {_hours(cost.hours_left)} left",
-        f"time: {' to '.join(bounds) or '?'} until all are done, {hardware.runs_at_once} at a time, {each}",
+        f"time: {' to '.join(bounds) or '?'} until all are done{where}, {hardware.runs_at_once} at a time, {each}",
         f"hours from: {cost.note}",
+        *input_line,
         f"images: {_images(cost)}",
         f"disk: up to {_size(cost.disk_bytes)} of {_size(cost.free_bytes)} free",
     ]
+
+
+def _time(seconds: float) -> str:
+    days = seconds / 86400
+    return duration(seconds) if days < 2 else f"{days:.1f} days" if days < 10 else f"{days:,.0f} days"
 
 
 def _number(value: float) -> str:

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from experiments.config.run import Run
-from experiments.config.settings import IN_MEMORY
 from experiments.data.batch import Batch
 from experiments.data.cache import Cache
 from experiments.data.datasets import Collection
@@ -24,7 +23,7 @@ from experiments.data.images import ArrayImages
 from experiments.data.in_memory import InMemory, training_crops
 from experiments.data.prefetch import prefetch
 from experiments.data.transforms import Preprocess, TrainingTransform, evaluation_transform
-from experiments.data.workers import BatchLoader, loader_workers
+from experiments.data.workers import BatchLoader
 from experiments.errors import SettingsError
 from experiments.plan.network import Network, Pace
 from experiments.records.schema import BrokenRecordError, config_of, count, summary_of
@@ -38,8 +37,10 @@ from roadmap.designs import did_you_mean
 
 FORWARD = 1 / 3
 """The forward pass's part of a training step: the backward pass has two matrix products for each of its."""
-BUDGET = 10
-"""Seconds for all measurements together."""
+BUDGET = 9.0
+"""Seconds from the start of a command to its answer, if there is enough time for what can't be left out."""
+LEAST = 1.5
+"""Seconds for all measurements together, whatever else took long."""
 REPEATS = 8
 """At most, of what is timed."""
 MACS = {"cpu": 4e9, "mps": 4e10, "cuda": 1e12}
@@ -60,17 +61,29 @@ class Hardware:
     """Of each process."""
     devices: int
     """GPUs, or cores, of one run."""
+    cores: int
+    """For each process, with its loader workers."""
 
 
-def hardware_for(run: Run, device: torch.device | None, runs_at_once: int | None, runs_per_gpu: int) -> Hardware:
-    """If it is not said how many `runs_at_once`: as many as there are cores, or as fit on the GPUs here."""
+def hardware_for(
+    run: Run,
+    device: torch.device | None,
+    runs_at_once: int | None,
+    runs_per_gpu: int,
+    cores_per_process: int | None = None,
+) -> Hardware:
+    """If it is not said how many `runs_at_once`: as many as there are cores, or as fit on the GPUs here; and if it is
+    not said how many `cores_per_process`: its share of those here."""
     on_cpu, processes = (device.type if device else run.device) == "cpu", run.split.processes
     gpus = max(1, torch.cuda.device_count() // processes) if device else 1
     runs_at_once = runs_at_once or (cores() if on_cpu else gpus * runs_per_gpu)
     threads = run.threads or (torch.get_num_threads() if runs_at_once == 1 else max(1, cores() // runs_at_once))
     if on_cpu:
-        return Hardware(device, "core", runs_at_once, 1, threads, processes * threads)
-    return Hardware(device, "GPU", runs_at_once, min(runs_per_gpu, runs_at_once), threads, processes)
+        share = max(1, cores() // (runs_at_once * processes))
+        return Hardware(device, "core", runs_at_once, 1, threads, processes * threads, share)
+    runs_here = min(runs_at_once, gpus * runs_per_gpu)
+    share = cores_per_process or max(1, cores() // (runs_here * processes))
+    return Hardware(device, "GPU", runs_at_once, min(runs_per_gpu, runs_at_once), threads, processes, share)
 
 
 def stated(networks: Sequence[Network], images_per_second: Mapping[str | None, float]) -> dict[str, Pace]:
@@ -89,21 +102,30 @@ def stated(networks: Sequence[Network], images_per_second: Mapping[str | None, f
     return paces
 
 
-def find_paces(networks: Sequence[Network], device: torch.device, hardware: Hardware) -> dict[str, Pace]:
-    """{series: pace} as records of the same network on this device say, and of the rest as measured."""
+def paces_of_records(networks: Sequence[Network], device: torch.device, hardware: Hardware) -> dict[str, Pace]:
+    """{series: pace} as records of the same network on this device say. They include the input."""
     records = {runs: read_records(runs) for runs in {network.run.runs for network in networks}}
     paces = {}
     for network in networks:
         arguments = records[network.run.runs], network.run, network.macs, device, hardware.threads
         if pace := recorded(*arguments, hardware.runs_per_gpu) or recorded(*arguments):
             paces[network.run.series] = pace
-    unknown = [network for network in networks if network.missing and network.run.series not in paces]
+    return paces
+
+
+def measured_paces(
+    networks: Sequence[Network], device: torch.device, hardware: Hardware, seconds: float
+) -> dict[str, Pace]:
+    """{series: pace} of networks of which a few are measured, within about `seconds`. They do not include the input."""
+    by_kind = {network.kind: network for network in reversed(networks)}
     threads_before = torch.get_num_threads()
     torch.set_num_threads(hardware.threads)
     try:
-        return paces | measured(unknown, device, BUDGET)
+        paces = measured([*by_kind.values()], device, seconds)
     finally:
         torch.set_num_threads(threads_before)
+    of_kind = {kind: paces.get(network.run.series) for kind, network in by_kind.items()}
+    return {network.run.series: pace for network in networks if (pace := of_kind[network.kind])}
 
 
 def between(known: Sequence[Pace], macs: int) -> Pace:
@@ -191,7 +213,8 @@ def measured(networks: Sequence[Network], device: torch.device, seconds: float) 
 
 
 def measure(network: Network, device: torch.device, seconds: float) -> Pace:
-    """Time training steps, updates and an evaluation on noise, for about `seconds`."""
+    """Time training steps, updates and an evaluation on noise, for about `seconds`: what the device takes, without what
+    it takes to read and transform images (input.py), except where these are cropped together."""
     keep_memory()
     run, classes, images = network.run, network.classes, _images_at_once(network, device)
     set_precision(run.precision, device)
@@ -202,8 +225,7 @@ def measure(network: Network, device: torch.device, seconds: float) -> Pace:
     model.to(device).to(memory_format=torch.channels_last).train()
     optimizer, average = make_optimizer(run.recipe, model), make_average(run.recipe, model)
     objective, preprocess = Objective(run.recipe, classes), Preprocess(device)
-    transforms = run.crops_together or loader_workers(run.workers, in_memory=run.data.reader in IN_MEMORY) == 0
-    batches = prefetch(_batches(run, images, classes, processes, transforms), preprocess)
+    batches = prefetch(_batches(run, images, classes, processes), preprocess)
 
     def train() -> None:
         optimizer.zero_grad()
@@ -222,14 +244,13 @@ def measure(network: Network, device: torch.device, seconds: float) -> Pace:
 
     train()  # the first time, torch chooses kernels
     update()
-    trained, updated = _median(train, 0.5 * seconds), _median(update, 0.1 * seconds)
-    noise, start = _noise(images, classes), time.perf_counter()
+    clock = _core_clock if device.type == "cpu" else time.perf_counter
+    trained, updated = _median(train, 0.5 * seconds, clock), _median(update, 0.1 * seconds, clock)
     transform = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
-    batch = Collection(noise, np.arange(images), transform)[[(0, index) for index in range(images)]]
-    prepared = time.perf_counter() - start
-    evaluated = _median(lambda: evaluate([model], [batch], preprocess, processes, precision), 0.2 * seconds)
+    batch = Collection(noise(images, classes), np.arange(images), transform)[[(0, index) for index in range(images)]]
+    evaluated = _median(lambda: evaluate([model], [batch], preprocess, processes, precision), 0.2 * seconds, clock)
     training = trained / images + updated / (run.split.micro_batch_size * run.split.accumulation)
-    return Pace(network.macs, training, evaluated / images, prepared / images if transforms else 0, "measured")
+    return Pace(network.macs, training, evaluated / images, 0, "measured")
 
 
 def _images_at_once(network: Network, device: torch.device) -> int:
@@ -241,9 +262,9 @@ def _images_at_once(network: Network, device: torch.device) -> int:
     return min(network.run.split.micro_batch_size, max(2, int(images) // 2 * 2))
 
 
-def _batches(run: Run, count: int, classes: int, processes: Processes, transforms: bool) -> Iterator[Batch]:
-    """Batches without end; always the same unless the run's process `transforms` the images itself."""
-    images, indices = _noise(count, classes), np.arange(count)
+def _batches(run: Run, count: int, classes: int, processes: Processes) -> Iterator[Batch]:
+    """Batches without end; always the same unless the run's process crops the images together."""
+    images, indices = noise(count, classes), np.arange(count)
     collection: InMemory | Collection
     if run.crops_together:
         cache = Cache.of_array(images, indices)
@@ -251,20 +272,25 @@ def _batches(run: Run, count: int, classes: int, processes: Processes, transform
     else:
         collection = Collection(images, indices, TrainingTransform(run.recipe, run.resolution), run.seed)
     batches = BatchLoader(collection, processes, 0).load(0, cycle([torch.arange(count)]))
-    return batches if transforms else cycle([next(batches)])
+    return batches if run.crops_together else cycle([next(batches)])
 
 
-def _noise(count: int, classes: int) -> ArrayImages:
+def noise(count: int, classes: int) -> ArrayImages:
     rng = np.random.default_rng(0)
     return ArrayImages(rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, classes, count))
 
 
-def _median(call: Callable[[], object], seconds: float) -> float:
-    """The median duration of a call, repeated for about `seconds`."""
+def _core_clock() -> float:
+    """Seconds of this process on each of its cores: without the time in which other programs have them."""
+    return time.process_time() / torch.get_num_threads()
+
+
+def _median(call: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
+    """The median duration of a call by a clock, repeated for about `seconds`."""
     end = time.perf_counter() + seconds
     times: list[float] = []
     while not times or (len(times) < REPEATS and time.perf_counter() + times[-1] < end):
-        start = time.perf_counter()
+        start = clock()
         call()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return statistics.median(times)
