@@ -16,12 +16,14 @@ STUDIES = Path(analysis.__file__).with_name("studies")
 
 def pictures() -> dict[str, Figure]:
     """By file name in docs/."""
-    study = analysis.comparisons(analysis.load(STUDIES / "fashion_mnist"))[0]
+    natural, budgets, combinations = (
+        analysis.comparisons(analysis.load(STUDIES / name)) for name in ("tiny_imagenet", "budget", "fashion_mnist")
+    )
+    values = analysis.shapley_table(combinations[0]), analysis.interaction_table(combinations[0])
     return {
-        "steps.png": analysis.beside_paper_figure(study),
-        "interactions.png": analysis.interactions_figure(
-            analysis.shapley_table(study), analysis.interaction_table(study)
-        ),
+        "steps.png": analysis.beside_paper_figure(natural[0]),
+        "epochs.png": analysis.budgets_figure(analysis.budget_studies(budgets)[0]),
+        "interactions.png": analysis.interactions_figure(*values),
     }
 
 
