@@ -542,7 +542,7 @@ def test_table_11_and_what_records_lack_stop_no_report(tmp_path, rungs, lacking,
 
 
 def test_a_study_of_the_ends_of_sections_is_reported_by_section(tmp_path):
-    """Each end has the nearest end before it as what it is compared with: not only the two whose parents are ends too."""
+    """Each end is compared with the nearest end before it, not only the two whose parents are ends too."""
     write_study(tmp_path / "runs", OURS.road().section_ends())
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     table = pd.read_csv(tmp_path / "out" / "ladder.csv")
