@@ -55,8 +55,7 @@ def ends_sentence(ladder: pd.DataFrame) -> str:
     ends = ladder.attrs.get("ends")
     if ends is None:
         return ""
-    title = ladder.set_index("rung")["title"]
-    last, first = (title[rung] for rung in _rungs_of(ends))
+    last, first = (ladder.attrs["titles"][rung] for rung in _rungs_of(ends))
     change = f"{_amount(signed(ends['change']), ladder)}{' among the runs that finished' * ends['survivors']}"
     text = f"From the first rung, “{first}”, to the last, “{last}”: {change}"
     if pd.isna(ends["p"]):

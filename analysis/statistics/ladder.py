@@ -58,14 +58,14 @@ def ladder_table(
     runs, and as the parent of each the nearest of these before it, here and in the published numbers; `title` says what
     lies between the two: a step, a section, or "gelu to layer_norm".
 
-    `attrs` has words for captions (`caption`); `margin`; `reference`, the title of the network given as `reference`, or
+    `attrs` has words for captions (`caption`); `titles`, of the rungs by name; `margin`; `reference`, the title of the network given as `reference`, or
     ""; `gaps`, whether `nearest` skipped a rung; and `ends`, the road's last adopted rung against its first
     (`contrast`, as a dict), None unless both are measured.
 
     Raises:
         ValueError: if none of the reference's runs is finished.
     """
-    ends, parents = _ends(comparison, correct), {rung.name: rung.parent for rung in comparison.road.rungs}
+    ends, whole = _ends(comparison, correct), comparison.road
     if nearest:
         comparison = _without_gaps(comparison)
     road, scores = comparison.road, comparison.scores()
@@ -97,7 +97,8 @@ def ladder_table(
     table["collapsed"] = [rung in comparison.collapsed for rung in steps.values()]
     title = road[name].title if name in road.names else name
     table.attrs = caption(comparison) | {"reference": title, "ends": ends, "margin": margin}
-    table.attrs["gaps"] = any(rung.parent not in (None, parents[rung.name]) for rung in road.rungs)
+    table.attrs["gaps"] = any(rung.parent not in (None, whole[rung.name].parent) for rung in road.rungs)
+    table.attrs["titles"] = {rung.name: rung.title for rung in whole.rungs}
     return table
 
 
