@@ -58,9 +58,9 @@ def ladder_table(
     runs, and as the parent of each the nearest of these before it, here and in the published numbers; `title` says what
     lies between the two: a step, a section, or "gelu to layer_norm".
 
-    `attrs` has words for captions (`caption`); `titles`, of the rungs by name; `margin`; `reference`, the title of the network given as `reference`, or
-    ""; `gaps`, whether `nearest` skipped a rung; and `ends`, the road's last adopted rung against its first
-    (`contrast`, as a dict), None unless both are measured.
+    `attrs` has words for captions (`caption`); `titles`, of the rungs by name; `margin`; `reference`, the title of the
+    network given as `reference`, or ""; `gaps`, whether `nearest` skipped a rung; and `ends`, the road's last adopted
+    rung against its first (`contrast`, as a dict), None unless both are measured.
 
     Raises:
         ValueError: if none of the reference's runs is finished.
