@@ -11,6 +11,7 @@ from scipy import stats
 
 import analysis
 from analysis.report.across import outline
+from analysis.report.budgets import budget_findings
 from analysis.report.files import write_report
 from analysis.statistics import budgets
 from analysis.statistics.budgets import budget_studies, budget_table, correlation, fit, shared_noise, slope_table
@@ -253,3 +254,20 @@ def test_budgets_are_equal_for_both_recipes_of_the_paper(tmp_path):
     assert studies(other) == []
     write_budget(other, 4, pair)
     assert [study.budgets for study in studies(other)] == [[1, 4]]
+
+
+def test_a_budget_of_the_two_ends_alone_lengthens_their_line_and_leaves_the_other_effects_as_they_were(tmp_path):
+    means = dict(zip(RUNGS, (70, 72, 71, 73), strict=True))
+    for epochs in (1, 2, 4):
+        write_budget(tmp_path / "runs", epochs, means)
+    (before,) = studies(tmp_path / "runs")
+    write_budget(tmp_path / "runs", 16, {rung: means[rung] + 9 for rung in (RUNGS[0], RUNGS[-1])})
+    (after,) = studies(tmp_path / "runs")
+    assert (after.budgets, after.complete) == ([1, 2, 4, 16], [1, 2, 4])
+    old, new = slope_table(before), slope_table(after)
+    effect = ["effect", "effect_low", "effect_high", "effect_p_holm"]
+    pd.testing.assert_frame_equal(old[effect], new[effect])
+    assert new["budgets"].tolist() == [*old["budgets"][:-1], old["budgets"].iloc[-1] + 1]
+    sentences = budget_findings(new, budget_table(after))
+    assert any(sentence.startswith("At 4 epochs, the largest budget of all effects, ") for sentence in sentences)
+    assert "at 16 epochs" in sentences[0]

@@ -76,7 +76,7 @@ def budget_findings(slopes: pd.DataFrame, by_budget: pd.DataFrame) -> list[str]:
     per_doubling = f"{slopes.attrs['unit']} per doubling".strip()
     steps = slopes[slopes["kind"] != "ends"]
     tested = steps[steps["p"].notna()]
-    largest = in_budget(slopes, slopes.attrs["budgets"][-1])
+    largest = in_budget(slopes, slopes.attrs["at"])
     for verdict, way in {"up": "rise", "down": "fall"}.items():
         words = [
             f"{row.title}, by {signed(row.slope)} {per_doubling} ({interval(row.low, row.high)}), to "
@@ -98,7 +98,7 @@ def budget_findings(slopes: pd.DataFrame, by_budget: pd.DataFrame) -> list[str]:
     if len(unknown := steps[steps["p"].isna()]):
         words = [f"{row.title} ({row.verdict or 'fewer than two budgets'})" for row in unknown.itertuples()]
         sentences.append(f"Slopes that cannot be judged: {shortened(words, MOST_STEPS)}.")
-    sentences += [_at_largest(steps, largest)] if steps["effect_p"].notna().any() else []
+    sentences += [_at_largest(steps)] if steps["effect_p"].notna().any() else []
     sentences += [_crossing(row, slopes) for row in slopes[slopes["where"] == WITHIN].itertuples()]
     outside = slopes[~slopes["where"].isin(("", WITHIN, BENT))]
     if len(outside):
@@ -140,18 +140,18 @@ def _ends(row: Any, by_budget: pd.DataFrame) -> str:
     return f"{text}not shown to rise or fall{trained}{power}."
 
 
-def _at_largest(steps: pd.DataFrame, largest: str) -> str:
+def _at_largest(steps: pd.DataFrame) -> str:
+    is_largest = steps.attrs["at"] == steps.attrs["budgets"][-1]
+    where = f"At {in_budget(steps, steps.attrs['at'])}, the largest budget{'' if is_largest else ' of all effects'},"
     tested = steps[steps["effect_p"].notna()]
     shown = tested[tested["effect_verdict"].isin(VERDICTS)]
     if shown.empty:
-        return (
-            f"At {largest}, the largest budget, none of {counted(len(tested), 'effect')} is shown to differ from zero."
-        )
+        return f"{where} none of {counted(len(tested), 'effect')} is shown to differ from zero."
     words = [
         f"{row.title} ({signed(row.effect)}, {interval(row.effect_low, row.effect_high)})" for row in shown.itertuples()
     ]
     return (
-        f"At {largest}, the largest budget, {len(shown)} of {counted(len(tested), 'effect')} "
+        f"{where} {len(shown)} of {counted(len(tested), 'effect')} "
         f"{'is' if len(shown) == 1 else 'are'} shown to differ from zero: {shortened(words, MOST_STEPS)}."
     )
 
@@ -177,22 +177,20 @@ def _shared(study: BudgetStudy) -> list[str]:
 def _accuracies(study: BudgetStudy) -> list[str]:
     """How much the accuracy of the road's main networks grows."""
     table = scaling_table(study)
-    words = []
+    words: dict[str, list[str]] = {}
     for name, rows in table.groupby("rung", sort=False):
         first, last = rows.iloc[0], rows.iloc[-1]
         if len(rows) > 1:
-            gain = signed(last["mean"] - first["mean"])
-            words.append(f"{name} {percent(first['mean'])} to {percent(last['mean'])} ({gain})")
-    if not words:
-        return []
-    metric = measure(table.attrs["metric"])
-    low, high = (in_budget(table, budget) for budget in (study.budgets[0], study.budgets[-1]))
-    return [f"Mean {metric.axis}, from {low} to {high}: {'; '.join(words)}."]
+            low, high = in_budget(table, first["budget"]), in_budget(table, last["budget"])
+            gain = f"{percent(first['mean'])} to {percent(last['mean'])} ({signed(last['mean'] - first['mean'])})"
+            words.setdefault(f"from {low} to {high}", []).append(f"{name} {gain}")
+    axis = measure(table.attrs["metric"]).axis
+    return [f"Mean {axis}, {budgets}: {'; '.join(gains)}." for budgets, gains in words.items()]
 
 
 def format_slopes(table: pd.DataFrame) -> ReportTable:
     """`slope_table`: one row per pair of networks."""
-    metric, largest = measure(table.attrs["metric"]), in_budget(table, table.attrs["budgets"][-1])
+    metric, largest = measure(table.attrs["metric"]), in_budget(table, table.attrs["at"])
     slope, at_largest = "per doubling", f"at {largest}"
     columns = [Column("step", True), Column("slope", group=slope), Column("95 % interval", group=slope)]
     columns += [Column("p (Holm)", group=slope), Column("verdict", True, slope), Column("change", group=at_largest)]

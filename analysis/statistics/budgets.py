@@ -93,7 +93,8 @@ class BudgetStudy:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """Words for captions, as in the `attrs` of other tables, and `kind`, `budgets`, `budget_unit` and `unit`."""
+        """Words for captions, as in the `attrs` of other tables, and `kind`, `budgets`, `budget_unit`, `unit`,
+        and `at`, the budget of effects that are reported without a budget: the largest of `complete`."""
         numbers = ", ".join(f"{budget:,}" for budget in self.budgets)
         counted = pd.concat([comparison.counted for comparison in self.comparisons.values()])
         fixed = {"epochs": "a complete schedule each", "images": "with the same number of updates"}[self.kind]
@@ -102,6 +103,7 @@ class BudgetStudy:
         batches, seeds = (", ".join(map(str, sorted(counted[name].unique()))) for name in ("batch_size", "seed"))
         about = f"{numbers} {self.unit}, {fixed} · batch {batches} · seeds {seeds}"
         words = {"about": about, "kind": self.kind, "budgets": self.budgets, "budget_unit": self.unit}
+        words |= {"at": self.complete[-1]}
         return caption(self.largest) | words | {"unit": measure(self.largest.metric).unit, "looks": self.looks}
 
     @cached_property
@@ -109,6 +111,15 @@ class BudgetStudy:
         """The pairs of networks whose difference is followed, each measured with at least two budgets."""
         networks = dict.fromkeys(key for scores in self.scores.values() for key in scores if not isinstance(key, str))
         return pairs_of(self.road, networks, lambda a, b: len(self._shared(a, b)) > 1)
+
+    @cached_property
+    def complete(self) -> list[int]:
+        """The budgets with which the most pairs were measured: all, unless some networks alone were trained longer."""
+        counts = dict.fromkeys(self.budgets, 0)
+        for pair in self.pairs:
+            for budget in self._shared(*pair[2:]):
+                counts[budget] += 1
+        return [budget for budget, count in counts.items() if count == max(counts.values())]
 
     def _shared(self, a: Steps, b: Steps) -> list[int]:
         """The budgets with which both were measured."""
@@ -208,15 +219,15 @@ def budget_table(study: BudgetStudy) -> pd.DataFrame:
 
 
 def slope_table(study: BudgetStudy) -> pd.DataFrame:
-    """One row per pair of networks: does their difference grow with the budget, what is it at the largest, and where
-    does it cross zero?
+    """One row per pair of networks: does their difference grow with the budget, what is it at the largest with which
+    most pairs were measured, and where does it cross zero?
 
     `title`, `kind`, `network`, `reference` as in `budget_table`; `budgets`, how many the line is drawn through, and
     `missing`, those of the study that it is not, since a network has no finished run there, or the noise is unknown
     though that of two others is known. `slope`, in units of the main metric per doubling of the budget, its 95 %
     interval `low`, `high`, `p`, `p_holm`, `detectable`, `error`, `freedom`, `verdict`; `level`, the line at a budget of
     1. `curvature_p`: whether effects depart from a straight line, not corrected; NaN with fewer than three budgets.
-    `effect`, `effect_low`, `effect_high`, `effect_p`, `effect_p_holm`, `effect_verdict`: at the study's largest budget.
+    `effect`, `effect_low`, `effect_high`, `effect_p`, `effect_p_holm`, `effect_verdict`: at the budget `attrs["at"]`.
     The slopes are one family of hypotheses and these effects another; "ends" is a claim of its own. `where` the line
     may cross zero: `WITHIN` what was measured, or another of those constants; `crossing`, `crossing_low`,
     `crossing_high`: the budget there, and its 95 % interval (Fieller; not corrected), NaN as far as they are not within
@@ -232,7 +243,7 @@ def slope_table(study: BudgetStudy) -> pd.DataFrame:
         used = known if len(known) > 1 else every[every["effect"].notna()]
         columns = used[["effect", "error", "freedom", "method", "verdict"]]
         lines.append(fit(np.log2(used["budget"]), [Estimate(*row) for row in columns.itertuples(index=False)]))
-        last = every.iloc[-1]
+        last = every[every["budget"] == study.complete[-1]].iloc[0]
         rows.append(
             {
                 **{name: last[name] for name in ("title", "kind", "network", "reference")},
@@ -279,16 +290,16 @@ def scaling_table(study: BudgetStudy) -> pd.DataFrame:
 
 
 def shared_noise(study: BudgetStudy) -> tuple[float, float]:
-    """How far a seed does the same to a network with every budget, beyond what it does to all networks, for instance
-    since the initial weights are the same: the correlation between budgets, and the p-value of the hypothesis that
-    there is none (`correlation`). NaN where fewer than two networks have two seeds in common with every budget.
+    """How far a seed does the same to a network with every budget of `complete`, beyond what it does to all networks,
+    for instance since the initial weights are the same: the correlation between budgets, and the p-value of the
+    hypothesis that there is none (`correlation`). NaN where fewer than two networks have two seeds in common with all.
 
     Intervals across budgets take their results to be independent. With such a correlation those of slopes are too wide,
     and those of crossings too narrow.
     """
     of_budgets = [
         {key: values for key, values in scores.items() if key not in scores.separate}
-        for scores in study.scores.values()
+        for scores in (study.scores[budget] for budget in study.complete)
     ]
     networks = [key for key in of_budgets[0] if all(key in scores for scores in of_budgets)]
     runs = [scores[key] for scores in of_budgets for key in networks]
