@@ -1,4 +1,4 @@
-# make ladder   train the whole ladder at nano scale on real images, and write a report
+# make ladder   train the whole ladder at nano scale on real images, twice, and write a report
 # make test     run every test
 # make lint     check the style
 # make clean    remove the environment; runs/ and reports/ stay
@@ -9,7 +9,7 @@ BIN := .venv/bin
 .PHONY: ladder test lint clean
 
 ladder: .venv/installed
-	$(BIN)/python -m experiments.train -m study=ladder; trained=$$?; \
+	$(BIN)/python -m experiments.train -m study=ladder seed=0,1; trained=$$?; \
 	$(BIN)/python -m analysis.report runs --out reports/ladder && exit $$trained
 
 test: .venv/installed-dev
