@@ -16,7 +16,7 @@ from roadmap.roads import Road
 DATASETS = {
     **{"fashion_mnist": "Fashion-MNIST", "fashion_mnist_sample": "Fashion-MNIST", "imagenet": "ImageNet-1K"},
     **{"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "tiny_imagenet": "Tiny ImageNet"},
-    "tiny_imagenet_32": "Tiny ImageNet at 32 px",
+    "tiny_imagenet_32": "Tiny ImageNet",
     **{"imagenette": "Imagenette", "imagenette_320": "Imagenette 320", "imagenette_160": "Imagenette 160"},
 }
 """By name in a record: the dataset's usual name."""
