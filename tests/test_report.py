@@ -249,7 +249,7 @@ def test_a_study_that_has_everything_is_told_in_full(out):
     expected |= {f"{name}.{kind}" for name in tables for kind in ("csv", "tex")}
     assert {name for name in os.listdir(out) if not name.startswith(".")} == expected | {"report.html", "report.md"}
     page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
-    for words in ("Which step matters", "What each section is worth", "What it costs", "Learning curves", "8-4-2-1"):
+    for words in ("Which step matters", "What each section is worth", "What it costs", "Learning curves", "16-8-4-2"):
         assert words in page
         assert words in text
     assert "not the paper&#39;s ImageNet results" in page

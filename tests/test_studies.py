@@ -194,7 +194,7 @@ def test_references_are_four_networks_beside_the_modern_rungs(runs_of: Callable)
         (n, seed) for n in REFERENCES for seed in range(3)
     )
     assert {run.identity for run in designs} < {run.identity for run in runs_of("study=ladder")}
-    assert {(run.recipe.name, run.design.drop_path) for run in runs} == {("modern", 0.1)}
+    assert {(run.recipe.name, run.design.drop_path) for run in runs} == {("modern", 0.000667)}
 
 
 @pytest.mark.parametrize("regime", ["nano", "resnet50", "resnet200"])

@@ -20,7 +20,7 @@ from analysis.statistics.pairs import pairs_of
 from analysis.statistics.provenance import describe
 from analysis.text import step_name
 from roadmap.conf import OURS
-from roadmap.roads import Road
+from roadmap.roads import Road, Rung
 
 MEASURED = (
     *("n", "diverged", "stopped", "left_out", "mean", "std", "mean_low", "mean_high"),
@@ -54,8 +54,8 @@ def ladder_table(
     (`image_noise`). With a `margin` (points), also whether the change is negligible, for other seeds on these images:
     `p_negligible`, `p_negligible_holm`, `negligible` (`conclude`).
 
-    With `nearest`, for a study that skips rungs, such as one of the ends of sections: only the rungs with finished
-    runs, and as the parent of each the nearest of these before it, here and in the published numbers; `title` says what
+    With `nearest`, for a study that skips rungs, such as one of the ends of sections: only the rungs with runs, and as
+    the parent of each the nearest finished one before it, here and in the published numbers; `title` says what
     lies between the two: a step, a section, or "gelu to layer_norm".
 
     `attrs` has words for captions (`caption`); `titles`, of the rungs by name; `margin`; `reference`, the title of the
@@ -103,8 +103,8 @@ def ladder_table(
 
 
 def _without_gaps(comparison: Comparison) -> Comparison:
-    """The comparison on a road that has the rungs with finished runs alone, each with the nearest of these before it as
-    its parent."""
+    """The comparison on a road that has the rungs with runs alone; the parent of each is the nearest before it with
+    finished runs."""
     road, scores = comparison.road, comparison.scores()
     before = {
         pair.network: pair
@@ -120,8 +120,17 @@ def _without_gaps(comparison: Comparison) -> Comparison:
             rungs.append(replace(rung, parent=names[pair.reference], title=f"{pair.title}{network}"))
         elif steps in scores:
             rungs.append(replace(rung, parent=None))
+        elif (comparison.runs["set"] == steps).any():
+            rungs.append(replace(rung, parent=_nearest(rung, road, scores)))
     road = replace(road, rungs=tuple(rungs) or road.rungs)
     return replace(comparison, context=replace(comparison.context, road=road))
+
+
+def _nearest(rung: Rung, road: Road, measured: Container[Steps]) -> str | None:
+    parent = rung.parent
+    while parent is not None and frozenset(road[parent].steps) not in measured:
+        parent = road[parent].parent
+    return parent
 
 
 def default_reference(ladder: pd.DataFrame) -> str | None:
