@@ -102,8 +102,8 @@ class BudgetStudy:
             fixed += f" on {self.largest.train_images:,} images"
         batches, seeds = (", ".join(map(str, sorted(counted[name].unique()))) for name in ("batch_size", "seed"))
         about = f"{numbers} {self.unit}, {fixed} · batch {batches} · seeds {seeds}"
-        words = {"about": about, "kind": self.kind, "budgets": self.budgets, "budget_unit": self.unit}
-        words |= {"at": self.complete[-1]}
+        words: dict[str, Any] = {"about": about, "kind": self.kind, "budgets": self.budgets, "budget_unit": self.unit}
+        words["at"] = self.complete[-1]
         return caption(self.largest) | words | {"unit": measure(self.largest.metric).unit, "looks": self.looks}
 
     @cached_property
