@@ -379,7 +379,7 @@ def _scaled(value: float, *, _root_: DictConfig) -> float:
     return _rounded(value * _strength(_root_))
 
 
-def _scaled_policy(policy: str, *, _root_: DictConfig) -> str | None:
+def _scaled_policy(policy: str, *, _root_: DictConfig) -> str:
     """RandAugment's policy: each of its operations is applied with half the strength as its probability, timm's
     default being 0.5."""
     strength = _strength(_root_)

@@ -2,9 +2,12 @@
 as far as their number of epochs calls for it (docs/proxies.md)."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from records import write_run
 
+import analysis
 import roadmap
 from experiments.config.run import Run
 from roadmap.conf import OURS
@@ -66,3 +69,14 @@ def test_a_rung_composed_by_hand_is_that_rung_with_every_budget(run_of: Callable
 
 def test_a_named_design_keeps_its_stem_in_a_small_regime(run_of: Callable[..., Run]) -> None:
     assert run_of("design=convnext_tiny", "recipe=modern").design.stem_stride == 4
+
+
+def test_in_a_shorter_regime_with_the_papers_batches_the_two_recipes_are_compared(tmp_path: Path) -> None:
+    """Batches of 256 and of 4,096 images, each the paper's; and the report does not take them for the paper's runs."""
+    data = {"data": {"name": "imagenet"}, "resolution": 128}
+    for rung, batch in {"resnet": 256, "modern_recipe": 4096}.items():
+        recipe = {"epochs": 30, "batch_size": batch}
+        write_run(tmp_path, rung, regime="imagenet_short", config={"recipe": recipe, **data})
+    (comparison,) = analysis.comparisons(analysis.load(tmp_path))
+    assert comparison.context.title == "imagenet_short on ImageNet-1K, 128 px, 30 epochs"
+    assert "not the paper's ImageNet results" in comparison.context.scale

@@ -39,7 +39,8 @@ class Context:
     of the design that several networks share: of a whole ladder at another width, say."""
     epochs: int | None
     batch_size: int | None
-    """None: the paper's for the recipe, so that the ladder's first rung (90 epochs) compares with the others (300)."""
+    """None: the paper's for the recipe, so that the ladder's first rung (90 epochs of batches of 256) compares with the
+    others (300 of 4,096); of the epochs, only together with the batch size."""
     metric: str
     """The task's main metric, whose value is a run's `score`."""
     road: Road
@@ -51,10 +52,11 @@ class Context:
     @classmethod
     def of(cls, run: Mapping[str, Any], road: Road) -> Context:
         """The context of a row of `Runs.runs`, without switches of its design."""
-        schedule = {key: run[key] for key in ("epochs", "batch_size")}
         published = published_recipe(run["recipe_name"])
-        if all(published.get(key) == value for key, value in schedule.items()):
-            schedule = dict.fromkeys(schedule)
+        schedule = {key: run[key] for key in ("epochs", "batch_size")}
+        if published.get("batch_size") == schedule["batch_size"]:
+            schedule["batch_size"] = None
+            schedule["epochs"] = None if published["epochs"] == schedule["epochs"] else schedule["epochs"]
         differs = {key: run["differs"][key] for key in sorted(run["differs"]) if not key.startswith("design.")}
         return cls(
             **{key: run[key] for key in ("regime", "resolution", "precision", "metric")},
@@ -84,12 +86,14 @@ class Context:
         """What was measured, in a phrase."""
         regime = f"{self.regime} scale" if self.regime in ("nano", "small") else self.regime
         scale = f"{regime} on {self.dataset}"
-        return scale if self.on_imagenet or not self.road.published else f"{scale}: not the paper's ImageNet results"
+        is_papers = self.on_imagenet and self.regime == self.road.published
+        return scale if is_papers or not self.road.published else f"{scale}: not the paper's ImageNet results"
 
     @property
     def title(self) -> str:
         """Short and unique within a study: the regime, the data, and the settings that differ."""
-        schedule = [epochs(self.epochs), f"batch {self.batch_size}"] if self.epochs else []
+        schedule = [epochs(self.epochs)] if self.epochs else []
+        schedule += [f"batch {self.batch_size}"] if self.batch_size else []
         road = f"road {self.road_name}" if self.road_name else ""
         parts = [f"{self.regime} on {self.dataset}", f"{self.resolution} px", road, *schedule, self.changes]
         return ", ".join(filter(None, parts))

@@ -38,6 +38,9 @@ def on_all_cores(function: Callable[[Sequence[Item]], list[Result]], items: Sequ
 
 
 def _remember(function: Callable[[Any], Any]) -> None:
+    """In a new process, which must not use torch's threads: they exist in the process that it was forked from alone."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
     global _function
     _function = function
 
