@@ -17,7 +17,7 @@ from analysis.sources.load import load
 from analysis.sources.rows import disagreements
 from analysis.statistics.comparison import comparisons, network_table
 from analysis.statistics.contrasts import contrast
-from analysis.statistics.ladder import default_reference, ladder_table, published_ladder
+from analysis.statistics.ladder import default_reference, ladder_table, published_ladder, skips_rungs
 from analysis.statistics.paper import agreement
 from analysis.statistics.provenance import missing, unfinished
 from roadmap.conf import OURS
@@ -200,6 +200,9 @@ def test_a_study_that_skips_rungs_has_the_changes_between_those_it_has(tmp_path,
     assert agreement(found.reset_index()).published == 6
     (whole,) = comparisons(study)
     pd.testing.assert_frame_equal(ladder_table(whole, nearest=True), table)  # nothing is skipped
+    assert [skips_rungs(ladder_table(comparison)), skips_rungs(table)] == [True, False]
+    (later,) = comparisons(load(write_study(tmp_path / "later", OURS.road().names[1:])))
+    assert not skips_rungs(ladder_table(later))  # the road's first rung is missing, but nothing between two rungs
 
 
 def test_the_roads_ends_are_a_claim_of_their_own(table, study, tmp_path):

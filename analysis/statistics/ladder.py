@@ -141,10 +141,20 @@ def default_reference(ladder: pd.DataFrame) -> str | None:
 
 
 def skips_rungs(ladder: pd.DataFrame) -> bool:
-    """Whether the parents of some rungs with finished runs have no run at all, as in a study of the ends of sections;
-    each is then best compared with the nearest rung that is measured."""
-    parents = ladder["parent"][(ladder["n"] > 0) & ladder["parent"].notna()]
-    return not parents.isin(ladder["rung"][(ladder["n"] > 0) | (ladder["left_out"] > 0)]).all()
+    """Whether some rung with finished runs has an ancestor that has some, too, but a parent without any run, as in a
+    study of the ends of sections. It is then best compared with that ancestor."""
+    parents = dict(zip(ladder["rung"], ladder["parent"], strict=True))
+    measured = {*ladder["rung"][ladder["n"] > 0]}
+    with_runs = measured | {*ladder["rung"][ladder["left_out"] > 0]}
+    for rung in measured:
+        parent = parents[rung]
+        if parent in with_runs:
+            continue
+        while parent in parents and parent not in measured:
+            parent = parents[parent]
+        if parent in measured:
+            return True
+    return False
 
 
 def default_ladder(comparison: Comparison, **settings: Any) -> pd.DataFrame:
