@@ -20,7 +20,7 @@ from analysis.statistics.pairs import pairs_of
 from analysis.statistics.provenance import describe
 from analysis.text import step_name
 from roadmap.conf import OURS
-from roadmap.roads import Road, Rung
+from roadmap.roads import Road
 
 MEASURED = (
     *("n", "diverged", "stopped", "left_out", "mean", "std", "mean_low", "mean_high"),
@@ -55,7 +55,7 @@ def ladder_table(
     `p_negligible`, `p_negligible_holm`, `negligible` (`conclude`).
 
     With `nearest`, for a study that skips rungs, such as one of the ends of sections: only the rungs with runs, and as
-    the parent of each the nearest finished one before it, here and in the published numbers; `title` says what
+    the parent of each its nearest ancestor that has finished, here and in the published numbers; `title` says what
     lies between the two: a step, a section, or "gelu to layer_norm".
 
     `attrs` has words for captions (`caption`); `titles`, of the rungs by name; `margin`; `reference`, the title of the
@@ -103,14 +103,11 @@ def ladder_table(
 
 
 def _without_gaps(comparison: Comparison) -> Comparison:
-    """The comparison on a road that has the rungs with runs alone; the parent of each is the nearest before it with
+    """The comparison on a road that has the rungs with runs alone; the parent of each is its nearest ancestor with
     finished runs."""
-    road, scores = comparison.road, comparison.scores()
-    before = {
-        pair.network: pair
-        for pair in pairs_of(road, [], lambda a, b: a in scores and b in scores)
-        if pair.kind == "road"
-    }
+    road, scores, trained = comparison.road, comparison.scores(), {*comparison.runs["set"]}
+    pairs = pairs_of(road, [], lambda rung, ancestor: rung in trained and ancestor in scores)
+    before = {pair.network: pair for pair in pairs if pair.kind == "road"}
     names = {frozenset(rung.steps): rung.name for rung in road.rungs}
     rungs = []
     for rung in road.rungs:
@@ -118,19 +115,10 @@ def _without_gaps(comparison: Comparison) -> Comparison:
         if pair := before.get(steps):
             network = rung.title.removeprefix(step_name(rung.title))  # in brackets, as at the end of the paper's road
             rungs.append(replace(rung, parent=names[pair.reference], title=f"{pair.title}{network}"))
-        elif steps in scores:
+        elif steps in trained:
             rungs.append(replace(rung, parent=None))
-        elif (comparison.runs["set"] == steps).any():
-            rungs.append(replace(rung, parent=_nearest(rung, road, scores)))
     road = replace(road, rungs=tuple(rungs) or road.rungs)
     return replace(comparison, context=replace(comparison.context, road=road))
-
-
-def _nearest(rung: Rung, road: Road, measured: Container[Steps]) -> str | None:
-    parent = rung.parent
-    while parent is not None and frozenset(road[parent].steps) not in measured:
-        parent = road[parent].parent
-    return parent
 
 
 def default_reference(ladder: pd.DataFrame) -> str | None:
