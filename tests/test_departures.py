@@ -109,4 +109,5 @@ def test_what_makes_no_difference_is_no_departure_and_all_else_is(tmp_path, rung
 def test_the_papers_own_recipes_depart_in_nothing(tmp_path, name):
     """Those that build on another one, too."""
     settings = departing(tmp_path, "separate_downsampling", Recipe(**published_recipe(name)), resolution=224)
-    assert settings == ["data", "design.depths", "design.width"]
+    of_nano = ("depths", "width", "stem_stride", "layer_scale", "drop_path")
+    assert settings == ["data", *(f"design.{name}" for name in of_nano)]

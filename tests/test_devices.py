@@ -110,13 +110,12 @@ def test_synchronised_batch_norm_is_a_series_of_its_own_where_it_matters(
     run_of: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """BatchNorm and mixing see what a device takes at once; other networks and recipes do not care."""
-    alone = {rung: run_of(f"rung={rung}", "recipe.mixup=0") for rung in ("resnet", "separate_downsampling")}
+    unmixed = ("recipe.mixup=0", "recipe.cutmix=0")
+    alone = {rung: run_of(f"rung={rung}", *unmixed) for rung in ("resnet", "separate_downsampling")}
     run_of.cache_clear()
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rung, run in alone.items():
-        plain, synchronised = (
-            run_of(f"rung={rung}", "recipe.mixup=0", f"sync_batch_norm={on}") for on in ("false", "true")
-        )
+        plain, synchronised = (run_of(f"rung={rung}", *unmixed, f"sync_batch_norm={on}") for on in ("false", "true"))
         assert synchronised.identity == run.identity
         assert (plain.identity == run.identity) == (rung == "separate_downsampling")
         mixed = run_of(f"rung={rung}", "recipe.mixup=0.8", "sync_batch_norm=true")

@@ -183,7 +183,13 @@ def test_code_that_a_record_names_runs_only_if_it_is_trusted(
     top1 = json.loads((run / "summary.json").read_text())["top1"]
     code, result, _, err = evaluate(f"weights={run}", "trust=true", "out=-")
     assert (code, result.get("top1")) == (0, pytest.approx(top1)), err
-    typed = ("design=resnet50", *tiny[:2], f"+{OWN}", "resolution=32")  # the user's own words need no trust
+    typed = (
+        "design=resnet50",
+        *tiny[:2],
+        f"+{OWN}",
+        "design.stem_stride=2",
+        "resolution=32",
+    )  # the user's own words need no trust
     assert evaluate(f"weights={run}", *typed, "out=-")[1]["top1"] >= 0
 
     gate.unlink()

@@ -46,7 +46,7 @@ def flowers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 FAILURES = [  # what becomes of the folder, what is typed, what the message has
     (lambda data: shutil.rmtree(data), "", "data.path=flowers is not a folder"),
-    (lambda data: None, "design.activation=torch.nn.GLU", "GLU: (2, 16, 8, 8) of torch.float32 becomes (2, 16, 8, 4)"),
+    (lambda data: None, "design.activation=torch.nn.GLU", "GLU: (2, 8, 16, 16) of torch.float32 becomes (2, 8, 16, 8)"),
     (lambda data: shutil.rmtree(data / "val"), "", "there is no folder flowers/val"),
     (lambda data: (data / "val" / "c").rename(data / "val" / "d"), "", "the latter lacks c and adds d"),
     (lambda data: [path.unlink() for path in (data / "val" / "b").iterdir()], "", "flowers/val/b has no images"),
@@ -213,20 +213,20 @@ class Waits(Layer):
 
 REFUSED = {  # a layer as it is written, and what the message has
     "_target_: layers_of_mine.Fine, most: 32": "Fine(64, most=32) raises ValueError: more than 32 channels",
-    "_target_: layers_of_mine.Fine, least: 32": "Fine(16, least=32) raises TypeError",
-    "_target_: layers_of_mine.Plain": "Plain(16) raises TypeError",
-    "_target_: layers_of_mine.Halves": "(2, 16, 8, 8) of torch.float32 becomes (2, 16, 4, 4) of torch.float32",
-    "_target_: layers_of_mine.Doubles": "(2, 16, 8, 8) of torch.float32 becomes (2, 16, 8, 8) of torch.float64",
-    "_target_: layers_of_mine.Picky, only: 1": "(2, 128, 1, 1) raises KeyError",
-    "_target_: layers_of_mine.Splits": "(2, 16, 8, 8) becomes a tuple, not a tensor",
-    "_target_: layers_of_mine.Peeks": "on the meta device, where networks are counted, (2, 16, 8, 8) raises",
-    "_target_: layers_of_mine.Ends": "Ends(16) raises SystemExit",
-    "_target_: layers_of_mine.Ends, here: false": "(2, 16, 8, 8) raises GeneratorExit: enough",
-    "_target_: layers_of_mine.Mute": "(2, 16, 8, 8) raises Unspeakable",
-    "_target_: layers_of_mine.Bare": "Bare(16) raises AttributeError",
-    "_target_: layers_of_mine.Trains": "in evaluation, (1, 16, 8, 8) of torch.float32 becomes (1, 16, 1, 1) of",
-    "_target_: layers_of_mine.Caches": "in evaluation, (1, 16, 8, 8) of torch.float32 becomes (2, 16, 8, 8) of",
-    "_target_: layers_of_mine.Pairs": "Pairs: (3, 16, 8, 8) raises RuntimeError",
+    "_target_: layers_of_mine.Fine, least: 32": "Fine(8, least=32) raises TypeError",
+    "_target_: layers_of_mine.Plain": "Plain(8) raises TypeError",
+    "_target_: layers_of_mine.Halves": "(2, 8, 16, 16) of torch.float32 becomes (2, 8, 8, 8) of torch.float32",
+    "_target_: layers_of_mine.Doubles": "(2, 8, 16, 16) of torch.float32 becomes (2, 8, 16, 16) of torch.float64",
+    "_target_: layers_of_mine.Picky, only: 2": "(2, 64, 2, 2) raises KeyError",
+    "_target_: layers_of_mine.Splits": "(2, 8, 16, 16) becomes a tuple, not a tensor",
+    "_target_: layers_of_mine.Peeks": "on the meta device, where networks are counted, (2, 8, 16, 16) raises",
+    "_target_: layers_of_mine.Ends": "Ends(8) raises SystemExit",
+    "_target_: layers_of_mine.Ends, here: false": "(2, 8, 16, 16) raises GeneratorExit: enough",
+    "_target_: layers_of_mine.Mute": "(2, 8, 16, 16) raises Unspeakable",
+    "_target_: layers_of_mine.Bare": "Bare(8) raises AttributeError",
+    "_target_: layers_of_mine.Trains": "in evaluation, (1, 8, 16, 16) of torch.float32 becomes (1, 8, 1, 1) of",
+    "_target_: layers_of_mine.Caches": "in evaluation, (1, 8, 16, 16) of torch.float32 becomes (2, 8, 16, 16) of",
+    "_target_: layers_of_mine.Pairs": "Pairs: (3, 8, 16, 16) raises RuntimeError",
     "_target_: torch.nn.LazyBatchNorm2d, affine: false": "LazyBatchNorm2d: its weights have no shape until",
     "_target_: torch.nn.LazyConv2d, kernel_size: 1": "LazyConv2d: its weights have no shape until it is called",
     "_target_: layers_of_mine.Find": "layers_of_mine has no 'Find'; did you mean 'Fine'?",
@@ -279,7 +279,7 @@ def test_layer_that_takes_long_is_named(
 @pytest.mark.parametrize(
     ("switch", "expected"),
     [
-        ("norm=layers_of_mine.Plain", "design.norm: layers_of_mine.Plain(16) raises TypeError"),
+        ("norm=layers_of_mine.Plain", "design.norm: layers_of_mine.Plain(8) raises TypeError"),
         ("activation=layers_of_mine.Fine", "design.activation: layers_of_mine.Fine() raises TypeError"),
         ("norm=torch.nn.InstanceNorm2d", None),  # until it comes to a single pixel of the head
         ("activation=layers_of_mine.Plain", None),
@@ -294,7 +294,7 @@ def test_norm_and_activation_are_tried_too(
 
 
 def test_norm_is_tried_in_the_head(run_of: Callable) -> None:
-    with pytest.raises(preflight.SettingsError, match=r"InstanceNorm2d: \(2, 512, 1, 1\) raises ValueError"):
+    with pytest.raises(preflight.SettingsError, match=r"InstanceNorm2d: \(2, 256, 1, 1\) raises ValueError"):
         check_layers(run_of("design.norm=torch.nn.InstanceNorm2d", "resolution=64", "design.downsampling=separate"))
 
 

@@ -24,6 +24,7 @@ LAYER_NORM = (
     "rung=separate_downsampling",
     "design.drop_path=0",
     "recipe.mixup=0",
+    "recipe.cutmix=0",
     "recipe.ema_decay=0.9",
     "recipe.lr=1e-3",
 )

@@ -43,7 +43,13 @@ class Losses:
 @pytest.fixture(scope="module")
 def run(run_of: Callable, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """20 steps of two passes, with everything on that a recipe of the paper has."""
-    network = ("rung=separate_downsampling", "design.depths=[1,1,4,1]", "design.width=8", "design.drop_path=0.5")
+    network = (
+        "rung=separate_downsampling",
+        "design.depths=[1,1,4,1]",
+        "design.width=8",
+        "design.drop_path=0.5",
+        "design.stem_stride=4",
+    )
     recipe = (f"recipe.lr={BASE}", f"recipe.layer_decay={LAYER_DECAY}", f"recipe.ema_decay={EMA}", "recipe.epochs=2")
     batch = (
         "recipe.batch_size=20",
