@@ -57,7 +57,8 @@ def run(run_of: Callable, tmp_path_factory: pytest.TempPathFactory) -> Run:
         f"recipe.warmup={WARMUP}/{STEPS}",
         "recipe.random_erasing=0.25",
     )
-    data = ("data.subset=0.02", "data.holdout=0.02", "recipe.cutmix=1.0")
+    mixing = ("recipe.mixup_prob=1", "recipe.cutmix=1.0", "recipe.label_smoothing=0.1", "design.layer_scale=1e-6")
+    data = ("data.subset=0.02", "data.holdout=0.02", *mixing)
     runs = f"runs={tmp_path_factory.mktemp('reference')}"
     return run_of("recipe=convnext", *network, *recipe, *batch, *data, "threads=1", "device=cpu", runs)
 
