@@ -28,7 +28,7 @@ LONGEST_TITLE = 34
 GAIN = 0.5
 """Opacity of a gain, so that seeds and interval are seen on it."""
 TITLE = "measured here, and as published"
-PAPER = "ImageNet, 224 px, 90/300 epochs – not ours"
+PAPER = "ImageNet-1K, 224 px, 90/300 epochs, not ours"
 
 
 def beside_paper_figure(comparison: Comparison) -> Figure:
