@@ -496,21 +496,48 @@ def test_nothing_is_measured_for_gpus_elsewhere(planned: Callable) -> None:
     assert "state --images-per-second of one to get hours" in out
 
 
-def test_networks_that_differ_in_epochs_are_measured_once(
-    planned: Callable, tiny: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+BUDGETS = ("-m", "rung=resnet,modern_recipe", "budgets=[1,2,4]", "regime=small", "recipe.batch_size=16", "device=cpu")
+"""In a small regime, a shorter budget of the modern recipe is regularized less."""
+
+
+def test_budgets_of_a_network_are_measured_once(
+    planned: Callable, photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured_networks = []
+    networks, inputs = [], []
 
     def measure(network: Network, device: torch.device, seconds: float) -> Pace:
-        measured_networks.append(network)
+        networks.append(network.run)
         return Pace(network.macs, 1, 1, 0, "measured")
 
+    def measure_input(run: Run, seconds: float) -> Input:
+        inputs.append(run)
+        return Input(0, 0)
+
     monkeypatch.setattr("experiments.plan.throughput.measure", measure)
-    arguments = [word for word in tiny if not word.startswith("recipe.epochs")]
-    cost = planned("-m", *arguments, "recipe.epochs=1,2,4", "recipe.lr=0.1,0.2", "seed=0,1", "--json").cost
-    assert len(measured_networks) == 1
+    monkeypatch.setattr("experiments.plan.input._measure", measure_input)
+    policy = "recipe.rand_augment=${scaled_policy:rand-m9-mstd0.5-inc1}"
+    cost = planned(*BUDGETS, "data=folder", f"data.path={photographs}", policy, "seed=0,1", "--json").cost
+    assert len(cost["rows"]) == 6
     assert {row["pace"] for row in cost["rows"]} == {"measured"}
-    assert cost["rows"][4]["seconds"] == pytest.approx(4 * cost["rows"][0]["seconds"], rel=1e-3)
+    assert sorted(run.recipe.name for run in networks) == ["modern", "original"]
+    assert sorted((run.recipe.name, run.recipe.epochs) for run in inputs) == [("modern", 4), ("original", 4)]
+    networks.clear()
+    planned(*BUDGETS, "recipe.mixup=0.8,0", "recipe.lr=0.1,0.2", "--json")  # whether there is mixup costs time
+    assert len(networks) == 4
+
+
+def test_records_of_one_budget_say_what_others_take(planned: Callable, run_of: Callable, here: Path) -> None:
+    run: Run = run_of("rung=modern_recipe", "regime=small", "recipe.epochs=1", "recipe.batch_size=16", "device=cpu")
+    summary = {"status": "done", "device": "cpu", "processes": 1, "threads": 1, "train_images": 10_000}
+    summary |= {"evaluation_images": 10_000, "images_per_second": 100.0, "seconds_per_epoch": 150.0}
+    (here / "runs" / "earlier").mkdir(parents=True)
+    for name, content in (("config", run.to_json()), ("summary", summary)):
+        (here / "runs" / "earlier" / f"{name}.json").write_text(json.dumps(content))
+    rows = planned(*BUDGETS, "threads=1", "--json").cost["rows"]
+    modern = {row["epochs"]: row for row in rows if row["title"].startswith("modern_recipe")}
+    assert {row["pace"] for row in modern.values()} == {"recorded"}
+    assert {epochs: row["seconds"] for epochs, row in modern.items()} == pytest.approx({1: 150, 2: 300, 4: 600})
+    assert {row["pace"] for row in rows if row["title"].startswith("resnet")} == {"measured"}
 
 
 def test_study_on_all_cores_is_that_on_one(planned: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

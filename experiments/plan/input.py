@@ -24,7 +24,7 @@ from experiments.data.readers import load_images
 from experiments.data.readers.folder import FolderImages, images_of
 from experiments.data.transforms import Erasing, TrainingTransform, Transform, evaluation_transform
 from experiments.errors import DataError, SettingsError
-from experiments.plan.network import Network, Pace
+from experiments.plan.network import Network, Pace, pace_settings
 from experiments.plan.throughput import Hardware, noise
 from experiments.runtime.processes import Processes
 
@@ -34,6 +34,8 @@ CACHED = 64
 """Images, of those that a run keeps in memory."""
 TOGETHER = 8
 """Images in a batch that is timed."""
+TRANSFORMS = ("interpolation", "crop_pct", "rand_augment", "random_erasing", "erasing_mode", "erasing_count")
+"""Settings of the recipe that say what is done to images."""
 MOST = 1.5
 """Seconds, at most, for the images of one recipe."""
 
@@ -56,7 +58,8 @@ def measure_inputs(networks: Sequence[Network], seconds: float) -> dict[str, Inp
     torch.set_num_threads(1)  # as in a loader worker
     try:
         for runs in by_key.values():
-            if input := _measure(runs[0], min(MOST, seconds / len(by_key))):
+            longest = max(runs, key=lambda run: run.recipe.epochs)  # whose images are transformed most
+            if input := _measure(longest, min(MOST, seconds / len(by_key))):
                 inputs |= {run.series: input for run in runs}
     finally:
         torch.set_num_threads(threads_before)
@@ -88,9 +91,9 @@ def loader_workers(run: Run, hardware: Hardware) -> int:
 
 def _key(run: Run) -> str:
     """What the input depends on."""
-    recipe = run.recipe
-    transforms = recipe.interpolation, recipe.rand_augment, recipe.random_erasing, recipe.erasing_count
-    return repr((replace(run.data, subset=1.0), run.resolution, recipe.crop_pct, transforms, run.crops_together))
+    recipe = pace_settings(run.to_json())["recipe"]
+    transforms = [recipe[name] for name in TRANSFORMS]
+    return repr((replace(run.data, subset=1.0), run.resolution, transforms, run.crops_together))
 
 
 def _measure(run: Run, seconds: float) -> Input | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from experiments.data.prefetch import prefetch
 from experiments.data.transforms import Preprocess, TrainingTransform, evaluation_transform
 from experiments.data.workers import BatchLoader
 from experiments.errors import SettingsError
-from experiments.plan.network import Network, Pace
+from experiments.plan.network import Network, Pace, pace_settings
 from experiments.records.schema import BrokenRecordError, config_of, count, summary_of
 from experiments.runtime.devices import autocast, device_name, keep_memory, set_precision
 from experiments.runtime.machine import cores
@@ -103,11 +105,12 @@ def stated(networks: Sequence[Network], images_per_second: Mapping[str | None, f
 
 
 def paces_of_records(networks: Sequence[Network], device: torch.device, hardware: Hardware) -> dict[str, Pace]:
-    """{series: pace} as records of the same network on this device say. They include the input."""
+    """{series: pace} as records of the same network on this device say, of whatever budget. They include the input."""
     records = {runs: read_records(runs) for runs in {network.run.runs for network in networks}}
     paces = {}
     for network in networks:
-        arguments = records[network.run.runs], network.run, network.macs, device, hardware.threads
+        same = records[network.run.runs].get(_key(network.run.to_json()), [])
+        arguments = same, network.run, network.macs, device, hardware.threads
         if pace := recorded(*arguments, hardware.runs_per_gpu) or recorded(*arguments):
             paces[network.run.series] = pace
     return paces
@@ -148,34 +151,35 @@ NEEDED += ("evaluation_images", "seconds_per_epoch")
 """What of a summary a pace is computed from."""
 
 
-def read_records(runs: Path) -> Records:
-    """Of the runs that have finished an epoch."""
-    records: Records = []
+def read_records(runs: Path) -> dict[str, Records]:
+    """Of the runs that have finished an epoch, by what their pace depends on."""
+    records: dict[str, Records] = defaultdict(list)
     for path in runs.glob("*/config.json"):
         with suppress(BrokenRecordError):
             config, summary = config_of(path.parent), summary_of(path.parent)
             if all(summary.get(name) for name in NEEDED) and count(config["recipe"].get("batch_size")):
-                records.append((config, summary))
+                records[_key(config)].append((config, summary))
     return records
+
+
+def _key(config: Mapping[str, Any]) -> str:
+    return json.dumps(pace_settings(config), sort_keys=True)
 
 
 def recorded(
     records: Records, run: Run, macs: int, device: torch.device, threads: int, runs_per_gpu: int = 1
 ) -> Pace | None:
-    """The median of the records of this network on this device, with as many threads, processes and runs per GPU."""
-    same_settings = ("model", "design", "resolution", "precision", "micro_batch_size")
+    """The median of those of a network's records that are of this device, with as many threads, processes and runs per
+    GPU."""
     same_hardware = {"device": device_name(device), "processes": run.split.processes}
     same_hardware |= {} if device.type == "cuda" else {"threads": threads}
-    config, times = run.to_json(), []
-    for other, summary in records:
-        if (
-            all(other.get(name) == config[name] for name in same_settings)
-            and other["data"]["name"] == run.data.name
-            and all(summary[name] == value for name, value in same_hardware.items())
-            and (summary.get("runs_per_gpu") or 1) == runs_per_gpu
-            and not summary.get("retried_alone")
-        ):
-            times.append(_times(other["recipe"], summary))
+    times = [
+        _times(config["recipe"], summary)
+        for config, summary in records
+        if all(summary[name] == value for name, value in same_hardware.items())
+        and (summary.get("runs_per_gpu") or 1) == runs_per_gpu
+        and not summary.get("retried_alone")
+    ]
     if not times:
         return None
     training, evaluation = (statistics.median(column) / runs_per_gpu for column in zip(*times, strict=True))
