@@ -26,6 +26,7 @@ from experiments.data.transforms import Erasing, TrainingTransform, Transform, e
 from experiments.errors import DataError, SettingsError
 from experiments.plan.network import Network, Pace, pace_settings
 from experiments.plan.throughput import Hardware, noise
+from experiments.plan.time_limit import TimeIsUp, time_limit
 from experiments.runtime.processes import Processes
 
 CLASSES = 16
@@ -97,15 +98,16 @@ def _key(run: Run) -> str:
 
 
 def _measure(run: Run, seconds: float) -> Input | None:
-    """None if the images are not here, or can't be read; the launch says why."""
+    """None if the images are not here, can't be read, or can't be listed within `seconds`; the launch says why."""
     try:
-        parts = _images(run.data)
+        with time_limit(seconds):
+            parts = _images(run.data)
         if parts is None:
             return None
         training = 0.0 if run.crops_together else _time(_training_batches(run, parts[0]), 0.7 * seconds)
         transform = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
         evaluation = _time(_batches(parts[1], transform), 0.3 * seconds)
-    except (SettingsError, DataError, OSError):
+    except (SettingsError, DataError, OSError, TimeIsUp):
         return None
     return None if training is None or evaluation is None else Input(training, evaluation)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,10 +22,28 @@ CLASSES = 1000
 """Where their number is not known."""
 RECIPE, DESIGN = asdict(Recipe()), Design().to_json()
 """The defaults, which a record of an earlier version may lack."""
-SCHEDULE = ("name", "epochs", "lr", "min_lr", "weight_decay", "schedule", "warmup", "milestones", "gamma")
+SCHEDULE: tuple[str, ...] = (
+    "name",
+    "epochs",
+    "lr",
+    "min_lr",
+    "weight_decay",
+    "schedule",
+    "warmup",
+    "milestones",
+    "gamma",
+)
 SCHEDULE += ("mixup_prob", "mixup_switch_prob")
 """Settings of a recipe that change little or nothing about how long an image takes."""
-STRENGTHS = ("momentum", "random_erasing", "mixup", "cutmix", "label_smoothing", "clip_grad", "ema_decay")
+STRENGTHS: tuple[str, ...] = (
+    "momentum",
+    "random_erasing",
+    "mixup",
+    "cutmix",
+    "label_smoothing",
+    "clip_grad",
+    "ema_decay",
+)
 STRENGTHS += ("layer_scale", "drop_path")
 """Settings of a recipe or a design that are off at 0; how long an image takes depends only on whether they are on."""
 
@@ -46,6 +64,11 @@ class Pace:
     source: str
     """stated, recorded, measured; shared: recorded of runs that shared a GPU as these are to; between: from networks
     with fewer and with more multiply-adds."""
+
+    def scaled(self, factor: float) -> Pace:
+        """The pace of a device that takes `factor` times as long."""
+        training, evaluation, preparation = (factor * it for it in (self.training, self.evaluation, self.preparation))
+        return replace(self, training=training, evaluation=evaluation, preparation=preparation)
 
 
 @dataclass(frozen=True)
@@ -156,8 +179,8 @@ def kind_of(run: Run, classes: int) -> str:
 
 
 def pace_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a run's config.json, what decides how long one of its images takes on a given machine. All budgets of a network
-    have the same: a shorter one is regularized less, but in the same ways."""
+    """Of a run's config.json, what decides how long one of its images takes on a given machine. All budgets of a
+    network have the same: a shorter one is regularized less, but in the same ways."""
     recipe, design = RECIPE | config["recipe"], DESIGN | config["design"]
     return {
         "recipe": {name: _pace_setting(name, recipe[name]) for name in recipe if name not in SCHEDULE},

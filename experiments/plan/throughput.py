@@ -27,6 +27,7 @@ from experiments.data.prefetch import prefetch
 from experiments.data.transforms import Preprocess, TrainingTransform, evaluation_transform
 from experiments.data.workers import BatchLoader
 from experiments.errors import SettingsError
+from experiments.plan.launch import Launch
 from experiments.plan.network import Network, Pace, pace_settings
 from experiments.records.schema import BrokenRecordError, config_of, count, summary_of
 from experiments.runtime.devices import autocast, device_name, keep_memory, set_precision
@@ -67,25 +68,19 @@ class Hardware:
     """For each process, with its loader workers."""
 
 
-def hardware_for(
-    run: Run,
-    device: torch.device | None,
-    runs_at_once: int | None,
-    runs_per_gpu: int,
-    cores_per_process: int | None = None,
-) -> Hardware:
-    """If it is not said how many `runs_at_once`: as many as there are cores, or as fit on the GPUs here; and if it is
-    not said how many `cores_per_process`: its share of those here."""
+def hardware_for(run: Run, runs: int, device: torch.device | None, launch: Launch) -> Hardware:
+    """Of a study of `runs` runs. Where the launch doesn't say how many train at a time: as many as there are cores, or
+    as fit on the GPUs here; and where it doesn't say how many cores a process has: its share of those here."""
     on_cpu, processes = (device.type if device else run.device) == "cpu", run.split.processes
     gpus = max(1, torch.cuda.device_count() // processes) if device else 1
-    runs_at_once = runs_at_once or (cores() if on_cpu else gpus * runs_per_gpu)
-    threads = run.threads or (torch.get_num_threads() if runs_at_once == 1 else max(1, cores() // runs_at_once))
+    runs_at_once = min(runs, launch.runs_at_once or (cores() if on_cpu else gpus * launch.runs_per_gpu))
+    runs_here = runs_at_once if on_cpu else min(runs_at_once, gpus * launch.runs_per_gpu)
+    share = launch.cores_per_process or max(1, cores() // (runs_here * processes))
+    is_alone = runs_at_once == 1 and launch.cores_per_process is None
+    threads = run.threads or (torch.get_num_threads() if is_alone else share)
     if on_cpu:
-        share = max(1, cores() // (runs_at_once * processes))
         return Hardware(device, "core", runs_at_once, 1, threads, processes * threads, share)
-    runs_here = min(runs_at_once, gpus * runs_per_gpu)
-    share = cores_per_process or max(1, cores() // (runs_here * processes))
-    return Hardware(device, "GPU", runs_at_once, min(runs_per_gpu, runs_at_once), threads, processes, share)
+    return Hardware(device, "GPU", runs_at_once, min(launch.runs_per_gpu, runs_at_once), threads, processes, share)
 
 
 def stated(networks: Sequence[Network], images_per_second: Mapping[str | None, float]) -> dict[str, Pace]:
@@ -119,14 +114,17 @@ def paces_of_records(networks: Sequence[Network], device: torch.device, hardware
 def measured_paces(
     networks: Sequence[Network], device: torch.device, hardware: Hardware, seconds: float
 ) -> dict[str, Pace]:
-    """{series: pace} of networks of which a few are measured, within about `seconds`. They do not include the input."""
+    """{series: pace} of networks of which a few are measured, within about `seconds`. They do not include the input.
+    A run on more cores than there are here takes as many core-hours as on those."""
     by_kind = {network.kind: network for network in reversed(networks)}
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(hardware.threads)
+    threads, threads_before = min(hardware.threads, cores()), torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
         paces = measured([*by_kind.values()], device, seconds)
     finally:
         torch.set_num_threads(threads_before)
+    if hardware.unit == "core":
+        paces = {series: pace.scaled(threads / hardware.threads) for series, pace in paces.items()}
     of_kind = {kind: paces.get(network.run.series) for kind, network in by_kind.items()}
     return {network.run.series: pace for network in networks if (pace := of_kind[network.kind])}
 
@@ -248,7 +246,7 @@ def measure(network: Network, device: torch.device, seconds: float) -> Pace:
 
     train()  # the first time, torch chooses kernels
     update()
-    clock = _core_clock if device.type == "cpu" else time.perf_counter
+    clock = clock_for(device)
     trained, updated = _median(train, 0.5 * seconds, clock), _median(update, 0.1 * seconds, clock)
     transform = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
     batch = Collection(noise(images, classes), np.arange(images), transform)[[(0, index) for index in range(images)]]
@@ -284,9 +282,10 @@ def noise(count: int, classes: int) -> ArrayImages:
     return ArrayImages(rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, classes, count))
 
 
-def _core_clock() -> float:
-    """Seconds of this process on each of its cores: without the time in which other programs have them."""
-    return time.process_time() / torch.get_num_threads()
+def clock_for(device: torch.device) -> Callable[[], float]:
+    """Seconds. On a single core those in which other programs don't have it; but the CPU time of several threads says
+    little about a run's: they sleep, or spin, while they wait for each other."""
+    return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
 def _median(call: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
