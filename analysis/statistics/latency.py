@@ -21,7 +21,7 @@ SETTING = (
 """What networks whose speeds are compared have in common, besides their road."""
 WORKLOAD = ("mode", "batch")
 COLUMNS = (
-    *("road", "road_title", "published", *SETTING, *WORKLOAD, "network", "rung", "parent", "title", "section"),
+    *("road", *SETTING, *WORKLOAD, "network", "rung", "parent", "title", "section"),
     *("adopted", "published_top1", "published_std", "macs", "params", "activations", "ms", "ms_low", "ms_high"),
     *("images_per_second", "images_per_second_low", "images_per_second_high", "rounds"),
     *("relative", "relative_low", "relative_high", "relative_macs", "started", "busy", "torch"),
@@ -32,7 +32,7 @@ def latency_table(runs: Runs) -> pd.DataFrame:
     """One row per network, setting, mode and batch size of `Runs.latency`: settings one after the other, in each the
     modes and batch sizes, and in each of these the rungs in the road's order, then other networks by name.
 
-    `road` (its name), `road_title`, `published`, the regime whose published numbers the road has, or ""; the setting:
+    `road`; the setting:
     `regime`, `resolution`, `classes`, `device`, `processor`, `threads`, `precision`, `memory_format`, `compiled`,
     `gradient_checkpointing`; `mode` (inference, or training: a step) and `batch`; `network`; of a rung, else None or
     NaN, `rung`, `parent`, `title`, `section`, `adopted`, `published_top1`, `published_std` (percent); `macs`, `params`,
@@ -45,8 +45,7 @@ def latency_table(runs: Runs) -> pd.DataFrame:
     Of a network that was measured several times, the last time counts.
     """
     frame = runs.latency.sort_values("started", kind="stable")
-    keys = ["road", *SETTING, *WORKLOAD]
-    frame = frame.drop_duplicates([*keys, "network", "identity"], keep="last").sort_index()
+    frame = frame.drop_duplicates(["road", "identity", *WORKLOAD], keep="last").sort_index()
     rows: list[dict[str, Any]] = []
     for setting in _groups(frame, ["road", *SETTING]):
         for workload in _groups(setting.sort_values(list(WORKLOAD), kind="stable"), list(WORKLOAD)):
@@ -108,9 +107,6 @@ def _row(row: dict[str, Any], road: Road, first: dict[str, Any] | None) -> dict[
     values = {column: row[column] for column in COLUMNS if column in row}
     return {
         **values,
-        "road": road.name,
-        "road_title": road.title,
-        "published": road.published or "",
         "rung": rung and rung.name,
         "title": rung.title if rung else row["network"],
         **_of_rung(rung),

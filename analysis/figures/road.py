@@ -1,0 +1,176 @@
+"""A road on two axes, accuracy and measured speed; and how little multiply-adds say about the latter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, FixedLocator, NullLocator
+
+from analysis.figures.labels import label_points
+from analysis.figures.style import PALETTE, Drawing, blank, heading, style
+from analysis.measures import measure
+from analysis.statistics.latency import SETTING, setting_words, workload_words, workloads_of
+from analysis.text import step_name, stretches, whole, wrapped
+
+WIDTH, TOP, BOTTOM = 12.4, 1.42, 0.85
+"""Inches; the axes are between them."""
+ROW = 0.29
+MAIN, SIDE = (0.75, 7.5), (9.95, 12.05)
+"""From left to right, in inches: the road, and multiply-adds beside speed."""
+LONGEST = 27
+"""Characters of a rung's name; the rest is cut."""
+RATIOS = (0.125, 0.25, 0.5, 0.7, 1, 1.4, 2, 3, 4, 8)
+TITLE = "accuracy and real speed"
+
+
+def road_figure(
+    table: pd.DataFrame, accuracy: pd.DataFrame | None = None, *, mode: str = "inference", batch: int | None = None
+) -> Figure:
+    """Left: the rungs of a `latency_table` by images per second (x) and accuracy (y), joined in the road's order; those
+    that were not adopted are hollow, on a thin line from their parent. Right: their multiply-adds beside their speed,
+    both relative to the first rung (dotted). Bars are the quartiles of the rounds.
+
+    Args:
+        table: of one setting; others are an error, as `table[table["precision"] == "bf16"]` avoids.
+        accuracy: a `ladder_table` of runs of the same road, for accuracies measured here with their standard deviation
+            over seeds. By default they are the published ones of the road, which the figure says.
+        mode: inference, or training.
+        batch: images per pass; by default the most that were timed.
+
+    Raises:
+        ValueError: if the table has several settings, or none of such a mode and batch size.
+    """
+    rungs = table[table["rung"].notna()]
+    if rungs.empty:
+        return blank(f"The road: {TITLE}", "No speed of a rung was measured.")
+    if several := [name for name in ("road", *SETTING) if rungs[name].nunique(dropna=False) > 1]:
+        raise ValueError(f"the table has several settings, of {', '.join(several)}; take the rows of one")
+    shown = _workload(rungs, mode, batch)
+    first = shown.iloc[0]
+    title = f"{wrapped(first['road'].title or first['road'].name, 40, 1)}: {TITLE}"
+    about = f"{workload_words(first)}, {first['resolution']} px, on {setting_words(first)}"
+    shown = _with_accuracy(shown, accuracy)
+    if shown["accuracy"].isna().all():
+        return blank(title, "No accuracy of these rungs is known: none was published, and none is given.", about)
+    with style():
+        height = TOP + BOTTOM + ROW * max(len(shown), 12)
+        figure = Drawing(figsize=(WIDTH, height))
+        main, side = (
+            figure.add_axes((left / WIDTH, BOTTOM / height, (right - left) / WIDTH, 1 - (TOP + BOTTOM) / height))
+            for left, right in (MAIN, SIDE)
+        )
+        metric = measure("top1" if accuracy is None else accuracy.attrs.get("metric", "top1"))
+        _draw_road(main, shown[shown["accuracy"].notna()])
+        main.set_ylabel(f"{metric.axis}, {'as published' if accuracy is None else 'measured here'}")
+        _draw_ratios(side, shown)
+        heading(figure, title, f"Speed measured here: {about}.")
+        says, colour = _source(first, accuracy)
+        figure.text(0.25 / WIDTH, 1 - 0.84 / height, says, color=PALETTE[colour], fontweight="bold")
+        _draw_legend(figure, shown)
+        return figure
+
+
+def _workload(rungs: pd.DataFrame, mode: str, batch: int | None) -> pd.DataFrame:
+    of_mode = rungs[rungs["mode"] == mode]
+    shown = of_mode[of_mode["batch"] == (of_mode["batch"].max() if batch is None else batch)]
+    if shown.empty:
+        known = "; ".join(workload_words(rows.iloc[0]) for rows in workloads_of(rungs))
+        raise ValueError(f"nothing was measured of mode {mode!r}, batch {batch}, but of {known}")
+    return shown.reset_index(drop=True)
+
+
+def _with_accuracy(shown: pd.DataFrame, accuracy: pd.DataFrame | None) -> pd.DataFrame:
+    if accuracy is None:
+        return shown.assign(accuracy=shown["published_top1"], deviation=shown["published_std"])
+    measured = accuracy.set_index("rung")[["mean", "std"]].astype(float).reindex(shown["rung"])
+    return shown.assign(accuracy=measured["mean"].to_numpy(), deviation=measured["std"].to_numpy())
+
+
+def _source(first: pd.Series, accuracy: pd.DataFrame | None) -> tuple[str, str]:
+    """Where the accuracies come from, as loudly as it must be said; and its colour."""
+    if accuracy is not None:
+        return f"Accuracy measured here: {accuracy.attrs.get('scale', 'these runs')}.", "bar"
+    says = "Accuracy: the paper’s, published for ImageNet-1K at 224 px, not measured here"
+    if first["regime"] != first["road"].published:
+        return f"{says}, AND OF ITS NETWORKS OF FULL SIZE ({first['road'].published}), not of these.", "line2"
+    return f"{says}.", "published"
+
+
+def _draw_road(axes: Axes, shown: pd.DataFrame) -> None:
+    """The road, an arrow to each adopted rung from the one before it, and thin lines to the side branches."""
+    places = {row.rung: (row.images_per_second, row.accuracy) for row in shown.itertuples()}
+    axes.set_xlabel("images per second, measured here; more is better")
+    axes.grid()
+    axes.set_axisbelow(True)
+    for row in shown.itertuples():
+        x, y = places[row.rung]
+        bars: dict[str, Any] = {"color": PALETTE["side"], "lw": 1.4, "zorder": 2, "solid_capstyle": "butt"}
+        axes.plot([row.images_per_second_low, row.images_per_second_high], [y, y], **bars)
+        if not pd.isna(row.deviation):
+            axes.plot([x, x], [y - row.deviation, y + row.deviation], **bars)
+        face = PALETTE["bar"] if row.adopted else PALETTE["paper"]
+        axes.plot(x, y, "o", ms=7, color=PALETTE["bar"], mfc=face, mew=1.3, zorder=4)
+    before = None
+    for row in shown.itertuples():
+        start = before if row.adopted else places.get(row.parent)
+        if start is not None:
+            _join(axes, start, places[row.rung], adopted=bool(row.adopted))
+        if row.adopted:
+            before = places[row.rung]
+    axes.margins(x=0.12, y=0.08)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: whole(x) if x >= 10 else f"{x:g}"))
+    labels = [(*places[row.rung], wrapped(step_name(row.title), LONGEST, 1)) for row in shown.itertuples()]
+    label_points(axes, labels, fontsize=8, color=PALETTE["ink"], zorder=6)
+
+
+def _join(axes: Axes, start: tuple[float, float], end: tuple[float, float], *, adopted: bool) -> None:
+    look: dict[str, Any] = {"arrowstyle": "-|>,head_width=0.16,head_length=0.32" if adopted else "-"}
+    look |= {"color": PALETTE["bar"] if adopted else PALETTE["muted"], "lw": 1.3 if adopted else 0.7}
+    look |= {"shrinkA": 3, "shrinkB": 4.5, "alpha": 0.75}
+    axes.annotate("", end, start, arrowprops=look, zorder=3)
+
+
+def _draw_ratios(axes: Axes, shown: pd.DataFrame) -> None:
+    """A row per rung: multiply-adds and speed relative to the first, joined where they differ."""
+    axes.set_xscale("log", base=2)
+    ends = shown[["relative", "relative_low", "relative_high", "relative_macs"]].stack()
+    axes.set_xlim(0.88 * min(ends.min(), 0.7), max(ends.max(), 1.4) / 0.88)
+    axes.xaxis.set_major_locator(FixedLocator(RATIOS))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    for index, (_, rows) in enumerate(stretches(shown)):
+        if index % 2 == 0:
+            axes.axhspan(rows.index[0] - 0.5, rows.index[-1] + 0.5, xmin=-1.12, clip_on=False, color=PALETTE["band"], lw=0, zorder=0)
+    axes.axvline(1, color=PALETTE["muted"], lw=0.8, ls=(0, (2, 3)), zorder=1)
+    for row in shown.itertuples():
+        axes.plot([row.relative_macs, row.relative], [row.Index] * 2, color=PALETTE["grid"], lw=2, zorder=1)
+        axes.plot([row.relative_low, row.relative_high], [row.Index] * 2, color=PALETTE["bar"], lw=1.2, zorder=3)
+        axes.plot(row.relative_macs, row.Index, "s", ms=5.5, color=PALETTE["behind"], mec=PALETTE["muted"], mew=0.7, zorder=4)
+        face = PALETTE["bar"] if row.adopted else PALETTE["paper"]
+        axes.plot(row.relative, row.Index, "o", ms=6.5, color=PALETTE["bar"], mfc=face, mew=1.3, zorder=5)
+    axes.set_yticks(range(len(shown)), [wrapped(step_name(title), LONGEST, 1) for title in shown["title"]])
+    for label, adopted in zip(axes.get_yticklabels(), shown["adopted"], strict=True):
+        label.set_style("normal" if adopted else "italic")
+    axes.tick_params(axis="y", length=0, labelcolor=PALETTE["ink"])
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("relative to the first rung")
+
+
+def _draw_legend(figure: Figure, shown: pd.DataFrame) -> None:
+    height = figure.get_figheight()
+    rung: dict[str, Any] = {"marker": "o", "ms": 7, "color": PALETTE["bar"], "mew": 1.3}
+    keys = [Line2D([], [], lw=1.3, label="rung of the road", **rung)]
+    if not shown["adopted"].all():
+        keys.append(Line2D([], [], ls="", mfc=PALETTE["paper"], label="measured, not adopted", **rung))
+    keys.append(Line2D([], [], color=PALETTE["side"], lw=1.6, label="quartiles of the rounds; ± std of seeds"))
+    where: dict[str, Any] = {"loc": "lower left", "fontsize": 8, "borderpad": 0, "borderaxespad": 0}
+    top = 1 - (TOP - 0.12) / height
+    figure.legend(handles=keys, ncols=len(keys), bbox_to_anchor=(MAIN[0] / WIDTH, top), **where)
+    square: dict[str, Any] = {"marker": "s", "ms": 5.5, "color": PALETTE["behind"], "mec": PALETTE["muted"]}
+    keys = [Line2D([], [], ls="", label="multiply-adds", **square), Line2D([], [], ls="", label="speed", **rung)]
+    figure.legend(handles=keys, ncols=2, bbox_to_anchor=(SIDE[0] / WIDTH, top), **where)
