@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from analysis.figures.labels import label_points
 from analysis.figures.style import PALETTE, Drawing, blank, heading, style
@@ -21,9 +23,12 @@ WIDTH, TOP, BOTTOM = 12.4, 1.42, 0.85
 ROW = 0.29
 MAIN, SIDE = (0.75, 7.5), (9.95, 12.05)
 """From left to right, in inches: the road, and multiply-adds beside speed."""
-LONGEST = 27
+ON_LINE = 6
+"""Points of a line between two rungs, its ends included, that labels do not cover."""
+LONGEST = 30
 """Characters of a rung's name; the rest is cut."""
-RATIOS = (0.125, 0.25, 0.5, 0.7, 1, 1.4, 2, 3, 4, 8)
+RATIOS = {1: (0.6, 0.8, 1, 1.25, 1.6), 2: (0.25, 0.5, 0.7, 1, 1.4, 2, 4), 8: (1 / 16, 1 / 4, 1, 4, 16)}
+"""Ticks, by how many doublings there are at least."""
 TITLE = "accuracy and real speed"
 
 
@@ -52,7 +57,7 @@ def road_figure(
     shown = _workload(rungs, mode, batch)
     first = shown.iloc[0]
     title = f"{wrapped(first['road'].title or first['road'].name, 40, 1)}: {TITLE}"
-    about = f"{workload_words(first)}, {first['resolution']} px, on {setting_words(first)}"
+    about = f"{workload_words(first)}, {first['regime']} networks, {first['resolution']} px, on {setting_words(first)}"
     shown = _with_accuracy(shown, accuracy)
     if shown["accuracy"].isna().all():
         return blank(title, "No accuracy of these rungs is known: none was published, and none is given.", about)
@@ -94,10 +99,13 @@ def _source(first: pd.Series, accuracy: pd.DataFrame | None) -> tuple[str, str]:
     """Where the accuracies come from, as loudly as it must be said; and its colour."""
     if accuracy is not None:
         return f"Accuracy measured here: {accuracy.attrs.get('scale', 'these runs')}.", "bar"
-    says = "Accuracy: the paper’s, published for ImageNet-1K at 224 px, not measured here"
-    if first["regime"] != first["road"].published:
-        return f"{says}, AND OF ITS NETWORKS OF FULL SIZE ({first['road'].published}), not of these.", "line2"
-    return f"{says}.", "published"
+    if first["regime"] == first["road"].published:
+        return "Accuracy: the paper’s, published for ImageNet-1K at 224 px, not measured here.", "published"
+    return (
+        f"Accuracy: the paper’s, of its full-size networks ({first['road'].published}) on ImageNet-1K at 224 px; "
+        "not of these networks, and not measured here.",
+        "line2",
+    )
 
 
 def _draw_road(axes: Axes, shown: pd.DataFrame) -> None:
@@ -114,22 +122,26 @@ def _draw_road(axes: Axes, shown: pd.DataFrame) -> None:
             axes.plot([x, x], [y - row.deviation, y + row.deviation], **bars)
         face = PALETTE["bar"] if row.adopted else PALETTE["paper"]
         axes.plot(x, y, "o", ms=7, color=PALETTE["bar"], mfc=face, mew=1.3, zorder=4)
-    before = None
-    for row in shown.itertuples():
-        start = before if row.adopted else places.get(row.parent)
-        if start is not None:
-            _join(axes, start, places[row.rung], adopted=bool(row.adopted))
-        if row.adopted:
-            before = places[row.rung]
     axes.margins(x=0.12, y=0.08)
+    before, on_lines = None, []
+    for row in shown.itertuples():
+        start, end = before if row.adopted else places.get(row.parent), places[row.rung]
+        if start is not None:
+            _join(axes, start, end, adopted=bool(row.adopted))
+            on_lines += [
+                *zip(*(np.linspace(*ends, ON_LINE)[1:-1] for ends in zip(start, end, strict=True)), strict=True)
+            ]
+        before = end if row.adopted else before
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: whole(x) if x >= 10 else f"{x:g}"))
     labels = [(*places[row.rung], wrapped(step_name(row.title), LONGEST, 1)) for row in shown.itertuples()]
-    label_points(axes, labels, fontsize=8, color=PALETTE["ink"], zorder=6)
+    label_points(axes, labels, on_lines, fontsize=8, color=PALETTE["ink"], zorder=6)
 
 
 def _join(axes: Axes, start: tuple[float, float], end: tuple[float, float], *, adopted: bool) -> None:
     look: dict[str, Any] = {"arrowstyle": "-|>,head_width=0.16,head_length=0.32" if adopted else "-"}
-    look |= {"color": PALETTE["bar"] if adopted else PALETTE["muted"], "lw": 1.3 if adopted else 0.7}
+    look |= (
+        {"color": PALETTE["bar"], "lw": 1.4} if adopted else {"color": PALETTE["muted"], "lw": 0.8, "ls": (0, (4, 3))}
+    )
     look |= {"shrinkA": 3, "shrinkB": 4.5, "alpha": 0.75}
     axes.annotate("", end, start, arrowprops=look, zorder=3)
 
@@ -138,24 +150,36 @@ def _draw_ratios(axes: Axes, shown: pd.DataFrame) -> None:
     """A row per rung: multiply-adds and speed relative to the first, joined where they differ."""
     axes.set_xscale("log", base=2)
     ends = shown[["relative", "relative_low", "relative_high", "relative_macs"]].stack()
-    axes.set_xlim(0.88 * min(ends.min(), 0.7), max(ends.max(), 1.4) / 0.88)
-    axes.xaxis.set_major_locator(FixedLocator(RATIOS))
+    low, high = 0.9 * min(ends.min(), 0.7), max(ends.max(), 1.4) / 0.9
+    axes.set_xlim(low, high)
+    doublings = math.log2(high / low)
+    axes.xaxis.set_major_locator(FixedLocator(RATIOS[max(least for least in RATIOS if least <= doublings)]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
     axes.set_ylim(len(shown) - 0.5, -0.5)
     for index, (_, rows) in enumerate(stretches(shown)):
         if index % 2 == 0:
-            axes.axhspan(rows.index[0] - 0.5, rows.index[-1] + 0.5, xmin=-1.12, clip_on=False, color=PALETTE["band"], lw=0, zorder=0)
+            axes.axhspan(
+                rows.index[0] - 0.5,
+                rows.index[-1] + 0.5,
+                xmin=-1.12,
+                clip_on=False,
+                color=PALETTE["band"],
+                lw=0,
+                zorder=0,
+            )
     axes.axvline(1, color=PALETTE["muted"], lw=0.8, ls=(0, (2, 3)), zorder=1)
     for row in shown.itertuples():
         axes.plot([row.relative_macs, row.relative], [row.Index] * 2, color=PALETTE["grid"], lw=2, zorder=1)
         axes.plot([row.relative_low, row.relative_high], [row.Index] * 2, color=PALETTE["bar"], lw=1.2, zorder=3)
-        axes.plot(row.relative_macs, row.Index, "s", ms=5.5, color=PALETTE["behind"], mec=PALETTE["muted"], mew=0.7, zorder=4)
+        axes.plot(
+            row.relative_macs, row.Index, "s", ms=5.5, color=PALETTE["behind"], mec=PALETTE["muted"], mew=0.7, zorder=4
+        )
         face = PALETTE["bar"] if row.adopted else PALETTE["paper"]
         axes.plot(row.relative, row.Index, "o", ms=6.5, color=PALETTE["bar"], mfc=face, mew=1.3, zorder=5)
     axes.set_yticks(range(len(shown)), [wrapped(step_name(title), LONGEST, 1) for title in shown["title"]])
     for label, adopted in zip(axes.get_yticklabels(), shown["adopted"], strict=True):
-        label.set_style("normal" if adopted else "italic")
+        label.set_fontstyle("normal" if adopted else "italic")
     axes.tick_params(axis="y", length=0, labelcolor=PALETTE["ink"])
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("relative to the first rung")

@@ -23,15 +23,17 @@ MOST_SETTINGS = 6
 
 
 def latency_sections(runs: Runs, comparisons: list[Comparison]) -> list[Section]:
-    """A section per setting in which speeds were measured, on the accuracies of `comparisons` where these are of the same
-    networks."""
+    """A section per setting in which speeds were measured. Accuracies are those of `comparisons`, where one is of the
+    same networks."""
     tables = settings_of(latency_table(runs))
     sections = [
         _section(table, _accuracy(table, comparisons), "" if number == 1 else f"-{number}")
         for number, table in enumerate(tables[:MOST_SETTINGS], 1)
     ]
     if len(tables) > MOST_SETTINGS:
-        more = f"{counted(len(tables) - MOST_SETTINGS, 'more setting')} with measured speeds: report their records alone."
+        more = (
+            f"{counted(len(tables) - MOST_SETTINGS, 'more setting')} with measured speeds: report their records alone."
+        )
         sections[-1].paragraphs.append(more)
     return sections
 
@@ -70,17 +72,17 @@ def latency_findings(table: pd.DataFrame) -> list[str]:
         if len(rungs) < 2:
             continue
         fastest, slowest = (rungs.loc[rungs["ms"].idxmin()], rungs.loc[rungs["ms"].idxmax()])
-        words = workload_words(rungs.iloc[0])
+        first, words = rungs.iloc[0], workload_words(rungs.iloc[0])
         sentences.append(
-            f"{words[0].upper()}{words[1:]}: the fastest rung is {_rung(fastest)}, the slowest {_rung(slowest)}. Multiply-"
-            f"adds are {_range(rungs['relative_macs'])} times those of “{step_name(rungs['title'].iloc[0])}”, the speed "
-            f"{_range(rungs['relative'])} times its speed{_order(rungs)}."
+            f"{words[0].upper()}{words[1:]}: {_rung(fastest)} is the fastest rung, {_rung(slowest)} the slowest. The "
+            f"rungs have {_range(rungs['relative_macs'])} times the multiply-adds of “{step_name(first['title'])}”, "
+            f"and {_range(rungs['relative'])} times its speed{_order(rungs)}."
         )
     return sentences
 
 
 def _rung(row: pd.Series) -> str:
-    return f"“{step_name(row['title'])}” with {_rate(row['images_per_second'])} images/s"
+    return f"“{step_name(row['title'])}” ({_rate(row['images_per_second'])} images/s)"
 
 
 def _range(values: pd.Series) -> str:
@@ -110,14 +112,14 @@ def about(table: pd.DataFrame) -> str:
     ]
     if calls > 1:
         sentences.append(
-            f"They come from {calls} calls, and only those of one call were measured in turns: differences between calls "
-            "may be the machine’s."
+            f"They come from {calls} calls, and only those of one call were measured in turns: differences between "
+            "calls may be the machine’s."
         )
     if table["busy"].eq(True).any():
         sentences.append("Other processes kept the machine busy, so times are too long, and differ more.")
     sentences.append(
-        "On another device, and with another precision, memory layout, batch or resolution, networks may come in another "
-        "order."
+        "On another device, and with another precision, memory layout, batch or resolution, networks may come in "
+        "another order."
     )
     return " ".join(sentences)
 
@@ -142,9 +144,9 @@ def format_latency(table: pd.DataFrame, name: str) -> ReportTable:
         for rows in by_workload:
             cells[-1] += _times(rows.loc[row.network]) if row.network in rows.index else [Cell(NOTHING)] * 4
     note = (
-        "ms: a pass of the whole batch, or a training step (forward pass, loss, backward pass, optimizer) on a batch that "
-        "is on the device already; without reading and transforming images. × first rung: how many times as fast, the "
-        "median over rounds. Multiply-adds are those of one image."
+        "ms: a pass of the whole batch, or a training step (forward pass, loss, backward pass, optimizer), on a batch "
+        "that is on the device already; without reading and transforming images. × first rung: how many times as fast, "
+        "the median over rounds. Multiply-adds are those of one image."
     )
     frame = table.assign(road=table["road"].map(lambda road: road.name))
     return drop_empty(ReportTable(name, columns, cells, frame, note))

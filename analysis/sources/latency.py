@@ -1,4 +1,4 @@
-"""The rows of measured speeds (experiments/latency), wherever they were read from: their columns, and what is refused."""
+"""The rows of measured speeds (experiments/latency): their columns and types, and what is refused."""
 
 from __future__ import annotations
 
@@ -44,9 +44,7 @@ LONGEST = 1e9
 LARGEST_BATCH = 2**20
 
 
-def latency_rows(
-    path: str, name: str, config: Mapping[str, Any], summary: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def latency_rows(path: str, name: str, config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rows of a network's record, one per mode and batch size, from config.json and summary.json.
 
     Raises:

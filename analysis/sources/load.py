@@ -93,8 +93,8 @@ def find(paths: Iterable[str | Path], skip: Skip) -> Locations:
 def _read(
     locations: Locations, skip: Skip, latency: list[dict[str, Any]]
 ) -> Iterator[tuple[list[dict[str, Any]], EpochReader, CorrectReader]]:
-    """The rows of each source, and what reads the epochs and the correct images of its runs. Rows of measured speeds are
-    added to `latency`."""
+    """The rows of each source, and what reads the epochs and the correct images of its runs. Rows of measured speeds
+    are added to `latency`."""
     runs, of_speed = directories.read_records(locations.directories, skip)
     latency += of_speed
     yield runs, read_epochs, directories.read_correct

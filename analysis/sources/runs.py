@@ -97,7 +97,7 @@ class Runs:
         return f"{total} of {len(self.runs)} runs {'is' if total == 1 else 'are'} left out: {', '.join(parts)}"
 
     def save(self, folder: str | Path) -> None:
-        """Write runs.csv, epochs.csv, roads.json and, if any record has it, correct.csv; measured speeds as latency.csv.
+        """Write runs.csv, epochs.csv, roads.json and, if any record has it, correct.csv; measured speeds: latency.csv.
         `load` reads them to the same frames except for `path` and `host`: no machine's name and no paths are written.
 
         Raises:

@@ -12,10 +12,10 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from io import StringIO, TextIOWrapper
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -67,29 +67,28 @@ def write(
         }
         with replacing(f"{folder}/{ROADS_JSON}") as file:
             json.dump(values, file, indent=1)
-    with _written(folder, RUNS_CSV, when=len(runs) > 0 or latency.empty) as file:
-        csv.writer(file, lineterminator="\n").writerows(_cells(runs, COLUMNS, hosts, roads))
-    with _written(folder, EPOCHS_CSV, when=len(runs) > 0 or latency.empty) as file:
+    has_runs = len(runs) > 0 or latency.empty
+    of_images = [
+        (short[path], images, count, json.dumps(unread), packed.hex())
+        for path, (images, count, unread, packed) in correct.items()
+    ]
+    _write_csv(folder, RUNS_CSV, _cells(runs, COLUMNS, hosts, roads) if has_runs else [])
+    _write_csv(folder, LATENCY_CSV, _cells(latency, LATENCY_COLUMNS, hosts, roads) if len(latency) else [])
+    _write_csv(folder, CORRECT_CSV, [("path", *FIELDS), *of_images] if correct else [])
+    if not has_runs:
+        Path(folder, EPOCHS_CSV).unlink(missing_ok=True)
+        return
+    with replacing(f"{folder}/{EPOCHS_CSV}", newline="", **_ENCODING) as file:
         table.to_csv(file, index=False, lineterminator="\n")
-    with _written(folder, LATENCY_CSV, when=len(latency) > 0) as file:
-        csv.writer(file, lineterminator="\n").writerows(_cells(latency, LATENCY_COLUMNS, hosts, roads))
-    with _written(folder, CORRECT_CSV, when=bool(correct)) as file:
-        rows = [
-            (short[path], images, count, json.dumps(unread), packed.hex())
-            for path, (images, count, unread, packed) in correct.items()
-        ]
-        csv.writer(file, lineterminator="\n").writerows([("path", *FIELDS), *rows])
 
 
-@contextmanager
-def _written(folder: str, name: str, *, when: bool) -> Iterator[TextIO]:
-    """A file to write; if it is not to be there, that of an earlier study is removed, and what is written is lost."""
-    if when:
-        with replacing(f"{folder}/{name}", newline="", **_ENCODING) as file:
-            yield file
-    else:
+def _write_csv(folder: str, name: str, rows: Sequence[Iterable[Any]]) -> None:
+    """Write a file; if there are no rows, remove that of an earlier study."""
+    if not rows:
         Path(folder, name).unlink(missing_ok=True)
-        yield StringIO()
+        return
+    with replacing(f"{folder}/{name}", newline="", **_ENCODING) as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def _distinct(column: str, *frames: pd.DataFrame) -> list[Any]:

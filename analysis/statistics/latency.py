@@ -84,7 +84,9 @@ def workload_words(row: Mapping[str, Any]) -> str:
 
 def _groups(frame: pd.DataFrame, columns: list[str]) -> list[pd.DataFrame]:
     """The rows with equal values in some columns, in order of appearance."""
-    keys = [tuple(NOTHING if value != value else value for value in row) for row in frame[columns].itertuples(index=False)]
+    keys = [
+        tuple(NOTHING if value != value else value for value in row) for row in frame[columns].itertuples(index=False)
+    ]
     groups: dict[tuple, list[int]] = {}
     for position, key in enumerate(keys):
         groups.setdefault(key, []).append(position)

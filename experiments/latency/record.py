@@ -65,11 +65,13 @@ class Case:
         """What decides the speed. Of the recipe, what decides the work of a step."""
         run = self.run
         recipe = replace(run.recipe, name="", epochs=1, lr=0.0, min_lr=0.0, warmup="0", milestones=[])
-        decisive = {"model": run.model, "design": run.design.to_json(), "code": run.code, "recipe": asdict(recipe)}
-        decisive |= {"resolution": run.resolution, "classes": self.classes, "precision": run.precision}
-        decisive |= {"compile": run.compile, "gradient_checkpointing": run.gradient_checkpointing}
-        decisive |= {"memory_format": self.memory_format, "device": self.device, "processor": self.processor}
-        decisive |= {"threads": self.threads, "torch": versions()["torch"]}
+        decisive: dict[str, Any] = {
+            **{"model": run.model, "design": run.design.to_json(), "code": run.code, "recipe": asdict(recipe)},
+            **{"resolution": run.resolution, "classes": self.classes, "precision": run.precision},
+            **{"compile": run.compile, "gradient_checkpointing": run.gradient_checkpointing},
+            **{"memory_format": self.memory_format, "device": self.device, "processor": self.processor},
+            **{"threads": self.threads, "torch": versions()["torch"]},
+        }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
     @property

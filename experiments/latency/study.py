@@ -79,9 +79,7 @@ class Latency:
             except SettingsError as error:
                 self.failures |= dict.fromkeys(((case, timing) for timing in plan.timings), str(error))
         self.kept = {case: self._kept(case) for case in self.costs}
-        self.todo = [
-            (case, timing) for case in self.costs for timing in plan.timings if timing not in self.kept[case]
-        ]
+        self.todo = [(case, timing) for case in self.costs for timing in plan.timings if timing not in self.kept[case]]
 
     def _kept(self, case: Case) -> dict[Timing, Measured]:
         """What the case's record has and is not measured now."""
