@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ LONGEST = 30
 RATIOS = {1: (0.6, 0.8, 1, 1.25, 1.6), 2: (0.25, 0.5, 0.7, 1, 1.4, 2, 4), 8: (1 / 16, 1 / 4, 1, 4, 16)}
 """Ticks, by how many doublings there are at least."""
 TITLE = "accuracy and real speed"
+PUBLISHED_RESOLUTION = 224
 
 
 def road_figure(
@@ -73,8 +75,9 @@ def road_figure(
         main.set_ylabel(f"{metric.axis}, {'as published' if accuracy is None else 'measured here'}")
         _draw_ratios(side, shown)
         heading(figure, title, f"Speed measured here: {about}.")
-        says, colour = _source(first, accuracy)
-        figure.text(0.25 / WIDTH, 1 - 0.84 / height, says, color=PALETTE[colour], fontweight="bold")
+        colour = PALETTE["bar" if accuracy is not None else "published" if _is_papers(first) else "line2"]
+        source = accuracy_source(first, accuracy)
+        figure.text(0.25 / WIDTH, 1 - 0.84 / height, source, color=colour, fontweight="bold")
         _draw_legend(figure, shown)
         return figure
 
@@ -95,17 +98,21 @@ def _with_accuracy(shown: pd.DataFrame, accuracy: pd.DataFrame | None) -> pd.Dat
     return shown.assign(accuracy=measured["mean"].to_numpy(), deviation=measured["std"].to_numpy())
 
 
-def _source(first: pd.Series, accuracy: pd.DataFrame | None) -> tuple[str, str]:
-    """Where the accuracies come from, as loudly as it must be said; and its colour."""
+def accuracy_source(first: Mapping[str, Any], accuracy: pd.DataFrame | None) -> str:
+    """Where the accuracies come from, as loudly as it must be said. `first`: a row of a `latency_table`."""
     if accuracy is not None:
-        return f"Accuracy measured here: {accuracy.attrs.get('scale', 'these runs')}.", "bar"
-    if first["regime"] == first["road"].published:
-        return "Accuracy: the paper’s, published for ImageNet-1K at 224 px, not measured here.", "published"
+        return f"Accuracy measured here: {accuracy.attrs.get('scale', 'these runs')}."
+    if _is_papers(first):
+        return "Accuracy: the paper’s, published for ImageNet-1K at 224 px, not measured here."
     return (
         f"Accuracy: the paper’s, of its full-size networks ({first['road'].published}) on ImageNet-1K at 224 px; "
-        "not of these networks, and not measured here.",
-        "line2",
+        "not of these networks, and not measured here."
     )
+
+
+def _is_papers(first: Mapping[str, Any]) -> bool:
+    """Whether the published accuracies are of these networks."""
+    return first["regime"] == first["road"].published and first["resolution"] == PUBLISHED_RESOLUTION
 
 
 def _draw_road(axes: Axes, shown: pd.DataFrame) -> None:

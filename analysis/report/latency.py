@@ -40,12 +40,12 @@ def latency_sections(runs: Runs, comparisons: list[Comparison]) -> list[Section]
 
 def _section(table: pd.DataFrame, accuracy: pd.DataFrame | None, suffix: str) -> Section:
     first = table.iloc[0]
-    pictures = []
+    paragraphs, pictures = [about(table)], []
     if (table["rung"].notna() & (table["mode"] == "inference")).any():
         what = "The rungs by speed and accuracy, and their multiply-adds beside their speed"
-        pictures = [Picture(f"road{suffix}", figures.road_figure(table, accuracy), what)]
+        pictures.append(Picture(f"road{suffix}", figures.road_figure(table, accuracy), what))
+        paragraphs.append(figures.accuracy_source(first, accuracy))
     title = f"Speed: {first['regime']}, {first['resolution']} px"
-    paragraphs = [about(table)]
     tables = [format_latency(table, f"speeds{suffix}")]
     return Section(f"latency{suffix}", title, paragraphs, pictures, tables, findings=latency_findings(table))
 

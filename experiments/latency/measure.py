@@ -82,7 +82,7 @@ class Workload:
         images = images.to(device).contiguous(memory_format=_memory_format(case))
         make = inference_pass if self.timing.mode == INFERENCE else training_step
         with make(self.network, images) as one_pass:
-            return time_passes(one_pass, partial(synchronize, device))
+            return time_passes(one_pass, partial(synchronize, device), TURN)
 
 
 @contextmanager
@@ -108,6 +108,10 @@ def training_step(network: Network, images: torch.Tensor):
     fit into memory together.
     """
     run, module, device = network.case.run, network.module, images.device
+    if (run.recipe.mixup or run.recipe.cutmix) and len(images) % 2:
+        raise SettingsError(
+            "the recipe's mixup or cutmix pairs images; make the largest of --batch-sizes even, or add --no-training"
+        )
     objective = TASKS[run.task.name].Objective(run.recipe, network.case.classes)
     labels = torch.arange(len(images), device=device) % network.case.classes
     optimizer = make_optimizer(run.recipe, module, scaled=run.precision == "fp16")
@@ -132,7 +136,7 @@ def training_step(network: Network, images: torch.Tensor):
         module.zero_grad()
 
 
-def time_passes(one_pass: Pass, synchronize: Callable[[], object], seconds: float = TURN) -> float:
+def time_passes(one_pass: Pass, synchronize: Callable[[], object], seconds: float) -> float:
     """The median time of a pass in milliseconds, of as many as take about these seconds, at least one. Each lasts until
     its result is there. Before short ones there is one more, which fills the caches, and is not counted."""
     times = [_timed(one_pass, synchronize)]
@@ -172,7 +176,7 @@ def measure(
     def turn(workload: Workload) -> float | None:
         try:
             return workload.turn()
-        except (RuntimeError, ValueError, AssertionError) as error:  # timm's mixup asserts that batches are even
+        except (RuntimeError, ValueError) as error:
             failures[workload.case, workload.timing] = _first_line(error)
             if workload.device.type == "cuda":
                 torch.cuda.empty_cache()

@@ -14,7 +14,7 @@ import torch
 from experiments.config.run import Run
 from experiments.config.settings import Data
 from experiments.errors import DONE, FAILED, SettingsError
-from experiments.latency.measure import Network, Workload, measure
+from experiments.latency.measure import FEWEST_ROUNDS, Network, Workload, measure
 from experiments.latency.record import INFERENCE, TRAINING, Case, Measured, Timing, recorded, write_record
 from experiments.launch.preflight import amounts, check_device, check_layers, check_optimizer, stated
 from experiments.records.record import now
@@ -145,12 +145,13 @@ class Latency:
                 yield workload
 
     def _after_round(self, number: int, seconds: float) -> None:
-        if number:
-            self._record(Status.RUNNING)
-        left = self.plan.end - time.perf_counter()
-        if number <= 1:
-            what = "the first passes" if number == 0 else "a round"
-            self.say(f"{what} took {seconds:.1f} s; at most {self.plan.rounds} rounds, {max(left, 0):.0f} s are left")
+        if number == 0:
+            self.say(f"the first passes, which do not count, took {seconds:.1f} s")
+            return
+        self._record(Status.RUNNING)
+        if number == 1:
+            most = min(self.plan.rounds, 1 + int((self.plan.end - time.perf_counter()) / seconds))
+            self.say(f"a round takes {seconds:.1f} s; about {max(most, FEWEST_ROUNDS)} rounds fit into the time")
 
     def _record(self, status: str, reason: str | None = None) -> None:
         """Record all that is measured now. Of those that ended, some may have failed."""
