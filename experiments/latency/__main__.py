@@ -34,7 +34,7 @@ Takes the same arguments as experiments.train; replace train with latency.
 
   python -m experiments.latency -m study=ladder                          every rung of the road
   python -m experiments.latency rung=gelu regime=resnet50 data=imagenet  one network, of 1,000 classes
-  python -m experiments.latency -m rung=resnet,gelu precision=float32,bf16 compile=false,true threads=1
+  python -m experiments.latency -m rung=resnet,gelu device=cpu precision=float32,bf16 compile=false,true
 """
 EXIT_CODES = "Exit codes: 0 measured, 1 something could not be, 2 a mistake on the command line. See docs/latency.md."
 LARGEST = 65_536
