@@ -69,14 +69,10 @@ def test_the_commands_in_its_readme_measure_the_speeds_that_are_kept(
         for case in latency.cases
         for timing in latency.plan.timings
     }
+    columns = ("classes", "memory_format", "compiled", "mode", "batch")
     kept = analysis.load(study).latency
-    assert {
-        (
-            settings({**row, "seed": 0}),
-            *(row[name] for name in ("classes", "memory_format", "compiled", "mode", "batch")),
-        )
-        for row in kept.to_dict("records")
-    } == of_commands
+    rows = kept.assign(seed=0).to_dict("records")
+    assert {(settings(row), *(row[name] for name in columns)) for row in rows} == of_commands
     assert not any(git["dirty"] for git in kept["git"])
     assert not kept["busy"].any()
 
