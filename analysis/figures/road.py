@@ -22,13 +22,17 @@ from analysis.text import step_name, stretches, whole, wrapped
 WIDTH, TOP, BOTTOM = 12.4, 1.42, 0.85
 """Inches; the axes are between them."""
 ROW = 0.29
-MAIN, SIDE = (0.75, 7.5), (9.95, 12.05)
+MAIN, SIDE = (0.75, 7.5), (9.85, 12.1)
 """From left to right, in inches: the road, and multiply-adds beside speed."""
+NAMES = 7.7
+"""Where the names beside the latter begin, at most."""
+NEIGHBOURS = 3
+"""Of a point, how near they are says how much room it has."""
 ON_LINE = 6
 """Points of a line between two rungs, its ends included, that labels do not cover."""
 LONGEST = 30
 """Characters of a rung's name; the rest is cut."""
-RATIOS = {1: (0.6, 0.8, 1, 1.25, 1.6), 2: (0.25, 0.5, 0.7, 1, 1.4, 2, 4), 8: (1 / 16, 1 / 4, 1, 4, 16)}
+RATIOS = {1: (0.6, 0.8, 1, 1.3), 2: (0.25, 0.5, 0.7, 1, 1.4, 2, 4), 8: (1 / 16, 1 / 4, 1, 4, 16)}
 """Ticks, by how many doublings there are at least."""
 TITLE = "accuracy and real speed"
 PUBLISHED_RESOLUTION = 224
@@ -140,8 +144,19 @@ def _draw_road(axes: Axes, shown: pd.DataFrame) -> None:
             ]
         before = end if row.adopted else before
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: whole(x) if x >= 10 else f"{x:g}"))
-    labels = [(*places[row.rung], wrapped(step_name(row.title), LONGEST, 1)) for row in shown.itertuples()]
+    labels = [
+        (*places[row.rung], wrapped(step_name(row.title), LONGEST, 1))
+        for row in shown.iloc[_crowded_first(axes, [*places.values()])].itertuples()
+    ]
     label_points(axes, labels, on_lines, fontsize=8, color=PALETTE["ink"], zorder=6)
+
+
+def _crowded_first(axes: Axes, places: list[tuple[float, float]]) -> np.ndarray:
+    """The order in which points get their labels: those with little room choose first."""
+    axes.get_xlim(), axes.get_ylim()  # makes matplotlib fix the limits, on which positions depend
+    points = axes.transData.transform(places)
+    distances = np.hypot(*(points[:, None] - points).transpose(2, 0, 1))
+    return np.argsort(np.sort(distances, axis=1)[:, 1 : 1 + NEIGHBOURS].sum(axis=1), kind="stable")
 
 
 def _join(axes: Axes, start: tuple[float, float], end: tuple[float, float], *, adopted: bool) -> None:
@@ -164,17 +179,11 @@ def _draw_ratios(axes: Axes, shown: pd.DataFrame) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
     axes.set_ylim(len(shown) - 0.5, -0.5)
+    names_from = (NAMES - SIDE[0]) / (SIDE[1] - SIDE[0])
     for index, (_, rows) in enumerate(stretches(shown)):
         if index % 2 == 0:
-            axes.axhspan(
-                rows.index[0] - 0.5,
-                rows.index[-1] + 0.5,
-                xmin=-1.12,
-                clip_on=False,
-                color=PALETTE["band"],
-                lw=0,
-                zorder=0,
-            )
+            ends_of_rows = rows.index[0] - 0.5, rows.index[-1] + 0.5
+            axes.axhspan(*ends_of_rows, xmin=names_from, clip_on=False, color=PALETTE["band"], lw=0, zorder=0)
     axes.axvline(1, color=PALETTE["muted"], lw=0.8, ls=(0, (2, 3)), zorder=1)
     for row in shown.itertuples():
         axes.plot([row.relative_macs, row.relative], [row.Index] * 2, color=PALETTE["grid"], lw=2, zorder=1)

@@ -56,9 +56,10 @@ def latency_table(runs: Runs) -> pd.DataFrame:
 
 
 def settings_of(table: pd.DataFrame) -> list[pd.DataFrame]:
-    """A `latency_table` by road and setting: what may be compared. The setting with the most rungs comes first."""
+    """A `latency_table` by road and setting: what may be compared. The setting with the most rungs comes first, and of
+    equal ones that of the largest networks."""
     tables = _groups(table, ["road", *SETTING])
-    return sorted(tables, key=lambda rows: -rows["rung"].nunique())
+    return sorted(tables, key=lambda rows: (-rows["rung"].nunique(), -rows["macs"].max()))
 
 
 def workloads_of(table: pd.DataFrame) -> list[pd.DataFrame]:
