@@ -49,6 +49,7 @@ EXPORTS = {
     "scaling_table": "statistics.budgets",
     "cost_table": "statistics.costs",
     "pareto_front": "statistics.costs",
+    "latency_table": "statistics.latency",
     **dict.fromkeys(
         [
             *(
@@ -63,7 +64,7 @@ EXPORTS = {
                 "interactions_figure",
                 "tuned_figure",
             ),
-            *("pareto_figure", "speed_figure", "learning_curves_figure"),
+            *("pareto_figure", "speed_figure", "road_figure", "learning_curves_figure"),
             *("budgets_figure", "scaling_figure"),
         ],
         "figures",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -105,6 +105,36 @@ def write_run(
     (run / "summary.json").write_text(json.dumps(results, indent=1))
     (run / "epochs.jsonl").write_text("".join(json.dumps(epoch) + "\n" for epoch in _epochs(asked, results)))
     return run
+
+
+def write_latency(
+    folder: Path,
+    rung: str = "gelu",
+    ms: Mapping[tuple[str, int], Iterable[float]] | None = None,
+    *,
+    regime: str = "nano",
+    config: dict[str, Any] | None = None,
+    summary: dict[str, Any] | None = None,
+) -> Path:
+    """Write a record of the speed of a rung, {(mode, batch size): milliseconds in each round}; return its directory."""
+    road = OURS.road(regime=regime)
+    asked = _config(road, road[rung].steps, regime) | {"rung": rung, "network": rung, "seed": 0}
+    asked |= {"memory_format": "channels_last", "compile": False, "gradient_checkpointing": False}
+    ms = {("inference", 1): [2.0, 1.0, 3.0]} if ms is None else ms
+    started = "2025-11-22T13:00:00+00:00"
+    rows = [{"mode": mode, "batch": batch, "started": started, "ms": [*times]} for (mode, batch), times in ms.items()]
+    identity = _digest({key: asked[key] for key in asked if key not in PROVENANCE})
+    measured = {
+        **{"status": "done", "task": "latency", "identity": identity, "measurements": rows, "classes": 10},
+        **{"device": "cpu", "processor": "A processor", "threads": 2, "host": "a-host", "busy": False},
+        **{"macs": round(NANO[rung][1] * 1e6), "params": round(NANO[rung][2] * 1e3), "activations": 150_000},
+        **{"versions": VERSIONS, "git": None, "started": started, "finished": started},
+    }
+    directory = Path(folder) / f"latency-{regime}-{rung}-{identity[:8]}"
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(json.dumps(_merge(asked, config or {})))
+    (directory / "summary.json").write_text(json.dumps(_merge(measured, summary or {})))
+    return directory
 
 
 def write_correct(run: Path, right: Iterable[bool], unread: Iterable[int] = (), images: str = "folder a") -> None:

@@ -16,6 +16,7 @@ import analysis
 from analysis.figures import style
 from analysis.report.budgets import budget_sections
 from analysis.report.findings import ranks_sentence
+from analysis.report.latency import latency_sections
 from analysis.text import signed
 from docs import pictures
 
@@ -24,6 +25,7 @@ PAGES = ("README.md", "docs/findings.md")
 STUDY = re.compile(r"<!-- (analysis/studies/\S+) -->")
 DECIMAL = re.compile(r"[+−]?\d+\.\d+")
 COLUMNS = ["mean", "change", "low", "high", "published_change", "effect", "effect_low", "effect_high", "slope", "value"]
+COLUMNS += ["ms", "relative", "relative_macs"]
 """Of tables: the numbers that a text may have."""
 COUNT = re.compile(
     r"(\d[\d,]*)(?= (?:of|runs?|networks?|rungs?|images|epochs?|seeds?|changes|steps|combinations|tests)\b)"
@@ -56,7 +58,7 @@ def found(study: str) -> tuple[str, frozenset[str]]:
         counted = comparison.counted
         counts |= {len(counted), counted["network"].nunique(), counted["seed"].nunique(), comparison.train_images}
         counts |= {*counted["epochs"], 2 ** len(comparison.road.groups())}
-    for section in budget_sections(comparisons)[0]:
+    for section in [*budget_sections(comparisons)[0], *latency_sections(runs, comparisons)]:
         texts += [" ".join(section.findings), *section.paragraphs]
         tables += [table.frame for table in section.tables]
     numbers = {number for text in texts for number in re.findall(r"[+−]?\d[\d,]*(?:\.\d+)?", text)}

@@ -12,10 +12,14 @@ import pytest
 import analysis
 from analysis.report.files import write_report
 from experiments.config.run import Run
+from experiments.latency.__main__ import main as measure_speeds
+from experiments.latency.study import Latency
 
 KEPT = sorted(path.parent for path in Path(analysis.__file__).with_name("studies").glob("*/runs.csv"))
-REPORTED = [study for study in KEPT if (study / "report").is_dir()]
+SPEEDS = sorted(path.parent for path in Path(analysis.__file__).with_name("studies").glob("*/latency.csv"))
+REPORTED = [study for study in sorted({*KEPT, *SPEEDS}) if (study / "report").is_dir()]
 COMMAND = re.compile(r"^ {4}python -m experiments\.train -m (.*)", re.MULTILINE)
+LATENCY = re.compile(r"^ {4}python -m experiments\.latency (.*)", re.MULTILINE)
 SETTINGS = ("model", "design", "recipe", "resolution", "precision", "seed")
 LATER = {"stem_stride": 4, "layers": {}}
 """Switches of the design that an earlier version did not have, and what it did."""
@@ -47,6 +51,30 @@ def test_all_of_its_runs_are_done_and_of_committed_code(study: Path) -> None:
     runs = analysis.load(study).runs
     assert {*runs["status"]} == {"done"}
     assert not any(git["dirty"] for git in runs["git"])
+
+
+@pytest.mark.parametrize("study", SPEEDS, ids=lambda study: study.name)
+def test_the_commands_in_its_readme_measure_the_speeds_that_are_kept(
+    study: Path, call: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed: list[Latency] = []
+    monkeypatch.setattr(Latency, "measure", lambda latency: composed.append(latency) or 0)
+    monkeypatch.setattr("experiments.latency.table.show", lambda _: None)
+    text = (study / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    for command in LATENCY.findall(text):
+        assert call(measure_speeds, *shlex.split(command, comments=True), "device=cpu").code == 0
+    of_commands = {
+        (settings(case.run.to_json()), case.classes, case.memory_format, case.run.compile, *timing)
+        for latency in composed
+        for case in latency.cases
+        for timing in latency.plan.timings
+    }
+    columns = ("classes", "memory_format", "compiled", "mode", "batch")
+    kept = analysis.load(study).latency
+    rows = kept.assign(seed=0).to_dict("records")
+    assert {(settings(row), *(row[name] for name in columns)) for row in rows} == of_commands
+    assert not any(git["dirty"] for git in kept["git"])
+    assert not kept["busy"].any()
 
 
 @pytest.mark.parametrize("study", REPORTED, ids=lambda study: study.name)

@@ -19,6 +19,7 @@ ROOMS = [
     "evaluate",
     "train",
     "plan",
+    "latency",
     "status",
 ]
 PARTS = ["measures", "text", "sources", "statistics", "figures", "report"]

@@ -13,10 +13,12 @@ from analysis.figures.factors import factor_figure
 from analysis.figures.interactions import interactions_figure
 from analysis.figures.ladder import ladder_figure
 from analysis.figures.paper import paper_figure
+from analysis.figures.road import accuracy_source, road_figure
 from analysis.figures.tuning import tuned_figure
 
 __all__ = [
     "COSTS",
+    "accuracy_source",
     "beside_paper_figure",
     "besides_figure",
     "budgets_figure",
@@ -29,6 +31,7 @@ __all__ = [
     "learning_curves_figure",
     "paper_figure",
     "pareto_figure",
+    "road_figure",
     "scaling_figure",
     "shapley_figure",
     "speed_figure",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from analysis.report.budgets import budget_sections
 from analysis.report.datasets import dataset_sections
+from analysis.report.latency import latency_sections
 from analysis.report.section import Section
 from analysis.report.tuning import tuned_sections
 from analysis.sources.runs import Runs
@@ -17,4 +18,5 @@ def outline(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], l
     tuned, comparisons = tuned_sections(runs, comparisons)
     by_budget, comparisons = budget_sections(comparisons)
     comparisons = join_crossed(comparisons)
-    return [*tuned, *by_budget, *dataset_sections(comparisons)], comparisons
+    speeds = latency_sections(runs, comparisons)
+    return [*tuned, *by_budget, *dataset_sections(comparisons), *speeds], comparisons

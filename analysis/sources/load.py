@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 from analysis.sources import directories, saved, wandb
 from analysis.sources.correct_images import CorrectReader
 from analysis.sources.epochs import Skip, read_epochs
+from analysis.sources.latency import latency_frame
 from analysis.sources.rows import run_frame
 from analysis.sources.runs import EpochReader, RecordsError, Runs, noting
-from analysis.sources.saved import RUNS_CSV
+from analysis.sources.saved import LATENCY_CSV, RUNS_CSV
 from roadmap.common.records import CONFIG, SUMMARY
 
 
@@ -40,16 +41,17 @@ def load(paths: str | Path | Iterable[str | Path]) -> Runs:
     rows: dict[str, dict[str, Any]] = {}
     readers: dict[str, EpochReader] = {}
     correct_readers: dict[str, CorrectReader] = {}
-    for new_rows, read_epochs_of, read_correct in _read(find(paths, skip), skip):
+    latency: list[dict[str, Any]] = []
+    for new_rows, read_epochs_of, read_correct in _read(find(paths, skip), skip, latency):
         for row in new_rows:  # the first row of a path counts
             rows.setdefault(row["path"], row)
             readers.setdefault(row["path"], read_epochs_of)
             correct_readers.setdefault(row["path"], read_correct)
-    if not rows:
+    if not rows and not latency:
         why = f"{len(skipped)} broken, the first: {': '.join(skipped[0])}" if skipped else "no run directory"
         searched = ", ".join(map(str, paths)) or "no path"
         raise RecordsError(f"no run records in {searched} ({why}); train something first, or name the folder with runs")
-    return Runs(run_frame(rows.values()), skipped, readers, correct_readers)
+    return Runs(run_frame(rows.values()), latency_frame(latency), skipped, readers, correct_readers)
 
 
 class Locations(NamedTuple):
@@ -58,7 +60,7 @@ class Locations(NamedTuple):
     directories: list[str]
     """Run directories."""
     saved: list[str]
-    """Folders with a runs.csv."""
+    """Folders with a runs.csv, or a latency.csv."""
     offline: list[str]
     """Files of W&B's client."""
 
@@ -82,16 +84,22 @@ def find(paths: Iterable[str | Path], skip: Skip) -> Locations:
                     locations.directories.append(folder)
                     continue
                 below.sort()
-                if RUNS_CSV in files:
+                if RUNS_CSV in files or LATENCY_CSV in files:
                     locations.saved.append(folder)
                 locations.offline.extend(f"{folder}/{name}" for name in sorted(files) if name.endswith(".wandb"))
     return Locations(*map(list, map(dict.fromkeys, locations)))
 
 
-def _read(locations: Locations, skip: Skip) -> Iterator[tuple[list[dict[str, Any]], EpochReader, CorrectReader]]:
-    """The rows of each source, and what reads the epochs and the correct images of its runs."""
-    yield directories.read_runs(locations.directories, skip), read_epochs, directories.read_correct
+def _read(
+    locations: Locations, skip: Skip, latency: list[dict[str, Any]]
+) -> Iterator[tuple[list[dict[str, Any]], EpochReader, CorrectReader]]:
+    """The rows of each source, and what reads the epochs and the correct images of its runs. Rows of measured speeds
+    are added to `latency`."""
+    runs, of_speed = directories.read_records(locations.directories, skip)
+    latency += of_speed
+    yield runs, read_epochs, directories.read_correct
     for folder in locations.saved:
+        latency += saved.read_latency(folder, skip)
         yield saved.read(folder, skip), partial(saved.read_epochs, folder), partial(saved.read_correct, folder)
     if locations.offline:
         yield *wandb.read_offline(locations.offline, skip), lambda *_: ()  # W&B has no correct.json

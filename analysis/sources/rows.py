@@ -105,7 +105,7 @@ def checked(row: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         BrokenRecordError: if it is not a run's.
     """
-    row = {column: _converted(column, kind, row.get(column)) for column, kind in COLUMNS.items()}
+    row = {column: converted(column, kind, row.get(column)) for column, kind in COLUMNS.items()}
     for column in _REQUIRED:
         if row[column] is None:
             raise BrokenRecordError(f"not a run record: {column!r} is missing")
@@ -125,15 +125,19 @@ def checked(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """One row per run, with `left_out`. Types are the same whatever the rows hold: int64, float64, and object."""
-    types = {INTEGER: "int64", NUMBER: "float64"}
-    rows = list(rows)
-    frame = pd.DataFrame(
+    frame = frame_of(rows, COLUMNS)
+    return frame.assign(left_out=left_out(frame))
+
+
+def frame_of(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> pd.DataFrame:
+    """A frame with these columns, of the types of their kinds."""
+    types, rows = {INTEGER: "int64", NUMBER: "float64"}, list(rows)
+    return pd.DataFrame(
         {
             column: pd.Series([row[column] for row in rows], dtype=types.get(kind, "object"))
-            for column, kind in COLUMNS.items()
+            for column, kind in columns.items()
         }
     )
-    return frame.assign(left_out=left_out(frame))
 
 
 def left_out(runs: pd.DataFrame) -> pd.Series:
@@ -186,8 +190,12 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split())
 
 
-def _converted(column: str, kind: str, value: Any) -> Any:
-    """The value as one of its column's kind; None, or NaN for a number, if a record has none."""
+def converted(column: str, kind: str, value: Any) -> Any:
+    """The value as one of its column's kind; None, or NaN for a number, if a record has none.
+
+    Raises:
+        BrokenRecordError: if it can't be converted, and no record may have it.
+    """
     if kind == ROAD:
         return _road(value)
     value = _printable(column, value)

@@ -15,6 +15,7 @@ import pandas as pd
 from analysis.sources import saved
 from analysis.sources.correct_images import Correct, CorrectReader, correct_of
 from analysis.sources.epochs import Skip
+from analysis.sources.latency import latency_frame
 from analysis.sources.rows import epoch_frame
 from roadmap.common.files import printable
 from roadmap.common.records import BrokenRecordError
@@ -41,6 +42,8 @@ class Runs:
     `design`, `recipe`, `data`, `init`, `versions`, `git`, `look` and `tuning` are the record's own lists and mappings,
     not to be changed.
     """
+    latency: pd.DataFrame = field(default_factory=latency_frame)
+    """One row per network, setting, mode and batch size whose speed was measured; docs/latency.md has the columns."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """What could not be read: where, and why in one line."""
     readers: dict[str, EpochReader] = field(default_factory=dict, repr=False)
@@ -94,13 +97,13 @@ class Runs:
         return f"{total} of {len(self.runs)} runs {'is' if total == 1 else 'are'} left out: {', '.join(parts)}"
 
     def save(self, folder: str | Path) -> None:
-        """Write runs.csv, epochs.csv, roads.json and, if any record has it, correct.csv. `load` reads them to the same
-        frames except for `path` and `host`: neither a machine's name nor its paths are written.
+        """Write runs.csv, epochs.csv, roads.json and, if any record has it, correct.csv; measured speeds: latency.csv.
+        `load` reads them to the same frames except for `path` and `host`: no machine's name and no paths are written.
 
         Raises:
             OSError: if the folder cannot be written.
         """
-        saved.write(self.runs, self.epochs, self.correct, os.fspath(folder))
+        saved.write(self.runs, self.epochs, self.correct, self.latency, os.fspath(folder))
 
 
 def noting(skipped: list[tuple[str, str]]) -> Skip:

@@ -1,4 +1,5 @@
-"""Runs as CSV files, small enough to be kept beside the text that cites them: runs.csv, epochs.csv and correct.csv.
+"""Runs as CSV files, small enough to be kept beside the text that cites them: runs.csv, epochs.csv and correct.csv; and
+measured speeds: latency.csv.
 
 Lists and mappings are written as JSON. A study's runs share their road: roads.json contains it once, under a name that
 the cells refer to. Nothing that identifies a machine is written: paths of runs are relative to their common folder,
@@ -11,7 +12,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
@@ -23,6 +24,8 @@ import pandas as pd
 
 from analysis.sources.correct_images import FIELDS, Correct
 from analysis.sources.epochs import EPOCH_COLUMNS, Skip, number, ordered
+from analysis.sources.latency import LATENCY_COLUMNS
+from analysis.sources.latency import checked as checked_latency
 from analysis.sources.rows import (
     COLUMNS,
     FLAG,
@@ -36,28 +39,26 @@ from analysis.sources.rows import (
 from analysis.text import from_cell, to_cell
 from roadmap.common.files import opened, read_object, replacing
 from roadmap.common.records import BrokenRecordError
+from roadmap.roads import Road
 
 RUNS_CSV, EPOCHS_CSV, CORRECT_CSV, ROADS_JSON = "runs.csv", "epochs.csv", "correct.csv", "roads.json"
+LATENCY_CSV = "latency.csv"
 _JSON = (FLAG, INTEGER, LIST, MAPPING)
 _ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}  # a path may be any bytes
 _ABSOLUTE = re.compile(r"(?<![\w.~/:-])~?/[^\s'\",;:()<>|]*|(?<!\w)[A-Za-z]:\\[^\s'\",;:()<>|]*")
 
 
-def write(runs: pd.DataFrame, epochs: pd.DataFrame, correct: Mapping[str, Correct], folder: str) -> None:
-    """Write the files into a folder, which is created if necessary.
+def write(
+    runs: pd.DataFrame, epochs: pd.DataFrame, correct: Mapping[str, Correct], latency: pd.DataFrame, folder: str
+) -> None:
+    """Write the files into a folder, which is created if necessary. Those that it has of an earlier study are removed.
 
     Raises:
         OSError: if they cannot be written.
     """
     short = _relative(runs["path"].tolist())
-    hosts = {name: f"host {index}" for index, name in enumerate(runs["host"].dropna().unique(), 1)}
-    roads = {road: f"road {number}" for number, road in enumerate(runs["road"].dropna().unique(), 1)}
-    runs = runs.assign(road=[roads.get(road) for road in runs["road"]])
-    cells = {
-        column: map(partial(_cell, hosts=hosts) if column != "path" else short.get, runs[column].tolist())
-        for column in COLUMNS
-    }
-    rows = [[*COLUMNS], *zip(*cells.values(), strict=True)]
+    hosts = {name: f"host {index}" for index, name in enumerate(_distinct("host", runs, latency), 1)}
+    roads = {road: f"road {number}" for number, road in enumerate(_distinct("road", runs, latency), 1)}
     table = epochs.assign(path=epochs["path"].cat.rename_categories(short))
     os.makedirs(folder, exist_ok=True)
     if roads:
@@ -66,33 +67,83 @@ def write(runs: pd.DataFrame, epochs: pd.DataFrame, correct: Mapping[str, Correc
         }
         with replacing(f"{folder}/{ROADS_JSON}") as file:
             json.dump(values, file, indent=1)
-    with replacing(f"{folder}/{RUNS_CSV}", newline="", **_ENCODING) as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
+    has_runs = len(runs) > 0 or latency.empty
+    of_images = [
+        (short[path], images, count, json.dumps(unread), packed.hex())
+        for path, (images, count, unread, packed) in correct.items()
+    ]
+    _write_csv(folder, RUNS_CSV, _cells(runs, COLUMNS, hosts, roads) if has_runs else [])
+    _write_csv(folder, LATENCY_CSV, _cells(latency, LATENCY_COLUMNS, hosts, roads) if len(latency) else [])
+    _write_csv(folder, CORRECT_CSV, [("path", *FIELDS), *of_images] if correct else [])
+    if not has_runs:
+        Path(folder, EPOCHS_CSV).unlink(missing_ok=True)
+        return
     with replacing(f"{folder}/{EPOCHS_CSV}", newline="", **_ENCODING) as file:
         table.to_csv(file, index=False, lineterminator="\n")
-    if correct:
-        rows = [
-            (short[path], images, count, json.dumps(unread), packed.hex())
-            for path, (images, count, unread, packed) in correct.items()
-        ]
-        with replacing(f"{folder}/{CORRECT_CSV}", newline="", **_ENCODING) as file:
-            csv.writer(file, lineterminator="\n").writerows([("path", *FIELDS), *rows])
-    else:  # it would be an earlier study's
-        Path(folder, CORRECT_CSV).unlink(missing_ok=True)
+
+
+def _write_csv(folder: str, name: str, rows: Sequence[Iterable[Any]]) -> None:
+    """Write a file; if there are no rows, remove that of an earlier study."""
+    if not rows:
+        Path(folder, name).unlink(missing_ok=True)
+        return
+    with replacing(f"{folder}/{name}", newline="", **_ENCODING) as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def _distinct(column: str, *frames: pd.DataFrame) -> list[Any]:
+    return pd.concat([frame[column] for frame in frames]).dropna().unique().tolist()
+
+
+def _cells(
+    frame: pd.DataFrame, columns: Iterable[str], hosts: Mapping[str, str], roads: Mapping[Road, str]
+) -> list[Iterable[str]]:
+    """The header and the rows of a CSV file."""
+    short = _relative(frame["path"].tolist())
+    frame = frame.assign(road=[roads.get(road) for road in frame["road"]])
+    cells = [
+        map(partial(_cell, hosts=hosts) if column != "path" else short.__getitem__, frame[column].tolist())
+        for column in columns
+    ]
+    return [[*columns], *zip(*cells, strict=True)]
 
 
 def read(folder: str, skip: Skip) -> list[dict[str, Any]]:
     """The rows of the runs that were written into a folder."""
-    file, rows = f"{folder}/{RUNS_CSV}", []
+    required = ("path", "status", "seed", "series")
+    return _read(folder, RUNS_CSV, required, lambda cells, roads: checked(_row(folder, cells, roads, COLUMNS)), skip)
+
+
+def read_latency(folder: str, skip: Skip) -> list[dict[str, Any]]:
+    """The rows of the measured speeds that were written into a folder."""
+    required = ("path", "mode", "batch", "ms_of_rounds")
+    return _read(
+        *(folder, LATENCY_CSV, required),
+        lambda cells, roads: checked_latency(_row(folder, cells, roads, LATENCY_COLUMNS)),
+        skip,
+    )
+
+
+def _read(
+    folder: str,
+    name: str,
+    required: Iterable[str],
+    to_row: Callable[[Mapping[str, str | None], Mapping[str, Any]], dict[str, Any]],
+    skip: Skip,
+) -> list[dict[str, Any]]:
+    """The rows of a CSV file of a folder, if it has one."""
+    file, rows = f"{folder}/{name}", []
+    if not os.path.lexists(file):
+        return []
     roads = read_object(f"{folder}/{ROADS_JSON}") or {}
-    with _skipping(file, skip, "the runs before that are kept"), _opened(file) as text:
+    with _skipping(file, skip, "the rows before that are kept"), _opened(file) as text:
         table = csv.DictReader(text, strict=True)
-        if lacking := {"path", "status", "seed", "series"} - {*(table.fieldnames or ())}:
+        if lacking := {*required} - {*(table.fieldnames or ())}:
             skip(file, f"not written by Runs.save: no column {min(lacking)!r}")
             return []
-        for row in table:
+        for cells in table:
             try:
-                rows.append(_row(folder, row, roads))
+                rows.append(to_row(cells, roads))
             except BrokenRecordError as error:
                 skip(f"{file}, line {table.line_num}", str(error))
     return rows
@@ -156,9 +207,12 @@ def _value(cell: str | None) -> Any:
         return None
 
 
-def _row(folder: str, cells: Mapping[str, str | None], roads: Mapping[str, Any]) -> dict[str, Any]:
+def _row(
+    folder: str, cells: Mapping[str, str | None], roads: Mapping[str, Any], columns: Mapping[str, str]
+) -> dict[str, Any]:
+    """The values of a row's cells."""
     row: dict[str, Any] = {}
-    for column, kind in COLUMNS.items():
+    for column, kind in columns.items():
         row[column] = from_cell(cells.get(column) or "") or None
         try:
             if kind in _JSON and row[column]:
@@ -169,7 +223,7 @@ def _row(folder: str, cells: Mapping[str, str | None], roads: Mapping[str, Any])
             if row[column] not in roads:
                 raise BrokenRecordError(f"{row[column]!r} is not in {ROADS_JSON}")
             row[column] = roads[row[column]]
-    return checked(row | {"path": os.path.join(folder, row["path"] or "")})
+    return row | {"path": os.path.join(folder, row["path"] or "")}
 
 
 def _relative(paths: list[str]) -> dict[str, str]:

@@ -78,7 +78,7 @@ def load_wandb(
     if not rows:
         why = f"{len(skipped)} others, the first: {': '.join(skipped[0])}" if skipped else "no run at all"
         raise RecordsError(f"no run that logger=wandb wrote in {project} at W&B ({why})")
-    return Runs(run_frame(rows), skipped, dict.fromkeys(handles, partial(_histories, handles)))
+    return Runs(run_frame(rows), skipped=skipped, readers=dict.fromkeys(handles, partial(_histories, handles)))
 
 
 def read_offline(files: Iterable[str], skip: Skip) -> tuple[list[dict[str, Any]], EpochReader]:

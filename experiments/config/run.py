@@ -100,6 +100,13 @@ class Run:
         return self.requested.network
 
     @property
+    def label_in_names(self) -> str:
+        """The label as a part of a directory's name."""
+        label = re.sub(r" (?=[+-])", "", self.label).replace(" ", "+").replace(":", "-").replace("/", "-")
+        label = re.sub(r"[^\w.+-]+", ".", label).strip(".")  # what Hydra takes unquoted, as in init=runs/...
+        return label if len(label) <= 60 else label[:57] + "..."
+
+    @property
     def title(self) -> str:
         """The label, and what else differs: what replicates share."""
         differs = {key: value for key, value in self.requested.differs.items() if not key.startswith("design.")}
@@ -114,10 +121,7 @@ class Run:
     def directory(self) -> Path:
         """The directory that a run of this identity has already, whatever its label, or the one that it will have."""
         suffix = f"-seed{self.seed}-{self.identity[:8]}"
-        label = re.sub(r" (?=[+-])", "", self.label).replace(" ", "+").replace(":", "-").replace("/", "-")
-        label = re.sub(r"[^\w.+-]+", ".", label).strip(".")  # what Hydra takes unquoted, as in init=runs/...
-        label = label if len(label) <= 60 else label[:57] + "..."
-        name = f"{self.regime}-{label}{suffix}"
+        name = f"{self.regime}-{self.label_in_names}{suffix}"
         existing = _existing(self.runs).get(suffix, [])
         for candidate in sorted(existing, key=lambda candidate: candidate != name):  # a different name may be a copy's
             if self._fits(self.runs / candidate):

@@ -85,8 +85,8 @@ def set_status(run: Run, status: str, reason: str | None = None, **facts: Any) -
     run.directory.mkdir(parents=True, exist_ok=True)
     before = {name: value for name, value in _own_summary(run).items() if value is not None}
     summary = _begun(run) | before | {"status": status, "reason": reason, **_divergences(before)} | facts
-    write(run.directory / "config.json", _pretty(run.to_json()))
-    write(run.directory / "summary.json", _pretty(summary))
+    write(run.directory / "config.json", pretty(run.to_json()))
+    write(run.directory / "summary.json", pretty(summary))
 
 
 def remove_record(run: Run) -> None:
@@ -141,7 +141,7 @@ class Record:
             "job": _job(before.get("job")),
             "wandb": before.get("wandb"),
             **_divergences(before),
-            "started": _now(),
+            "started": now(),
             "finished": None,
             "host": platform.node(),
             "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
@@ -151,7 +151,7 @@ class Record:
             "versions": versions(),
             "git": git_state(),
         }
-        self._write("config.json", _pretty(run.to_json()))
+        self._write("config.json", pretty(run.to_json()))
         self.update()
 
     def _lock_run(self, run: Run) -> TextIO:
@@ -176,7 +176,7 @@ class Record:
         """Add facts to the summary. Thread-safe."""
         with self._updating:
             self.summary |= facts
-            self._write("summary.json", _pretty(self.summary))
+            self._write("summary.json", pretty(self.summary))
 
     def epoch(self, row: Row, **facts: Any) -> None:
         """Add a finished epoch, and update the summary, with these facts."""
@@ -205,7 +205,7 @@ class Record:
             self._write("correct.json", json.dumps(correct) + "\n")
 
     def finish(self, status: str, reason: str | None = None, **facts: Any) -> None:
-        self.update(status=status, reason=reason, finished=_now(), **facts)
+        self.update(status=status, reason=reason, finished=now(), **facts)
         if self._lock:
             unlock(self._lock)
             self._lock = None
@@ -242,9 +242,11 @@ def git_state() -> dict[str, Any] | None:
         return None
 
 
-def _now() -> str:
+def now() -> str:
+    """ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _pretty(value: Row) -> str:
+def pretty(value: Row) -> str:
+    """The content of a JSON file of a record."""
     return json.dumps(value, indent=1) + "\n"

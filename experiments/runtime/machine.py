@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -152,6 +153,15 @@ def gpu_lock(gpu: str) -> Path:
 
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The name of this machine's CPU."""
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+        if match := re.search(r"^model name\s*: (.+)", text, re.MULTILINE):
+            return match[1].strip()
+    return platform.processor() or platform.machine() or "CPU"
 
 
 def no_bf16(device: str) -> str:

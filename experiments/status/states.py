@@ -16,6 +16,7 @@ from typing import Any
 from experiments.records.schema import BrokenRecordError, Row, summary_of
 from experiments.records.study_file import run_names
 from roadmap.common.files import in_words, opened, printable
+from roadmap.common.records import LATENCY
 from roadmap.common.statuses import Status
 
 KILLED = "killed"
@@ -91,7 +92,8 @@ def read_states(folders: Sequence[str], study: str | None = None, now: float | N
                 raise NoRunsError(f"there is no folder {folder}")
         for directory in list(_members(folders, study) if study else _subfolders(folders)):
             try:
-                runs.append(read_state(directory, now))
+                if state := read_state(directory, now):
+                    runs.append(state)
             except BrokenRecordError as error:
                 if study and not os.path.exists(os.path.join(directory, "summary.json")):
                     not_begun += 1
@@ -109,13 +111,15 @@ def read_states(folders: Sequence[str], study: str | None = None, now: float | N
     return States(tuple(runs), tuple(skipped), not_begun)
 
 
-def read_state(directory: str, now: float) -> RunState:
-    """The state of the run in a directory.
+def read_state(directory: str, now: float) -> RunState | None:
+    """The state of the run in a directory; None if its record is no run's, but of a measured speed.
 
     Raises:
         BrokenRecordError: if there is no record that can be used.
     """
     summary = summary_of(directory)
+    if summary.get("task") == LATENCY:
+        return None
     state = summary["status"]
     if state == Status.RUNNING and not _is_locked(directory):
         summary = summary_of(directory)  # it may have ended since

@@ -10,6 +10,10 @@ from typing import Any
 from roadmap.common.files import printable, read_json
 
 CONFIG, SUMMARY = "config.json", "summary.json"
+LATENCY = "latency"
+"""The `task` in the summary of a record that is no run: of a network whose speed was measured (experiments/latency)."""
+MODES = ("inference", "training")
+"""What is timed of a network: a forward pass; a whole training step."""
 
 
 class BrokenRecordError(ValueError):

@@ -1,0 +1,140 @@
+"""What is measured, and its record: a directory like a run's (docs/records.md), with times in place of accuracies.
+
+Imports no torch, so that a command knows at once what is left to measure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.config.run import Run
+from experiments.records.record import git_state, pretty, versions
+from roadmap.common.files import read_object, write
+from roadmap.common.records import CONFIG, LATENCY, MODES, SUMMARY
+from roadmap.common.statuses import Status
+
+INFERENCE, TRAINING = MODES
+MEMORY_FORMATS = ("channels_last", "contiguous")
+
+
+class Timing(NamedTuple):
+    """What is timed of a network."""
+
+    mode: str
+    """One of MODES."""
+    batch: int
+    """Images per pass."""
+
+    def __str__(self) -> str:
+        return f"{self.mode}, batch {self.batch}"
+
+
+class Measured(NamedTuple):
+    """The times of one timing."""
+
+    started: str
+    """When the call began that measured them: those of one call were measured in turns."""
+    ms: list[float]
+    """Milliseconds of a pass, one number per round."""
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A network in one setting, of which a record is kept. There is one object of each identity."""
+
+    run: Run
+    """Its network, recipe, resolution, precision, and whether it is compiled."""
+    classes: int
+    memory_format: str
+    """One of MEMORY_FORMATS."""
+    device: str
+    """`cpu`, or the GPU's name."""
+    processor: str
+    """The CPU's name."""
+    threads: int
+
+    @cached_property
+    def identity(self) -> str:
+        """What decides the speed. Of the recipe, what decides the work of a step."""
+        run = self.run
+        recipe = replace(run.recipe, name="", epochs=1, lr=0.0, min_lr=0.0, warmup="0", milestones=[])
+        decisive: dict[str, Any] = {
+            **{"model": run.model, "design": run.design.to_json(), "code": run.code, "recipe": asdict(recipe)},
+            **{"resolution": run.resolution, "classes": self.classes, "precision": run.precision},
+            **{"compile": run.compile, "gradient_checkpointing": run.gradient_checkpointing},
+            **{"memory_format": self.memory_format, "device": self.device, "processor": self.processor},
+            **{"threads": self.threads, "torch": versions()["torch"]},
+        }
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def directory(self) -> Path:
+        name = f"{LATENCY}-{self.run.regime}-{self.run.label_in_names}-{self.identity[:12]}"
+        return self.run.runs / name
+
+    def to_json(self) -> dict[str, Any]:
+        """config.json: a run's, and the setting."""
+        setting = {"memory_format": self.memory_format, "compile": self.run.compile}
+        return self.run.to_json() | setting | {"gradient_checkpointing": self.run.gradient_checkpointing}
+
+
+class Recorded(NamedTuple):
+    """What a case's record has."""
+
+    complete: dict[Timing, Measured]
+    partial: dict[Timing, Measured]
+    """The rounds of a call that was interrupted."""
+
+
+def recorded(case: Case) -> Recorded:
+    """What was measured of a case; nothing if its record is missing, broken or another one's."""
+    summary = read_object(case.directory / SUMMARY) or {}
+    if summary.get("identity") != case.identity:
+        return Recorded({}, {})
+    try:
+        measured = {
+            Timing(str(row["mode"]), int(row["batch"])): Measured(str(row["started"]), [float(ms) for ms in row["ms"]])
+            for row in summary["measurements"]
+        }
+    except (KeyError, TypeError, ValueError):
+        return Recorded({}, {})
+    is_ended = summary.get("status") in (Status.DONE, Status.FAILED)
+    partial = {
+        timing: times for timing, times in measured.items() if not is_ended and times.started == summary.get("started")
+    }
+    return Recorded({timing: measured[timing] for timing in measured.keys() - partial.keys()}, partial)
+
+
+def write_record(
+    case: Case, measured: Mapping[Timing, Measured], status: str, reason: str | None = None, **facts: Any
+) -> None:
+    """Replace a case's record.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    summary = {
+        "status": status,
+        "reason": reason,
+        "identity": case.identity,
+        "task": LATENCY,
+        "measurements": [{**timing._asdict(), **measured[timing]._asdict()} for timing in sorted(measured)],
+        "classes": case.classes,
+        "device": case.device,
+        "processor": case.processor,
+        "threads": case.threads,
+        "host": platform.node(),
+        "versions": versions(),
+        "git": git_state(),
+        **facts,
+    }
+    case.directory.mkdir(parents=True, exist_ok=True)
+    write(case.directory / CONFIG, pretty(case.to_json()))
+    write(case.directory / SUMMARY, pretty(summary))
