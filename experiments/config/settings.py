@@ -125,7 +125,7 @@ class Data:
     subset: float = setting(1.0, PART)
     """The part of the training images to train on, class-balanced."""
     holdout: float = setting(0.0, Number("[0, 1)"))
-    """The part of the training images to evaluate on instead of the test images, class-balanced."""
+    """The part of the training images to evaluate on instead of those of `val`, class-balanced."""
     version: str | None = setting(None, NAME)
     """Which of several datasets of the same name. For one that is named after its folder, a digest of the folder."""
     cache: str | None = setting(None, OneOf(("memory", "device")))
