@@ -269,7 +269,10 @@ def test_a_budget_of_the_two_ends_alone_lengthens_their_line_and_leaves_the_othe
     pd.testing.assert_frame_equal(old[effect], new[effect])
     assert new["budgets"].tolist() == [*old["budgets"][:-1], old["budgets"].iloc[-1] + 1]
     sentences = budget_findings(new, budget_table(after))
-    assert any(sentence.startswith("At 4 epochs, the largest budget with which most effects were measured, ") for sentence in sentences)
+    assert any(
+        sentence.startswith("At 4 epochs, the largest budget with which most effects were measured, ")
+        for sentence in sentences
+    )
     assert "at 16 epochs" in sentences[0]
 
 

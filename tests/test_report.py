@@ -557,7 +557,7 @@ def test_a_study_of_the_ends_of_sections_is_reported_by_section(tmp_path):
 @pytest.mark.parametrize(
     ("data", "images"),
     [
-        ({}, "the whole test set"),  # of Fashion-MNIST
+        ({"reader": "sample"}, "the whole test set"),  # of Fashion-MNIST
         ({"name": "birds", "reader": "folder", "val": "val"}, "the whole val split"),
         ({"name": "birds", "reader": "wds", "val": "validation|100"}, "the whole validation split"),
         ({"holdout": 0.1}, "a hold-out of the training images"),
