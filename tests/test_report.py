@@ -22,7 +22,7 @@ from scipy import stats
 from studies import write_everything, write_pair
 
 import analysis
-from analysis.report.__main__ import main
+from analysis.report.__main__ import main, report_name
 from analysis.report.files import MOST_CHAPTERS
 from analysis.report.findings import headline
 from analysis.report.terminal import print_ladder
@@ -568,3 +568,20 @@ def test_captions_say_on_which_images_accuracies_were_measured(tmp_path, data, i
         write_run(tmp_path, rung, config={"data": data})
     (comparison,) = comparisons(load(tmp_path))
     assert f"last epoch, on {images} (10,000 images)" in describe(comparison)
+
+
+@pytest.mark.parametrize(
+    ("studies", "sources", "name"),
+    [
+        (["budget", "budget"], ["runs"], "budget"),
+        (["ladder", "sections"], ["archive/fungi/"], "fungi"),
+        (["ladder", "sections"], ["team/project"], "project"),
+        (["ladder", "sections"], ["runs/a", "runs/b"], "runs"),
+        ([], ["runs/*"], "runs"),
+        (["../../.ssh"], ["runs"], "ssh"),
+        ([".."], ["runs"], "runs"),
+        (["a/b\x1b[31m"], ["runs"], "a_b__31m"),
+    ],
+)
+def test_a_report_is_in_a_folder_named_after_its_study(studies, sources, name):
+    assert report_name(studies, sources) == name
