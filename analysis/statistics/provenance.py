@@ -78,7 +78,7 @@ def warnings(comparison: Comparison) -> list[str]:
         "commits": _commits(runs),
         "devices": runs["device"],
         "numbers of threads": runs["threads"].astype("Int64"),
-        "evaluation images": runs["evaluated_on"],
+        "evaluation images": runs["evaluated_on"].map(comparison.evaluation_images, na_action="ignore"),
     }
     sentences = [
         f"Runs differ in their {fact}: {_counts(values)}."
