@@ -1,1 +1,1 @@
-"""Weights for everyone: a run's network as safetensors with a model card, in timm's layout, for torch.export, as ONNX."""
+"""Weights for everyone: a run's network as safetensors with a model card, for timm, for torch.export, and as ONNX."""

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="python -m experiments.export",
-        description="A run's network as safetensors with a model card, in timm's layout, for torch.export, and as ONNX.",
+        description="A run's network as safetensors with a model card, for timm, for torch.export, and as ONNX.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="directories of finished runs")
     parser.add_argument("--out", metavar="FOLDER", help="write to FOLDER/NAME OF THE RUN (default: RUN/export)")

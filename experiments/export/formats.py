@@ -20,7 +20,7 @@ from experiments.export.card import model_card
 from experiments.export.programs import ExportError, Traced, to_onnx, to_pt2, trace
 from experiments.export.run import RunToExport
 from experiments.export.timm_layout import timm_arguments, to_timm
-from roadmap.common.files import printable, write
+from roadmap.common.files import write
 from roadmap.network import Network
 
 FILES = {
@@ -55,9 +55,11 @@ class Export:
     @property
     def metadata(self) -> dict[str, str]:
         """What whoever has the file alone needs: which network it is, and what it takes for images. Values are JSON."""
-        is_ours = isinstance(self.network, Network)
-        network = {"design": self.network.design.to_json()} if is_ours else {"model": self.run.config["model"]}
-        values = network | {"classes": self.model.classes} | asdict(self.model.transform)
+        network, values = self.network, {"classes": self.model.classes} | asdict(self.model.transform)
+        if isinstance(network, Network):
+            values["design"] = network.design.to_json()
+        else:
+            values["model"] = self.run.config["model"]
         return {name: json.dumps(value) for name, value in values.items()}
 
 

@@ -1,5 +1,5 @@
-"""The network without its Python code: traced by torch.export, and from that as ONNX. Both are run and compared with the
-network before a file is written."""
+"""The network without its Python code: as torch.export traces it, and from that as ONNX. Both are run and compared with
+the network before a file is written."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ TOLERANCE = 1e-5
 """The largest difference from the network's logits, relative to the largest of them."""
 OPSET = 18
 """Of ONNX: the version for which torch's exporter is written."""
+MOST = 8192
+"""Pixels: the largest resolution of a run."""
 AXES = ("batch", "channels", "height", "width")
 
 
@@ -43,10 +45,10 @@ class Traced:
 
     @property
     def shapes(self) -> list[tuple[int, int, int, int]]:
-        """Of the images with which it is checked: batches of 1 and 3, and larger images, some of which are not square."""
+        """Of the images with which it is checked: batches of 1 and 3, at `resolution` and larger, also not square."""
         own = self.resolution
-        more = [32 * (own // 32 + 1), 32 * (own // 32 + 2)] if self.smallest else [own, own]
-        return [(1, 3, own, own), (3, 3, own, own), (1, 3, *more), (3, 3, *reversed(more))]
+        larger, largest = (32 * (own // 32 + 1), 32 * (own // 32 + 2)) if self.smallest else (own, own)
+        return [(1, 3, own, own), (3, 3, own, own), (1, 3, larger, largest), (3, 3, largest, larger)]
 
 
 def trace(network: nn.Module, resolution: int) -> Traced:
@@ -78,10 +80,10 @@ def _traced(network: nn.Module, images: Tensor, dynamic: Mapping[int, Any]) -> E
 
 
 def _smallest(program: ExportedProgram) -> int | None:
-    """Pixels of the smallest height and width that a program takes; None if there is a largest."""
+    """Pixels of the smallest height and width that a program takes; None if it doesn't take any that is larger."""
     [images] = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
     ranges = [program.range_constraints[side.node.expr] for side in images.meta["val"].shape[2:]]
-    if any(bounds.upper.is_finite for bounds in ranges):
+    if any(bounds.upper < MOST for bounds in ranges):
         return None
     return max(int(bounds.lower) for bounds in ranges)
 

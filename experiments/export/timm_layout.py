@@ -82,7 +82,8 @@ def to_timm(name: str, arguments: dict[str, Any], model: EvaluatedModel) -> tupl
         raise ExportError(f"timm's logits differ from the network's by {largest:.1e} of the largest logit")
     size = resized_to(transform)
     crop_pct = transform.resolution / size if isinstance(size, int) else 1.0
-    data = {"input_size": (3, transform.resolution, transform.resolution), "interpolation": transform.interpolation}
+    data: dict[str, Any] = {"interpolation": transform.interpolation}
+    data |= {"input_size": (3, transform.resolution, transform.resolution)}
     data |= {"mean": transform.mean, "std": transform.std, "crop_pct": crop_pct}
     data |= {"crop_mode": "squash" if isinstance(size, tuple) else "center"}
     with tempfile.TemporaryDirectory() as folder:
