@@ -21,8 +21,8 @@ TOLERANCE = 1e-5
 """The largest difference from the network's logits, relative to the largest of them."""
 OPSET = 18
 """Of ONNX: the version for which torch's exporter is written."""
-MOST = 8192
-"""Pixels: the largest resolution of a run."""
+SMALLEST, MOST = 32, 8192
+"""Pixels: of images for which a program is worth having, and of the largest resolution of a run."""
 AXES = ("batch", "channels", "height", "width")
 
 
@@ -41,14 +41,18 @@ class Traced:
     resolution: int
     """Pixels for which the network was trained."""
     smallest: int | None
-    """Pixels of the smallest height and width; any that is larger will do. None: `resolution` alone."""
+    """Pixels of the smallest height and width with which it is checked; it takes all that are larger. None: it takes
+    `resolution` alone."""
 
     @property
     def shapes(self) -> list[tuple[int, int, int, int]]:
-        """Of the images with which it is checked: batches of 1 and 3, at `resolution` and larger, also not square."""
+        """Of the images with which it is checked: batches of 1 and 3, smaller, at `resolution` and larger."""
         own = self.resolution
-        larger, largest = (32 * (own // 32 + 1), 32 * (own // 32 + 2)) if self.smallest else (own, own)
-        return [(1, 3, own, own), (3, 3, own, own), (1, 3, larger, largest), (3, 3, largest, larger)]
+        shapes = [(1, 3, own, own), (3, 3, own, own)]
+        if self.smallest is None:
+            return shapes
+        larger, largest = 32 * (own // 32 + 1), 32 * (own // 32 + 2)
+        return [*shapes, (1, 3, self.smallest, self.smallest), (1, 3, larger, largest), (3, 3, largest, larger)]
 
 
 def trace(network: nn.Module, resolution: int) -> Traced:
@@ -60,7 +64,7 @@ def trace(network: nn.Module, resolution: int) -> Traced:
     anything = {0: Dim("batch"), 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
     try:
         program = _traced(network, torch.zeros(2, 3, resolution, resolution + 32), anything)
-        smallest = _smallest(program)
+        smallest = _smallest(program, resolution)
     except Exception:  # of torch, or of a user-defined layer, which may be made for maps of one size
         smallest = None
     if smallest is None:
@@ -79,13 +83,14 @@ def _traced(network: nn.Module, images: Tensor, dynamic: Mapping[int, Any]) -> E
     return program
 
 
-def _smallest(program: ExportedProgram) -> int | None:
-    """Pixels of the smallest height and width that a program takes; None if it doesn't take any that is larger."""
+def _smallest(program: ExportedProgram, resolution: int) -> int | None:
+    """Pixels of the smallest height and width that a program takes, but not fewer than SMALLEST; None if it doesn't
+    take any that is larger."""
     [images] = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
     ranges = [program.range_constraints[side.node.expr] for side in images.meta["val"].shape[2:]]
     if any(bounds.upper < MOST for bounds in ranges):
         return None
-    return max(int(bounds.lower) for bounds in ranges)
+    return max(min(SMALLEST, resolution), *(int(bounds.lower) for bounds in ranges))
 
 
 def to_pt2(traced: Traced, network: nn.Module) -> tuple[bytes, float]:
