@@ -30,32 +30,37 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 def model_card(export: Export, formats: Sequence[str], licence: str | None) -> str:
     """The card of an export with files in these formats."""
-    run, model = export.run, export.model
-    config, summary = run.config, run.summary or {}
-    network = model.network
+    run, network = export.run, export.network
+    is_ours = isinstance(network, Network)
     return (
         _environment()
         .get_template("card.md.j2")
         .render(
             front_matter=Markup(_front_matter(run, licence)),
             name=_name(run),
-            run=run,
-            config=config,
-            summary=summary,
-            recipe=_recipe(config["recipe"]),
+            model=None if is_ours else run.config["model"],
+            averaged=run.averaged,
             results=_results(run),
-            images_of_results=_evaluated_on(run),
-            transform=model.transform,
-            resized=resized_to(model.transform),
-            classes=model.classes,
-            is_ours=isinstance(network, Network),
+            count=_summary(run).get("evaluation_images"),
+            evaluated_on=_evaluated_on(run),
+            seed=_summary(run).get("seed"),
+            training=_training(run, export.model.classes),
+            recipe=_recipe(run.config["recipe"]),
+            transform=export.model.transform,
+            resized=resized_to(export.model.transform),
+            classes=export.model.classes,
             own_code=foreign(network.design) if isinstance(network, Network) else [],
             formats=formats,
             smallest=export.traced.smallest if {"torch", "onnx"} & {*formats} else None,
             timm=export.timm_arguments if "timm" in formats else None,
+            provenance=_provenance(run),
             licence=licence,
         )
     )
+
+
+def _summary(run: RunToExport) -> Mapping[str, Any]:
+    return run.summary or {}
 
 
 def _name(run: RunToExport) -> str:
@@ -64,7 +69,7 @@ def _name(run: RunToExport) -> str:
 
 def _results(run: RunToExport) -> dict[str, dict[str, float]]:
     """{"top-1": {percent, low, high}, "top-5": ...} of the exported weights with Wilson's interval; {} if not known."""
-    summary = run.summary or {}
+    summary = _summary(run)
     results, count = {}, summary.get("evaluation_images")
     if summary.get("status") != "done" or not count:
         return {}
@@ -79,21 +84,55 @@ def _results(run: RunToExport) -> dict[str, dict[str, float]]:
 
 def _evaluated_on(run: RunToExport) -> str:
     """Which images the results are of. Only datasets that have test images have their results called so."""
-    if (run.summary or {}).get("evaluated_on") == "holdout":
+    if _summary(run).get("evaluated_on") == "holdout":
         return "images held out from the training images"
     if run.config["data"].get("reader") in IN_MEMORY:
         return "test images"
     return "validation images"
 
 
+def _training(run: RunToExport, classes: int) -> dict[str, str]:
+    """{what: text} on how the weights were trained, besides the recipe."""
+    config, summary = run.config, _summary(run)
+    steps, differs, version = config.get("steps"), config.get("differs"), config["data"].get("version")
+    facts = {"Steps": ", ".join(map(_text, steps)) if isinstance(steps, list) and steps else "none"}
+    if isinstance(differs, dict) and differs:
+        facts["Besides"] = ", ".join(f"{_text(name)}={_text(value)}" for name, value in differs.items())
+    data = [config["data"]["name"], *([f"version {_text(version)}"] if version else ())]
+    data += [f"{count:,} training images"] if (count := summary.get("train_images")) else []
+    facts["Data"] = ", ".join([*data, f"{classes} classes", f"{config['resolution']} px"])
+    if epochs := summary.get("epochs_done"):
+        facts["Epochs"] = str(epochs)
+    if regime := config.get("regime"):
+        facts["Regime"] = _text(regime)
+    return facts
+
+
+def _provenance(run: RunToExport) -> dict[str, str]:
+    """{what: text} on where the weights come from."""
+    summary, facts = _summary(run), {}
+    git, versions = summary.get("git"), summary.get("versions")
+    if isinstance(git, dict) and git.get("commit"):
+        facts["Commit of convnext-roadmap"] = _text(git["commit"]) + (
+            ", with local changes" if git.get("dirty") else ""
+        )
+    if isinstance(versions, dict):
+        facts["Versions"] = ", ".join(f"{_text(name)} {_text(version)}" for name, version in versions.items())
+    if device := summary.get("device"):
+        facts["Trained on"] = f"{device}, {_text(run.config.get('precision'))}"
+    if identity := summary.get("identity"):
+        facts["The run's identity"] = identity
+    return facts | {"SHA-256 of the run's weights": str(run.weights.digest)}
+
+
 def _recipe(recipe: Mapping[str, Any]) -> dict[str, str]:
     """Every setting that a recipe has and this one gives."""
     known = [field.name for field in fields(Recipe)]
-    return {name: _value(recipe[name]) for name in known if name in recipe}
+    return {name: _text(recipe[name]) for name in known if name in recipe}
 
 
-def _value(value: Any) -> str:
-    return printable("none" if value is None else str(value)[:200])
+def _text(value: Any) -> str:
+    return "none" if value is None else printable(value)[:200]
 
 
 def _front_matter(run: RunToExport, licence: str | None) -> str:
