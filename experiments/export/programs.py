@@ -162,11 +162,12 @@ def _checked(exported: Callable[[Tensor], Tensor], traced: Traced, network: nn.M
     for shape in traced.shapes:
         images = torch.randn(shape, generator=generator)
         try:
-            largest = max(largest, difference(exported(images), network(images)))
+            distance = difference(exported(images), network(images))
         except Exception as error:
             raise ExportError(f"it fails on images of shape {shape}: {_first_line(error)}") from error
-    if not largest <= TOLERANCE:  # which NaN isn't, either
-        raise ExportError(f"its logits differ from the network's by {largest:.1e} of the largest logit")
+        if not distance <= TOLERANCE:  # which NaN isn't, either
+            raise ExportError(f"its logits differ from the network's by {distance:.1e} of the largest logit")
+        largest = max(largest, distance)
     return largest
 
 
