@@ -17,6 +17,7 @@ ROOMS = [
     "tracking",
     "launch",
     "evaluate",
+    "export",
     "train",
     "plan",
     "latency",
