@@ -1,4 +1,4 @@
-"""`python -m experiments.demo RUNS`: a picture goes in, and every rung of the road answers, on a page of this machine."""
+"""`python -m experiments.demo RUNS`: a picture goes in, and every rung of the road answers, on a page of a browser."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from experiments.config.settings import SMALL
     from experiments.demo.content import demo_of
     from experiments.demo.page import page
     from experiments.demo.server import serve
@@ -47,6 +50,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         print(f"left out: {problem}", file=sys.stderr)
     if not _is_local(arguments.host):
         print(f"note: whoever reaches this machine can use the page (--host {arguments.host})", file=sys.stderr)
+    if all(network.transform.resolution <= SMALL for network in demo.networks):
+        torch.set_num_threads(1)  # threads wait for each other longer than such networks compute
     serve(page(demo), arguments.host, arguments.port)
 
 

@@ -1,4 +1,4 @@
-"""Where a network looked: HiResCAM (Draelos and Carin, 2020, arXiv 2011.08891), one formula for every rung.
+"""Where a network looked: HiResCAM (Draelos and Carin, 2020, arXiv 2011.08891), one formula for all.
 
 For the maps A of a layer and the logit y of a class, the activation map is ReLU(sum over channels of dy/dA * A), element
 by element. Of the last maps before a global average pool and a linear classifier it is, up to a factor, the class

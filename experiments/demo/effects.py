@@ -126,12 +126,18 @@ def _in_words(value: Any) -> str:
 def _measured(row: Mapping[str, Any], study: Comparison, reference: str) -> str:
     if not row.get("n"):
         return "Not measured in these runs."
-    of = f"{percent(row['mean'])} % right, {counted(row['n'], 'seed')}"
+    of = f"{percent(row['mean'])} % of {study.evaluated_on} right, {counted(row['n'], 'seed')}"
     if pd.isna(row["change"]):
         return f"{of}."
     bounds = "" if pd.isna(row["low"]) else f" (95 % interval {interval(row['low'], row['high'])})"
-    shown = "shown to differ from zero" if row["verdict"] in VERDICTS else row["verdict"]
-    return f"{signed(row['change'])} points{bounds} from {reference}: {shown}. {of}."
+    return f"{signed(row['change'])} points from {reference}{bounds}, {_in_full(row['verdict'])}. {of}."
+
+
+def _in_full(verdict: str) -> str:
+    """A verdict for somebody who has not read docs/analysis.md."""
+    if verdict in VERDICTS:
+        return "shown to differ from zero"
+    return "not distinguishable from zero among so many steps" if verdict == "not distinguishable" else verdict
 
 
 def _published(rung: Rung, road: Road) -> str:

@@ -52,10 +52,14 @@ def find_study(folders: Sequence[str]) -> Comparison:
     Raises:
         RecordsError: if there is none.
     """
-    for comparison in comparisons(load(folders)):
+    try:
+        runs = load(folders)
+    except RecordsError as error:
+        raise RecordsError(f"{error}; make ladder trains a road into the folder runs") from error
+    for comparison in comparisons(runs):
         if comparison.metric == TOP1 and comparison.counted["path"].map(_has_weights).any():
             return comparison
-    raise RecordsError(f"no run in {', '.join(folders)} is done and has a weights.pt; make ladder trains some")
+    raise RecordsError(f"no run in {', '.join(folders)} is done and has a weights.pt; make ladder trains a road")
 
 
 def of_study(study: Comparison, *, trust: bool = False) -> tuple[list[DemoNetwork], list[str]]:
@@ -121,9 +125,11 @@ def _of_run(choice: dict[str, Any], *, trust: bool) -> DemoNetwork:
     assert init is not None  # only of None
     model = find_model(init, None, None, trust=trust)
     known = class_names_of(path, model.classes) or GREY.get(data["name"], ())
-    names = known if len(known) == model.classes else _numbered(model.classes)
+    names = known if known and len(known) == model.classes else _numbered(model.classes)
     module = model.network.eval().requires_grad_(False)
-    return DemoNetwork(module=module, class_names=names, transform=model.transform, is_grey=data["name"] in GREY, **choice)
+    return DemoNetwork(
+        module=module, class_names=names, transform=model.transform, is_grey=data["name"] in GREY, **choice
+    )
 
 
 def _numbered(classes: int) -> tuple[str, ...]:

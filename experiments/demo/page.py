@@ -12,6 +12,7 @@ from typing import Any
 import gradio as gr
 import jinja2
 import numpy as np
+import torch
 from PIL import Image
 
 from experiments.data.images import BrokenImageError
@@ -21,6 +22,7 @@ from experiments.demo.answers import Answer, answer, read_picture
 from experiments.demo.effects import Effect
 from experiments.demo.networks import DemoNetwork
 from experiments.demo.overlay import TILE, data_uri, overlay
+from roadmap.common.words import counted
 
 TITLE = "Every rung answers"
 TEMPLATES = jinja2.Environment(
@@ -66,9 +68,13 @@ class Demo:
     networks: Sequence[DemoNetwork]
     effects: dict[str, Effect] = field(default_factory=dict)
     """By the name of a rung."""
+    lead: str = "Networks with published weights."
+    """The page's first sentence: which networks these are."""
     about_study: str = ""
+    """Where the effects were measured."""
     published_regime: str = ""
-    trained_on: str = ""
+    notes: Sequence[str] = ()
+    """What the networks learned from, and what that means for a picture."""
     examples: Sequence[Example] = ()
     problems: Sequence[str] = ()
     """A line about each network that can't be shown."""
@@ -80,9 +86,7 @@ class Demo:
         """The cards of all networks."""
         cards = [Card(number, *pair) for number, pair in enumerate(zip(self.networks, answers, strict=True))]
         sections = [(name, list(group)) for name, group in groupby(cards, key=lambda card: card.network.section)]
-        return _render(
-            "road", sections=sections, chosen=chosen, truth=truth, tile=TILE, milliseconds=_milliseconds
-        )
+        return _render("road", sections=sections, chosen=chosen, truth=truth, tile=TILE, milliseconds=_milliseconds)
 
     def effect(self, chosen: int | None, answers: Sequence[Answer]) -> str:
         """What is known of the step of the chosen network."""
@@ -93,32 +97,43 @@ class Demo:
             now = _first(answers[self.networks.index(network)])
             before = next((number for number, each in enumerate(self.networks) if each.title == effect.parent), None)
             this_picture = f"{now}." if before is None else f"{_first(answers[before])} before, {now} after."
-        return _render("effect", network=network, effect=effect, this_picture=this_picture,
-            about_study=self.about_study, published_regime=self.published_regime)  # fmt: skip
+        regime = self.published_regime
+        return _render("effect", network=network, effect=effect, this_picture=this_picture, published_regime=regime)
 
 
 def fashion_mnist_examples() -> list[Example]:
-    """The first test image of each class."""
+    """The first test image of each class, in the order of the test set."""
     _, test = load_sample()
     assert test.class_names
-    first = [int(np.flatnonzero(test.labels == label)[0]) for label in range(test.classes)]
-    return [Example(test.image(index), test.class_names[label]) for label, index in enumerate(first)]
+    first = sorted(int(np.flatnonzero(test.labels == label)[0]) for label in range(test.classes))
+    return [Example(test.image(index), test.class_names[test.labels[index]]) for index in first]
 
 
-class Picture(gr.Image):
-    """An uploaded picture, as the path of its file: gradio would decode it whatever its size."""
+def picture_input() -> gr.Image:
+    """Where a picture is uploaded or taken: what is uploaded arrives as the path of its file.
 
-    def preprocess(self, payload: Any) -> Path | None:  # type: ignore[override]
+    gradio would decode it, whatever its size, and would fetch a picture from an address that it is given. Methods are
+    replaced and not overridden, because gradio writes a file beside the module of a subclass.
+    """
+    picture = gr.Image(
+        label="Your picture",
+        sources=["upload", "webcam", "clipboard"],
+        buttons=[],
+        height=180,
+        elem_id="picture",
+    )
+    move_file = picture.async_move_resource_to_block_cache
+
+    def path_of(payload: Any) -> Path | None:
         return Path(payload.path) if payload and payload.path else None
 
-    def get_block_name(self) -> str:
-        return "image"
+    async def move_uploaded_file(path: str | Path | None) -> str | None:
+        if "://" in str(path):
+            raise gr.Error("a picture is uploaded, not fetched from an address")
+        return await move_file(path)
 
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        """Without downloads: nobody can make this machine fetch an address."""
-        if "://" in str(url_or_file_path):
-            raise gr.Error("pictures are uploaded, not fetched from an address")
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+    vars(picture).update(preprocess=path_of, async_move_resource_to_block_cache=move_uploaded_file)
+    return picture
 
 
 def page(demo: Demo) -> gr.Blocks:
@@ -149,17 +164,20 @@ def page(demo: Demo) -> gr.Blocks:
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, SECONDS_KEPT)) as blocks:
         answers, chosen = gr.State([]), gr.State(None)
-        gr.HTML(_render("intro", count=len(demo.networks)))
+        gr.HTML(_render("intro", lead=demo.lead))
         with gr.Row(elem_id="page"):
             with gr.Column(scale=1, min_width=300, elem_id="left"):
-                picture = Picture(label="Your picture", sources=["upload", "webcam", "clipboard"], buttons=[], height=220,
-                    elem_id="picture")  # fmt: skip
+                picture = picture_input()
                 examples = gr.HTML(_render("examples", examples=demo.examples), js_on_load=ON_EXAMPLE)
                 message = gr.HTML(elem_id="message")
                 effect = gr.HTML(demo.effect(None, []), js_on_load=ON_CLOSE, elem_id="effect")
             with gr.Column(scale=3, min_width=300):
                 road = gr.HTML(js_on_load=ON_CHOICE, elem_id="road")
-                gr.HTML(_render("notes", trained_on=demo.trained_on, least_side=LEAST_SIDE, problems=demo.problems))
+                gr.HTML(
+                    _render(
+                        "notes", demo=demo, least_side=LEAST_SIDE, threads=counted(torch.get_num_threads(), "thread")
+                    )
+                )
         outputs = [road, effect, message, answers]
         picture.input(respond_to_upload, [picture, chosen], outputs, api_name="answer", show_progress="minimal")
         examples.click(respond_to_example, [chosen], [picture, *outputs], api_name=False, show_progress="hidden")
@@ -187,6 +205,7 @@ element.addEventListener('click', event => {
 });
 """
 ON_CLOSE = """
+element.setAttribute('aria-live', 'polite');
 element.addEventListener('click', event => {
   if (!event.target.closest('button.close')) return;
   for (const card of document.querySelectorAll('button.card')) card.setAttribute('aria-pressed', 'false');

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from signal import SIGTERM, default_int_handler, signal
+from threading import Event
 from typing import Any
 
 import gradio as gr
@@ -63,4 +65,8 @@ def serve(blocks: gr.Blocks, host: str, port: int | None) -> None:
         app_kwargs={"middleware": middleware, "docs_url": None, "redoc_url": None, "openapi_url": None},
     )
     print(f"open {url} in a browser; Ctrl-C ends it", flush=True)
-    blocks.block_thread()
+    signal(SIGTERM, default_int_handler)  # so that what was uploaded is removed then, too
+    try:
+        Event().wait()
+    except KeyboardInterrupt:
+        blocks.close(verbose=False)

@@ -10,9 +10,7 @@ import numpy as np
 from experiments.config.settings import Data
 from experiments.data.images import ArrayImages
 
-CLASSES = (
-    *("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
-)
+CLASSES = (*("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),)
 """As the authors of Fashion-MNIST name them."""
 SAMPLE = Path(__file__).parents[1] / "fashion_mnist" / "sample.npz"
 
