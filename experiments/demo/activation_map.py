@@ -1,7 +1,7 @@
 """Where a network looked: HiResCAM (Draelos and Carin, 2020, arXiv 2011.08891), one formula for all.
 
-For the maps A of a layer and the logit y of a class, the activation map is ReLU(sum over channels of dy/dA * A), element
-by element. Of the last maps before a global average pool and a linear classifier it is, up to a factor, the class
+For the maps A of a layer and the logit y of a class, the activation map is ReLU(sum over channels of dy/dA * A), by
+position. Of the last maps before a global average pool and a linear classifier it is, up to a factor, the class
 activation map of Zhou et al. (2016), and the same as Grad-CAM's (Selvaraju et al., 2017). Of earlier maps, Grad-CAM
 averages the gradient over all positions first, and may point where the class was not decided; this does not.
 """

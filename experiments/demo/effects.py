@@ -12,12 +12,15 @@ from analysis.measures import VERDICTS
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.ladder import compared_with, default_ladder
 from analysis.text import count, interval, percent, quantity, signed
+from experiments.demo.networks import runs_of
 from roadmap.common.words import counted
 from roadmap.conf import OURS
 from roadmap.roads import Road, Rung
 
 MOST_CHANGES = 10
 """How many settings are listed."""
+LONGEST_VALUE = 60
+"""Characters of a setting's value; the rest is cut."""
 NOTHING = "none"
 
 
@@ -34,16 +37,13 @@ class Change:
 class Effect:
     """A step, as the page describes it. All texts are plain."""
 
-    title: str
-    section: str
-    is_adopted: bool
     about: str
     """What the step does, in words; "" if its road doesn't say."""
     changes: tuple[Change, ...]
     more_changes: int
     """How many settings more it changes."""
     parent: str | None
-    """The title of the rung before it."""
+    """The name of the rung before it."""
     measured: str
     verdict: str
     """ "up", "down", or "" where no difference is shown."""
@@ -66,13 +66,10 @@ def _effect(
     before, after = settings.get(parent or ""), settings.get(rung.name)
     changes = _changes(before, after) if before and after else []
     return Effect(
-        title=rung.title,
-        section=f"{rung.section} {dict(road.sections)[rung.section]}",
-        is_adopted=rung.adopted,
         about=rung.about or _about(road, rung),
         changes=tuple(changes[:MOST_CHANGES]),
         more_changes=len(changes[MOST_CHANGES:]),
-        parent=road[parent].title if parent else None,
+        parent=parent,
         measured=_measured(row, study, compared_with(ladder)),
         verdict=row["verdict"] if row.get("verdict") in VERDICTS else "",
         published=_published(rung, road),
@@ -90,12 +87,10 @@ def _about(road: Road, rung: Rung) -> str:
 
 def _settings(study: Comparison) -> dict[str, dict[str, Any]]:
     """Of each rung that was trained, the settings of its first run: its design's, its recipe's, and what it costs."""
-    runs = study.counted.sort_values("seed")
     settings = {}
     for rung in study.road.rungs:
-        of_rung = runs[runs["set"].map(lambda steps, rung=rung: steps == frozenset(rung.steps))]
-        if len(of_rung):
-            first = of_rung.iloc[0]
+        if len(runs := runs_of(study, rung)):
+            first = runs.iloc[0]
             costs = {"multiply-adds": quantity(first["macs"], ""), "parameters": count(first["params"])}
             recipe = {key: value for key, value in (first["recipe"] or {}).items() if key != "name"}
             settings[rung.name] = recipe | (first["design"] or {}) | costs
@@ -115,12 +110,12 @@ def _in_words(value: Any) -> str:
     if value is None or value in ({}, [], ""):
         return NOTHING
     if isinstance(value, dict):  # layers
-        return ", ".join(str(layer.get("_target_") if isinstance(layer, dict) else layer) for layer in value.values())
+        return ", ".join(_in_words(layer.get("_target_")) for layer in value.values() if isinstance(layer, dict))
     if isinstance(value, list | tuple):
         return "–".join(map(_in_words, value))
     if isinstance(value, float):
         return f"{value:.4g}"
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)[:LONGEST_VALUE]
 
 
 def _measured(row: Mapping[str, Any], study: Comparison, reference: str) -> str:
@@ -129,15 +124,12 @@ def _measured(row: Mapping[str, Any], study: Comparison, reference: str) -> str:
     of = f"{percent(row['mean'])} % of {study.evaluated_on} right, {counted(row['n'], 'seed')}"
     if pd.isna(row["change"]):
         return f"{of}."
-    bounds = "" if pd.isna(row["low"]) else f" (95 % interval {interval(row['low'], row['high'])})"
-    return f"{signed(row['change'])} points from {reference}{bounds}, {_in_full(row['verdict'])}. {of}."
-
-
-def _in_full(verdict: str) -> str:
-    """A verdict for somebody who has not read docs/analysis.md."""
-    if verdict in VERDICTS:
-        return "shown to differ from zero"
-    return "not distinguishable from zero among so many steps" if verdict == "not distinguishable" else verdict
+    change = f"{signed(row['change'])} points from {reference}"
+    if pd.isna(row["low"]):
+        return f"{change} ({row['verdict']}). {of}."
+    is_shown = row["verdict"] in VERDICTS
+    verdict = "shown to differ from zero" if is_shown else f"{row['verdict']} from zero among so many steps"
+    return f"{change} (95 % interval {interval(row['low'], row['high'])}), {verdict}. {of}."
 
 
 def _published(rung: Rung, road: Road) -> str:

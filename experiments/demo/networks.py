@@ -22,6 +22,7 @@ from experiments.errors import SettingsError
 from experiments.evaluate.model import TransformSettings, find_model
 from experiments.records.schema import class_names_of
 from roadmap.common.files import printable
+from roadmap.roads import Rung
 
 MOST_OTHERS = 8
 """How many networks that are no rungs are shown."""
@@ -57,7 +58,7 @@ def find_study(folders: Sequence[str]) -> Comparison:
     except RecordsError as error:
         raise RecordsError(f"{error}; make ladder trains a road into the folder runs") from error
     for comparison in comparisons(runs):
-        if comparison.metric == TOP1 and comparison.counted["path"].map(_has_weights).any():
+        if comparison.metric == TOP1 and len(_with_weights(comparison.counted)):
             return comparison
     raise RecordsError(f"no run in {', '.join(folders)} is done and has a weights.pt; make ladder trains a road")
 
@@ -93,20 +94,24 @@ def published(source: str) -> DemoNetwork:
     return DemoNetwork(name, PUBLISHED, model.network.eval().requires_grad_(False), known, model.transform)
 
 
+def runs_of(study: Comparison, rung: Rung) -> pd.DataFrame:
+    """The finished runs of a rung, by seed."""
+    runs = study.counted
+    return runs.loc[[steps == frozenset(rung.steps) for steps in runs["set"]]].sort_values("seed")
+
+
 def _choices(study: Comparison) -> list[dict[str, Any]]:
     """Of each network the first run with weights, by seed: the rungs in the road's order, then some others."""
-    counted = study.counted.sort_values("seed")
-    counted = counted[counted["path"].map(_has_weights)]
     titles = dict(study.road.sections)
     choices = []
     for rung in study.road.rungs:
-        runs = counted[counted["set"].map(lambda steps, rung=rung: steps == frozenset(rung.steps))]
+        runs = _with_weights(runs_of(study, rung))
         heading = f"{rung.section} {titles[rung.section]}" if titles[rung.section] != rung.section else rung.section
         about = {"title": rung.title, "section": heading, "rung": rung.name, "is_adopted": rung.adopted}
         choices += [_first(runs) | about] if len(runs) else []
     of_rungs = {frozenset(rung.steps) for rung in study.road.rungs}
-    rest = counted[~counted["set"].isin(of_rungs)]
-    for name, runs in list(rest.groupby("network", sort=True))[:MOST_OTHERS]:
+    others = _with_weights(study.counted[~study.counted["set"].isin(of_rungs)].sort_values("seed"))
+    for name, runs in list(others.groupby("network"))[:MOST_OTHERS]:
         choices.append(_first(runs) | {"title": name, "section": OTHERS})
     return choices
 
@@ -115,8 +120,8 @@ def _first(runs: pd.DataFrame) -> dict[str, Any]:
     return runs.iloc[0][["path", "seed", "data"]].to_dict()
 
 
-def _has_weights(path: str) -> bool:
-    return os.path.isfile(os.path.join(path, "weights.pt"))
+def _with_weights(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs.loc[[os.path.isfile(os.path.join(path, "weights.pt")) for path in runs["path"]]]
 
 
 def _of_run(choice: dict[str, Any], *, trust: bool) -> DemoNetwork:

@@ -90,12 +90,12 @@ class Demo:
 
     def effect(self, chosen: int | None, answers: Sequence[Answer]) -> str:
         """What is known of the step of the chosen network."""
-        network = self.networks[chosen] if chosen is not None and 0 <= chosen < len(self.networks) else None
+        network = None if chosen is None else self.networks[chosen]
         effect = self.effects.get(network.rung or "") if network else None
         this_picture = ""
-        if network and effect and answers:
-            now = _first(answers[self.networks.index(network)])
-            before = next((number for number, each in enumerate(self.networks) if each.title == effect.parent), None)
+        if chosen is not None and effect and answers:
+            now = _first(answers[chosen])
+            before = next((number for number, each in enumerate(self.networks) if each.rung == effect.parent), None)
             this_picture = f"{now}." if before is None else f"{_first(answers[before])} before, {now} after."
         regime = self.published_regime
         return _render("effect", network=network, effect=effect, this_picture=this_picture, published_regime=regime)
@@ -129,7 +129,7 @@ def picture_input() -> gr.Image:
 
     async def move_uploaded_file(path: str | Path | None) -> str | None:
         if "://" in str(path):
-            raise gr.Error("a picture is uploaded, not fetched from an address")
+            raise gr.Error("a picture is uploaded, not fetched from an address", print_exception=False)
         return await move_file(path)
 
     vars(picture).update(preprocess=path_of, async_move_resource_to_block_cache=move_uploaded_file)
