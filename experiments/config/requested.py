@@ -56,7 +56,8 @@ def requested(
         road = conf.road(name, regime)
         steps, named = conf.in_order(config.road.steps, name), config.road.design
         differs = _differences(conf, (regime, steps, name), named, design, recipe)
-        if (differs or named) and {*steps} <= {*road.steps}:
+        is_another = named or any(name == "recipe" or name.startswith("design.") for name in differs)
+        if is_another and {*steps} <= {*road.steps}:  # else it is the network of these steps
             ladder = conf.ladder(regime, name, recipe.epochs)
             recipes = {rung.name: rung.recipe for rung in ladder}
             usual = recipe.name if recipe.name in recipes.values() else recipes[road.base]  # another is like the base's
