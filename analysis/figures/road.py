@@ -148,16 +148,17 @@ def _draw_points(axes: Axes, shown: pd.DataFrame) -> None:
         axes.plot(x, y, "o", ms=7, color=PALETTE["bar"], mfc=face, mew=1.3, zorder=4)
 
 
-def _draw_lines(axes: Axes, shown: pd.DataFrame, points: np.ndarray) -> list[np.ndarray]:
+def _draw_lines(axes: Axes, shown: pd.DataFrame, points: np.ndarray) -> list[tuple[float, float]]:
     """An arrow to each adopted rung from the one before it, and thin lines to the side branches. Returns points on
     them."""
     point_of = dict(zip(shown["rung"], points, strict=True))
-    before, on_lines = None, []
+    before = None
+    on_lines: list[tuple[float, float]] = []
     for row, end in zip(shown.itertuples(), points, strict=True):
         start = before if row.adopted else point_of.get(row.parent)
         if start is not None:
             axes.annotate("", end, start, arrowprops=ROAD if row.adopted else BRANCH, zorder=3)
-            on_lines += [*np.linspace(start, end, ON_LINE)[1:-1]]
+            on_lines += np.linspace(start, end, ON_LINE)[1:-1].tolist()
         before = end if row.adopted else before
     return on_lines
 
