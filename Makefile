@@ -1,4 +1,5 @@
 # make ladder   train the whole ladder at nano scale on real images, twice, and write a report
+# make demo     open a page on which every trained rung answers to a picture
 # make test     run every test
 # make lint     check the style
 # make clean    remove the environment; runs/ and reports/ stay
@@ -6,11 +7,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: ladder test lint clean
+.PHONY: ladder demo test lint clean
 
 ladder: .venv/installed
 	$(BIN)/python -m experiments.train -m study=ladder seed=0,1; trained=$$?; \
 	$(BIN)/python -m analysis.report runs --out reports/ladder && exit $$trained
+
+demo: .venv/installed-demo
+	$(BIN)/python -m experiments.demo runs
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n auto
@@ -24,6 +28,10 @@ lint: .venv/installed-dev
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/installed-demo: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[demo]'
 	touch $@
 
 .venv/installed-dev: .venv/installed

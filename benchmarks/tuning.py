@@ -1,4 +1,4 @@
-"""Do the intervals of a tuned ladder cover, and what if values are chosen on the test images?
+"""Do the intervals of a tuned ladder cover, and what if values are chosen on the evaluation images?
 
     python -m benchmarks.tuning                             # prints the table of docs/tuning.md
     python -m benchmarks.tuning --write docs/tuning.md      # and puts it there
@@ -75,8 +75,8 @@ def untuned(generator: np.random.Generator) -> Study:
 
 WAYS: dict[str, Callable[[np.random.Generator], Study]] = {
     "on a holdout, for every network (`tune=`)": on_holdout,
-    "by the test images, for every network": on_test,
-    "by the test images, for every second network": new_on_test,
+    "by the evaluation images, for every network": on_test,
+    "by the evaluation images, for every second network": new_on_test,
     "one for all networks": untuned,
 }
 

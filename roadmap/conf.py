@@ -367,11 +367,11 @@ def _by_size(values: DictConfig, default: float, *, _root_: DictConfig) -> float
 
 
 def _strength(root: DictConfig) -> float:
-    """How much of the published regularization a run gets: all of it in the paper's regimes. A regime for small budgets
-    states `full_regularization`, the number of epochs that calls for all of it, and fewer get a part (docs/proxies.md).
+    """How much of its recipe's regularization a run gets: all of it in the paper's regimes. A regime for small budgets
+    has `scale_regularization`: with fewer epochs than the recipe's `full_epochs`, it gets a part (docs/proxies.md).
     """
-    full = root.regime.get("full_regularization")
-    return min(1.0, root.recipe.epochs / full) if full else 1.0
+    is_scaled = root.regime.get("scale_regularization") and root.full_epochs
+    return min(1.0, root.recipe.epochs / root.full_epochs) if is_scaled else 1.0
 
 
 def _scaled(value: float, *, _root_: DictConfig) -> float:

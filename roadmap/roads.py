@@ -64,6 +64,8 @@ class Rung:
     design: Design | None = None
     """None if the road was read without a regime."""
     recipe: str | None = None
+    about: str = ""
+    """What its step changes, in a sentence or two."""
 
     @property
     def step(self) -> str | None:
@@ -184,8 +186,7 @@ class Road:
         rungs = []
         for rung in self.rungs:
             values = asdict(rung) | {"step": rung.step, "published": rung.published and rung.published._asdict()}
-            names = ("name", "step", "parent", "section", "title", "adopted", "published")
-            rungs.append({name: values[name] for name in names if values[name] is not None})
+            rungs.append({name: values[name] for name in RUNG_KEYS if values[name] not in (None, "")})
         return {
             "name": self.name,
             "title": self.title,
@@ -275,7 +276,7 @@ def is_name(value: object) -> bool:
     return isinstance(value, str) and not literal and bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,99}", value))
 
 
-RUNG_KEYS = ("name", "step", "parent", "section", "title", "adopted", "published")
+RUNG_KEYS = ("name", "step", "parent", "section", "title", "adopted", "published", "about")
 """The keys of an entry of `rungs`."""
 OWN = "own"
 """The section of a rung that has none."""
@@ -317,6 +318,7 @@ def _rung(entry: Mapping[str, Any], rungs: Mapping[str, Rung], before: str | Non
         adopted=adopted,
         steps=(*steps, step) if step else steps,
         published=_published(name, published) if published else None,
+        about=str(entry.get("about") or ""),
     )
 
 

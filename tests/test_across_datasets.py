@@ -97,3 +97,20 @@ def test_signs_are_those_of_effects_that_each_dataset_has_with_an_error(study, t
     printed = " ".join(capsys.readouterr().out.split())
     sentence = "The sign is the same on all datasets for 1 of 2 effects; chance alone gives that for 1 of 4"
     assert f"{sentence} (not counted: 3 effects without an interval on each dataset)." in printed
+
+
+@pytest.mark.parametrize(
+    ("rungs", "effects"),
+    [
+        (("modern_recipe", "increase_width", "kernel_7", "gelu"), ["increase_width to kernel_7", "ReLU to GELU"]),
+        (("resnet", "gelu"), ["resnet to gelu"]),
+    ],
+)
+def test_a_study_that_skips_rungs_has_the_changes_from_the_nearest(tmp_path, rungs, effects):
+    for name in GELU:
+        for index, rung in enumerate(rungs):
+            for seed in range(3):
+                write_run(tmp_path, rung, seed=seed, top1=70 + index + seed / 10, config={"data": {"name": name}})
+    table = analysis.across_datasets(analysis.comparisons(analysis.load(tmp_path)))
+    means = table[table["dataset"] == "mean"].set_index("effect")["value"]
+    assert means[effects].tolist() == pytest.approx([1.0] * len(effects))

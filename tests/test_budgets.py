@@ -269,5 +269,41 @@ def test_a_budget_of_the_two_ends_alone_lengthens_their_line_and_leaves_the_othe
     pd.testing.assert_frame_equal(old[effect], new[effect])
     assert new["budgets"].tolist() == [*old["budgets"][:-1], old["budgets"].iloc[-1] + 1]
     sentences = budget_findings(new, budget_table(after))
-    assert any(sentence.startswith("At 4 epochs, the largest budget of all effects, ") for sentence in sentences)
+    assert any(
+        sentence.startswith("At 4 epochs, the largest budget with which most effects were measured, ")
+        for sentence in sentences
+    )
     assert "at 16 epochs" in sentences[0]
+
+
+def test_a_network_that_lacks_the_largest_budget_does_not_hide_the_others_there(tmp_path):
+    rungs = ("resnet", "modern_recipe", "increase_width", "kernel_7", "gelu", "separate_downsampling")
+    for doublings, epochs in enumerate((1, 2, 4)):
+        means = dict(zip(rungs, 70 + np.cumsum([0, doublings, 2.0 + 3 * doublings, -1.0, 2.0, 1.0]), strict=True))
+        if epochs == 4:
+            del means["increase_width"]
+        write_budget(tmp_path, epochs, means)
+    (study,) = studies(tmp_path)
+    assert study.complete == [1, 2, 4]
+    slopes, by_budget = slope_table(study), budget_table(study)
+    lacking = ["modern_recipe to increase_width", "increase_width to kernel_7"]
+    assert slopes["title"][slopes["effect"].isna()].tolist() == lacking
+    findings = budget_findings(slopes, by_budget)
+    assert any("At 4 epochs, the largest budget, 3 of 3 effects measured there are shown" in each for each in findings)
+    assert f"The lines of these effects are without 4 epochs: {' and '.join(lacking)}." in findings
+    (rise,) = [each for each in findings if each.startswith("Effects that are shown to rise: ")]
+    assert "to –" not in rise
+    assert "modern_recipe to increase_width, by +3.00 points per doubling (" in rise
+    assert not np.isnan(shared_noise(study)).any()
+
+
+def test_noise_is_not_known_to_be_shared_where_one_budget_has_most_networks(tmp_path):
+    """Pairs at either end have two budgets, that between them all three."""
+    rungs = ("resnet", "modern_recipe", "kernel_7", "gelu", "separate_downsampling")
+    means = dict.fromkeys(rungs, 70.0)
+    write_budget(tmp_path, 1, {rung: means[rung] for rung in rungs[:2]})
+    write_budget(tmp_path, 2, means)
+    write_budget(tmp_path, 4, {rung: means[rung] for rung in rungs[3:]})
+    (study,) = studies(tmp_path)
+    assert study.complete == [2]
+    assert np.isnan(shared_noise(study)).all()

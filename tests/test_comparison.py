@@ -19,7 +19,7 @@ from analysis.statistics.comparison import comparisons, network_table
 from analysis.statistics.contrasts import contrast
 from analysis.statistics.ladder import default_reference, ladder_table, published_ladder, skips_rungs
 from analysis.statistics.paper import agreement
-from analysis.statistics.provenance import missing, unfinished
+from analysis.statistics.provenance import missing, unfinished, warnings
 from roadmap.conf import OURS
 from roadmap.roads import Road
 
@@ -284,6 +284,18 @@ def test_another_series_of_a_rung_is_never_averaged_in(tmp_path):
     assert networks.loc["gelu, another series", ["n", "mean"]].tolist() == [2, 20.0]
     assert networks.loc[["gelu, another series"], ["rung", "set"]].isna().all(axis=None)
     assert comparison.values(STEPS["gelu"]).to_dict() == A
+
+
+def test_regime_that_was_edited_between_runs_is_said_in_one_sentence(tmp_path):
+    """The ladder would compare the three runs of `gelu` of before with `kernel_7` of after, or the other way round."""
+    write_pair(tmp_path)
+    (comparison,) = comparisons(load(tmp_path))
+    assert not any("did not mean the same" in sentence for sentence in warnings(comparison))
+    write_run(tmp_path, "gelu", top1=20.0, config={"design": {"width": 99}, "recipe": {"lr": 0.3}})
+    write_run(tmp_path, "gelu", top1=20.0, config={"design": {"kernel_size": 3}, "differs": {"design.kernel_size": 3}})
+    (comparison,) = comparisons(load(tmp_path))
+    [sentence] = [sentence for sentence in warnings(comparison) if "did not mean the same" in sentence]
+    assert "nano did not mean the same in all runs: those of gelu differ in design.width and recipe.lr" in sentence
 
 
 def test_another_series_of_a_rung_asked_for_by_its_steps_is_none_of_it_either(tmp_path):

@@ -433,3 +433,18 @@ def test_a_road_without_published_numbers_has_none_in_its_figure(drawn):
 def test_effects_of_steps_on_no_rung_are_drawn_where_they_are(drawn):
     table = analysis.effect_table(played(OWN, 3)).query("kind == 'besides'")
     assert ends_of(drawn["besides"]) == [tuple(row) for row in table[["low", "high"]].round(6).to_numpy()]
+
+
+def test_beside_the_paper_a_rung_that_was_not_published_has_a_change_here_alone():
+    """On a road that goes on from the paper's; the published panel still has all that was published."""
+    comparison = of_rungs(played(extended("grn", "star"), 3), ("layer_norm", "separate_downsampling", "grn", "star"))
+    table = analysis.ladder_table(comparison, nearest=True).set_index("rung")
+    figure = figures.beside_paper_figure(comparison)
+    texts = [text.get_text() for text in texts_of(figure)]
+    for rung in ("separate_downsampling", "grn", "star"):
+        assert signed(table.loc[rung, "change"]) in texts
+    assert texts.count("–") == 2  # the published changes of the two
+    _, here, published = figure.axes
+    assert [len(axes.patches) for axes in (here, published)] == [3, 1]
+    low, high = published.get_xlim()
+    assert low < table.loc["separate_downsampling", "published_top1"] < high

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -403,6 +404,8 @@ IMAGES = {
     "10 bits, PGM": (lambda: io.BytesIO(b"P5 1 1 1023\n\x03\xff"), (255, 255, 255)),
     "GIF, first frame": (animation, (255, 0, 0)),
 }
+if PIL.__version__ < "13":  # which can't read the YCbCr TIFFs that it writes
+    del IMAGES["YCbCr"]
 
 
 @pytest.mark.parametrize("kind", IMAGES)

@@ -225,6 +225,11 @@ MISTAKES = [  # a file of one's own, what is typed, what the line must say
         "regime=x: the setting 'regime.ema' is called 'regime.ema_decay' now",
     ),
     (
+        {"regime/x.yaml": f"{GLOBAL}defaults: [nano]\nregime: {{name: x, full_regularization: null}}\n"},
+        "regime=x",
+        "'regime.full_regularization' is called 'regime.scale_regularization' now",
+    ),
+    (
         {"road/x.yaml": "extends: convnext\nrungs: [{step: silu, adopted: 'no'}]\n"},
         "road=x",
         "must be true or false, not 'no'",

@@ -10,17 +10,20 @@ from records import write_run
 import analysis
 import roadmap
 from experiments.config.run import Run
-from roadmap.conf import OURS
+from roadmap.conf import CONF, OURS, Conf, to_design
 
-SCALED = ("mixup_prob", "random_erasing", "label_smoothing")
-"""Settings of the recipe that are proportional to the strength of the regularization."""
 ADOPTED_KERNEL = 7
-FULL = 300
-"""Epochs of the paper's modern recipe."""
+STUDY = Path(__file__).parent.parent / "analysis" / "studies" / "fashion_mnist"
+FULL = {"modern": 300, "convnext": 300, "pretrain_in22k": 90, "finetune": 30, "finetune_in1k": 30}
+"""Epochs of the paper's recipes (facts/README.md, "The recipes")."""
+DROP_PATHS = {"modern": 0.5, "convnext": 0.5, "pretrain_in22k": 0.1, "finetune": 0.3, "finetune_in1k": 0.95}
+"""Of a ConvNeXt-L, from the same table."""
 
 
-def recipe(regime: str, epochs: int | None = None) -> dict:
-    composed = OURS.compose(regime, ["modern_recipe"])
+def recipe(regime: str, name: str = "modern", epochs: int | None = None) -> dict:
+    """Settings of the recipe with which a regime trains a network as large as ConvNeXt-L."""
+    composed = OURS.compose(regime, (), recipe=name)
+    composed.design.depths, composed.design.width = [3, 3, 27, 3], 192
     if epochs:
         composed.recipe.epochs = epochs
     return {**composed.recipe, "layer_scale": composed.design.layer_scale, "drop_path": composed.design.drop_path}
@@ -35,23 +38,30 @@ def test_no_map_of_the_first_two_stages_is_smaller_than_the_adopted_kernel(regim
 
 
 @pytest.mark.parametrize("regime", ["nano", "small", "imagenet_short"])
-@pytest.mark.parametrize("epochs", [1, 3, 30, 300, 600])
-def test_regularization_is_in_proportion_to_the_epochs_up_to_the_papers(regime: str, epochs: int) -> None:
-    paper, here, part = recipe("resnet50"), recipe(regime, epochs), min(1, epochs / FULL)
-    for name in (*SCALED, "drop_path"):
-        assert here[name] == pytest.approx(part * paper[name], rel=0.005), name
-    assert here["layer_scale"] == pytest.approx(paper["layer_scale"] ** part, rel=0.005)
-    assert (here["mixup"], here["cutmix"]) == (paper["mixup"], paper["cutmix"])
+@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("part", [0.1, 1, 2])
+def test_regularization_is_in_proportion_to_the_recipes_own_epochs_up_to_the_papers(
+    regime: str, name: str, part: float
+) -> None:
+    here, strength = recipe(regime, name, round(part * FULL[name])), min(1, part)
+    published = {"mixup_prob": 1, "random_erasing": 0.25, "label_smoothing": 0.1, "drop_path": DROP_PATHS[name]}
+    assert {key: here[key] for key in published} == pytest.approx(
+        {key: strength * value for key, value in published.items()}, rel=0.005
+    )
+    assert here["layer_scale"] == pytest.approx(1e-6**strength, rel=0.005)
+    assert (here["mixup"], here["cutmix"]) == ((0, 0) if name.startswith("finetune") else (0.8, 1.0))
 
 
 def test_rand_augment_is_applied_less_often() -> None:
     assert recipe("imagenet_short")["rand_augment"] == "rand-m9-mstd0.5-inc1-p0.05"
-    assert recipe("imagenet_short", FULL)["rand_augment"] == recipe("resnet50")["rand_augment"]
+    for name, epochs in FULL.items():
+        assert recipe("imagenet_short", name, epochs)["rand_augment"] == "rand-m9-mstd0.5-inc1"
 
 
-def test_the_papers_regimes_keep_all_of_it_whatever_their_epochs() -> None:
-    for regime in ("resnet50", "resnet200"):
-        assert {**recipe(regime, 30), "epochs": 300} == recipe(regime)
+@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("regime", ["resnet50", "resnet200"])
+def test_the_papers_regimes_keep_all_of_it_whatever_their_epochs(regime: str, name: str) -> None:
+    assert {**recipe(regime, name, 10), "epochs": FULL[name]} == recipe(regime, name)
 
 
 @pytest.mark.parametrize("rung", ["resnet", "separate_downsampling"])
@@ -65,6 +75,17 @@ def test_a_rung_composed_by_hand_is_that_rung_with_every_budget(run_of: Callable
     by_hand = run_of("rung=move_up_depthwise", "design.kernel_size=7", "recipe.epochs=64")
     assert by_hand.requested.rung == "kernel_7"
     assert by_hand.identity == run_of("rung=kernel_7", "recipe.epochs=64").identity
+
+
+def test_the_earlier_nano_regime_trains_the_runs_of_its_study() -> None:
+    """Of that study in docs/findings.md, by which anyone can repeat it."""
+    conf = Conf((CONF, STUDY))
+    for run in analysis.load(STUDY).runs.to_dict("records"):
+        composed = conf.compose("earlier_nano", run["steps"], recipe=run["recipe_name"])
+        composed.recipe.epochs = run["epochs"]
+        design = to_design(composed.design).to_json()
+        assert {key: design[key] for key in run["design"]} == run["design"], run["name"]
+        assert {key: run["recipe"][key] for key in composed.recipe} == composed.recipe, run["name"]
 
 
 def test_a_named_design_keeps_its_stem_in_a_small_regime(run_of: Callable[..., Run]) -> None:

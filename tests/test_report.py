@@ -22,7 +22,7 @@ from scipy import stats
 from studies import write_everything, write_pair
 
 import analysis
-from analysis.report.__main__ import main
+from analysis.report.__main__ import main, report_name
 from analysis.report.files import MOST_CHAPTERS
 from analysis.report.findings import headline
 from analysis.report.terminal import print_ladder
@@ -31,7 +31,7 @@ from analysis.sources.runs import RecordsError
 from analysis.statistics.comparison import comparisons
 from analysis.statistics.departures import departures, kernel_note
 from analysis.statistics.ladder import ladder_table
-from analysis.statistics.provenance import warnings
+from analysis.statistics.provenance import describe, warnings
 from analysis.text import equals, interval, signed
 from roadmap.conf import OURS
 
@@ -552,3 +552,36 @@ def test_a_study_of_the_ends_of_sections_is_reported_by_section(tmp_path):
     text = (tmp_path / "out" / "report.md").read_text()
     assert "Changes are from the nearest rung in the study" in text
     assert "6 changes" in text
+
+
+@pytest.mark.parametrize(
+    ("data", "images"),
+    [
+        ({"reader": "sample"}, "the whole test set"),  # of Fashion-MNIST
+        ({"name": "birds", "reader": "folder", "val": "val"}, "the whole val split"),
+        ({"name": "birds", "reader": "wds", "val": "validation|100"}, "the whole validation split"),
+        ({"holdout": 0.1}, "a hold-out of the training images"),
+    ],
+)
+def test_captions_say_on_which_images_accuracies_were_measured(tmp_path, data, images):
+    for rung in ("kernel_7", "gelu"):
+        write_run(tmp_path, rung, config={"data": data})
+    (comparison,) = comparisons(load(tmp_path))
+    assert f"last epoch, on {images} (10,000 images)" in describe(comparison)
+
+
+@pytest.mark.parametrize(
+    ("studies", "sources", "name"),
+    [
+        (["budget", "budget"], ["runs"], "budget"),
+        (["ladder", "sections"], ["archive/fungi/"], "fungi"),
+        (["ladder", "sections"], ["team/project"], "project"),
+        (["ladder", "sections"], ["runs/a", "runs/b"], "runs"),
+        ([], ["runs/*"], "runs"),
+        (["../../.ssh"], ["runs"], "ssh"),
+        ([".."], ["runs"], "runs"),
+        (["a/b\x1b[31m"], ["runs"], "a_b__31m"),
+    ],
+)
+def test_a_report_is_in_a_folder_named_after_its_study(studies, sources, name):
+    assert report_name(studies, sources) == name

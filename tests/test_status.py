@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from experiments.status.__main__ import main
+from experiments.status.__main__ import main, without_folders
 
 KEYS = (
     *("run", "directory", "state", "reason", "study", "seed", "epochs_done", "epochs", "top1", "images_per_second"),
@@ -121,6 +121,21 @@ def test_the_picture_has_the_table_and_neither_loads_anything_nor_names_a_host(
     assert not re.findall(r"@font-face|@import|url\((?!#)|href", picture)
     assert not [name for name in ("node07", "secret", str(tmp_path)) if name in picture]
     assert status("--svg", "no/folder/status.svg")[0] == 2
+
+
+def test_the_picture_has_the_command_and_no_folders(status: Callable, runs: Path, tmp_path: Path) -> None:
+    reason = "can't read /home/jane doe/x/cat.png: 3/10 of data/jane/train, '~/jane/dog.png' and './jane/' are broken"
+    record(runs, "a", status="failed", reason=reason)
+    record(runs, "b")
+    (runs / "c").mkdir()
+    assert status(str(runs), "--state", "failed,done", "--svg", "status.svg")[0] == 0
+    root = ElementTree.fromstring((tmp_path / "status.svg").read_text())
+    text = " ".join("".join(root.itertext()).replace("\xa0", " ").split())
+    assert "$ python -m experiments.status runs --state failed,done 2 runs: " in text
+    assert "can't read cat.png: 3/10 of train" in text
+    assert "skipped c: " in text
+    assert without_folders(reason) == "can't read cat.png: 3/10 of train, 'dog.png' and '' are broken"
+    assert not [name for name in ("jane", "home", str(tmp_path), tmp_path.name) if name in text]
 
 
 def test_checking_a_lock_leaves_it_free(status: Callable, runs: Path) -> None:

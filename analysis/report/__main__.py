@@ -1,10 +1,12 @@
-"""`python -m analysis.report RUNS... [--out reports/ladder]`: the ladder in the terminal, and a report of the runs."""
+"""`python -m analysis.report RUNS... [--out FOLDER]`: the ladder in the terminal, and a report of the runs."""
 
 from __future__ import annotations
 
 import argparse
 import gc
+import re
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from roadmap.common.command_line import Parser, positive
@@ -31,7 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         runs = load_wandb(arguments.wandb) if arguments.wandb else load(arguments.runs)
         compared = comparisons(runs)
-        report = write_report(runs, compared, arguments.out, arguments.reference, arguments.margin)
+        sources = [arguments.wandb] if arguments.wandb else arguments.runs
+        out = arguments.out or Path("reports", report_name(runs.runs["study"].dropna(), sources))
+        report = write_report(runs, compared, out, arguments.reference, arguments.margin)
     except RecordsError as error:
         return _mistake(str(error))
     except OSError as error:
@@ -56,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         console.print(Text(sentence, "yellow"), soft_wrap=True)
     if runs.skipped:
         console.print(f"{len(runs.skipped)} skipped; the report names them.", style="yellow")
-    console.print(f"Report: {arguments.out / 'report.html'}", markup=False, soft_wrap=True)
+    console.print(f"Report: {out / 'report.html'}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -82,9 +86,20 @@ def _parser() -> argparse.ArgumentParser:
         help="also test which changes are negligible: within ±POINTS (docs/seeds.md); choose it before you see results",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("reports/ladder"), help="folder to write to (default: %(default)s)"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="folder to write to (default: reports/STUDY; of several studies, reports/ and the name of RUNS)",
     )
     return parser
+
+
+def report_name(studies: Iterable[str], sources: Sequence[str]) -> str:
+    """The name of a report's folder: of the study, or, if the runs belong to several, of the one folder or project that
+    they are from. Studies are named by records, which anyone may have written: it is no path."""
+    names = {*studies}
+    name = names.pop() if len(names) == 1 else Path(sources[0]).resolve().name if len(sources) == 1 else ""
+    return re.sub(r"[^\w.-]", "_", name)[:100].strip("._") or "runs"
 
 
 def _mistake(message: str) -> int:

@@ -79,8 +79,8 @@ def budget_findings(slopes: pd.DataFrame, by_budget: pd.DataFrame) -> list[str]:
     largest = in_budget(slopes, slopes.attrs["at"])
     for verdict, way in {"up": "rise", "down": "fall"}.items():
         words = [
-            f"{row.title}, by {signed(row.slope)} {per_doubling} ({interval(row.low, row.high)}), to "
-            f"{signed(row.effect)} at {largest}"
+            f"{row.title}, by {signed(row.slope)} {per_doubling} ({interval(row.low, row.high)})"
+            + ("" if pd.isna(row.effect) else f", to {signed(row.effect)} at {largest}")
             for row in tested[tested["verdict"] == verdict].itertuples()
         ]
         if words:
@@ -142,16 +142,18 @@ def _ends(row: Any, by_budget: pd.DataFrame) -> str:
 
 def _at_largest(steps: pd.DataFrame) -> str:
     is_largest = steps.attrs["at"] == steps.attrs["budgets"][-1]
-    where = f"At {in_budget(steps, steps.attrs['at'])}, the largest budget{'' if is_largest else ' of all effects'},"
+    most = "" if is_largest else " with which most effects were measured"
+    where = f"At {in_budget(steps, steps.attrs['at'])}, the largest budget{most},"
     tested = steps[steps["effect_p"].notna()]
     shown = tested[tested["effect_verdict"].isin(VERDICTS)]
+    effects = counted(len(tested), "effect") + " measured there" * (len(tested) < len(steps))
     if shown.empty:
-        return f"{where} none of {counted(len(tested), 'effect')} is shown to differ from zero."
+        return f"{where} none of {effects} is shown to differ from zero."
     words = [
         f"{row.title} ({signed(row.effect)}, {interval(row.effect_low, row.effect_high)})" for row in shown.itertuples()
     ]
     return (
-        f"{where} {len(shown)} of {counted(len(tested), 'effect')} "
+        f"{where} {len(shown)} of {effects} "
         f"{'is' if len(shown) == 1 else 'are'} shown to differ from zero: {shortened(words, MOST_STEPS)}."
     )
 

@@ -114,12 +114,12 @@ class BudgetStudy:
 
     @cached_property
     def complete(self) -> list[int]:
-        """The budgets with which the most pairs were measured: all, unless some networks alone were trained longer."""
+        """The budgets with which most pairs were measured: all, unless a few networks alone were trained longer."""
         counts = dict.fromkeys(self.budgets, 0)
         for pair in self.pairs:
             for budget in self._shared(*pair[2:]):
                 counts[budget] += 1
-        return [budget for budget, count in counts.items() if count == max(counts.values())]
+        return [budget for budget, count in counts.items() if 2 * count > max(counts.values())]
 
     def _shared(self, a: Steps, b: Steps) -> list[int]:
         """The budgets with which both were measured."""
@@ -292,7 +292,8 @@ def scaling_table(study: BudgetStudy) -> pd.DataFrame:
 def shared_noise(study: BudgetStudy) -> tuple[float, float]:
     """How far a seed does the same to a network with every budget of `complete`, beyond what it does to all networks,
     for instance since the initial weights are the same: the correlation between budgets, and the p-value of the
-    hypothesis that there is none (`correlation`). NaN where fewer than two networks have two seeds in common with all.
+    hypothesis that there is none (`correlation`). NaN where `complete` has one budget, or fewer than two networks have
+    two seeds in common with all.
 
     Intervals across budgets take their results to be independent. With such a correlation those of slopes are too wide,
     and those of crossings too narrow.
@@ -304,7 +305,7 @@ def shared_noise(study: BudgetStudy) -> tuple[float, float]:
     networks = [key for key in of_budgets[0] if all(key in scores for scores in of_budgets)]
     runs = [scores[key] for scores in of_budgets for key in networks]
     seeds = sorted(set.intersection(*({*values.index} for values in runs))) if runs else []
-    if len(networks) < 2 or len(seeds) < 2:
+    if min(len(of_budgets), len(networks), len(seeds)) < 2:
         return math.nan, math.nan
     return correlation(np.reshape([values[seeds] for values in runs], (len(of_budgets), len(networks), len(seeds))))
 

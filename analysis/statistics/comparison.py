@@ -35,6 +35,8 @@ COSTS = ("macs", "params", "activations", "images_per_second", "train_seconds", 
 """Costs of a run, in its record; a network's is the median over its runs."""
 NAMED = 20
 """How many networks an error message lists."""
+TEST_SETS = ("sample", "torchvision")
+"""Readers of datasets whose evaluation images are those that their authors call the test set."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,17 @@ class Comparison:
     @property
     def evaluated_on(self) -> str:
         """The images on which accuracies were measured, in words."""
-        words = {"test": "the whole test set", "holdout": "a hold-out of the training images"}
         names = self.counted["evaluated_on"].dropna().unique()
         unknown = "images that no record names" if len(self.counted) else "nothing yet"
-        return listed(words.get(name, name) for name in names) or unknown
+        return listed(map(self.evaluation_images, names)) or unknown
+
+    def evaluation_images(self, evaluated_on: str) -> str:
+        """What a record's `evaluated_on` says, in words: "test" are the images of `data.val`, which only some datasets'
+        authors have set apart as a test set."""
+        data = self.context.data
+        split = str(data.get("val", "val")).partition("|")[0]
+        whole = "the whole test set" if data.get("reader") in TEST_SETS else f"the whole {split} split"
+        return {"test": whole, "holdout": "a hold-out of the training images"}.get(evaluated_on, evaluated_on)
 
     def same_code(self, a: Steps, b: Steps) -> bool:
         """Whether the user-defined code that two networks share is the same: the file of a step may have been changed

@@ -16,7 +16,7 @@ from analysis.statistics.comparison import Comparison
 from analysis.statistics.context import canonical
 from analysis.statistics.estimates import Estimate, conclude
 from analysis.statistics.factors import factors
-from analysis.statistics.ladder import caption, ladder_table
+from analysis.statistics.ladder import caption, default_ladder, default_reference
 from analysis.text import step_name
 
 MEAN = "mean"
@@ -58,8 +58,8 @@ def by_dataset(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
 
 
 def across_datasets(comparisons: Sequence[Comparison]) -> pd.DataFrame:
-    """Each effect by dataset, and its mean over them: of the ladder's steps and of crossed switches (`factors`), where
-    at least two of the datasets have it.
+    """Each effect by dataset, and its mean over them: of the ladder's steps, or what a study that skips rungs has
+    instead (`default_ladder`), and of crossed switches (`factors`), where at least two of the datasets have it.
 
     The mean is that of a random-effects model: the datasets are a sample of datasets like them, on which true effects
     differ with standard deviation tau (estimated after Paule and Mandel). The interval is Hartung and Knapp's, from
@@ -112,8 +112,10 @@ def across_datasets(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 def _effects(comparison: Comparison) -> pd.DataFrame:
     """The changes of the ladder and the main effects of crossed switches that have a value."""
-    ladder = ladder_table(comparison)
+    ladder = default_ladder(comparison)
     titles = ladder["title"].map(step_name)
+    if ladder.attrs.get("by_default"):  # no steps, but how far each rung is from the first
+        titles = f"{default_reference(ladder)} to " + ladder["rung"]
     steps = ladder.assign(effect=titles.mask(titles.duplicated(keep=False), ladder["rung"]), value=ladder["change"])
     tables = [steps]
     if factorial := factors(comparison):

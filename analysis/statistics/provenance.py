@@ -9,9 +9,12 @@ import pandas as pd
 
 from analysis.sources.rows import disagreements
 from analysis.statistics.comparison import Comparison
-from analysis.statistics.context import epochs
+from analysis.statistics.context import canonical, epochs
+from roadmap.common.words import listed, shortened
 
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
+NETWORKS = 3
+"""How many networks a sentence names."""
 NAMED = 20
 """How many unfinished runs are named: a large study that has just begun has thousands."""
 
@@ -75,7 +78,7 @@ def warnings(comparison: Comparison) -> list[str]:
         "commits": _commits(runs),
         "devices": runs["device"],
         "numbers of threads": runs["threads"].astype("Int64"),
-        "evaluation images": runs["evaluated_on"],
+        "evaluation images": runs["evaluated_on"].map(comparison.evaluation_images, na_action="ignore"),
     }
     sentences = [
         f"Runs differ in their {fact}: {_counts(values)}."
@@ -85,7 +88,41 @@ def warnings(comparison: Comparison) -> list[str]:
     dirty = sum(bool(git and git.get("dirty")) for git in runs["git"])
     if dirty:
         sentences.append(f"{_runs(dirty)} came from a checkout with uncommitted changes.")
-    return sentences + disagreements(comparison.runs)
+    return sentences + _redefined(comparison) + disagreements(comparison.runs)
+
+
+def _redefined(comparison: Comparison) -> list[str]:
+    """A sentence if the same steps were trained with different settings that nobody changed by hand: the regime, a step
+    or a recipe was edited between the runs."""
+    runs = comparison.counted
+    by_hand = runs["differs"].map(lambda differs: any(name.startswith("design.") for name in differs))
+    requested = runs[(runs["model"] == "design") & runs["steps"].notna() & ~by_hand].drop_duplicates("series")
+    networks, changed = [], set()
+    for steps, group in requested.groupby(requested["steps"].map(frozenset), sort=False):
+        names = _unequal([_settings(*values) for values in zip(group["design"], group["recipe"], strict=True)])
+        if names:
+            networks.append(comparison.name(steps))
+            changed |= names
+    if not networks:
+        return []
+    return [
+        f"{comparison.context.regime} did not mean the same in all runs: those of {shortened(networks, NETWORKS)} "
+        f"differ in {listed(sorted(changed))}, although the same was requested. They are not averaged, but rungs that "
+        "are compared may differ in this too: keep such runs in separate folders."
+    ]
+
+
+def _settings(design: dict[str, Any], recipe: dict[str, Any]) -> dict[str, str]:
+    named = {f"design.{name}": value for name, value in design.items()}
+    return {
+        name: canonical(value) for name, value in (named | {f"recipe.{key}": recipe[key] for key in recipe}).items()
+    }
+
+
+def _unequal(settings: list[dict[str, str]]) -> set[str]:
+    """The settings that are not the same in all of these; one that a record lacks was at its default."""
+    names = set.intersection(*({*each} for each in settings))
+    return {name for name in names if len({each[name] for each in settings}) > 1}
 
 
 def missing(comparison: Comparison) -> list[str]:

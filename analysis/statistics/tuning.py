@@ -1,9 +1,9 @@
 """Networks that were tuned: each with the value of a setting that did best on a holdout of the training images.
 
 The records of a search say which setting it is about, and what was tried. The launcher's rule (`roadmap.common.tuning`)
-is applied to them again, and the networks' runs on the test images are compared twice: with the recipe's own value, and
-with the best one. Search and results have different seeds and images, so that intervals hold as for networks that were
-fixed in advance: they are about these networks with these values, which a finer grid may change.
+is applied to them again, and the networks' runs on the images of `data.val` are compared twice: with the recipe's own
+value, and with the best one. Search and results have different seeds and images, so that intervals hold as for networks
+that were fixed in advance: they are about these networks with these values, which a finer grid may change.
 """
 
 from __future__ import annotations

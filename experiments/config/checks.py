@@ -23,7 +23,7 @@ from experiments.config.settings import (
 from experiments.config.timm_names import check_timm_name
 from experiments.errors import SettingsError, unknown_key
 from roadmap.common.bounds import bounds_of
-from roadmap.conf import Conf
+from roadmap.conf import Conf, flat
 
 
 def check_settings(config: DictConfig, root: type) -> None:
@@ -80,14 +80,30 @@ def check_run(config: DictConfig, conf: Conf) -> None:
         if (name := config[group].name) not in (known := conf.options(group)):
             raise SettingsError(f"{group}.name must be one of {', '.join(known)}, not {name!r}: the name of its file")
     for old, new in Config.renamed.items():  # a regime's settings are open: Hydra would take the old one, too
-        if old.startswith("regime.") and OmegaConf.select(config, old) is not None:
+        if old.startswith("regime.") and old.removeprefix("regime.") in config.regime:
             raise SettingsError(f"regime={config.regime.name}: the setting {old!r} is called {new!r} now")
+    _check_files(config, conf)
     if config.model != "design":
         check_timm_name(config.model)
     if config.compile and config.gradient_checkpointing:
         raise SettingsError("compile=true can't trace gradient_checkpointing=true; take one of them")
     _check_recipe(OmegaConf.to_object(config.recipe))  # type: ignore[arg-type]
     _check_data(config.data, config.resolution, config.recipe.rand_augment)
+
+
+def _check_files(config: DictConfig, conf: Conf) -> None:
+    """Refuse settings of a regime, or a recipe's `full_epochs`, that are not those of its file, by which the rungs of
+    the run's road are composed: its network would be none of them."""
+    regime, recipe = conf.whole("regime", config.regime.name), conf.whole("recipe", config.recipe.name)
+    in_files = flat({"regime": regime.regime, "full_epochs": recipe.get("full_epochs")})
+    given = flat({"regime": config.regime, "full_epochs": config.full_epochs})
+    for key in in_files | given:
+        if given.get(key) != in_files.get(key):
+            group = "recipe" if key == "full_epochs" else "regime"
+            raise SettingsError(
+                f"{key} can't be set for single runs, since the rungs that they are compared with would not have it: "
+                f"set it in a {group} of your own, DIR/{group}/NAME.yaml, and add --config-dir DIR (docs/own-step.md)"
+            )
 
 
 def check_evaluation(config: DictConfig) -> None:

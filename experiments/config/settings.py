@@ -40,6 +40,7 @@ RESOLUTION = Number("[1, 8192]")
 IMAGES = Number("[1, 1e12]")
 THREADS = Number("[1, 4096]")
 WORKERS = Number("[0, 1024]")
+EPOCHS = Number("[1, 1_000_000]")
 
 
 FINITE = Number("[0, 1e30]")
@@ -66,7 +67,7 @@ class Recipe:
     """How a network is trained: Tables 5 and 6 of the paper. `lr` is for steps of `batch_size` images, not scaled."""
 
     name: str = setting(MISSING, NAME)
-    epochs: int = setting(MISSING, Number("[1, 1_000_000]"))
+    epochs: int = setting(MISSING, EPOCHS)
     batch_size: int = setting(MISSING, Number("[1, 1_048_576]"))
     optimizer: str = setting("sgd", Optimizer())
     """sgd or adamw, torch's; or any of timm's, like timm:lamb."""
@@ -124,7 +125,7 @@ class Data:
     subset: float = setting(1.0, PART)
     """The part of the training images to train on, class-balanced."""
     holdout: float = setting(0.0, Number("[0, 1)"))
-    """The part of the training images to evaluate on instead of the test images, class-balanced."""
+    """The part of the training images to evaluate on instead of those of `val`, class-balanced."""
     version: str | None = setting(None, NAME)
     """Which of several datasets of the same name. For one that is named after its folder, a digest of the folder."""
     cache: str | None = setting(None, OneOf(("memory", "device")))
@@ -177,6 +178,7 @@ class Config:
         **{f"design.{old}": f"design.{new}" for old, new in RENAMED.items()},
         "recipe.ema": "recipe.ema_decay",
         "regime.ema": "regime.ema_decay",
+        "regime.full_regularization": "regime.scale_regularization",
         "recipe.drops": "recipe.milestones",
         "recipe.drop_factor": "recipe.gamma",
         "recipe.decay_1d": "recipe.decay_norm_and_bias",
@@ -188,6 +190,8 @@ class Config:
     regime: Any = MISSING
     widths: dict[str, int] = setting({}, Each(Number("[1, 65536]")))
     kernel_sizes: dict[str, int] = setting({}, Each(Number("[1, 255]")))
+    full_epochs: int | None = setting(None, EPOCHS)
+    """Epochs for which the recipe's regularization is meant; null if it is the same for any number."""
     model: str = setting("design", TEXT)
     design: MutableDesign = field(default_factory=MutableDesign)  # type: ignore[valid-type]
     recipe: Recipe = field(default_factory=Recipe)
@@ -204,7 +208,7 @@ class Config:
     orders: int = setting(16, Number(f"[1, {MOST_ORDERS}]"))
     """How many random orders of the steps `study=orderings` walks; `order_seed` draws different ones."""
     order_seed: int = setting(0, SEED)
-    budgets: list[int] = setting([], Each(Number("[1, 1_000_000]")))
+    budgets: list[int] = setting([], Each(EPOCHS))
     """Of a study: epochs. Every network is trained with a complete schedule of each number."""
     subsets: list[float] = setting([], Each(PART))
     """Of a study: parts of the training images. Every network is trained on each, for so many more epochs that the

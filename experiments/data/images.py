@@ -206,7 +206,7 @@ class ArrayImages:
 
     pixels: np.ndarray
     labels: np.ndarray
-    class_names: ClassVar[None] = None
+    class_names: tuple[str, ...] | None = None
 
     @cached_property
     def classes(self) -> int:

@@ -45,6 +45,7 @@ class Loader:
         data = replace(run.data, val=run.data.train) if run.data.holdout else run.data
         train, test = processes.of_node(lambda: load_images(data))
         self.num_classes, self.fingerprint = train.classes, train.fingerprint
+        self.class_names: tuple[str, ...] | None = None if is_stream(train) else train.class_names
         self.broken: set[str] = set()
         """The images that could not be read so far, and why."""
         self.reported: set[str] = set()

@@ -3,7 +3,7 @@
 A study is tuned in two phases. In the first, each network is trained with every value on the training images but a
 holdout, on which it is evaluated, with seeds of their own; and with its recipe's own value on all training images, as
 in any study. In the second, each network is trained with its best value on all training images, with the study's
-seeds. So the test images decide nothing, and every network gets the same effort.
+seeds. So the images of `data.val` decide nothing, and every network gets the same effort.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from experiments.errors import CONFIGURATION_ERRORS, DONE, FAILED, SettingsError
 from experiments.launch.limits import Limits, hours_of, launched
 from experiments.launch.study import NO_LIMITS, make_each
 from experiments.launch.tuning import tuning_of
+from experiments.plan.launch import SINGLE_RUN, Launch
 from experiments.plan.parallel import on_all_cores
 from experiments.records.record import is_ended
 from experiments.runtime.machine import has_gpus
@@ -62,24 +63,25 @@ def tasks(options: argparse.Namespace, started: float) -> tuple[Callable[[DictCo
             settings = HydraConfig.get()
             refuse_without_study(config)
             conf = conf_of(settings.runtime.config_sources)
-            code = plan(
-                [_request(config, settings.overrides.task, None, gpus, conf)], options, runs_at_once=1, started=started
-            )
+            code = plan([_request(config, settings.overrides.task, None, gpus, conf)], options, started=started)
         except CONFIGURATION_ERRORS as error:  # Hydra would add a line of its own
             refuse(error, Config)
         if code:
             sys.exit(code)
 
     def plan_study(jobs: Sequence[Overrides], launcher: Any) -> int:
-        gpus = bool(options.images_per_second) or launcher.gpus
+        gpus = launcher.gpus or (bool(options.images_per_second) and launcher.here)
         conf = conf_of(launcher.config.hydra.runtime.config_sources)
         make = partial(_request, processes=launcher.processes, gpus=gpus, conf=conf)
+        on_cpus = not launcher.here and not launcher.gpus  # whatever this machine has
+
+        def as_launched(run: Run, seed: int | None) -> Run:
+            device = "cpu" if on_cpus and run.device == "auto" else run.device
+            return replace(run, device=device, seed=run.seed if seed is None else seed)
 
         def requests_of(jobs: Sequence[Overrides]) -> list[Request]:
             made = on_all_cores(lambda part: [*make_each(part, launcher.compose, make)], jobs)
-            return [
-                (replace(run, seed=seed) if run and seed is not None else run, refusal) for (run, refusal), seed in made
-            ]
+            return [(run and as_launched(run, seed), refusal) for (run, refusal), seed in made]
 
         if tuning := tuning_of(jobs, launcher.config, launcher.compose):
             if options.detect or options.margin:
@@ -91,17 +93,15 @@ def tasks(options: argparse.Namespace, started: float) -> tuple[Callable[[DictCo
             requests = requests_of(jobs)
         missing = sum(run is not None and not is_ended(run) for run, _ in requests)
         limits, looks = Limits(max_hours=launcher.config.max_hours), len(launcher.config.looks) or 1
-        return plan(
-            requests,
-            options,
-            _runs_at_once(launcher, missing, options),
-            launcher.runs_per_gpu,
-            limits,
-            looks,
-            launcher.cores_per_process,
-            elsewhere=not launcher.here and launcher.gpus and not has_gpus(),
-            started=started,
+        gpus_elsewhere = not launcher.here and launcher.gpus and launcher.config.device != "cpu"
+        launch = Launch(
+            runs_at_once=_runs_at_once(launcher, missing, options),
+            runs_per_gpu=launcher.runs_per_gpu,
+            cores_per_process=launcher.cores_per_process,
+            gpus_elsewhere=gpus_elsewhere and not has_gpus(),
+            is_limit=not launcher.here and not options.gpus,
         )
+        return plan(requests, options, launch, limits, looks, started)
 
     return plan_run, plan_study
 
@@ -113,12 +113,9 @@ Request = tuple[Run | None, tuple[str, str] | None]
 def plan(
     requests: Sequence[Request],
     options: argparse.Namespace,
-    runs_at_once: int | None = None,
-    runs_per_gpu: int = 1,
+    launch: Launch = SINGLE_RUN,
     limits: Limits = NO_LIMITS,
     looks: int = 1,
-    cores_per_process: int | None = None,
-    elsewhere: bool = False,
     started: float | None = None,
 ) -> int:
     """Estimate what these runs cost, and how many seeds they need, and print it. Returns the exit code.
@@ -144,9 +141,10 @@ def plan(
     from experiments.plan.cost import estimate  # which imports torch
     from experiments.plan.table import show
 
+    gc.freeze()  # what exists by now is needed to the end
+    gc.enable()
     images_per_second = dict(options.images_per_second)
-    parallel = runs_at_once, runs_per_gpu, cores_per_process, elsewhere
-    cost = estimate([*runs.values()], refused, images_per_second, options.memory, *parallel, started)
+    cost = estimate([*runs.values()], refused, images_per_second, options.memory, launch, started)
     if warning := _beyond_limit(cost, limits, [*runs.values()]):
         cost = replace(cost, warnings={**cost.warnings, warning: [network.run.title for network in cost.networks]})
     if options.json:
@@ -303,7 +301,7 @@ def main() -> None:
         parser().error("--noise goes with --detect or --margin")
     first = next((index for index, word in enumerate(words) if "=" in word), len(words))
     sys.argv[1:] = [*words[:first], "hydra.run.dir=.", *words[first:]]  # or Hydra would create the folder of the runs
-    gc.disable()  # until networks are measured: imports, configurations and counts leave little garbage
+    gc.disable()  # until networks are counted (`plan`): imports and configurations leave little garbage
     try:
         train.main(*tasks(options, started))
     finally:

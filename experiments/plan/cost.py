@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import heapq
 import math
 import shutil
@@ -23,9 +22,11 @@ from experiments.errors import SettingsError
 from experiments.launch.preflight import Amounts, amounts, check_device, stated
 from experiments.plan import throughput
 from experiments.plan.input import Input, loader_workers, measure_inputs, with_input
+from experiments.plan.launch import SINGLE_RUN, Launch
 from experiments.plan.network import CLASSES, Network, Pace, check, footprints, kind_of
 from experiments.plan.parallel import on_all_cores
 from experiments.plan.throughput import Hardware, between, hardware_for
+from experiments.plan.time_limit import TimeIsUp, time_limit
 from experiments.runtime.devices import device_name, pick_device
 from experiments.runtime.machine import is_busy
 from roadmap.common.words import counted, shortened
@@ -53,6 +54,8 @@ class Cost:
     problems: Findings
     """What will certainly fail."""
     warnings: Findings
+    is_limit: bool = False
+    """Whether as many runs at a time as `hardware` says are only the most that the launcher allows."""
 
     def hours(self, seconds: float | None) -> float | None:
         """Hours of a GPU, or of a core, from seconds of a run."""
@@ -140,7 +143,8 @@ class Cost:
         if not networks:
             paced = [it for it in self.networks if it.pace and it.run.data.reader not in IN_MEMORY]
             is_included = all(network.pace and network.pace.source in ("recorded", "shared") for network in paced)
-            return None if is_included else "not counted, as the images are not here: assumed to be no bottleneck"
+            unread = "not counted, as no images could be read here within a few seconds: assumed to be no bottleneck"
+            return None if is_included else unread
         rates = sorted({round(network.images_per_core or 0) for network in networks})
         rate = f"{' to '.join(f'{rate:,}' for rate in dict.fromkeys((rates[0], rates[-1])))} images/s per core here"
         largest = max(networks, key=lambda network: network.input_cores or 0)
@@ -202,17 +206,12 @@ def estimate(
     refused: Sequence[tuple[str, str]],
     images_per_second: Mapping[str | None, float],
     memory: float | None = None,
-    runs_at_once: int | None = None,
-    runs_per_gpu: int = 1,
-    cores_per_process: int | None = None,
-    elsewhere: bool = False,
+    launch: Launch = SINGLE_RUN,
     started: float | None = None,
 ) -> Cost:
     """What different runs cost. `refused` has (title, why) of those that the launch would refuse; `images_per_second`
     is {network: training throughput of one device}, where None is the first network; `memory` is in GB of one device;
-    `cores_per_process` are those that a cluster gives each process of a run; `elsewhere` says that the study trains on
-    GPUs that are not here, so that nothing can be measured; `started` is when the command did, by
-    time.perf_counter(), so that the answer comes in time.
+    `started` is when the command did, by time.perf_counter(), so that the answer comes in time.
 
     Raises:
         SettingsError: if nothing can be said of any run, or `images_per_second` names a network that is not among them.
@@ -221,30 +220,28 @@ def estimate(
     problems, warnings = defaultdict(list), defaultdict(list)
     for title, reason in refused:
         problems[reason].append(title)
-    networks = _count_all(runs, problems)
+    networks = _count_all(runs, problems, _left(started))
     if not networks:
         raise SettingsError(next(iter(problems)))
     titles = [network.run.title for network in networks]
     for network in networks:
         if None in (network.amounts.training, network.amounts.evaluation):
             name = network.run.data.name
-            warnings[f"how many images {name} has is not known here; state --images TRAIN,VAL to get hours"].append(
-                network.run.title
-            )
+            uncounted = f"how many images {name} has is not known here, or takes too long to count"
+            warnings[f"{uncounted}; state --images TRAIN,VAL to get hours"].append(network.run.title)
     device = None
     try:
-        device = None if images_per_second or elsewhere else pick_device(networks[0].run.device)
+        is_unmeasured = images_per_second or launch.gpus_elsewhere
+        device = None if is_unmeasured else pick_device(networks[0].run.device)
     except SettingsError as error:
         problems[f"{error}; or state --images-per-second of the one that will train"] += titles
-    hardware = hardware_for(networks[0].run, device, runs_at_once, runs_per_gpu, cores_per_process)
-    gc.freeze()
-    gc.enable()
-    if elsewhere and not images_per_second:
+    hardware = hardware_for(networks[0].run, len(runs), device, launch)
+    if launch.gpus_elsewhere and not images_per_second:
         warnings["the study trains on GPUs that are not here; state --images-per-second of one to get hours"] += titles
     if images_per_second:
         paces = throughput.stated(networks, images_per_second)
         inputs = measure_inputs(networks, _left(started))
-        networks = [_paced(it, {}, paces, inputs.get(it.run.series), hardware) for it in networks]
+        networks = _paced(networks, {}, paces, inputs, hardware)
     elif device:
         _check_devices(networks, device, problems)
         recorded = throughput.paces_of_records(networks, device, hardware)
@@ -252,17 +249,17 @@ def estimate(
         busy = device.type == "cpu" and is_busy()
         inputs = measure_inputs(unknown, INPUT * _left(started))
         paces = throughput.measured_paces(unknown, device, hardware, _left(started))
-        networks = [_paced(it, recorded, paces, inputs.get(it.run.series), hardware) for it in networks]
+        networks = _paced(networks, recorded, paces, inputs, hardware)
         if busy and paces:
             warnings["other programs keep this machine busy: while they do, it takes longer"] += titles
-    if hardware.unit == "GPU" and (device or cores_per_process):
+    if hardware.unit == "GPU" and (device or launch.cores_per_process):
         _check_input(networks, hardware, device is not None, warnings)
     if device and device.type == "cuda":
         memory = memory or torch.cuda.get_device_properties(device).total_memory / GB
     if memory:
         _check_memory(networks, memory, problems)
         _check_sharing(networks, memory, hardware.runs_per_gpu, problems)
-    cost = Cost(networks, hardware, problems, warnings)
+    cost = Cost(networks, hardware, problems, warnings, launch.is_limit)
     if cost.disk_bytes > cost.free_bytes:
         free, needed = (f"{size / GB:.1f} GB" for size in (cost.free_bytes, cost.disk_bytes))
         warnings[f"runs={networks[0].run.runs} has {free} of disk left; up to {needed} are needed"] += titles
@@ -275,33 +272,52 @@ def _left(started: float) -> float:
 
 
 def _paced(
-    network: Network,
+    networks: Sequence[Network],
     recorded: Mapping[str, Pace],
     others: Mapping[str, Pace],
-    input: Input | None,
+    inputs: Mapping[str, Input],
     hardware: Hardware,
-) -> Network:
-    """The network with its pace: as recorded, or else one of `others`, which are measured or stated, or between these.
-    The input is in records already, and is not added to what is stated."""
-    series = network.run.series
-    if series in recorded or not others:
-        known = [*recorded.values()]
-        return replace(network, pace=recorded.get(series) or (between(known, network.macs) if known else None))
-    pace = others.get(series) or between([*others.values()], network.macs)
-    network = replace(network, pace=pace)
-    if input is None:
-        return network
-    if input.training and network.run.data.reader not in IN_MEMORY:
-        cores = input.training / pace.training / (hardware.threads if hardware.unit == "core" else 1)
-        network = replace(network, images_per_core=1 / input.training, input_cores=cores)
+) -> list[Network]:
+    """The networks with their paces: as recorded, or else one of `others`, which are measured or stated, or between all
+    of these. The input is in records already, and so in what is between them; it is not added to what is stated."""
     is_stated = any(pace.source == "stated" for pace in others.values())
-    return network if is_stated else replace(network, pace=with_input(pace, input, network.run, hardware))
+
+    def with_its_input(network: Network, pace: Pace) -> Network:
+        input = inputs.get(network.run.series)
+        if input is None:
+            return replace(network, pace=pace)
+        network = _with_rates(network, pace, input, hardware)
+        return replace(network, pace=pace if is_stated else with_input(pace, input, network.run, hardware))
+
+    whole = {it.run.series: with_its_input(it, others[it.run.series]) for it in networks if it.run.series in others}
+    whole |= {it.run.series: replace(it, pace=recorded[it.run.series]) for it in networks if it.run.series in recorded}
+    known = [network.pace for network in whole.values() if network.pace]
+    paced = []
+    for network in networks:
+        if network.run.series in whole:
+            network = whole[network.run.series]
+        elif recorded:
+            network = replace(network, pace=between(known, network.macs))
+        elif others:
+            network = with_its_input(network, between([*others.values()], network.macs))
+        paced.append(network)
+    return paced
+
+
+def _with_rates(network: Network, pace: Pace, input: Input, hardware: Hardware) -> Network:
+    """The network with how fast a core prepares its images, and how many cores are as fast as the device."""
+    if not input.training or network.run.data.reader in IN_MEMORY:
+        return network
+    cores = input.training / pace.training / (hardware.threads if hardware.unit == "core" else 1)
+    return replace(network, images_per_core=1 / input.training, input_cores=cores)
 
 
 # The networks and their data.
 
 
-def _count_all(runs: Sequence[Run], problems: Findings) -> list[Network]:
+def _count_all(runs: Sequence[Run], problems: Findings, seconds: float) -> list[Network]:
+    """`seconds` is how long it may take to count the images."""
+    deadline = time.perf_counter() + seconds
     by_series: dict[str, list[Run]] = {}
     for run in runs:
         by_series.setdefault(run.series, []).append(run)
@@ -311,7 +327,7 @@ def _count_all(runs: Sequence[Run], problems: Findings) -> list[Network]:
     for replicates in by_series.values():
         data, title = replicates[0].data, replicates[0].title
         if repr(data) not in known:
-            known[repr(data)] = _amounts(data)
+            known[repr(data)] = _amounts(data, deadline - time.perf_counter())
         images, problem = known[repr(data)]
         if problem:
             problems[problem].append(title)
@@ -335,19 +351,27 @@ def _count_all(runs: Sequence[Run], problems: Findings) -> list[Network]:
     return networks
 
 
-def _amounts(data: Data) -> tuple[Amounts, str | None]:
-    """How many images there are: as stated if the data are missing, and then what is wrong."""
+def _amounts(data: Data, seconds: float) -> tuple[Amounts, str | None]:
+    """How many images there are: as stated if the data are missing, and then what is wrong, or if it takes longer than
+    `seconds` to count them."""
     try:
-        known = amounts(data)
-        if None not in known or data.reader not in LISTED:
-            return known, None
-        train, val = load_images(replace(data, val=data.train) if data.holdout else data)
-        if is_stream(train) or is_stream(val):  # either both are, or neither
-            return Amounts(train.length, val.length, train.classes), None
-        chosen, held_out = partition(train, data)
-        return Amounts(len(chosen), len(held_out) if data.holdout else len(val.labels), train.classes), None
+        with time_limit(seconds):
+            return _counted(data), None
+    except TimeIsUp:
+        return stated(data), None
     except SettingsError as error:
         return stated(data), str(error)
+
+
+def _counted(data: Data) -> Amounts:
+    known = amounts(data)
+    if None not in known or data.reader not in LISTED:
+        return known
+    train, val = load_images(replace(data, val=data.train) if data.holdout else data)
+    if is_stream(train) or is_stream(val):  # either both are, or neither
+        return Amounts(train.length, val.length, train.classes)
+    chosen, held_out = partition(train, data)
+    return Amounts(len(chosen), len(held_out) if data.holdout else len(val.labels), train.classes)
 
 
 # What will fail, or wait.
@@ -358,7 +382,8 @@ def _check_input(networks: Sequence[Network], hardware: Hardware, is_counted: bo
         cores = min(hardware.cores, loader_workers(network.run, hardware))
         if network.input_cores is None or network.input_cores <= cores:
             continue
-        warning = f"GPUs wait for images: {counted(cores, 'core')} per GPU can't read and transform them as fast"
+        why = f"{counted(cores, 'core')} per GPU can't read and transform them as fast"
+        warning = f"GPUs wait for images: {why if cores else 'without loader workers, none is read while they compute'}"
         warnings[f"{warning}; the hours {'' if is_counted else 'do not '}include that"].append(network.run.title)
 
 

@@ -24,8 +24,9 @@ from experiments.data.readers import load_images
 from experiments.data.readers.folder import FolderImages, images_of
 from experiments.data.transforms import Erasing, TrainingTransform, Transform, evaluation_transform
 from experiments.errors import DataError, SettingsError
-from experiments.plan.network import Network, Pace
+from experiments.plan.network import Network, Pace, pace_settings
 from experiments.plan.throughput import Hardware, noise
+from experiments.plan.time_limit import TimeIsUp, time_limit
 from experiments.runtime.processes import Processes
 
 CLASSES = 16
@@ -34,6 +35,8 @@ CACHED = 64
 """Images, of those that a run keeps in memory."""
 TOGETHER = 8
 """Images in a batch that is timed."""
+TRANSFORMS = ("interpolation", "crop_pct", "rand_augment", "random_erasing", "erasing_mode", "erasing_count")
+"""Settings of the recipe that say what is done to images."""
 MOST = 1.5
 """Seconds, at most, for the images of one recipe."""
 
@@ -56,7 +59,8 @@ def measure_inputs(networks: Sequence[Network], seconds: float) -> dict[str, Inp
     torch.set_num_threads(1)  # as in a loader worker
     try:
         for runs in by_key.values():
-            if input := _measure(runs[0], min(MOST, seconds / len(by_key))):
+            longest = max(runs, key=lambda run: run.recipe.epochs)  # whose images are transformed most
+            if input := _measure(longest, min(MOST, seconds / len(by_key))):
                 inputs |= {run.series: input for run in runs}
     finally:
         torch.set_num_threads(threads_before)
@@ -88,21 +92,22 @@ def loader_workers(run: Run, hardware: Hardware) -> int:
 
 def _key(run: Run) -> str:
     """What the input depends on."""
-    recipe = run.recipe
-    transforms = recipe.interpolation, recipe.rand_augment, recipe.random_erasing, recipe.erasing_count
-    return repr((replace(run.data, subset=1.0), run.resolution, recipe.crop_pct, transforms, run.crops_together))
+    recipe = pace_settings(run.to_json())["recipe"]
+    transforms = [recipe[name] for name in TRANSFORMS]
+    return repr((replace(run.data, subset=1.0), run.resolution, transforms, run.crops_together))
 
 
 def _measure(run: Run, seconds: float) -> Input | None:
-    """None if the images are not here, or can't be read; the launch says why."""
+    """None if the images are not here, can't be read, or can't be listed within `seconds`; the launch says why."""
     try:
-        parts = _images(run.data)
+        with time_limit(seconds):
+            parts = _images(run.data)
         if parts is None:
             return None
         training = 0.0 if run.crops_together else _time(_training_batches(run, parts[0]), 0.7 * seconds)
         transform = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
         evaluation = _time(_batches(parts[1], transform), 0.3 * seconds)
-    except (SettingsError, DataError, OSError):
+    except (SettingsError, DataError, OSError, TimeIsUp):
         return None
     return None if training is None or evaluation is None else Input(training, evaluation)
 

@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from experiments.config.run import Run
+from experiments.config.settings import Recipe
 from experiments.data.evaluation import KEPT_BYTES
 from experiments.errors import SettingsError
 from experiments.launch.preflight import Amounts, check_amounts, check_layers, check_optimizer
 from experiments.plan.memory import Footprint, footprint
 from experiments.records.record import is_ended, read_summary
 from experiments.training.checkpoint import KEPT
+from roadmap.designs import Design
 
 CLASSES = 1000
 """Where their number is not known."""
+RECIPE, DESIGN = asdict(Recipe()), Design().to_json()
+"""The defaults, which a record of an earlier version may lack."""
+SCHEDULE: tuple[str, ...] = (
+    "name",
+    "epochs",
+    "lr",
+    "min_lr",
+    "weight_decay",
+    "schedule",
+    "warmup",
+    "milestones",
+    "gamma",
+)
+SCHEDULE += ("mixup_prob", "mixup_switch_prob")
+"""Settings of a recipe that change little or nothing about how long an image takes."""
+STRENGTHS: tuple[str, ...] = (
+    "momentum",
+    "random_erasing",
+    "mixup",
+    "cutmix",
+    "label_smoothing",
+    "clip_grad",
+    "ema_decay",
+)
+STRENGTHS += ("layer_scale", "drop_path")
+"""Settings of a recipe or a design that are off at 0; how long an image takes depends only on whether they are on."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +64,11 @@ class Pace:
     source: str
     """stated, recorded, measured; shared: recorded of runs that shared a GPU as these are to; between: from networks
     with fewer and with more multiply-adds."""
+
+    def scaled(self, factor: float) -> Pace:
+        """The pace of a device that takes `factor` times as long."""
+        training, evaluation, preparation = (factor * it for it in (self.training, self.evaluation, self.preparation))
+        return replace(self, training=training, evaluation=evaluation, preparation=preparation)
 
 
 @dataclass(frozen=True)
@@ -137,12 +171,31 @@ class Network:
 
 
 def kind_of(run: Run, classes: int) -> str:
-    """What the time and the memory of an image depend on: runs that differ in their number of epochs or images, in
-    their seed or learning rate are of one kind."""
-    recipe = replace(run.recipe, epochs=1, lr=0.0, min_lr=0.0, warmup="0", milestones=[])
-    data = run.data.name, run.data.reader, run.data.path, run.data.cache, run.data.reduced_decoding
+    """What the time and the memory of an image depend on: runs of one kind may differ in their number of epochs or
+    images, in their seed, their learning rate, or in how strongly they are regularized."""
+    data = run.data.reader, run.data.path, run.data.cache, run.data.reduced_decoding
     how = run.split, run.compile, run.gradient_checkpointing, run.workers
-    return repr((run.model, run.design, recipe, run.resolution, run.precision, data, how, classes))
+    return repr((pace_settings(run.to_json()), data, how, classes))
+
+
+def pace_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a run's config.json, what decides how long one of its images takes on a given machine. All budgets of a
+    network have the same: a shorter one is regularized less, but in the same ways."""
+    recipe, design = RECIPE | config["recipe"], DESIGN | config["design"]
+    return {
+        "recipe": {name: _pace_setting(name, recipe[name]) for name in recipe if name not in SCHEDULE},
+        "design": {name: _pace_setting(name, design[name]) for name in design},
+        "data": config["data"]["name"],
+        **{name: config.get(name) for name in ("model", "resolution", "precision", "micro_batch_size")},
+    }
+
+
+def _pace_setting(name: str, value: Any) -> Any:
+    if name in STRENGTHS:
+        return bool(value)
+    if name == "rand_augment" and isinstance(value, str):
+        return re.sub(r"-(m|mmax|mstd|p)[\d.]+", "", value)  # how strong and how likely its operations are
+    return value
 
 
 def check(run: Run, amounts: Amounts) -> None:

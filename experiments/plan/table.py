@@ -59,13 +59,15 @@ def sums(cost: Cost) -> list[str]:
     hardware = cost.hardware
     devices = f"{counted(hardware.devices, hardware.unit)} each"
     each = devices if hardware.runs_per_gpu == 1 else f"{hardware.runs_per_gpu} on a GPU"
-    bounds = dict.fromkeys(map(_time, cost.wall_seconds or ()))
+    time = " to ".join(dict.fromkeys(map(_time, cost.wall_seconds or ()))) or "?"
     where = f" on {counted(cost.gpus, 'GPU')}" if cost.gpus else ""
+    number = "; --gpus N says how many" if cost.gpus else ""
+    limit = f", if the cluster has as many{number}" if cost.is_limit else ""
     input_line = [f"input: {cost.input_note}"] if cost.input_note else []
     return [
         f"{counted(runs, 'run')} of {counted(len(cost.networks), 'network')}: {exist}",
         f"{hardware.unit}-hours: {_hours(cost.hours_in_all)} in all, {_hours(cost.hours_left)} left",
-        f"time: {' to '.join(bounds) or '?'} until all are done{where}, {hardware.runs_at_once} at a time, {each}",
+        f"time: {time} until all are done{where}, {hardware.runs_at_once} at a time, {each}{limit}",
         f"hours from: {cost.note}",
         *input_line,
         f"images: {_images(cost)}",

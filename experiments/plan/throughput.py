@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +27,8 @@ from experiments.data.prefetch import prefetch
 from experiments.data.transforms import Preprocess, TrainingTransform, evaluation_transform
 from experiments.data.workers import BatchLoader
 from experiments.errors import SettingsError
-from experiments.plan.network import Network, Pace
+from experiments.plan.launch import Launch
+from experiments.plan.network import Network, Pace, pace_settings
 from experiments.records.schema import BrokenRecordError, config_of, count, summary_of
 from experiments.runtime.devices import autocast, device_name, keep_memory, set_precision
 from experiments.runtime.machine import cores
@@ -65,25 +68,19 @@ class Hardware:
     """For each process, with its loader workers."""
 
 
-def hardware_for(
-    run: Run,
-    device: torch.device | None,
-    runs_at_once: int | None,
-    runs_per_gpu: int,
-    cores_per_process: int | None = None,
-) -> Hardware:
-    """If it is not said how many `runs_at_once`: as many as there are cores, or as fit on the GPUs here; and if it is
-    not said how many `cores_per_process`: its share of those here."""
+def hardware_for(run: Run, runs: int, device: torch.device | None, launch: Launch) -> Hardware:
+    """Of a study of `runs` runs. Where the launch doesn't say how many train at a time: as many as there are cores, or
+    as fit on the GPUs here; and where it doesn't say how many cores a process has: its share of those here."""
     on_cpu, processes = (device.type if device else run.device) == "cpu", run.split.processes
     gpus = max(1, torch.cuda.device_count() // processes) if device else 1
-    runs_at_once = runs_at_once or (cores() if on_cpu else gpus * runs_per_gpu)
-    threads = run.threads or (torch.get_num_threads() if runs_at_once == 1 else max(1, cores() // runs_at_once))
+    runs_at_once = min(runs, launch.runs_at_once or (cores() if on_cpu else gpus * launch.runs_per_gpu))
+    runs_here = runs_at_once if on_cpu else min(runs_at_once, gpus * launch.runs_per_gpu)
+    share = launch.cores_per_process or max(1, cores() // (runs_here * processes))
+    is_alone = runs_at_once == 1 and launch.cores_per_process is None
+    threads = run.threads or (torch.get_num_threads() if is_alone else share)
     if on_cpu:
-        share = max(1, cores() // (runs_at_once * processes))
         return Hardware(device, "core", runs_at_once, 1, threads, processes * threads, share)
-    runs_here = min(runs_at_once, gpus * runs_per_gpu)
-    share = cores_per_process or max(1, cores() // (runs_here * processes))
-    return Hardware(device, "GPU", runs_at_once, min(runs_per_gpu, runs_at_once), threads, processes, share)
+    return Hardware(device, "GPU", runs_at_once, min(launch.runs_per_gpu, runs_at_once), threads, processes, share)
 
 
 def stated(networks: Sequence[Network], images_per_second: Mapping[str | None, float]) -> dict[str, Pace]:
@@ -103,11 +100,12 @@ def stated(networks: Sequence[Network], images_per_second: Mapping[str | None, f
 
 
 def paces_of_records(networks: Sequence[Network], device: torch.device, hardware: Hardware) -> dict[str, Pace]:
-    """{series: pace} as records of the same network on this device say. They include the input."""
+    """{series: pace} as records of the same network on this device say, of whatever budget. They include the input."""
     records = {runs: read_records(runs) for runs in {network.run.runs for network in networks}}
     paces = {}
     for network in networks:
-        arguments = records[network.run.runs], network.run, network.macs, device, hardware.threads
+        same = records[network.run.runs].get(_key(network.run.to_json()), [])
+        arguments = same, network.run, network.macs, device, hardware.threads
         if pace := recorded(*arguments, hardware.runs_per_gpu) or recorded(*arguments):
             paces[network.run.series] = pace
     return paces
@@ -116,14 +114,17 @@ def paces_of_records(networks: Sequence[Network], device: torch.device, hardware
 def measured_paces(
     networks: Sequence[Network], device: torch.device, hardware: Hardware, seconds: float
 ) -> dict[str, Pace]:
-    """{series: pace} of networks of which a few are measured, within about `seconds`. They do not include the input."""
+    """{series: pace} of networks of which a few are measured, within about `seconds`. They do not include the input.
+    A run on more cores than there are here takes as many core-hours as on those."""
     by_kind = {network.kind: network for network in reversed(networks)}
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(hardware.threads)
+    threads, threads_before = min(hardware.threads, cores()), torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
         paces = measured([*by_kind.values()], device, seconds)
     finally:
         torch.set_num_threads(threads_before)
+    if hardware.unit == "core":
+        paces = {series: pace.scaled(threads / hardware.threads) for series, pace in paces.items()}
     of_kind = {kind: paces.get(network.run.series) for kind, network in by_kind.items()}
     return {network.run.series: pace for network in networks if (pace := of_kind[network.kind])}
 
@@ -148,34 +149,35 @@ NEEDED += ("evaluation_images", "seconds_per_epoch")
 """What of a summary a pace is computed from."""
 
 
-def read_records(runs: Path) -> Records:
-    """Of the runs that have finished an epoch."""
-    records: Records = []
+def read_records(runs: Path) -> dict[str, Records]:
+    """Of the runs that have finished an epoch, by what their pace depends on."""
+    records: dict[str, Records] = defaultdict(list)
     for path in runs.glob("*/config.json"):
         with suppress(BrokenRecordError):
             config, summary = config_of(path.parent), summary_of(path.parent)
             if all(summary.get(name) for name in NEEDED) and count(config["recipe"].get("batch_size")):
-                records.append((config, summary))
+                records[_key(config)].append((config, summary))
     return records
+
+
+def _key(config: Mapping[str, Any]) -> str:
+    return json.dumps(pace_settings(config), sort_keys=True)
 
 
 def recorded(
     records: Records, run: Run, macs: int, device: torch.device, threads: int, runs_per_gpu: int = 1
 ) -> Pace | None:
-    """The median of the records of this network on this device, with as many threads, processes and runs per GPU."""
-    same_settings = ("model", "design", "resolution", "precision", "micro_batch_size")
+    """The median of those of a network's records that are of this device, with as many threads, processes and runs per
+    GPU."""
     same_hardware = {"device": device_name(device), "processes": run.split.processes}
     same_hardware |= {} if device.type == "cuda" else {"threads": threads}
-    config, times = run.to_json(), []
-    for other, summary in records:
-        if (
-            all(other.get(name) == config[name] for name in same_settings)
-            and other["data"]["name"] == run.data.name
-            and all(summary[name] == value for name, value in same_hardware.items())
-            and (summary.get("runs_per_gpu") or 1) == runs_per_gpu
-            and not summary.get("retried_alone")
-        ):
-            times.append(_times(other["recipe"], summary))
+    times = [
+        _times(config["recipe"], summary)
+        for config, summary in records
+        if all(summary[name] == value for name, value in same_hardware.items())
+        and (summary.get("runs_per_gpu") or 1) == runs_per_gpu
+        and not summary.get("retried_alone")
+    ]
     if not times:
         return None
     training, evaluation = (statistics.median(column) / runs_per_gpu for column in zip(*times, strict=True))
@@ -244,7 +246,7 @@ def measure(network: Network, device: torch.device, seconds: float) -> Pace:
 
     train()  # the first time, torch chooses kernels
     update()
-    clock = _core_clock if device.type == "cpu" else time.perf_counter
+    clock = clock_for(device)
     trained, updated = _median(train, 0.5 * seconds, clock), _median(update, 0.1 * seconds, clock)
     transform = evaluation_transform(run.resolution, run.recipe.interpolation, run.recipe.crop_pct)
     batch = Collection(noise(images, classes), np.arange(images), transform)[[(0, index) for index in range(images)]]
@@ -280,9 +282,10 @@ def noise(count: int, classes: int) -> ArrayImages:
     return ArrayImages(rng.integers(0, 256, (count, 32, 32, 3), np.uint8), rng.integers(0, classes, count))
 
 
-def _core_clock() -> float:
-    """Seconds of this process on each of its cores: without the time in which other programs have them."""
-    return time.process_time() / torch.get_num_threads()
+def clock_for(device: torch.device) -> Callable[[], float]:
+    """Seconds. On a single core those in which other programs don't have it; but the CPU time of several threads says
+    little about a run's: they sleep, or spin, while they wait for each other."""
+    return time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
 
 
 def _median(call: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:

@@ -199,6 +199,11 @@ class Record:
             **facts,
         )
 
+    def class_names(self, names: Sequence[str] | None) -> None:
+        """Write what the classes are called, if that is known."""
+        if names is not None:
+            self._write("classes.json", json.dumps([*names]) + "\n")
+
     def images(self, correct: Row | None) -> None:
         """Write which images of the last evaluation the network gets right, if that is known."""
         if correct is not None:

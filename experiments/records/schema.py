@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from roadmap.common.files import printable
+from roadmap.common.files import printable, read_json
 from roadmap.common.records import BrokenRecordError, read_record_file
 from roadmap.common.statuses import Status
 
@@ -45,6 +45,21 @@ def config_of(directory: str | os.PathLike) -> Row:
     if lacking := [name for name in CONFIG if config.get(name) is None]:
         raise BrokenRecordError(f"config.json: {lacking[0]} is missing or has another type")
     return config
+
+
+LONGEST_CLASS_NAME = 100
+"""Characters; the rest is cut."""
+
+
+def class_names_of(directory: str | os.PathLike, classes: int) -> tuple[str, ...] | None:
+    """The names of that many classes in classes.json, printable; None if there are none that can be used."""
+    try:
+        names = read_json(os.path.join(directory, "classes.json"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(names, list) or len(names) != classes or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(printable(name[:LONGEST_CLASS_NAME]) for name in names)
 
 
 Kind = Callable[[Any], Any]

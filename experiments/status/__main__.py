@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return watch(read, arguments.state)
         states = read()
         if arguments.svg:
-            write(arguments.svg, svg(states, arguments.state))
+            write(arguments.svg, svg(states, arguments.state, _command(arguments)))
         elif arguments.json:
             chosen = [run.to_json() for run in states.runs if run.state in arguments.state]
             print(json.dumps(chosen, indent=1))
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--watch", action="store_true", help="update every few seconds, until Ctrl-C")
     output.add_argument("--json", action="store_true", help="a JSON list with one object per run")
-    output.add_argument("--svg", metavar="FILE", help="a picture of the table for a web page, without names of hosts")
+    output.add_argument("--svg", metavar="FILE", help="a picture of the table for a web page, without names of hosts and folders")
     return parser
 
 
@@ -102,13 +103,34 @@ def watch(read: Callable[[], States], wanted: Sequence[str]) -> int:
         return 0
 
 
-def svg(states: States, wanted: Sequence[str]) -> str:
-    """The table as a terminal shows it, as an SVG file that loads nothing and names no host."""
+def _command(arguments: argparse.Namespace) -> str:
+    """What was typed, but for the picture's own file and the folders of paths."""
+    words = [os.path.basename(os.path.abspath(folder)) for folder in arguments.runs]
+    words += ["--study", arguments.study] if arguments.study else []
+    words += ["--state", ",".join(arguments.state)] if arguments.state != STATES else []
+    return printable(shlex.join(["python", "-m", "experiments.status", *words]))
+
+
+def without_folders(text: str) -> str:
+    """The text with the last component alone of each path: an absolute one may have spaces, a relative one has none."""
+    text = re.sub(r"(?<![^\s'\"(=:])~?/[^:'\"]*/", "", text)
+    return re.sub(
+        r"[^\s'\"()=:]*/[^\s'\"()=:]*",
+        lambda path: path[0] if re.fullmatch(r"\d+/\d+", path[0]) else path[0].rpartition("/")[2],
+        text,
+    )
+
+
+def svg(states: States, wanted: Sequence[str], command: str) -> str:
+    """The table as a terminal shows it after a command, as an SVG file that loads nothing and names neither hosts nor
+    folders."""
     from rich.console import Console
     from rich.text import Text
 
-    states = replace(states, runs=tuple(replace(run, host=None, job=None) for run in states.runs))
-    lines = ["$ python -m experiments.status", *board(states, wanted, SVG_WIDTH, colour=True)]
+    runs = (replace(run, host=None, job=None, reason=without_folders(run.reason or "")) for run in states.runs)
+    skipped = ((os.path.basename(os.path.abspath(folder)), without_folders(why)) for folder, why in states.skipped)
+    states = replace(states, runs=tuple(runs), skipped=tuple(skipped))
+    lines = [f"$ {command}", *board(states, wanted, SVG_WIDTH, colour=True)]
     text = Text.from_ansi("\n".join(lines))
     width = max(80, *map(len, text.plain.splitlines()))
     console = Console(record=True, file=io.StringIO(), width=width)

@@ -84,6 +84,8 @@ def train(
         threads=torch.get_num_threads(),
     )
 
+    record.class_names(data.class_names)
+
     step, train_seconds = 0, 0.0  # optimizer steps of the run, and seconds of its finished epochs' steps
     losses, seconds = 0.0, 0.0  # the epoch's: sum of its steps' losses, and seconds
     checkpoints = Checkpoints(run, progress.say, processes)

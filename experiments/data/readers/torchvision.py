@@ -32,7 +32,7 @@ def load(data: Data) -> tuple[ArrayImages, ArrayImages]:
 
     def part(train: bool) -> ArrayImages:
         images = or_downloaded(partial(dataset, path, train=train), path, DATASETS[name], todo)
-        return ArrayImages(np.asarray(images.data), np.asarray(images.targets, np.int64))
+        return ArrayImages(np.asarray(images.data), np.asarray(images.targets, np.int64), tuple(images.classes))
 
     return part(train=True), part(train=False)
 

@@ -1,0 +1,1 @@
+"""The demo: a picture goes in, and every rung of the road answers."""

@@ -1,0 +1,83 @@
+"""`python -m experiments.demo RUNS`: a picture goes in, and every rung of the road answers, on a page of a browser."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from ipaddress import ip_address
+
+from analysis.sources.runs import RecordsError
+from experiments.errors import SettingsError
+from roadmap.common.command_line import Parser
+from roadmap.common.files import in_words, printable
+
+LOCAL = "127.0.0.1"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve the demo until Ctrl-C. Returns the exit code: 2 for a mistake, which is reported in one line."""
+    arguments = _parser().parse_args(argv)
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}  # read by imports
+    try:
+        if find_spec("gradio") is None:
+            raise SettingsError("the demo needs gradio: pip install 'convnext-roadmap[demo]'")
+        with tempfile.TemporaryDirectory(prefix="roadmap-demo-") as folder:  # with whatever is uploaded
+            os.environ["GRADIO_TEMP_DIR"] = folder
+            _serve(arguments)
+    except (SettingsError, RecordsError) as error:
+        print(f"error: {printable(error)}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {in_words(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from experiments.config.settings import SMALL
+    from experiments.demo.content import demo_of
+    from experiments.demo.page import page
+    from experiments.demo.server import serve
+
+    demo = demo_of(arguments.runs, arguments.weights, trust=arguments.trust)
+    for problem in demo.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    if not _is_local(arguments.host):
+        print(f"note: whoever reaches this machine can use the page (--host {arguments.host})", file=sys.stderr)
+    if all(network.transform.resolution <= SMALL for network in demo.networks):
+        torch.set_num_threads(1)  # threads wait for each other longer than such networks compute
+    serve(page(demo), arguments.host, arguments.port)
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="python -m experiments.demo",
+        description="A page on which every rung of the road answers to a picture: its classes, its time, and where it "
+        "looked.",
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUNS", help="folders of run directories (default: runs)")
+    parser.add_argument(
+        "--weights", nargs="+", default=[], metavar="LIBRARY:MODEL.WEIGHTS", help="published networks to show, too, "
+        "such as torchvision:resnet50.IMAGENET1K_V2 or timm:MODEL.TAG; downloaded where needed"
+    )  # fmt: skip
+    parser.add_argument("--trust", action="store_true", help="run the code of layers that the records name")
+    parser.add_argument("--host", default=LOCAL, help=f"the address to serve (default: {LOCAL}, this machine alone)")
+    parser.add_argument("--port", type=int, help="its port (default: the first free one from 7860 on)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
