@@ -32,6 +32,9 @@ ON_LINE = 6
 """Points of a line between two rungs, its ends included, that labels do not cover."""
 LONGEST = 30
 """Characters of a rung's name; the rest is cut."""
+LINE: dict[str, Any] = {"shrinkA": 3, "shrinkB": 4.5, "alpha": 0.75}
+ROAD = LINE | {"arrowstyle": "-|>,head_width=0.16,head_length=0.32", "color": PALETTE["bar"], "lw": 1.4}
+BRANCH = LINE | {"arrowstyle": "-", "color": PALETTE["muted"], "lw": 0.8, "ls": (0, (4, 3))}
 RATIOS = {1: (0.6, 0.8, 1, 1.3), 2: (0.25, 0.5, 0.7, 1, 1.4, 2, 4), 8: (1 / 16, 1 / 4, 1, 4, 16)}
 """Ticks, by how many doublings there are at least."""
 TITLE = "accuracy and real speed"
@@ -120,52 +123,52 @@ def _is_papers(first: Mapping[str, Any]) -> bool:
 
 
 def _draw_road(axes: Axes, shown: pd.DataFrame) -> None:
-    """The road, an arrow to each adopted rung from the one before it, and thin lines to the side branches."""
-    places = {row.rung: (row.images_per_second, row.accuracy) for row in shown.itertuples()}
+    """The rungs, the lines between them, and their names."""
+    points = shown[["images_per_second", "accuracy"]].to_numpy(float)
     axes.set_xlabel("images per second, measured here; more is better")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: whole(x) if x >= 10 else f"{x:g}"))
     axes.grid()
     axes.set_axisbelow(True)
-    for row in shown.itertuples():
-        x, y = places[row.rung]
-        bars: dict[str, Any] = {"color": PALETTE["side"], "lw": 1.4, "zorder": 2, "solid_capstyle": "butt"}
-        axes.plot([row.images_per_second_low, row.images_per_second_high], [y, y], **bars)
-        if not pd.isna(row.deviation):
-            axes.plot([x, x], [y - row.deviation, y + row.deviation], **bars)
-        face = PALETTE["bar"] if row.adopted else PALETTE["paper"]
-        axes.plot(x, y, "o", ms=7, color=PALETTE["bar"], mfc=face, mew=1.3, zorder=4)
     axes.margins(x=0.12, y=0.08)
-    before, on_lines = None, []
-    for row in shown.itertuples():
-        start, end = before if row.adopted else places.get(row.parent), places[row.rung]
-        if start is not None:
-            _join(axes, start, end, adopted=bool(row.adopted))
-            on_lines += [
-                *zip(*(np.linspace(*ends, ON_LINE)[1:-1] for ends in zip(start, end, strict=True)), strict=True)
-            ]
-        before = end if row.adopted else before
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: whole(x) if x >= 10 else f"{x:g}"))
-    labels = [
-        (*places[row.rung], wrapped(step_name(row.title), LONGEST, 1))
-        for row in shown.iloc[_crowded_first(axes, [*places.values()])].itertuples()
-    ]
+    _draw_points(axes, shown)
+    on_lines = _draw_lines(axes, shown, points)
+    names = [wrapped(step_name(title), LONGEST, 1) for title in shown["title"]]
+    labels = [(*points[index], names[index]) for index in _crowded_first(axes, points)]
     label_points(axes, labels, on_lines, fontsize=8, color=PALETTE["ink"], zorder=6)
 
 
-def _crowded_first(axes: Axes, places: list[tuple[float, float]]) -> np.ndarray:
+def _draw_points(axes: Axes, shown: pd.DataFrame) -> None:
+    bar: dict[str, Any] = {"color": PALETTE["side"], "lw": 1.4, "zorder": 2, "solid_capstyle": "butt"}
+    for row in shown.itertuples():
+        x, y = row.images_per_second, row.accuracy
+        axes.plot([row.images_per_second_low, row.images_per_second_high], [y, y], **bar)
+        if not pd.isna(row.deviation):
+            axes.plot([x, x], [y - row.deviation, y + row.deviation], **bar)
+        face = PALETTE["bar"] if row.adopted else PALETTE["paper"]
+        axes.plot(x, y, "o", ms=7, color=PALETTE["bar"], mfc=face, mew=1.3, zorder=4)
+
+
+def _draw_lines(axes: Axes, shown: pd.DataFrame, points: np.ndarray) -> list[tuple[float, float]]:
+    """An arrow to each adopted rung from the one before it, and thin lines to the side branches. Returns points on
+    them."""
+    point_of = dict(zip(shown["rung"], points, strict=True))
+    before = None
+    on_lines: list[tuple[float, float]] = []
+    for row, end in zip(shown.itertuples(), points, strict=True):
+        start = before if row.adopted else point_of.get(row.parent)
+        if start is not None:
+            axes.annotate("", end, start, arrowprops=ROAD if row.adopted else BRANCH, zorder=3)
+            on_lines += np.linspace(start, end, ON_LINE)[1:-1].tolist()
+        before = end if row.adopted else before
+    return on_lines
+
+
+def _crowded_first(axes: Axes, points: np.ndarray) -> np.ndarray:
     """The order in which points get their labels: those with little room choose first."""
     axes.get_xlim(), axes.get_ylim()  # makes matplotlib fix the limits, on which positions depend
-    points = axes.transData.transform(places)
-    distances = np.hypot(*(points[:, None] - points).transpose(2, 0, 1))
-    return np.argsort(np.sort(distances, axis=1)[:, 1 : 1 + NEIGHBOURS].sum(axis=1), kind="stable")
-
-
-def _join(axes: Axes, start: tuple[float, float], end: tuple[float, float], *, adopted: bool) -> None:
-    look: dict[str, Any] = {"arrowstyle": "-|>,head_width=0.16,head_length=0.32" if adopted else "-"}
-    look |= (
-        {"color": PALETTE["bar"], "lw": 1.4} if adopted else {"color": PALETTE["muted"], "lw": 0.8, "ls": (0, (4, 3))}
-    )
-    look |= {"shrinkA": 3, "shrinkB": 4.5, "alpha": 0.75}
-    axes.annotate("", end, start, arrowprops=look, zorder=3)
+    pixels = axes.transData.transform(points)
+    distances = np.sort(np.linalg.norm(pixels[:, None] - pixels, axis=2), axis=1)
+    return np.argsort(distances[:, 1 : 1 + NEIGHBOURS].sum(axis=1), kind="stable")
 
 
 def _draw_ratios(axes: Axes, shown: pd.DataFrame) -> None:

@@ -91,7 +91,8 @@ def _range(values: pd.Series) -> str:
 
 def _order(rungs: pd.DataFrame) -> str:
     """How well multiply-adds order the rungs by time."""
-    tau = float(kendall(rungs["macs"].to_numpy(float), rungs["ms"].to_numpy(float)))
+    with np.errstate(invalid="ignore"):  # rungs that are all equal have no order
+        tau = float(kendall(rungs["macs"].to_numpy(float), rungs["ms"].to_numpy(float)))
     if np.isnan(tau):
         return ""
     text = f"{tau:+.2f}".replace("-", MINUS)

@@ -28,7 +28,7 @@ from roadmap.common.command_line import Parser, positive
 from roadmap.conf import Conf, conf_of
 
 PAGE = """\
-How fast a network, or those of a study, are on this machine: milliseconds and images per second of inference and of a
+How fast a network is on this machine, or each of a study: milliseconds and images per second of inference and of a
 training step, in interleaved rounds. Trains nothing, and needs no data.
 Takes the same arguments as experiments.train; replace train with latency.
 

@@ -22,6 +22,7 @@ from experiments.runtime.devices import device_name, keep_memory, pick_device
 from experiments.runtime.machine import is_busy, processor
 from experiments.training.models import cost_of
 from roadmap.common.statuses import Status
+from roadmap.common.words import counted
 
 CLASSES = 1000
 """Where their number is not known."""
@@ -127,7 +128,7 @@ class Latency:
         if self.plan.again or partial.keys() != {*self.todo} or len(begun) != 1:
             return now(), {}
         shortest = min(len(times.ms) for times in partial.values())
-        self.say(f"continuing after {shortest} rounds")
+        self.say(f"continuing after {counted(shortest, 'round')}")
         return begun.pop(), {key: times.ms[:shortest] for key, times in partial.items()}
 
     def _workloads(self, rounds_before: dict[tuple[Case, Timing], list[float]]) -> Iterable[Workload]:
@@ -154,17 +155,20 @@ class Latency:
             self.say(f"a round takes {seconds:.1f} s; about {max(most, FEWEST_ROUNDS)} rounds fit into the time")
 
     def _record(self, status: str, reason: str | None = None) -> None:
-        """Record all that is measured now. Of those that ended, some may have failed."""
+        """Record all that is measured now. A case that is done has failed if one of its timings has."""
+        is_done = status == Status.DONE
         for case in dict.fromkeys(case for case, _ in self.todo):
-            times = {it.timing: Measured(self.started, it.ms) for it in self.workloads if it.case is case and it.ms}
-            failed = [f"{timing}: {why}" for (of_case, timing), why in self.failures.items() if of_case is case]
-            facts = self.facts | self.costs[case] | {"started": self.started}
-            if status == Status.DONE:
-                facts |= {"finished": now()}
-            if status == Status.DONE and failed:
-                write_record(case, self.kept[case] | times, Status.FAILED, "; ".join(failed), **facts)
-            else:
-                write_record(case, self.kept[case] | times, status, reason, **facts)
+            failed = {timing: why for (of_case, timing), why in self.failures.items() if of_case is case}
+            times = {
+                workload.timing: Measured(self.started, workload.ms)
+                for workload in self.workloads
+                if workload.case is case and workload.ms and workload.timing not in failed
+            }
+            outcome = (status, reason)
+            if is_done and failed:
+                outcome = Status.FAILED, "; ".join(f"{timing}: {why}" for timing, why in failed.items())
+            facts = {"started": self.started, "finished": now() if is_done else None, **self.facts, **self.costs[case]}
+            write_record(case, self.kept[case] | times, *outcome, **facts)
 
 
 def classes_of(data: Data) -> int:

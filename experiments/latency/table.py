@@ -64,7 +64,7 @@ def table(cases: Sequence[Case], timings: Sequence[Timing], costs: dict[Case, di
         table.add_column(f"{mode}\n{timing.batch}\nms", justify="right", no_wrap=True)
         table.add_column("\n\nimages/s", justify="right", no_wrap=True)
     for case in cases:
-        differs = [word for word in settings(case) if not all(word in settings(other) for other in cases)]
+        differs = [word for word in settings(case) if not all(word in settings(it) for it in cases)]
         times, cost = recorded(case).complete, costs.get(case)
         cells = []
         for timing in timings:
