@@ -30,6 +30,8 @@ FILES = {
     "onnx": ("model.onnx",),
 }
 """{format: its files}."""
+TIMM_REDUCTION = 32
+"""Of the resolution, by timm's models: that of most, and of none more."""
 Say = Callable[[str], None]
 
 
@@ -46,7 +48,8 @@ class Export:
 
     @cached_property
     def traced(self) -> Traced:
-        return trace(self.network, self.model.transform.resolution)
+        reduction = 8 * self.network.design.stem_stride if isinstance(self.network, Network) else TIMM_REDUCTION
+        return trace(self.network, self.model.transform.resolution, reduction)
 
     @cached_property
     def timm_arguments(self) -> tuple[str, dict[str, Any]]:
