@@ -113,7 +113,7 @@ def test_layer_of_ones_own_in_a_resnet50_regime_rung(export: Callable, tmp_path:
     config = {"design": SMALL | {"layers": SE}, "resolution": 64}
     run, network = trained(tmp_path, "layer_norm", config, regime="resnet50")
     outcome = export(run, "--formats", "onnx")
-    assert outcome.code == 0, outcome.out
+    assert outcome.code == 0, outcome.out + outcome.err
     images = torch.randn(2, 3, 64, 96)
     assert_same(in_onnxruntime(run / "export" / "model.onnx", images), network(images))
 

@@ -24,9 +24,9 @@ def test_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert names["logits"].shape == (2, 10)
     assert names["layout"] == "torchvision"
     assert {name: tuple(map.shape) for name, map in names["maps"].items()} == {
-        "p2": (2, 256, 56, 64),
-        "p3": (2, 256, 28, 32),
-        "p4": (2, 256, 14, 16),
-        "p5": (2, 256, 7, 8),
+        "p2": (2, 256, 32, 40),
+        "p3": (2, 256, 16, 20),
+        "p4": (2, 256, 8, 10),
+        "p5": (2, 256, 4, 5),
     }
     assert "separate_downsampling 81.97 7" in capsys.readouterr().out
