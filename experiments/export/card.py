@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -15,14 +15,12 @@ from markupsafe import Markup
 from scipy.stats import binomtest
 
 from experiments.config.settings import IN_MEMORY, Recipe
+from experiments.export.export import Export
 from experiments.export.images import resized_to
 from experiments.export.run import RunToExport
 from roadmap.common.files import printable
 from roadmap.network import Network
 from roadmap.own import foreign
-
-if TYPE_CHECKING:
-    from experiments.export.formats import Export
 
 CONFIDENCE = 0.95
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")

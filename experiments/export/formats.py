@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import nn
 
 from experiments.errors import SettingsError
-from experiments.evaluate.model import EvaluatedModel, find_model
+from experiments.evaluate.model import find_model
 from experiments.export.card import model_card
-from experiments.export.programs import ExportError, Traced, to_onnx, to_pt2, trace
+from experiments.export.export import Export
+from experiments.export.programs import ExportError, to_onnx, to_pt2
 from experiments.export.run import RunToExport
-from experiments.export.timm_layout import timm_arguments, to_timm
+from experiments.export.timm_layout import to_timm
 from roadmap.common.files import write
-from roadmap.network import Network
 
 FILES = {
     "safetensors": ("model.safetensors",),
@@ -31,36 +26,6 @@ FILES = {
 }
 """{format: its files}."""
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Export:
-    """What the formats of a run share. The network is on the CPU, in float32 and in evaluation mode."""
-
-    run: RunToExport
-    model: EvaluatedModel
-
-    @property
-    def network(self) -> nn.Module:
-        return self.model.network
-
-    @cached_property
-    def traced(self) -> Traced:
-        return trace(self.network, self.model.transform.resolution)
-
-    @cached_property
-    def timm_arguments(self) -> tuple[str, dict[str, Any]]:
-        return timm_arguments(self.run.config["model"], self.network, self.model.classes)
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """What whoever has the file alone needs: which network it is, and what it takes for images. Values are JSON."""
-        network, values = self.network, {"classes": self.model.classes} | asdict(self.model.transform)
-        if isinstance(network, Network):
-            values["design"] = network.design.to_json()
-        else:
-            values["model"] = self.run.config["model"]
-        return {name: json.dumps(value) for name, value in values.items()}
 
 
 def export_run(

@@ -7,7 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ TOLERANCE = 1e-5
 """The largest difference from the network's logits, relative to the largest of them."""
 OPSET = 18
 """Of ONNX: the version for which torch's exporter is written."""
-SMALLEST, MOST = 32, 8192
-"""Pixels: of images for which a program is worth having, and of the largest resolution of a run."""
+MOST = 8192
+"""Pixels: the largest resolution of a run."""
 AXES = ("batch", "channels", "height", "width")
 
 
@@ -55,18 +55,21 @@ class Traced:
         return [*shapes, (1, 3, self.smallest, self.smallest), (1, 3, larger, largest), (3, 3, largest, larger)]
 
 
-def trace(network: nn.Module, resolution: int) -> Traced:
+def trace(network: nn.Module, resolution: int, reduction: int) -> Traced:
     """Trace a network in evaluation mode: for images of any size if its layers allow that, else of `resolution` pixels.
+
+    Its last map has 1 / `reduction` of an image's pixels per side. torch.export takes it that no map of any size has a
+    side of 1 pixel, so the smallest images have a last map of 2 x 2.
 
     Raises:
         ExportError: if it has operations that can't be traced.
     """
-    anything = {0: Dim("batch"), 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
-    try:
-        program = _traced(network, torch.zeros(2, 3, resolution, resolution + 32), anything)
-        smallest = _smallest(program, resolution)
-    except Exception:  # of torch, or of a user-defined layer, which may be made for maps of one size
-        smallest = None
+    smallest = None
+    if resolution >= 2 * reduction:
+        any_size = {0: Dim("batch"), 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+        with suppress(Exception):  # of torch, or of a user-defined layer, which may be made for maps of one size
+            program = _traced(network, torch.zeros(2, 3, resolution, resolution + reduction), any_size)
+            smallest = 2 * reduction if _takes_from(program, 2 * reduction) else None
     if smallest is None:
         try:
             program = _traced(network, torch.zeros(2, 3, resolution, resolution), {0: Dim("batch")})
@@ -83,14 +86,11 @@ def _traced(network: nn.Module, images: Tensor, dynamic: Mapping[int, Any]) -> E
     return program
 
 
-def _smallest(program: ExportedProgram, resolution: int) -> int | None:
-    """Pixels of the smallest height and width that a program takes, but not fewer than SMALLEST; None if it doesn't
-    take any that is larger."""
+def _takes_from(program: ExportedProgram, smallest: int) -> bool:
+    """Whether a program takes images of any height and width from `smallest` pixels on."""
     [images] = [node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs]
     ranges = [program.range_constraints[side.node.expr] for side in images.meta["val"].shape[2:]]
-    if any(bounds.upper < MOST for bounds in ranges):
-        return None
-    return max(min(SMALLEST, resolution), *(int(bounds.lower) for bounds in ranges))
+    return all(bounds.lower <= smallest and bounds.upper >= MOST for bounds in ranges)
 
 
 def to_pt2(traced: Traced, network: nn.Module) -> tuple[bytes, float]:
@@ -178,11 +178,11 @@ def difference(logits: Tensor, reference: Tensor) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings and progress of torch's exporters, which are for those who write them."""
+    """Without what torch's exporters print and warn of: it is for those who write them."""
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
