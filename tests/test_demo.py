@@ -17,9 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import timm
 import torch
+import torchvision
 from PIL import Image
 from test_browser import chromium, luminance  # noqa: F401 - a fixture
+from torch import nn
 
 import roadmap
 from experiments.data.readers.sample import CLASSES, load_sample
@@ -216,7 +219,7 @@ def test_the_page(chromium: Any, served: Served, wait_for: Callable, width: int,
     effect = chromium.find_element("css selector", ".effect").text
     assert "looks at 5x5 positions instead of 3x3" in effect
     assert "kernel size 3 5" in effect
-    assert "+0.43 points: 79.92 % before, 80.35 % after. (ImageNet-1K, from ResNet-50, original recipe)" in effect
+    assert "+0.43 points: 79.92 % before, 80.35 % after. (ImageNet-1K, networks of the size of ResNet-50)" in effect
     assert card.get_attribute("aria-pressed") == "true"
     assert chromium.execute_script("return document.documentElement.scrollWidth") <= width
     assert contrasts(chromium, scheme) == []
@@ -271,21 +274,51 @@ def test_nothing_is_left_when_it_ends(ask: Callable, served: Served, boot: Image
     assert "OUTSIDE" not in served.log.read_text()
 
 
-def test_the_map_is_the_class_activation_map() -> None:
+def ours() -> tuple[nn.Module, Callable, nn.Linear]:
+    network = roadmap.build(Design(width=4, depths=(1, 1, 1, 1), stem_stride=2), 5)
+    return network, lambda image: network.features(image)[-1], network.classifier
+
+
+def timms() -> tuple[nn.Module, Callable, nn.Linear]:
+    network = timm.create_model("test_resnet", num_classes=5)
+    return network, network.forward_features, network.get_classifier()
+
+
+@pytest.mark.parametrize("make", [ours, timms])
+def test_the_map_is_the_class_activation_map(make: Callable) -> None:
     """Of a network whose last maps are pooled and classified linearly: Zhou et al.'s sum of maps by weights."""
     from experiments.demo.activation_map import activation_map
 
     torch.manual_seed(0)
-    network = roadmap.build(Design(width=4, depths=(1, 1, 1, 1), stem_stride=2), 5).eval()
-    image = torch.randn(1, 3, 64, 64)
+    network, maps_of, classifier = make()
+    network.eval()
+    image = torch.randn(1, 3, 128, 128)
     with torch.no_grad():
-        *_, maps = network.features(image)
-    assert maps.shape[2:] == (4, 4)
-    expected = torch.einsum("kc,chw->khw", network.classifier.weight, maps[0]).detach()
+        expected = torch.einsum("kc,chw->khw", classifier.weight, maps_of(image)[0])
     assert (expected.amax((1, 2)) > 0).any()
     for label, positive in enumerate(expected.relu()):
         shown = activation_map(network, image, label)
         np.testing.assert_allclose(shown, positive / positive.max().clamp(min=1e-9), atol=1e-5)
+
+
+def test_published_networks_answer_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for downloaded weights: the library's transform and names of classes are used."""
+    from experiments.demo import answers, networks
+    from experiments.evaluate import model
+
+    state = torchvision.models.resnet50(width_per_group=64).state_dict()
+    monkeypatch.setattr(model, "read_weights", lambda init: state)
+    network = networks.published("torchvision:resnet50.IMAGENET1K_V2")
+    picture = Image.effect_mandelbrot((300, 260), (-2, -1.5, 1, 1.5), 50).convert("RGB")
+    answer = answers.answer(network, picture)
+    preset = torchvision.models.ResNet50_Weights.IMAGENET1K_V2
+    reference = torchvision.models.resnet50().eval()
+    reference.load_state_dict(state)
+    with torch.inference_mode():
+        label = int(reference(preset.transforms()(picture)[None]).argmax())
+    assert answer.classes[0][0] == preset.meta["categories"][label]
+    assert answer.map is not None
+    assert answer.map.shape == (7, 7)
 
 
 def test_maps_of_small_images_are_those_of_a_deeper_stage() -> None:

@@ -73,4 +73,4 @@ def _published_regime(road: Road) -> str:
         start = OURS.road(road.name, road.published).rungs[0].title
     except ValueError:  # a road or a regime that is not ours
         start = road.published
-    return f"ImageNet-1K, from {start}"
+    return f"ImageNet-1K, networks of the size of {start.split(',')[0]}"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.measures import VERDICTS
 from analysis.statistics.comparison import Comparison
-from analysis.statistics.ladder import compared_with, default_ladder
+from analysis.statistics.ladder import default_ladder
 from analysis.text import count, interval, percent, quantity, signed
 from experiments.demo.networks import runs_of
 from roadmap.common.words import counted
@@ -70,7 +70,7 @@ def _effect(
         changes=tuple(changes[:MOST_CHANGES]),
         more_changes=len(changes[MOST_CHANGES:]),
         parent=parent,
-        measured=_measured(row, study, compared_with(ladder)),
+        measured=_measured(row, study, ladder.attrs["titles"]),
         verdict=row["verdict"] if row.get("verdict") in VERDICTS else "",
         published=_published(rung, road),
     )
@@ -118,13 +118,13 @@ def _in_words(value: Any) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)[:LONGEST_VALUE]
 
 
-def _measured(row: Mapping[str, Any], study: Comparison, reference: str) -> str:
+def _measured(row: Mapping[str, Any], study: Comparison, titles: Mapping[str, str]) -> str:
     if not row.get("n"):
         return "Not measured in these runs."
     of = f"{percent(row['mean'])} % of {study.evaluated_on} right, {counted(row['n'], 'seed')}"
     if pd.isna(row["change"]):
         return f"{of}."
-    change = f"{signed(row['change'])} points from {reference}"
+    change = f"{signed(row['change'])} points against {titles.get(row['reference'], row['reference'])}"
     if pd.isna(row["low"]):
         return f"{change} ({row['verdict']}). {of}."
     is_shown = row["verdict"] in VERDICTS

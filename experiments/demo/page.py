@@ -220,7 +220,7 @@ def _render(name: str, **values: Any) -> str:
 
 def _first(answer: Answer) -> str:
     name, probability = answer.classes[0]
-    return f"{name} ({100 * probability:.0f} %)"
+    return f"{name} ({100 * probability:.0f}\N{NO-BREAK SPACE}%)"
 
 
 def _milliseconds(value: float) -> str:
