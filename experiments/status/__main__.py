@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--watch", action="store_true", help="update every few seconds, until Ctrl-C")
     output.add_argument("--json", action="store_true", help="a JSON list with one object per run")
-    output.add_argument("--svg", metavar="FILE", help="a picture of the table for a web page, without names of hosts and folders")
+    output.add_argument(
+        "--svg", metavar="FILE", help="a picture of the table for a web page, without names of hosts and folders"
+    )
     return parser
 
 
