@@ -32,7 +32,12 @@ def write_study(
     is_search: bool = False,
 ) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = {"command": command, "runs": sorted(names), "may_diverge": sorted(may_diverge), "looks": looks}
+    content: dict[str, Any] = {
+        "command": command,
+        "runs": sorted(names),
+        "may_diverge": sorted(may_diverge),
+        "looks": looks,
+    }
     content |= {"is_search": True} if is_search else {}
     write(file, json.dumps(content, indent=1) + "\n")
 
