@@ -27,7 +27,7 @@ def page(tmp_path_factory) -> Path:
     write_run(folder / "runs", "gelu", seed=8, status="failed", summary={"reason": HOSTILE})
     other = {"config": {"data": {"name": HOSTILE}}, "summary": {"device": HOSTILE}}
     write_run(folder / "runs", "gelu", seed=0, **other)
-    assert main([str(folder / "runs"), "--out", str(folder / "out")]) == 0
+    assert main([str(folder / "runs"), "--margin", "0.5", "--out", str(folder / "out")]) == 0
     return folder / "out" / "report.html"
 
 

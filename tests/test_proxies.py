@@ -10,10 +10,9 @@ from records import write_run
 import analysis
 import roadmap
 from experiments.config.run import Run
-from roadmap.conf import CONF, OURS, Conf, to_design
+from roadmap.conf import OURS
 
 ADOPTED_KERNEL = 7
-STUDY = Path(__file__).parent.parent / "analysis" / "studies" / "fashion_mnist"
 FULL = {"modern": 300, "convnext": 300, "pretrain_in22k": 90, "finetune": 30, "finetune_in1k": 30}
 """Epochs of the paper's recipes (facts/README.md, "The recipes")."""
 DROP_PATHS = {"modern": 0.5, "convnext": 0.5, "pretrain_in22k": 0.1, "finetune": 0.3, "finetune_in1k": 0.95}
@@ -75,17 +74,6 @@ def test_a_rung_composed_by_hand_is_that_rung_with_every_budget(run_of: Callable
     by_hand = run_of("rung=move_up_depthwise", "design.kernel_size=7", "recipe.epochs=64")
     assert by_hand.requested.rung == "kernel_7"
     assert by_hand.identity == run_of("rung=kernel_7", "recipe.epochs=64").identity
-
-
-def test_the_earlier_nano_regime_trains_the_runs_of_its_study() -> None:
-    """Of that study in docs/findings.md, by which anyone can repeat it."""
-    conf = Conf((CONF, STUDY))
-    for run in analysis.load(STUDY).runs.to_dict("records"):
-        composed = conf.compose("earlier_nano", run["steps"], recipe=run["recipe_name"])
-        composed.recipe.epochs = run["epochs"]
-        design = to_design(composed.design).to_json()
-        assert {key: design[key] for key in run["design"]} == run["design"], run["name"]
-        assert {key: run["recipe"][key] for key in composed.recipe} == composed.recipe, run["name"]
 
 
 def test_a_named_design_keeps_its_stem_in_a_small_regime(run_of: Callable[..., Run]) -> None:

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from experiments.records.study_file import study_file, write_study
 from experiments.status.__main__ import main, without_folders
 
 KEYS = (
@@ -136,6 +137,21 @@ def test_the_picture_has_the_command_and_no_folders(status: Callable, runs: Path
     assert "skipped c: " in text
     assert without_folders(reason) == "can't read cat.png: 3/10 of train, 'dog.png' and '' are broken"
     assert not [name for name in ("jane", "home", str(tmp_path), tmp_path.name) if name in text]
+
+
+def test_a_search_without_its_second_phase_is_named(status: Callable, runs: Path) -> None:
+    """On a cluster it is launched by a job of its own, whose failure no run's record has."""
+    for name in ("a", "b"):
+        record(runs, name, status="done" if name == "a" else "running")
+    file = study_file(runs, "tuned")
+    write_study(file, "python -m experiments.train", ["a", "b"], [], [], is_search=True)
+    words = "tuned: its search has ended, but its second phase has not begun; unless its job waits"
+    assert words not in status()[1]
+    (runs / "b" / "summary.json").write_text((runs / "b" / "summary.json").read_text().replace("running", "diverged"))
+    assert words in status()[1]
+    assert words in status("--study", "tuned")[1]
+    write_study(file, "python -m experiments.train", ["a", "b"], [], [])
+    assert words not in status("--study", "tuned")[1]
 
 
 def test_checking_a_lock_leaves_it_free(status: Callable, runs: Path) -> None:

@@ -91,7 +91,8 @@ class Study:
             if not is_locked:
                 raise SettingsError(f"another launcher is writing {file}; try again when it has finished")
             looks, lines = count_look(self.members, read_object(file) or {}, self.planned, self.continues)
-            write_study(file, command(), {run.name for run in self.members}, may_diverge, looks)
+            is_search = not self.continues and any(run.tuning for run in self.members)
+            write_study(file, command(), {run.name for run in self.members}, may_diverge, looks, is_search)
         number_of = {name: look["number"] for look in looks for name in look["runs"]}
         self.members = [
             replace(run, look={"number": number_of[run.name], "planned": looks[0]["planned"]}) for run in self.members

@@ -1,6 +1,6 @@
 """The file of a study, `runs/studies/NAME.json`: the command that last launched it, the names of its runs, of those
-among them that may diverge (tuning.py in experiments/launch/), and the looks at their results (looks.py there), which
-name the runs of earlier launches, too."""
+among them that may diverge (tuning.py in experiments/launch/), whether these are a search whose second phase has not
+begun (there, too), and the looks at their results (looks.py there), which name the runs of earlier launches, too."""
 
 from __future__ import annotations
 
@@ -24,10 +24,21 @@ def study_file(runs: Path, study: str) -> Path:
 
 
 def write_study(
-    file: Path, command: str, names: Iterable[str], may_diverge: Iterable[str], looks: Sequence[Mapping[str, Any]]
+    file: Path,
+    command: str,
+    names: Iterable[str],
+    may_diverge: Iterable[str],
+    looks: Sequence[Mapping[str, Any]],
+    is_search: bool = False,
 ) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    content = {"command": command, "runs": sorted(names), "may_diverge": sorted(may_diverge), "looks": looks}
+    content: dict[str, Any] = {
+        "command": command,
+        "runs": sorted(names),
+        "may_diverge": sorted(may_diverge),
+        "looks": looks,
+    }
+    content |= {"is_search": True} if is_search else {}
     write(file, json.dumps(content, indent=1) + "\n")
 
 
@@ -47,6 +58,11 @@ def run_names(file: Path, *, all_launches: bool = False) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} can't be read; launch the study again, which rewrites it") from error
     raise ValueError(f"{file} lists names that no run can have; launch the study again, which rewrites it")
+
+
+def is_search(file: Path) -> bool:
+    """Whether the last launch was the search of a tuned study, whose second phase has not begun."""
+    return (read_object(file) or {}).get("is_search") is True
 
 
 def may_diverge(file: Path) -> set[str]:

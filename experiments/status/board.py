@@ -42,6 +42,10 @@ def board(
     lines, if given."""
     runs = [run for run in states.runs if run.state in wanted]
     above = wrap(_counts(states), width or 10**6)
+    for study in states.searches:
+        line = f"{study}: its search has ended, but its second phase has not begun"
+        line += "; unless its job waits in the queue, give the study’s command again"
+        above += wrap(printable(line), width or 10**6)
     below = [_cut(printable(f"skipped {folder}: {why}"), width) for folder, why in states.skipped[:SKIPPED]]
     if len(states.skipped) > SKIPPED:
         below.append(f"... and {len(states.skipped) - SKIPPED} more skipped")

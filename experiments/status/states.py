@@ -9,12 +9,13 @@ import fcntl
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.records.schema import BrokenRecordError, Row, summary_of
-from experiments.records.study_file import run_names
+from experiments.records.study_file import is_search, run_names
 from roadmap.common.files import in_words, opened, printable
 from roadmap.common.records import LATENCY
 from roadmap.common.statuses import Status
@@ -67,6 +68,8 @@ class States:
     """(folder, why in one line) of those without a record that can be read."""
     not_begun: int
     """Runs of a study without a record yet."""
+    searches: tuple[str, ...] = ()
+    """Tuned studies whose search has ended, and whose second phase has not begun: it may have failed to."""
 
     def counts(self) -> dict[str, int]:
         """{state: number of runs}, without zeros."""
@@ -108,7 +111,19 @@ def read_states(folders: Sequence[str], study: str | None = None, now: float | N
     runs.sort(key=lambda run: run.run)
     runs.sort(key=lambda run: run.started or "", reverse=True)
     runs.sort(key=lambda run: STATES.index(run.state))
-    return States(tuple(runs), tuple(skipped), not_begun)
+    return States(tuple(runs), tuple(skipped), not_begun, tuple(_searches(folders, study, runs)))
+
+
+def _searches(folders: Sequence[str], study: str | None, runs: Sequence[RunState]) -> Iterator[str]:
+    """The names in `States.searches`."""
+    ends = (Status.DONE, Status.STOPPED, Status.DIVERGED)
+    ended = {os.path.abspath(run.directory) for run in runs if run.state in ends}
+    for path in sorted(path for folder in folders for path in Path(folder, "studies").glob("*.json")):
+        if (study is None or path.stem == study) and is_search(path):
+            with suppress(ValueError):  # of a file that cannot be read
+                names = run_names(path)
+                if ended.issuperset(os.path.abspath(path.parent.parent / name) for name in names):
+                    yield path.stem
 
 
 def read_state(directory: str, now: float) -> RunState | None:
