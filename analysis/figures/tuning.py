@@ -56,7 +56,7 @@ def tuned_figure(table: pd.DataFrame, search: pd.DataFrame, setting: str) -> Fig
         cells.set_xlim(-0.5, tried - 0.5)
         cells.set_xticks([])
         cells.spines["bottom"].set_visible(False)
-        head = f"{value.axis} on the holdout by {setting}; darker: nearer to the row’s best, framed; underlined: own"
+        head = f"{value.axis} on the holdout by {setting}\ndarker: nearer to the row’s best, framed; underlined: own"
         cells.set_title(head, loc="left", fontsize=9, color=PALETTE["muted"])
         labels = ("the recipe’s own value", "the best value of each network")
         keys = [

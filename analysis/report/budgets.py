@@ -34,17 +34,17 @@ SHARED = 0.01
 
 
 def budget_sections(comparisons: list[Comparison]) -> tuple[list[Section], list[Comparison]]:
-    """A section per study of budgets. Of each, only the largest budget keeps its chapter, and a smaller one with
-    networks that the section does not follow."""
+    """A section per study of budgets. Of each, only the largest budget with which most effects were measured keeps its
+    chapter, and another one with networks that the section does not follow."""
     studies = budget_studies(comparisons)
     seen: dict[str, int] = {}
     sections = []
     for study in studies:
         seen[study.kind] = number = seen.get(study.kind, 0) + 1
         sections.append(_section(study, "" if number == 1 else f"-{number}"))
-    largest = {path for study in studies for path in study.largest.runs["path"]}
-    smaller = {path for study in studies for path in _followed(study)} - largest
-    return sections, [comparison for comparison in comparisons if not {*comparison.runs["path"]} <= smaller]
+    kept = {path for study in studies for path in study.comparisons[study.complete[-1]].runs["path"]}
+    followed = {path for study in studies for path in _followed(study)} - kept
+    return sections, [comparison for comparison in comparisons if not {*comparison.runs["path"]} <= followed]
 
 
 def _followed(study: BudgetStudy) -> set[str]:
