@@ -18,13 +18,13 @@ import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 from records import write_run
-from statsmodels.stats.proportion import proportion_confint
+from scipy.stats import binomtest
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import roadmap
 from experiments.data.transforms import Preprocess, evaluation_transform
-from experiments.evaluate.model import NAMED, EvaluatedModel, TransformSettings
+from experiments.evaluate.model import EvaluatedModel, TransformSettings
 from experiments.export import programs
 from experiments.export.__main__ import main
 from experiments.export.timm_layout import NotInTimmError, timm_arguments, to_timm
@@ -93,22 +93,23 @@ def assert_same(logits: Tensor, reference: Tensor) -> None:
 
 
 @pytest.mark.parametrize("rung", ["resnet", "increase_width", "separate_downsampling"])
-@torch.inference_mode()
+@torch.no_grad()
 def test_rung_in_torch_and_onnx(rung: str, export: Callable, tmp_path: Path) -> None:
     """For any number of images, of the run's resolution (a last map of 2 x 2 pixels), multiples of 32 and any other."""
     run, network = trained(tmp_path, rung, config={"design": {"depths": [1, 1, 1, 1]}})
-    assert export(run, "--formats", "torch,onnx").code == 0
+    outcome = export(run)
+    assert (outcome.code, "no timm: timm has no such network" in outcome.out) == (0, True), outcome.out
     program = torch.export.load(run / "export" / "model.pt2").module()
     for shape in ((1, 3, 32, 32), (5, 3, 64, 96), (2, 3, 49, 70)):
         images = torch.randn(shape)
         logits = network(images)
         assert_same(in_onnxruntime(run / "export" / "model.onnx", images), logits)
         assert_same(program(images), logits)
-    private = [name for name in ("model.pt2", "model.onnx") if b"experiments" in (run / "export" / name).read_bytes()]
-    assert not private  # no paths of whoever exports
+    here = str(Path(roadmap.__file__).parent).encode()
+    assert not [file for file in ("model.pt2", "model.onnx") if here in (run / "export" / file).read_bytes()]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def test_layer_of_ones_own_in_a_resnet50_regime_rung(export: Callable, tmp_path: Path) -> None:
     config = {"design": SMALL | {"layers": SE}, "resolution": 64}
     run, network = trained(tmp_path, "layer_norm", config, regime="resnet50")
@@ -130,7 +131,7 @@ class OfOneSize(nn.Module):
         return x + self.bias
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def test_layer_for_maps_of_one_size_gives_a_program_for_one_size() -> None:
     layers = {"position": {"at": "spatial", "_target_": f"{__name__}.OfOneSize"}}
     network = roadmap.build(Design(**SMALL, layers=layers, stem="patchify", stem_stride=2), 10).eval()
@@ -203,7 +204,7 @@ def save_image(size: tuple[int, int]) -> Image.Image:
     return image
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def test_examples_of_the_card_give_the_logits_of_an_image(
     export: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,7 +271,7 @@ def test_card_says_what_was_measured_and_how_sure_that_is(export: Callable, tmp_
     assert (top1.metric_value, top1.task_type) == (79.57, "image-classification")
     assert top1.dataset_name == "flowers/a, validation images"
     assert (card.data.license, card.data.datasets) == ("cc-by-4.0", ["flowers/a"])
-    low, high = proportion_confint(796, 1000, method="wilson")
+    low, high = binomtest(796, 1000).proportion_ci(0.95, "wilson")
     assert f"| top-1 | 79.57 | {100 * low:.2f} to {100 * high:.2f} |" in text
     for words in ("1,000 validation images", "another seed gives other weights, and this is seed 7", "3f" * 20):
         assert words in text
@@ -287,7 +288,7 @@ def test_results_of_held_out_images_or_of_no_finished_run(export: Callable, tmp_
     assert "The run's record has no result of these weights" in (run / "export" / "README.md").read_text()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def test_moving_average_has_its_own_weights_and_results(export: Callable, tmp_path: Path) -> None:
     run, network = trained(tmp_path, config={"design": SMALL}, summary={"ema_top1": 61.23, "evaluation_images": 100})
     assert export(run, "--ema").err.count("keeps no moving average") == 1
@@ -337,7 +338,7 @@ def model_of(design: Design, classes: int = 5, resolution: int = 64) -> Evaluate
         ("convnextv2_tiny", {"depths": (1, 1, 1, 1)}),
     ],
 )
-@torch.inference_mode()
+@torch.no_grad()
 def test_timm_makes_the_network_from_its_files(name: str, changes: dict, tmp_path: Path) -> None:
     model = model_of(replace(roadmap.design(name), **changes))
     made, arguments = timm_arguments("design", model.network, model.classes)
@@ -355,7 +356,7 @@ def test_timm_makes_the_network_from_its_files(name: str, changes: dict, tmp_pat
     torch.testing.assert_close(theirs(image)[None], ours)
 
 
-@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("name", ["resnet101", "resnet200", "convnext_base", "convnextv2_atto", "convnextv2_base"])
 def test_complete_design_has_its_name_in_timm(name: str) -> None:
     with torch.device("meta"):
         network = roadmap.build(roadmap.design(name), 10)
@@ -366,13 +367,15 @@ def test_complete_design_has_its_name_in_timm(name: str) -> None:
     assert {key: value.shape for key, value in state.items()} == {key: value.shape for key, value in expected.items()}
 
 
-def test_networks_that_timm_lacks() -> None:
+def test_networks_that_timm_lacks(export: Callable, tmp_path: Path) -> None:
     for design in (roadmap.ladder("nano")[-1].design, replace(roadmap.design("resnet50"), width=32)):
         with torch.device("meta"), pytest.raises(NotInTimmError):
             timm_arguments("design", roadmap.build(design, 10), 10)
+    run, _ = trained(tmp_path, config={"design": SMALL})
+    assert export(run, "--formats", "timm").code == 1  # since it was asked for
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def test_model_of_timm(export: Callable, tmp_path: Path) -> None:
     run = write_run(tmp_path, None, config={"model": "timm:test_vit", "resolution": 160})
     network = timm.create_model("test_vit", num_classes=10).eval()

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from scipy.stats import binomtest
+from statsmodels.stats.proportion import proportion_confint
 
 from experiments.config.settings import IN_MEMORY, Recipe
 from experiments.export.export import Export
@@ -75,8 +75,8 @@ def _results(run: RunToExport) -> dict[str, dict[str, float]]:
         percent = summary.get(f"ema_{key}" if run.averaged else key)
         if percent is None or not 0 <= percent <= 100:
             continue
-        interval = binomtest(round(percent / 100 * count), count).proportion_ci(CONFIDENCE, "wilson")
-        results[name] = {"percent": percent, "low": 100 * interval.low, "high": 100 * interval.high}
+        low, high = proportion_confint(round(percent / 100 * count), count, 1 - CONFIDENCE, "wilson")
+        results[name] = {"percent": percent, "low": 100 * low, "high": 100 * high}
     return results
 
 
