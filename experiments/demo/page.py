@@ -175,12 +175,15 @@ def page(demo: Demo) -> gr.Blocks:
                 road = gr.HTML(js_on_load=ON_CHOICE, elem_id="road")
                 gr.HTML(_render("notes", demo=demo, least_side=LEAST_SIDE, threads=threads))
         # Whatever changes the picture; gradio's event `input` still has the old one when it is removed.
-        picture.change(respond, [picture, chosen], [road, effect, message, answers], api_name="answer")
-        road.click(choose, answers, [effect, chosen], api_name=False, show_progress="hidden")
-        effect.click(choose, answers, [effect, chosen], api_name=False, show_progress="hidden")
-        examples.click(take_example, None, picture, api_name=False, show_progress="hidden")
+        picture.change(
+            respond, [picture, chosen], [road, effect, message, answers], api_name="answer", show_progress_on=picture
+        )
+        quietly: Any = {"api_visibility": "private", "show_progress": "hidden"}
+        road.click(choose, answers, [effect, chosen], **quietly)
+        effect.click(choose, answers, [effect, chosen], **quietly)
+        examples.click(take_example, None, picture, **quietly)
         if demo.examples:
-            blocks.load(lambda: demo.examples[0].image, None, picture, api_name=False, show_progress="hidden")
+            blocks.load(lambda: demo.examples[0].image, None, picture, **quietly)
     return blocks.queue(max_size=16, default_concurrency_limit=1)
 
 
