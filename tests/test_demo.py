@@ -264,6 +264,29 @@ def test_an_example_is_marked_right_or_wrong(chromium: Any, served: Served, wait
     assert {*marks} <= {"✓ right", "✗ wrong"}
 
 
+def test_a_picture_is_removed_and_another_one_uploaded(
+    chromium: Any,  # noqa: F811
+    served: Served,
+    wait_for: Callable,
+    tmp_path: Path,
+) -> None:
+    """Its answers are its own, and a chosen rung stays chosen."""
+    Image.effect_noise((300, 200), 90).save(tmp_path / "noise.jpg")
+    (tmp_path / "text.png").write_text("no picture")
+    open_page(chromium, served, wait_for)
+    chromium.find_element("css selector", ".card[data-number='1']").click()
+    wait_for(lambda: chromium.find_elements("css selector", ".mark"))
+    for name in ("noise.jpg", "text.png"):
+        chromium.find_element("css selector", "#picture button[aria-label='Remove Image']").click()
+        [file] = wait_for(lambda: chromium.find_elements("css selector", "#picture input[type=file]"))
+        file.send_keys(str(tmp_path / name))
+        if name == "noise.jpg":
+            wait_for(lambda: not chromium.find_elements("css selector", ".mark"))
+    assert chromium.find_element("css selector", ".card[aria-pressed=true] .title").text.startswith("kernel size 5")
+    wait_for(lambda: chromium.find_elements("css selector", ".message"))
+    assert "not an image" in chromium.find_element("css selector", ".message").text
+
+
 def test_nothing_is_left_when_it_ends(ask: Callable, served: Served, boot: Image.Image, tmp_path: Path) -> None:
     boot.save(tmp_path / "boot.png")
     ask(tmp_path / "boot.png")

@@ -79,6 +79,12 @@ class Demo:
     problems: Sequence[str] = ()
     """A line about each network that can't be shown."""
 
+    def truth(self, picture: Image.Image) -> str | None:
+        """The class of a picture, if it is one of the examples."""
+        pixels = np.asarray(picture)
+        same = (each.label for each in self.examples if np.array_equal(np.asarray(each.image), pixels))
+        return next(same, None)
+
     def answers(self, picture: Image.Image) -> list[Answer]:
         return [answer(network, picture) for network in self.networks]
 
@@ -118,6 +124,7 @@ def picture_input() -> gr.Image:
     picture = gr.Image(
         label="Your picture",
         sources=["upload", "webcam", "clipboard"],
+        format="png",  # so that an example stays what it is
         buttons=[],
         height=180,
         elem_id="picture",
@@ -137,31 +144,24 @@ def picture_input() -> gr.Image:
 
 
 def page(demo: Demo) -> gr.Blocks:
-    start = demo.examples[0] if demo.examples else None
-
-    def respond(picture: Image.Image, chosen: int | None, truth: str | None = None) -> tuple:
-        answers = demo.answers(picture)
-        return demo.road(answers, chosen, truth), demo.effect(chosen, answers), "", answers
-
-    def respond_to_upload(path: Path | None, chosen: int | None) -> tuple:
+    def respond(path: Path | None, chosen: int | None) -> tuple:
         if path is None:  # the picture was removed
             return gr.skip(), gr.skip(), "", gr.skip()
         try:
-            return respond(read_picture(path), chosen)
+            picture = read_picture(path)
         except BrokenImageError as error:
             return gr.skip(), gr.skip(), _render("message", text=str(error)), gr.skip()
-
-    def respond_to_example(chosen: int | None, event: gr.EventData) -> tuple:
-        example = demo.examples[int(event.number)]
-        return np.asarray(example.image), *respond(example.image, chosen, example.label)
+        answers = demo.answers(picture)
+        return demo.road(answers, chosen, demo.truth(picture)), demo.effect(chosen, answers), "", answers
 
     def choose(answers: list[Answer], event: gr.EventData) -> tuple:
         chosen = None if event.number is None else int(event.number)
         return demo.effect(chosen, answers), chosen
 
-    def open_page() -> tuple:
-        return np.asarray(start.image), *respond(start.image, None, start.label)
+    def take_example(event: gr.EventData) -> Image.Image:
+        return demo.examples[int(event.number)].image
 
+    threads = counted(torch.get_num_threads(), "thread")
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(60, SECONDS_KEPT)) as blocks:
         answers, chosen = gr.State([]), gr.State(None)
         gr.HTML(_render("intro", lead=demo.lead))
@@ -173,18 +173,17 @@ def page(demo: Demo) -> gr.Blocks:
                 effect = gr.HTML(demo.effect(None, []), js_on_load=ON_CLOSE, elem_id="effect")
             with gr.Column(scale=3, min_width=300):
                 road = gr.HTML(js_on_load=ON_CHOICE, elem_id="road")
-                gr.HTML(
-                    _render(
-                        "notes", demo=demo, least_side=LEAST_SIDE, threads=counted(torch.get_num_threads(), "thread")
-                    )
-                )
-        outputs = [road, effect, message, answers]
-        picture.input(respond_to_upload, [picture, chosen], outputs, api_name="answer", show_progress="minimal")
-        examples.click(respond_to_example, [chosen], [picture, *outputs], api_name=False, show_progress="hidden")
-        road.click(choose, [answers], [effect, chosen], api_name=False, show_progress="hidden")
-        effect.click(choose, [answers], [effect, chosen], api_name=False, show_progress="hidden")
-        if start:
-            blocks.load(open_page, None, [picture, *outputs], api_name=False, show_progress="hidden")
+                gr.HTML(_render("notes", demo=demo, least_side=LEAST_SIDE, threads=threads))
+        # Whatever changes the picture; gradio's event `input` still has the old one when it is removed.
+        picture.change(
+            respond, [picture, chosen], [road, effect, message, answers], api_name="answer", show_progress_on=picture
+        )
+        quietly: Any = {"api_visibility": "private", "show_progress": "hidden"}
+        road.click(choose, answers, [effect, chosen], **quietly)
+        effect.click(choose, answers, [effect, chosen], **quietly)
+        examples.click(take_example, None, picture, **quietly)
+        if demo.examples:
+            blocks.load(lambda: demo.examples[0].image, None, picture, **quietly)
     return blocks.queue(max_size=16, default_concurrency_limit=1)
 
 
