@@ -329,14 +329,12 @@ def test_published_networks_answer_as_published(monkeypatch: pytest.MonkeyPatch)
     from experiments.demo import answers, networks
     from experiments.evaluate import model
 
-    state = torchvision.models.resnet50(width_per_group=64).state_dict()
-    monkeypatch.setattr(model, "read_weights", lambda init: state)
+    reference = torchvision.models.resnet50().eval()
+    monkeypatch.setattr(model, "read_weights", lambda init: reference.state_dict())
     network = networks.published("torchvision:resnet50.IMAGENET1K_V2")
     picture = Image.effect_mandelbrot((300, 260), (-2, -1.5, 1, 1.5), 50).convert("RGB")
     answer = answers.answer(network, picture)
     preset = torchvision.models.ResNet50_Weights.IMAGENET1K_V2
-    reference = torchvision.models.resnet50().eval()
-    reference.load_state_dict(state)
     with torch.inference_mode():
         label = int(reference(preset.transforms()(picture)[None]).argmax())
     assert answer.classes[0][0] == preset.meta["categories"][label]
