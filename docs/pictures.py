@@ -19,11 +19,13 @@ def pictures() -> dict[str, Figure]:
     natural, budgets, combinations = (
         analysis.comparisons(analysis.load(STUDIES / name)) for name in ("tiny_imagenet", "budget", "fashion_mnist")
     )
+    speeds = analysis.latency_table(analysis.load(STUDIES / "latency"))
     values = analysis.shapley_table(combinations[0]), analysis.interaction_table(combinations[0])
     return {
         "steps.png": analysis.beside_paper_figure(natural[0]),
         "epochs.png": analysis.budgets_figure(analysis.budget_studies(budgets)[0]),
         "interactions.png": analysis.interactions_figure(*values),
+        "road.png": analysis.road_figure(speeds[speeds["regime"] == "resnet50"]),
     }
 
 
