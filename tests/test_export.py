@@ -264,8 +264,15 @@ def test_card_says_what_was_measured_and_how_sure_that_is(export: Callable, tmp_
     summary = {"top1": 79.57, "evaluation_images": 1000, "evaluated_on": "test", "epochs_done": 3, "git": git}
     config = {"design": SMALL, "data": {"name": "flowers/a", "reader": "folder"}, "seed": 7}
     run, _ = trained(tmp_path, "gelu", config, summary=summary)
+    names = ["T-shirt/top", *(f"flower_{label}" for label in range(1, 10))]
+    (run / "classes.json").write_text(json.dumps(names))
     assert export(run, "--formats", "safetensors", "--licence", "cc-by-4.0").code == 0
     text = (run / "export" / "README.md").read_text()
+    from safetensors import safe_open
+
+    assert ", in this order: T-shirt/top, flower\\_1, " in text
+    with safe_open(run / "export" / "model.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["class_names"]) == names
     card = ModelCard(text, ignore_metadata_errors=False)
     [top1, _] = card.data.eval_results
     assert (top1.metric_value, top1.task_type) == (79.57, "image-classification")
@@ -308,6 +315,7 @@ def test_text_of_a_record_stays_text(export: Callable, tmp_path: Path) -> None:
     evil = "x\n---\nlicense: mit\n# **b** <script>`a`</script> | [c](d) \x1b[31m"
     config = {"design": SMALL, "data": {"name": evil}, "differs": {evil: evil}, "recipe": {"optimizer": evil}}
     run, _ = trained(tmp_path, config=config, summary={"versions": {evil: evil}, "device": evil})
+    (run / "classes.json").write_text(json.dumps([evil] * 10))
     record = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(record | {"network": evil, "regime": evil, "steps": [evil]}))
     outcome = export(run, "--formats", "safetensors")

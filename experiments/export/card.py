@@ -47,6 +47,7 @@ def model_card(export: Export, formats: Sequence[str], licence: str | None) -> s
             transform=export.model.transform,
             resized=resized_to(export.model.transform),
             classes=export.model.classes,
+            class_names=export.class_names,
             own_code=foreign(network.design) if isinstance(network, Network) else [],
             formats=formats,
             smallest=export.traced.smallest if {"torch", "onnx"} & {*formats} else None,

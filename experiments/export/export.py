@@ -13,6 +13,7 @@ from experiments.evaluate.model import EvaluatedModel
 from experiments.export.programs import Traced, trace
 from experiments.export.run import RunToExport
 from experiments.export.timm_layout import timm_arguments
+from experiments.records.schema import class_names_of
 from roadmap.network import Network
 
 TIMM_REDUCTION = 32
@@ -39,10 +40,17 @@ class Export:
     def timm_arguments(self) -> tuple[str, dict[str, Any]]:
         return timm_arguments(self.run.config["model"], self.network, self.model.classes)
 
+    @cached_property
+    def class_names(self) -> tuple[str, ...] | None:
+        """In the order of the logits; None if the run's record has none."""
+        return class_names_of(self.run.directory, self.model.classes)
+
     @property
     def metadata(self) -> dict[str, str]:
-        """What whoever has the file alone needs: which network it is, and what it takes for images. Values are JSON."""
+        """What whoever has the file alone needs: which network it is, what it takes for images, and the names of its
+        classes, if they are known. Values are JSON."""
         network, values = self.network, {"classes": self.model.classes} | asdict(self.model.transform)
+        values |= {"class_names": self.class_names} if self.class_names else {}
         if isinstance(network, Network):
             values["design"] = network.design.to_json()
         else:
