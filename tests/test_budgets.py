@@ -198,7 +198,7 @@ def test_a_smaller_budget_keeps_its_chapter_if_some_of_its_networks_are_not_foll
     for epochs in (1, 3):
         write_budget(tmp_path, epochs, {"kernel_7": 71.0, "gelu": 72.0})
     runs = analysis.load(tmp_path)
-    (_, chapters) = outline(runs, analysis.comparisons(runs))
+    (_, chapters, _) = outline(runs, analysis.comparisons(runs))
     assert [chapter.context.epochs for chapter in chapters] == [3]
     for epochs in (1, 3):
         differs = {"recipe.epochs": epochs, "design.activation": "silu"}
@@ -206,7 +206,7 @@ def test_a_smaller_budget_keeps_its_chapter_if_some_of_its_networks_are_not_foll
         for seed in range(3):
             write_run(tmp_path, "gelu", seed=seed, top1=72.5 + seed / 10, config=config)
     runs = analysis.load(tmp_path)
-    (_, chapters) = outline(runs, analysis.comparisons(runs))
+    (_, chapters, _) = outline(runs, analysis.comparisons(runs))
     assert sorted(chapter.context.epochs for chapter in chapters) == [1, 3]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -161,7 +162,8 @@ def test_format_that_is_not_possible_is_named_and_the_others_are_written(export:
     outcome = export(run, "--trust")
     assert (outcome.code, outcome.err) == (1, "")
     lines = outcome.out.splitlines()
-    assert [line.partition(":")[0] for line in lines[1:]] == ["no timm", "no torch", "no onnx"]
+    lacking = [f"{run.name}: no {name}" for name in ("timm", "torch", "onnx")]
+    assert [": ".join(line.split(": ")[:2]) for line in lines[1:]] == lacking
     assert "torch.export can't trace it" in lines[2]
     assert {path.name for path in (run / "export").iterdir()} == {"README.md", "model.safetensors"}
     assert "The network needs code that is not in these files" in (run / "export" / "README.md").read_text()
@@ -277,7 +279,7 @@ def test_card_says_what_was_measured_and_how_sure_that_is(export: Callable, tmp_
     [top1, _] = card.data.eval_results
     assert (top1.metric_value, top1.task_type) == (79.57, "image-classification")
     assert top1.dataset_name == "flowers/a, validation images"
-    assert (card.data.license, card.data.datasets) == ("cc-by-4.0", ["flowers/a"])
+    assert (card.data.license, card.data.datasets) == ("cc-by-4.0", None)
     low, high = binomtest(796, 1000).proportion_ci(0.95, "wilson")
     assert f"| top-1 | 79.57 | {100 * low:.2f} to {100 * high:.2f} |" in text
     for words in ("1,000 validation images", "another seed gives other weights, and this is seed 7", "3f" * 20):
@@ -420,10 +422,39 @@ def test_mistakes_are_told_in_one_line_before_anything_is_written(
     outcome = export(run)
     assert (outcome.code, outcome.err) == (
         2,
-        "error: onnx needs onnx: pip install 'convnext-roadmap[export]', or leave it out: "
+        "error: onnx needs onnx: pip install -e '.[export]', or leave it out: "
         "--formats safetensors,timm,torch\n",
     )
     assert not (run / "export").exists()
+
+
+def test_of_several_directories_those_without_weights_are_named_and_the_rest_is_exported(
+    export: Callable, tmp_path: Path
+) -> None:
+    """As of `runs/*`, where studies and speeds are beside the runs."""
+    run, _ = trained(tmp_path / "runs", config={"design": SMALL})
+    (tmp_path / "runs" / "studies").mkdir()
+    outcome = export(*sorted((tmp_path / "runs").iterdir()), "--formats", "safetensors")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "studies has no weights.pt and is skipped\n" in outcome.out
+    assert (run / "export" / "model.safetensors").is_file()
+
+
+def test_two_runs_are_not_written_to_one_folder(export: Callable, tmp_path: Path) -> None:
+    one, _ = trained(tmp_path / "a", config={"design": SMALL})
+    other = (tmp_path / "b").joinpath(one.name)
+    shutil.copytree(one, other)
+    outcome = export(one, other, "--out", tmp_path / "out")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"two of these runs have the same name and would both be written to {tmp_path / 'out'}" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_of_another_task_is_refused(export: Callable, tmp_path: Path) -> None:
+    run, _ = trained(tmp_path, config={"design": SMALL}, summary={"task": "detection", "metric": "box_ap"})
+    outcome = export(run)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "was trained for detection; only classification can be exported" in outcome.err
 
 
 def test_hostile_run_is_refused(export: Callable, tmp_path: Path) -> None:

@@ -649,7 +649,7 @@ def test_reader_without_its_library_says_what_to_install(
     reader: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("experiments.data.readers.find_spec", lambda name: None if name == module else sys)
-    assert f"needs {module}: pip install 'convnext-roadmap[readers]'" in refused(Data("x", reader, str(tmp_path)))
+    assert f"needs {module}: pip install -e '.[readers]'" in refused(Data("x", reader, str(tmp_path)))
 
 
 @pytest.mark.parametrize("group", ["imagenet", "folder", "tar", "hfds", "wds", "hfids"])

@@ -311,6 +311,6 @@ def test_tensorboard_that_is_not_installed_is_named_before_anything_starts(
 ) -> None:
     monkeypatch.setattr(tensorboard, "find_spec", lambda _: None)
     code, _, err = command("logger=tensorboard")
-    needs = "logger=tensorboard needs tensorboard: pip install 'convnext-roadmap[tensorboard]'"
+    needs = "logger=tensorboard needs tensorboard: pip install -e '.[tensorboard]'"
     assert (code, err) == (2, f"error: {needs}\n")
     assert not list(here.glob("runs/*"))

@@ -64,7 +64,7 @@ def test_ladder_is_reported_untuned_beside_tuned(tmp_path: Path) -> None:
         changes = [means[row.network] - means[row.reference] for row in table.itertuples()]
         assert table[f"change_{which}"].tolist() == pytest.approx(changes)
     assert table["outcome"].tolist() == ["newly shown", "newly shown", "shown neither way"]
-    sections, comparisons = outline(runs, analysis.comparisons(runs))
+    sections, comparisons, _ = outline(runs, analysis.comparisons(runs))
     assert [section.name for section in sections] == ["tuned"]
     assert [comparison.context.differs for comparison in comparisons] == [{}]  # the untuned ladder has a chapter
     assert "Shown only tuned: resnet to gelu" in " ".join(sections[0].findings)

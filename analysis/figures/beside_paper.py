@@ -163,7 +163,7 @@ def _draw_legend(figure: Figure, table: pd.DataFrame) -> None:
         Patch(facecolor=PALETTE["muted"], alpha=GAIN, label="gain"),
         Patch(facecolor=PALETTE["paper"], edgecolor=PALETTE["muted"], label="loss"),
         Line2D([], [], ls="", marker="o", ms=3.8, color=ink, label="a seed"),
-        Line2D([], [], color=ink, lw=1.1, label="95 % interval; published: ± one std"),
+        Line2D([], [], color=ink, lw=1.1, label="95 % interval of an accuracy; published: ± one std"),
         Line2D([], [], color=PALETTE["muted"], lw=0.8, ls=(0, (3, 3)), label="the first network"),
     ]
     figure.legend(

@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     from rich.text import Text
 
     from analysis.report.files import write_report
-    from analysis.report.terminal import print_ladder
+    from analysis.report.terminal import print_ladder, print_sections
     from analysis.sources.load import load
     from analysis.sources.rows import disagreements
     from analysis.sources.runs import RecordsError
@@ -41,17 +41,14 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         return _mistake(f"cannot write {in_words(error)}; choose another folder with --out")
     console = Console(highlight=False)
-    for section in report.across:
-        console.print(Text(section.title, "bold"))
-        for sentence in section.findings:
-            console.print(Text(sentence))
-        console.print()
+    print_sections(report.across, console)
     for chapter in report.chapters:
         if len(chapter.comparison.counted):
             print_ladder(chapter.ladder, console, chapter.effects, chapter.factorial)
             for sentence in [*look_concerns(chapter.comparison.runs), *noise_concerns(chapter.comparison)]:
                 console.print(Text(sentence, "yellow"))
             console.print()
+    print_sections(report.speeds, console)
     if report.more:
         console.print(f"{report.more} more comparison{'s' * (report.more > 1)}, one row each in the report.")
     if runs.left_out_note:

@@ -1,4 +1,4 @@
-"""What a report says of several comparisons together, before the chapters on single ones."""
+"""What a report says of several comparisons together, before the chapters on single ones, and of speeds after them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from analysis.statistics.comparison import Comparison
 from analysis.statistics.crossing import join_crossed
 
 
-def outline(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], list[Comparison]]:
-    """The sections on several comparisons, and the comparisons that are left for chapters. A study that crossed
-    switches with steps has one chapter."""
+def outline(runs: Runs, comparisons: list[Comparison]) -> tuple[list[Section], list[Comparison], list[Section]]:
+    """The sections on several comparisons, the comparisons that are left for chapters, and the sections on speeds. A
+    study that crossed switches with steps has one chapter."""
     tuned, comparisons = tuned_sections(runs, comparisons)
     by_budget, comparisons = budget_sections(comparisons)
     comparisons = join_crossed(comparisons)
     speeds = latency_sections(runs, comparisons)
-    return [*tuned, *by_budget, *dataset_sections(comparisons), *speeds], comparisons
+    return [*tuned, *by_budget, *dataset_sections(comparisons)], comparisons, speeds

@@ -45,6 +45,8 @@ class Report(NamedTuple):
     """On several comparisons together."""
     chapters: list[Chapter]
     """One for each of the first comparisons."""
+    speeds: list[Section]
+    """On speeds that were measured without training."""
     more: int
     """How many comparisons have one row each."""
 
@@ -77,7 +79,7 @@ def write_report(
     Raises:
         RecordsError: if the reference is measured in none of them.
     """
-    across, comparisons = outline(runs, comparisons)
+    across, comparisons, speeds = outline(runs, comparisons)
     ladders = _ladders(comparisons[:MOST_CHAPTERS], runs, reference, margin)
     out.mkdir(parents=True, exist_ok=True)
     chapters = [
@@ -87,7 +89,7 @@ def write_report(
     rest = format_contexts(_summaries(comparisons[MOST_CHAPTERS:])) if len(comparisons) > MOST_CHAPTERS else None
     drawings: dict[str, str] = {}
     files: dict[str, bytes] = {}
-    for prefix, sections in [("", across), *((chapter.prefix, chapter.sections) for chapter in chapters)]:
+    for prefix, sections in [("", [*across, *speeds]), *((chapter.prefix, chapter.sections) for chapter in chapters)]:
         for section in sections:
             for picture in section.pictures:
                 name = f"{prefix}{picture.name}"
@@ -102,6 +104,7 @@ def write_report(
     facts = {
         "across": across,
         "chapters": chapters,
+        "speeds": speeds,
         "rest": rest,
         "drawings": drawings,
         "note": runs.left_out_note,
@@ -112,7 +115,7 @@ def write_report(
     for name in ("report.md", "report.html"):
         files[name] = environment().get_template(f"{name}.j2").render(facts).encode()
     replace_files(out, files)
-    return Report(across, chapters, max(len(comparisons) - MOST_CHAPTERS, 0))
+    return Report(across, chapters, speeds, max(len(comparisons) - MOST_CHAPTERS, 0))
 
 
 @cache

@@ -18,6 +18,8 @@ from analysis.statistics.paper import kendall
 from analysis.text import MINUS, NOTHING, count, macs_unit, scaled, step_name, whole
 from roadmap.common.words import counted, listed
 
+FEWEST_ORDERED = 5
+"""How many rungs an order is said to have at least."""
 MOST_SETTINGS = 6
 """How many settings (devices, precisions, ...) have a section at most."""
 
@@ -73,6 +75,12 @@ def latency_findings(table: pd.DataFrame) -> list[str]:
             continue
         fastest, slowest = (rungs.loc[rungs["ms"].idxmin()], rungs.loc[rungs["ms"].idxmax()])
         first, words = rungs.iloc[0], workload_words(rungs.iloc[0])
+        if fastest["ms_high"] >= slowest["ms_low"]:
+            sentences.append(
+                f"{words[0].upper()}{words[1:]}: the rungs’ times are not told apart, as even the quartiles of the "
+                f"fastest, {_rung(fastest)}, and of the slowest, {_rung(slowest)}, overlap."
+            )
+            continue
         sentences.append(
             f"{words[0].upper()}{words[1:]}: {_rung(fastest)} is the fastest rung, {_rung(slowest)} the slowest. The "
             f"rungs have {_range(rungs['relative_macs'])} times the multiply-adds of “{step_name(first['title'])}”, "
@@ -90,7 +98,9 @@ def _range(values: pd.Series) -> str:
 
 
 def _order(rungs: pd.DataFrame) -> str:
-    """How well multiply-adds order the rungs by time."""
+    """How well multiply-adds order the rungs by time; of a few rungs, chance may give any order."""
+    if len(rungs) < FEWEST_ORDERED:
+        return ""
     with np.errstate(invalid="ignore"):  # rungs that are all equal have no order
         tau = float(kendall(rungs["macs"].to_numpy(float), rungs["ms"].to_numpy(float)))
     if np.isnan(tau):

@@ -1,6 +1,8 @@
-"""The ladder as a table in the terminal."""
+"""Findings, and the ladder as a table, in the terminal."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import pandas as pd
 from rich import box
@@ -11,6 +13,7 @@ from rich.text import Text
 from analysis.measures import measure
 from analysis.report.factors import chapter_findings, holds_ladder
 from analysis.report.findings import agreement_sentence
+from analysis.report.section import Section
 from analysis.report.sections import shows_ladder
 from analysis.statistics.factors import Factorial
 from analysis.statistics.ladder import compared_with, included
@@ -19,6 +22,15 @@ from analysis.text import NOTHING, chance, interval, macs_unit, percent, scaled,
 WIDE = 112
 """How many characters the table needs with all its columns."""
 STYLES = {"up": "green", "down": "red"}
+
+
+def print_sections(sections: Sequence[Section], console: Console) -> None:
+    """Print the findings of sections, each under its title."""
+    for section in sections:
+        console.print(Text(section.title, "bold"))
+        for sentence in section.findings:
+            console.print(Text(sentence))
+        console.print()
 
 
 def print_ladder(

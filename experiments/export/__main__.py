@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from experiments.errors import FAILED, IMPOSSIBLE, INTERRUPTED, SettingsError
-from experiments.export.run import find_run
+from experiments.export.run import WEIGHTS, RunToExport, find_run
 from roadmap.common.command_line import Parser
 from roadmap.common.files import in_words, printable
 from roadmap.designs import did_you_mean
@@ -31,13 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     formats = arguments.formats or tuple(NEEDS)
     try:
         _check_libraries(formats)
-        runs = [find_run(Path(run), arguments.ema) for run in arguments.runs]
+        runs = [find_run(directory, arguments.ema) for directory in _with_weights(arguments.runs)]
+        folders = _folders(runs, arguments.out)
         from experiments.export.formats import export_run
         from experiments.export.timm_layout import NotInTimmError
 
         failures = []
-        for run in runs:
-            out = Path(arguments.out) / run.directory.resolve().name if arguments.out else run.directory / "export"
+        for run, out in zip(runs, folders, strict=True):
             failures += export_run(run, out, formats, trust=arguments.trust, licence=arguments.licence, say=_say)
     except SettingsError as error:
         return _refuse(str(error))
@@ -48,6 +49,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.formats is None:
         failures = [error for error in failures if not isinstance(error, NotInTimmError)]
     return FAILED if failures else 0
+
+
+def _with_weights(names: Sequence[str]) -> list[Path]:
+    """The directories with weights. Of several, as of `runs/*`, the others are named: studies, speeds, unfinished runs.
+    If none has weights, the first is kept, whose error says so."""
+    directories = [Path(name) for name in names]
+    having = [directory for directory in directories if os.path.lexists(directory / WEIGHTS)]
+    if having:
+        for directory in (directory for directory in directories if directory not in having):
+            _say(f"{directory} has no {WEIGHTS} and is skipped")
+    return having or directories[:1]
+
+
+def _folders(runs: Sequence[RunToExport], out: str | None) -> list[Path]:
+    """Where each run is written to.
+
+    Raises:
+        SettingsError: if two runs would be written to one folder.
+    """
+    if out is None:
+        return [run.directory / "export" for run in runs]
+    folders = [Path(out) / run.directory.resolve().name for run in runs]
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+        raise SettingsError(f"two of these runs have the same name and would both be written to {twice[0]}")
+    return folders
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -88,7 +114,7 @@ def _check_libraries(formats: Sequence[str]) -> None:
         if lacking := [library for library in NEEDS[name] if find_spec(library) is None]:
             others = ",".join(other for other in formats if not {*NEEDS[other]} & {*lacking})
             raise SettingsError(
-                f"{name} needs {', '.join(lacking)}: pip install 'convnext-roadmap[export]'"
+                f"{name} needs {', '.join(lacking)}: pip install -e '.[export]'"
                 + (f", or leave it out: --formats {others}" if others else "")
             )
 

@@ -24,6 +24,7 @@ from roadmap.own import foreign
 
 CONFIDENCE = 0.95
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_READERS = ("hfds", "hfids")
 
 
 def model_card(export: Export, formats: Sequence[str], licence: str | None) -> str:
@@ -140,7 +141,8 @@ def _front_matter(run: RunToExport, licence: str | None) -> str:
     data = run.config["data"]["name"]
     values: dict[str, Any] = {"license": licence or "unknown", "library_name": "convnext-roadmap"}
     values |= {"pipeline_tag": "image-classification", "tags": ["image-classification", "convnext", "ablation"]}
-    values |= {"datasets": [data]} if HUB_ID.fullmatch(data) else {}
+    is_on_hub = run.config["data"].get("reader") in HUB_READERS and HUB_ID.fullmatch(data)
+    values |= {"datasets": [data]} if is_on_hub else {}  # else the name may be another's there
     values |= {"metrics": ["accuracy"]}
     if results := _results(run):
         metrics = [

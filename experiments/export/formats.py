@@ -53,7 +53,7 @@ def export_run(
             contents, difference = WRITERS[format](export)
         except ExportError as error:
             failures.append(error)
-            say(f"no {format}: {error}")
+            say(f"{run.directory.name}: no {format}: {error}")
             continue
         for name, content in zip(FILES[format], contents, strict=True):
             write(out / name, content)

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.initial_weights import Init, find_init
+from experiments.config.task import CLASSIFICATION
 from experiments.errors import SettingsError
 from experiments.records.of_weights import run_config
 from experiments.records.schema import BrokenRecordError, summary_of
+
+WEIGHTS = "weights.pt"
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ def find_run(directory: Path, averaged: bool) -> RunToExport:
     """
     if not directory.is_dir():
         raise SettingsError(f"{directory} is not a run's directory; name one, like runs/nano-gelu-seed0-9787d50f")
-    file = directory / ("weights_ema.pt" if averaged else "weights.pt")
+    file = directory / ("weights_ema.pt" if averaged else WEIGHTS)
     if file.is_symlink():  # the record beside a link need not be that of its weights
         raise SettingsError(f"{file} is a link; export the run that it leads to")
     if averaged and not file.is_file():
@@ -44,7 +47,10 @@ def find_run(directory: Path, averaged: bool) -> RunToExport:
     config = run_config(str(file))
     if config is None:
         raise SettingsError(f"{directory} has no config.json, which says which network its weights are of")
-    return RunToExport(directory, weights, averaged, config, _summary(directory))
+    summary = _summary(directory)
+    if (task := (summary or {}).get("task")) not in (None, CLASSIFICATION.name):
+        raise SettingsError(f"{directory} was trained for {task}; only {CLASSIFICATION.name} can be exported")
+    return RunToExport(directory, weights, averaged, config, summary)
 
 
 def _summary(directory: Path) -> dict[str, Any] | None:

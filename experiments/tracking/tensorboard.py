@@ -28,7 +28,7 @@ class TensorBoard:
 
     def __post_init__(self) -> None:
         if find_spec("tensorboard") is None:
-            raise SettingsError("logger=tensorboard needs tensorboard: pip install 'convnext-roadmap[tensorboard]'")
+            raise SettingsError("logger=tensorboard needs tensorboard: pip install -e '.[tensorboard]'")
 
     def start(self, run: Run, record: Record, say: Callable[[str], None]) -> None:
         self.record, self.folder = record, run.directory / "tensorboard"

@@ -70,4 +70,4 @@ def check_libraries(reader: str) -> None:
     """Check that the libraries that a reader needs are installed."""
     for module in NEEDS.get(reader, ()):
         if find_spec(module) is None:
-            raise SettingsError(f"data.reader={reader} needs {module}: pip install 'convnext-roadmap[readers]'")
+            raise SettingsError(f"data.reader={reader} needs {module}: pip install -e '.[readers]'")
