@@ -214,6 +214,22 @@ def test_relative_speeds_are_of_the_same_rounds(tmp_path):
     assert table.loc["gelu", "relative_macs"] == pytest.approx(NANO["gelu"][1] / NANO["resnet"][1])
 
 
+def test_a_rung_and_another_network_in_one_setting(tmp_path):
+    write_latency(tmp_path / "runs", "resnet")
+    write_latency(tmp_path / "runs", "kernel_11")
+    write_latency(tmp_path / "runs", "gelu", config={"rung": None, "network": "gelu +grn"})
+    write_latency(tmp_path / "runs", "kernel_9", summary={"processor": None})
+    runs = analysis.load(tmp_path / "runs")
+    report = write_report(runs, analysis.comparisons(runs), tmp_path / "report")
+    assert len(report.across) == 2
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "gelu +grn" in text
+    assert "gelu +grn (not adopted)" not in text
+    assert text.count("(not adopted)") == 2
+    assert "Measured on A processor, 2 threads" in text
+    assert "Measured on CPU, 2 threads" in text
+
+
 HOSTILE = {
     "no list": {"measurements": 3},
     "no rounds": {"measurements": [{"mode": "inference", "batch": 1, "started": "2025", "ms": []}]},

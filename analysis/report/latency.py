@@ -139,7 +139,7 @@ def format_latency(table: pd.DataFrame, name: str) -> ReportTable:
     by_workload = [rows.drop_duplicates("network").set_index("network") for rows in workloads]
     cells = []
     for index, row in enumerate(networks.itertuples()):
-        beside = " (not adopted)" * (row.rung is not None and not row.adopted)
+        beside = " (not adopted)" * (pd.notna(row.rung) and not row.adopted)
         cells.append([Cell(step_name(row.title) + beside, index)])
         cells[-1] += [number_cell(row.macs, scaled(row.macs, unit)), number_cell(row.params, count(row.params))]
         for rows in by_workload:

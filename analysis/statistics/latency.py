@@ -71,7 +71,8 @@ def setting_words(row: Mapping[str, Any]) -> str:
     """On what, and how: "AMD EPYC 7B13, 2 threads, float32, channels last"."""
     on_cpu = row["device"] == "cpu"
     threads = "" if math.isnan(row["threads"]) else counted(int(row["threads"]), "thread")
-    device = f"{row['processor'] or 'CPU'}, {threads}" if on_cpu else row["device"]
+    processor = row["processor"] if pd.notna(row["processor"]) else "CPU"
+    device = f"{processor}, {threads}" if on_cpu else row["device"]
     compiled = "compiled" if row["compiled"] else ""
     checkpointing = "gradient checkpointing" if row["gradient_checkpointing"] else ""
     layout = str(row["memory_format"]).replace("_", " ")
