@@ -16,7 +16,7 @@ from records import NANO, write_latency, write_run
 
 import analysis
 from analysis.report.files import write_report
-from analysis.report.latency import latency_findings
+from analysis.report.latency import latency_findings, latency_sections
 from experiments.latency.__main__ import main
 from experiments.latency.measure import FEWEST_ROUNDS, Network, Workload, measure, time_passes, training_step
 from experiments.latency.record import Case, Timing
@@ -228,6 +228,21 @@ def test_a_rung_and_another_network_in_one_setting(tmp_path):
     assert text.count("(not adopted)") == 2
     assert "Measured on A processor, 2 threads" in text
     assert "Measured on CPU, 2 threads" in text
+
+
+def test_times_of_two_versions_of_torch_are_not_in_one_table(tmp_path):
+    for torch_version in ("2.8.0", "2.9.0"):
+        for rung in ("resnet", "gelu"):
+            summary = {"identity": f"{rung} {torch_version}", "versions": {"torch": torch_version}}
+            write_latency(tmp_path / "runs" / torch_version, rung, summary=summary)
+    runs = analysis.load(tmp_path / "runs")
+    sections = latency_sections(runs, [])
+    assert len(sections) == 2
+    for section, torch_version in zip(sections, ("2.8.0", "2.9.0"), strict=True):
+        assert f"float32, channels last, torch {torch_version}; 32 px" in section.paragraphs[0]
+        assert len(section.tables[0].rows) == 2
+    with pytest.raises(ValueError, match="several settings, of torch"):
+        analysis.road_figure(analysis.latency_table(runs))
 
 
 HOSTILE = {

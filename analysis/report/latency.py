@@ -16,7 +16,7 @@ from analysis.statistics.ladder import ladder_table
 from analysis.statistics.latency import latency_table, setting_words, settings_of, workload_words, workloads_of
 from analysis.statistics.paper import kendall
 from analysis.text import MINUS, NOTHING, count, macs_unit, scaled, step_name, whole
-from roadmap.common.words import counted, listed
+from roadmap.common.words import counted
 
 MOST_SETTINGS = 6
 """How many settings (devices, precisions, ...) have a section at most."""
@@ -105,9 +105,9 @@ def about(table: pd.DataFrame) -> str:
     rounds = sorted({int(value) for value in table["rounds"]})
     number = str(rounds[0]) if len(rounds) == 1 else f"{rounds[0]} to {rounds[-1]}"
     calls = table["started"].nunique()
-    torch = listed(f"torch {version}" for version in sorted({*table["torch"]} - {""}))
+    torch = f", torch {first['torch']}" if first["torch"] else ""
     sentences = [
-        f"Measured on {setting_words(first)}{f', {torch}' if torch else ''}; {first['resolution']} px, "
+        f"Measured on {setting_words(first)}{torch}; {first['resolution']} px, "
         f"{whole(first['classes'])} classes, random weights. Median and quartiles of {number} rounds, in each of which "
         "every network had a turn."
     ]
