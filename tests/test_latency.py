@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -120,6 +121,36 @@ def test_an_interrupted_measurement_continues(latency, monkeypatch, summaries):
         for row, row_before in zip(summary["measurements"], before[name]["measurements"], strict=True):
             assert len(row["ms"]) == 3
             assert row["ms"][0] == row_before["ms"][0]
+
+
+def test_what_is_complete_stays_until_it_has_been_measured_again(latency, monkeypatch):
+    turns: list[Workload] = []
+    last = math.inf
+
+    def turn(workload: Workload) -> float:
+        turns.append(workload)
+        if len(turns) >= last:
+            raise KeyboardInterrupt
+        return float(len(turns))
+
+    def measured() -> dict[tuple[str, int], list[float]]:
+        rows = analysis.load("runs").latency.itertuples()
+        return {(row.rung, row.batch): row.ms_of_rounds for row in rows}
+
+    monkeypatch.setattr(Workload, "turn", turn)
+    words = ("-m", "rung=resnet", "--no-training", *FEW)
+    assert latency(*words, "--batch-sizes", "1").code == 0
+    before = {("resnet", 1): [2, 3, 4]}
+    assert measured() == before
+    for more in (("1,8",), ("1", "--again")):
+        for interrupted_in in (1, 3):  # the first turn, and the second round
+            last = len(turns) + interrupted_in
+            assert latency(*words, "--batch-sizes", *more).code == 130
+            assert measured() == before
+    last = math.inf
+    first = len(turns) + 1
+    assert latency(*words, "--batch-sizes", "1", "--again").code == 0
+    assert measured() == {("resnet", 1): [first + 1, first + 2, first + 3]}
 
 
 def test_what_fails_is_one_line_and_the_rest_is_measured(latency, summaries):
