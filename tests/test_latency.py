@@ -153,6 +153,17 @@ def test_what_is_complete_stays_until_it_has_been_measured_again(latency, monkey
     assert measured() == {("resnet", 1): [first + 1, first + 2, first + 3]}
 
 
+def test_each_time_is_busy_or_not_as_the_machine_was(latency, monkeypatch, summaries):
+    words = ("-m", "rung=resnet", "--no-training", *FEW)
+    for busy, batch in ((True, "1"), (False, "4")):
+        monkeypatch.setattr("experiments.latency.study.is_busy", lambda busy=busy: busy)
+        assert latency(*words, "--batch-sizes", batch).code == 0
+    rows = analysis.load("runs").latency
+    assert dict(zip(rows["batch"], rows["busy"], strict=True)) == {1: True, 4: False}
+    [summary] = summaries(Path("runs")).values()
+    assert summary["busy"]
+
+
 def test_what_fails_is_one_line_and_the_rest_is_measured(latency, summaries):
     words = ("-m", "rung=resnet,gelu", "recipe.mixup=0.8", "--batch-sizes", "1,3", *FEW[2:])  # mixup takes pairs
     failed = latency(*words)

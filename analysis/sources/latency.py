@@ -62,7 +62,11 @@ def latency_rows(path: str, name: str, config: Mapping[str, Any], summary: Mappi
     values |= {key: config.get(key) for key in _FROM_CONFIG} | {"compiled": config.get("compile")}
     values |= {"path": path, "name": name}
     return [
-        checked(values | {key: row.get(key) for key in _PER_ROW} | {"ms_of_rounds": row.get("ms")})
+        checked(
+            values
+            | {key: row.get(key) for key in _PER_ROW}
+            | {"busy": row.get("busy", values["busy"]), "ms_of_rounds": row.get("ms")}
+        )
         for row in complete
     ]
 

@@ -42,6 +42,8 @@ class Measured(NamedTuple):
     """When the call began that measured them: those of one call were measured in turns."""
     ms: list[float]
     """Milliseconds of a pass, one number per round."""
+    busy: bool
+    """Whether other processes kept the machine busy when that call began, or continued."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +114,8 @@ def recorded(case: Case) -> Recorded:
         for row in summary["measurements"]:
             measured = complete if row.get("complete", is_ended) else partial
             timing = Timing(str(row["mode"]), int(row["batch"]))
-            measured[timing] = Measured(str(row["started"]), [float(ms) for ms in row["ms"]])
+            busy = bool(row.get("busy", summary.get("busy")))
+            measured[timing] = Measured(str(row["started"]), [float(ms) for ms in row["ms"]], busy)
     except (AttributeError, KeyError, TypeError, ValueError):
         return Recorded({}, {})
     return Recorded(complete, partial)
@@ -130,6 +133,7 @@ def write_record(case: Case, measured: Recorded, status: str, reason: str | None
         "identity": case.identity,
         "task": LATENCY,
         "measurements": measured.to_json(),
+        "busy": any(times.busy for part in measured for times in part.values()),
         "classes": case.classes,
         "device": case.device,
         "processor": case.processor,
