@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +17,7 @@ from records import NANO, write_latency, write_run
 
 import analysis
 from analysis.report.files import write_report
-from analysis.report.latency import latency_findings
+from analysis.report.latency import latency_findings, latency_sections
 from experiments.latency.__main__ import main
 from experiments.latency.measure import FEWEST_ROUNDS, Network, Workload, measure, time_passes, training_step
 from experiments.latency.record import Case, Timing
@@ -122,6 +123,47 @@ def test_an_interrupted_measurement_continues(latency, monkeypatch, summaries):
             assert row["ms"][0] == row_before["ms"][0]
 
 
+def test_what_is_complete_stays_until_it_has_been_measured_again(latency, monkeypatch):
+    turns: list[Workload] = []
+    last = math.inf
+
+    def turn(workload: Workload) -> float:
+        turns.append(workload)
+        if len(turns) >= last:
+            raise KeyboardInterrupt
+        return float(len(turns))
+
+    def measured() -> dict[tuple[str, int], list[float]]:
+        rows = analysis.load("runs").latency.itertuples()
+        return {(row.rung, row.batch): row.ms_of_rounds for row in rows}
+
+    monkeypatch.setattr(Workload, "turn", turn)
+    words = ("-m", "rung=resnet", "--no-training", *FEW)
+    assert latency(*words, "--batch-sizes", "1").code == 0
+    before = {("resnet", 1): [2, 3, 4]}
+    assert measured() == before
+    for more in (("1,8",), ("1", "--again")):
+        for interrupted_in in (1, 3):  # the first turn, and the second round
+            last = len(turns) + interrupted_in
+            assert latency(*words, "--batch-sizes", *more).code == 130
+            assert measured() == before
+    last = math.inf
+    first = len(turns) + 1
+    assert latency(*words, "--batch-sizes", "1", "--again").code == 0
+    assert measured() == {("resnet", 1): [first + 1, first + 2, first + 3]}
+
+
+def test_each_time_is_busy_or_not_as_the_machine_was(latency, monkeypatch, summaries):
+    words = ("-m", "rung=resnet", "--no-training", *FEW)
+    for busy, batch in ((True, "1"), (False, "4")):
+        monkeypatch.setattr("experiments.latency.study.is_busy", lambda busy=busy: busy)
+        assert latency(*words, "--batch-sizes", batch).code == 0
+    rows = analysis.load("runs").latency
+    assert dict(zip(rows["batch"], rows["busy"], strict=True)) == {1: True, 4: False}
+    [summary] = summaries(Path("runs")).values()
+    assert summary["busy"]
+
+
 def test_what_fails_is_one_line_and_the_rest_is_measured(latency, summaries):
     words = ("-m", "rung=resnet,gelu", "recipe.mixup=0.8", "--batch-sizes", "1,3", *FEW[2:])  # mixup takes pairs
     failed = latency(*words)
@@ -212,6 +254,37 @@ def test_relative_speeds_are_of_the_same_rounds(tmp_path):
     expected = np.percentile(first / second, [25, 50, 75])
     assert [*table.loc["gelu", ["relative_low", "relative", "relative_high"]]] == pytest.approx([*expected])
     assert table.loc["gelu", "relative_macs"] == pytest.approx(NANO["gelu"][1] / NANO["resnet"][1])
+
+
+def test_a_rung_and_another_network_in_one_setting(tmp_path):
+    write_latency(tmp_path / "runs", "resnet")
+    write_latency(tmp_path / "runs", "kernel_11")
+    write_latency(tmp_path / "runs", "gelu", config={"rung": None, "network": "gelu +grn"})
+    write_latency(tmp_path / "runs", "kernel_9", summary={"processor": None})
+    runs = analysis.load(tmp_path / "runs")
+    report = write_report(runs, analysis.comparisons(runs), tmp_path / "report")
+    assert len(report.across) == 2
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "gelu +grn" in text
+    assert "gelu +grn (not adopted)" not in text
+    assert text.count("(not adopted)") == 2
+    assert "Measured on A processor, 2 threads" in text
+    assert "Measured on CPU, 2 threads" in text
+
+
+def test_times_of_two_versions_of_torch_are_not_in_one_table(tmp_path):
+    for torch_version in ("2.8.0", "2.9.0"):
+        for rung in ("resnet", "gelu"):
+            summary = {"identity": f"{rung} {torch_version}", "versions": {"torch": torch_version}}
+            write_latency(tmp_path / "runs" / torch_version, rung, summary=summary)
+    runs = analysis.load(tmp_path / "runs")
+    sections = latency_sections(runs, [])
+    assert len(sections) == 2
+    for section, torch_version in zip(sections, ("2.8.0", "2.9.0"), strict=True):
+        assert f"float32, channels last, torch {torch_version}; 32 px" in section.paragraphs[0]
+        assert len(section.tables[0].rows) == 2
+    with pytest.raises(ValueError, match="several settings, of torch"):
+        analysis.road_figure(analysis.latency_table(runs))
 
 
 HOSTILE = {

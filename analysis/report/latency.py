@@ -16,7 +16,7 @@ from analysis.statistics.ladder import ladder_table
 from analysis.statistics.latency import latency_table, setting_words, settings_of, workload_words, workloads_of
 from analysis.statistics.paper import kendall
 from analysis.text import MINUS, NOTHING, count, macs_unit, scaled, step_name, whole
-from roadmap.common.words import counted, listed
+from roadmap.common.words import counted
 
 FEWEST_ORDERED = 5
 """How many rungs an order is said to have at least."""
@@ -115,9 +115,9 @@ def about(table: pd.DataFrame) -> str:
     rounds = sorted({int(value) for value in table["rounds"]})
     number = str(rounds[0]) if len(rounds) == 1 else f"{rounds[0]} to {rounds[-1]}"
     calls = table["started"].nunique()
-    torch = listed(f"torch {version}" for version in sorted({*table["torch"]} - {""}))
+    torch = f", torch {first['torch']}" if first["torch"] else ""
     sentences = [
-        f"Measured on {setting_words(first)}{f', {torch}' if torch else ''}; {first['resolution']} px, "
+        f"Measured on {setting_words(first)}{torch}; {first['resolution']} px, "
         f"{whole(first['classes'])} classes, random weights. Median and quartiles of {number} rounds, in each of which "
         "every network had a turn."
     ]
@@ -149,7 +149,7 @@ def format_latency(table: pd.DataFrame, name: str) -> ReportTable:
     by_workload = [rows.drop_duplicates("network").set_index("network") for rows in workloads]
     cells = []
     for index, row in enumerate(networks.itertuples()):
-        beside = " (not adopted)" * (row.rung is not None and not row.adopted)
+        beside = " (not adopted)" * (pd.notna(row.rung) and not row.adopted)
         cells.append([Cell(step_name(row.title) + beside, index)])
         cells[-1] += [number_cell(row.macs, scaled(row.macs, unit)), number_cell(row.params, count(row.params))]
         for rows in by_workload:

@@ -45,22 +45,29 @@ LARGEST_BATCH = 2**20
 
 
 def latency_rows(path: str, name: str, config: Mapping[str, Any], summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of a network's record, one per mode and batch size, from config.json and summary.json.
+    """The rows of a network's record, one per mode and batch size, from config.json and summary.json. Times of a call
+    that has not ended, or was interrupted, are left out.
 
     Raises:
-        BrokenRecordError: if these are not a record of speed, or it is not complete.
+        BrokenRecordError: if these are not a record of speed, or nothing is complete yet.
     """
-    if summary.get("status") not in (Status.DONE, Status.FAILED):
-        raise BrokenRecordError("not measured to the end; the same command of experiments.latency continues")
     measurements = summary.get("measurements")
     if not isinstance(measurements, list) or not all(isinstance(row, dict) for row in measurements):
         raise BrokenRecordError("not a record of speed: 'measurements' is not a list of objects")
+    is_ended = summary.get("status") in (Status.DONE, Status.FAILED)
+    complete = [row for row in measurements if row.get("complete", is_ended)]
+    if not complete and not is_ended:
+        raise BrokenRecordError("not measured to the end; the same command of experiments.latency continues")
     values = {column: summary.get(column) for column in LATENCY_COLUMNS}
     values |= {key: config.get(key) for key in _FROM_CONFIG} | {"compiled": config.get("compile")}
     values |= {"path": path, "name": name}
     return [
-        checked(values | {key: row.get(key) for key in _PER_ROW} | {"ms_of_rounds": row.get("ms")})
-        for row in measurements
+        checked(
+            values
+            | {key: row.get(key) for key in _PER_ROW}
+            | {"busy": row.get("busy", values["busy"]), "ms_of_rounds": row.get("ms")}
+        )
+        for row in complete
     ]
 
 

@@ -16,7 +16,7 @@ from roadmap.roads import Road, Rung
 
 SETTING = (
     *("regime", "resolution", "classes", "device", "processor", "threads"),
-    *("precision", "memory_format", "compiled", "gradient_checkpointing"),
+    *("precision", "memory_format", "compiled", "gradient_checkpointing", "torch"),
 )
 """What networks whose speeds are compared have in common, besides their road."""
 WORKLOAD = ("mode", "batch")
@@ -24,7 +24,7 @@ COLUMNS = (
     *("road", *SETTING, *WORKLOAD, "network", "rung", "parent", "title", "section"),
     *("adopted", "published_top1", "published_std", "macs", "params", "activations", "ms", "ms_low", "ms_high"),
     *("images_per_second", "images_per_second_low", "images_per_second_high", "rounds"),
-    *("relative", "relative_low", "relative_high", "relative_macs", "started", "busy", "torch"),
+    *("relative", "relative_low", "relative_high", "relative_macs", "started", "busy"),
 )
 
 
@@ -32,19 +32,20 @@ def latency_table(runs: Runs) -> pd.DataFrame:
     """One row per network, setting, mode and batch size of `Runs.latency`: settings one after the other, in each the
     modes and batch sizes, and in each of these the rungs in the road's order, then other networks by name.
 
-    `road`; the setting:
-    `regime`, `resolution`, `classes`, `device`, `processor`, `threads`, `precision`, `memory_format`, `compiled`,
-    `gradient_checkpointing`; `mode` (inference, or training: a step) and `batch`; `network`; of a rung, else None or
-    NaN, `rung`, `parent`, `title`, `section`, `adopted`, `published_top1`, `published_std` (percent); `macs`, `params`,
-    `activations`; `ms`, the median over rounds of a pass's milliseconds, with quartiles `ms_low`, `ms_high`;
-    `images_per_second` of that median, and of the quartiles; `rounds`; `relative`, how many times as fast as the first
-    rung that was measured: the median over rounds, with quartiles, as both had a turn in each (of the medians, without
-    quartiles, if two calls measured them); `relative_macs`; `started`, when the call began that measured it; `busy`,
-    whether other processes kept the machine busy; and `torch`, its version.
+    `road`; the setting: `regime`, `resolution`, `classes`, `device`, `processor`, `threads`, `precision`,
+    `memory_format`, `compiled`, `gradient_checkpointing`, `torch` (its version); `mode` (inference, or training: a
+    step) and `batch`; `network`; of a rung, else None or NaN, `rung`, `parent`, `title`, `section`, `adopted`,
+    `published_top1`, `published_std` (percent); `macs`, `params`, `activations`; `ms`, the median over rounds of a
+    pass's milliseconds, with quartiles `ms_low`, `ms_high`; `images_per_second` of that median, and of the quartiles;
+    `rounds`; `relative`, how many times as fast as the first rung that was measured: the median over rounds, with
+    quartiles, as both had a turn in each (of the medians, without quartiles, if two calls measured them);
+    `relative_macs`; `started`, when the call began that measured it; and `busy`, whether other processes kept the
+    machine busy.
 
     Of a network that was measured several times, the last time counts.
     """
-    frame = runs.latency.sort_values("started", kind="stable")
+    torch = [str((versions or {}).get("torch") or "") for versions in runs.latency["versions"]]
+    frame = runs.latency.assign(torch=torch).sort_values("started", kind="stable")
     frame = frame.drop_duplicates(["road", "identity", *WORKLOAD], keep="last").sort_index()
     rows: list[dict[str, Any]] = []
     for setting in _groups(frame, ["road", *SETTING]):
@@ -71,7 +72,8 @@ def setting_words(row: Mapping[str, Any]) -> str:
     """On what, and how: "AMD EPYC 7B13, 2 threads, float32, channels last"."""
     on_cpu = row["device"] == "cpu"
     threads = "" if math.isnan(row["threads"]) else counted(int(row["threads"]), "thread")
-    device = f"{row['processor'] or 'CPU'}, {threads}" if on_cpu else row["device"]
+    processor = row["processor"] if pd.notna(row["processor"]) else "CPU"
+    device = f"{processor}, {threads}" if on_cpu else row["device"]
     compiled = "compiled" if row["compiled"] else ""
     checkpointing = "gradient checkpointing" if row["gradient_checkpointing"] else ""
     layout = str(row["memory_format"]).replace("_", " ")
@@ -117,7 +119,6 @@ def _row(row: dict[str, Any], road: Road, first: dict[str, Any] | None) -> dict[
         "images_per_second_high": high,
         **_relative(row, first),
         "relative_macs": row["macs"] / first["macs"] if first else math.nan,
-        "torch": str((row["versions"] or {}).get("torch") or ""),
     }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +42,8 @@ class Measured(NamedTuple):
     """When the call began that measured them: those of one call were measured in turns."""
     ms: list[float]
     """Milliseconds of a pass, one number per round."""
+    busy: bool
+    """Whether other processes kept the machine busy when that call began, or continued."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +87,19 @@ class Case:
 
 
 class Recorded(NamedTuple):
-    """What a case's record has."""
+    """What a case's record has. While something is measured again, it has both."""
 
     complete: dict[Timing, Measured]
     partial: dict[Timing, Measured]
-    """The rounds of a call that was interrupted."""
+    """The rounds of a call that has not ended, or was interrupted."""
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The measurements of summary.json."""
+        return [
+            {**timing._asdict(), **measured[timing]._asdict(), "complete": measured is self.complete}
+            for measured in self
+            for timing in sorted(measured)
+        ]
 
 
 def recorded(case: Case) -> Recorded:
@@ -98,23 +107,21 @@ def recorded(case: Case) -> Recorded:
     summary = read_object(case.directory / SUMMARY) or {}
     if summary.get("identity") != case.identity:
         return Recorded({}, {})
-    try:
-        measured = {
-            Timing(str(row["mode"]), int(row["batch"])): Measured(str(row["started"]), [float(ms) for ms in row["ms"]])
-            for row in summary["measurements"]
-        }
-    except (KeyError, TypeError, ValueError):
-        return Recorded({}, {})
     is_ended = summary.get("status") in (Status.DONE, Status.FAILED)
-    partial = {
-        timing: times for timing, times in measured.items() if not is_ended and times.started == summary.get("started")
-    }
-    return Recorded({timing: measured[timing] for timing in measured.keys() - partial.keys()}, partial)
+    complete: dict[Timing, Measured] = {}
+    partial: dict[Timing, Measured] = {}
+    try:
+        for row in summary["measurements"]:
+            measured = complete if row.get("complete", is_ended) else partial
+            timing = Timing(str(row["mode"]), int(row["batch"]))
+            busy = bool(row.get("busy", summary.get("busy")))
+            measured[timing] = Measured(str(row["started"]), [float(ms) for ms in row["ms"]], busy)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return Recorded({}, {})
+    return Recorded(complete, partial)
 
 
-def write_record(
-    case: Case, measured: Mapping[Timing, Measured], status: str, reason: str | None = None, **facts: Any
-) -> None:
+def write_record(case: Case, measured: Recorded, status: str, reason: str | None = None, **facts: Any) -> None:
     """Replace a case's record.
 
     Raises:
@@ -125,7 +132,8 @@ def write_record(
         "reason": reason,
         "identity": case.identity,
         "task": LATENCY,
-        "measurements": [{**timing._asdict(), **measured[timing]._asdict()} for timing in sorted(measured)],
+        "measurements": measured.to_json(),
+        "busy": any(times.busy for part in measured for times in part.values()),
         "classes": case.classes,
         "device": case.device,
         "processor": case.processor,

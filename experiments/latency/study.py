@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -15,7 +14,7 @@ from experiments.config.run import Run
 from experiments.config.settings import Data
 from experiments.errors import DONE, FAILED, SettingsError
 from experiments.latency.measure import FEWEST_ROUNDS, Network, Workload, measure
-from experiments.latency.record import INFERENCE, TRAINING, Case, Measured, Timing, recorded, write_record
+from experiments.latency.record import INFERENCE, TRAINING, Case, Measured, Recorded, Timing, recorded, write_record
 from experiments.launch.preflight import amounts, check_device, check_layers, check_optimizer, stated
 from experiments.records.record import now
 from experiments.runtime.devices import device_name, keep_memory, pick_device
@@ -79,14 +78,14 @@ class Latency:
                 self.costs[case] = cost_of(case.run, case.classes)
             except SettingsError as error:
                 self.failures |= dict.fromkeys(((case, timing) for timing in plan.timings), str(error))
-        self.kept = {case: self._kept(case) for case in self.costs}
-        self.todo = [(case, timing) for case in self.costs for timing in plan.timings if timing not in self.kept[case]]
-
-    def _kept(self, case: Case) -> dict[Timing, Measured]:
-        """What the case's record has and is not measured now."""
-        complete = recorded(case).complete
-        replaced = self.plan.timings if self.plan.again else ()
-        return {timing: times for timing, times in complete.items() if timing not in replaced}
+        self.kept = {case: recorded(case).complete for case in self.costs}
+        """What was measured before: it stays until it has been measured again."""
+        self.todo = [
+            (case, timing)
+            for case in self.costs
+            for timing in plan.timings
+            if plan.again or timing not in self.kept[case]
+        ]
 
     def measure(self) -> int:
         """Measure what is left. Returns the exit code.
@@ -98,8 +97,8 @@ class Latency:
             return FAILED if self.failures else DONE
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         keep_memory()
-        self.facts: dict[str, Any] = {"busy": is_busy()}
-        if self.facts["busy"]:
+        self.busy = is_busy()
+        if self.busy:
             self.say("warning: other processes keep this machine busy, so all times will be too long")
         self.started, rounds_before = self._begun()
         self.workloads = [*self._workloads(rounds_before)]
@@ -129,6 +128,7 @@ class Latency:
             return now(), {}
         shortest = min(len(times.ms) for times in partial.values())
         self.say(f"continuing after {counted(shortest, 'round')}")
+        self.busy = self.busy or any(times.busy for times in partial.values())
         return begun.pop(), {key: times.ms[:shortest] for key, times in partial.items()}
 
     def _workloads(self, rounds_before: dict[tuple[Case, Timing], list[float]]) -> Iterable[Workload]:
@@ -160,15 +160,17 @@ class Latency:
         for case in dict.fromkeys(case for case, _ in self.todo):
             failed = {timing: why for (of_case, timing), why in self.failures.items() if of_case is case}
             times = {
-                workload.timing: Measured(self.started, workload.ms)
+                workload.timing: Measured(self.started, workload.ms, self.busy)
                 for workload in self.workloads
                 if workload.case is case and workload.ms and workload.timing not in failed
             }
             outcome = (status, reason)
             if is_done and failed:
                 outcome = Status.FAILED, "; ".join(f"{timing}: {why}" for timing, why in failed.items())
-            facts = {"started": self.started, "finished": now() if is_done else None, **self.facts, **self.costs[case]}
-            write_record(case, self.kept[case] | times, *outcome, **facts)
+            facts = {"started": self.started, "finished": now() if is_done else None, **self.costs[case]}
+            kept = self.kept[case]
+            measured = Recorded(kept | times, {}) if is_done else Recorded(kept, times)
+            write_record(case, measured, *outcome, **facts)
 
 
 def classes_of(data: Data) -> int:
