@@ -151,6 +151,7 @@ def test_the_answers_are_the_networks(ask: Callable, runs: Path, boot: Image.Ima
 
 def test_what_is_no_picture_is_said_in_one_line(ask: Callable, boot: Image.Image, tmp_path: Path) -> None:
     Image.new("1", (9000, 9000)).save(tmp_path / "vast.png")
+    Image.new("1", (1, 10000)).save(tmp_path / "line.png")
     boot.save(tmp_path / "boot.tiff")
     whole = tmp_path / "whole.png"
     boot.save(whole)
@@ -161,6 +162,7 @@ def test_what_is_no_picture_is_said_in_one_line(ask: Callable, boot: Image.Image
     unknown = "not an image of a known format"
     for name, reason in {
         "vast.png": "9000 x 9000 px, more than 50 million pixels",
+        "line.png": "1 x 10000 px, one side more than 20 times as long as the other",
         "cut.png": "truncated",
         "text.png": unknown,
         "picture.svg": unknown,
