@@ -315,7 +315,14 @@ def timms() -> tuple[nn.Module, Callable, nn.Linear]:
     return network, network.forward_features, network.get_classifier()
 
 
-@pytest.mark.parametrize("make", [ours, timms])
+def swins() -> tuple[nn.Module, Callable, nn.Linear]:
+    """Of maps whose channels are last."""
+    sizes: dict[str, Any] = {"img_size": 128, "window_size": 4, "embed_dim": 8, "depths": [1] * 4, "num_heads": [1] * 4}
+    network = timm.create_model("swin_tiny_patch4_window7_224", num_classes=5, **sizes)
+    return network, lambda image: network.forward_features(image).permute(0, 3, 1, 2), network.get_classifier()
+
+
+@pytest.mark.parametrize("make", [ours, timms, swins])
 def test_the_map_is_the_class_activation_map(make: Callable) -> None:
     """Of a network whose last maps are pooled and classified linearly: Zhou et al.'s sum of maps by weights."""
     from experiments.demo.activation_map import activation_map
@@ -355,6 +362,19 @@ def test_maps_of_small_images_are_those_of_a_deeper_stage() -> None:
 
     network = roadmap.build(Design(width=4, depths=(1, 1, 1, 1), stem_stride=2, downsampling="separate"), 5).eval()
     assert activation_map(network, torch.randn(1, 3, 32, 32), 0).shape == (4, 4)
+
+
+def test_maps_of_an_unknown_layout_are_not_shown() -> None:
+    from experiments.demo.answers import answer
+    from experiments.demo.networks import DemoNetwork, TransformSettings
+    from experiments.demo.page import Demo
+
+    module, *_ = timms()
+    module.output_fmt = "NLC"  # type: ignore[assignment]
+    network = DemoNetwork("resnet", "Networks", module.eval(), CLASSES[:5], TransformSettings(64))
+    given = answer(network, Image.effect_noise((80, 80), 90).convert("RGB"))
+    assert given.map is None
+    assert "no map" in text_of(Demo([network]).road([given], None, None))
 
 
 def run_demo(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
