@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -152,6 +153,8 @@ def test_the_answers_are_the_networks(ask: Callable, runs: Path, boot: Image.Ima
 def test_what_is_no_picture_is_said_in_one_line(ask: Callable, boot: Image.Image, tmp_path: Path) -> None:
     Image.new("1", (9000, 9000)).save(tmp_path / "vast.png")
     Image.new("1", (1, 10000)).save(tmp_path / "line.png")
+    sideways_and_wide = struct.pack("<IHHHI4sHHIII", 8, 2, 0x0100, 2, 4, b"wide", 0x0112, 3, 1, 6, 0)
+    boot.save(tmp_path / "exif.jpg", exif=b"Exif\0\0II*\0" + sideways_and_wide)
     boot.save(tmp_path / "boot.tiff")
     whole = tmp_path / "whole.png"
     boot.save(whole)
@@ -163,6 +166,7 @@ def test_what_is_no_picture_is_said_in_one_line(ask: Callable, boot: Image.Image
     for name, reason in {
         "vast.png": "9000 x 9000 px, more than 50 million pixels",
         "line.png": "1 x 10000 px, one side more than 20 times as long as the other",
+        "exif.jpg": "its Exif data are damaged",
         "cut.png": "truncated",
         "text.png": unknown,
         "picture.svg": unknown,

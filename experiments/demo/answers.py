@@ -65,7 +65,10 @@ def read_picture(path: Path) -> Image.Image:
         raise BrokenImageError(name, reason)
     image = decode(str(path), name)
     assert isinstance(image, Image.Image)  # not lazy
-    return ImageOps.exif_transpose(image)
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow writes the other Exif tags anew, whatever they are
+        raise BrokenImageError(name, "its Exif data are damaged") from error
 
 
 def preprocessed(network: DemoNetwork, picture: Image.Image) -> Tensor:
