@@ -88,9 +88,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, run_of: Callable, tiny: tuple
 @pytest.fixture(scope="module")
 def served(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("temporary")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port("127.0.0.1")
     log = folder.with_name("server.log")
     words = [sys.executable, "-c", LISTENING, str(runs), "--port", str(port)]
     environment = os.environ | {"TMPDIR": str(folder), "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -203,6 +201,34 @@ def test_no_other_site_reaches_it(served: Served) -> None:
 
     assert httpx.get(served.url).status_code == 200
     assert httpx.get(served.url, headers={"Host": "evil.example"}).status_code == 400
+
+
+def free_port(host: str) -> int:
+    with socket.socket() as free:
+        free.bind((host, 0))
+        return free.getsockname()[1]
+
+
+def test_no_other_site_reaches_another_local_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gradio as gr
+    import httpx
+
+    from experiments.demo import server
+
+    port, statuses = free_port("127.0.0.2"), {}
+
+    class Asked:
+        """Instead of waiting for Ctrl-C."""
+
+        def wait(self) -> None:
+            for host in (f"127.0.0.2:{port}", "evil.example"):
+                statuses[host] = httpx.get(f"http://127.0.0.2:{port}/", headers={"Host": host}).status_code
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(server, "Event", Asked)
+    monkeypatch.setattr(server, "signal", lambda *_: None)
+    server.serve(gr.Blocks(analytics_enabled=False), "127.0.0.2", port)
+    assert statuses == {f"127.0.0.2:{port}": 200, "evil.example": 400}
 
 
 def open_page(chromium: Any, served: Served, wait_for: Callable, width: int = 1280, scheme: str = "light") -> None:  # noqa: F811
@@ -370,8 +396,9 @@ def test_maps_of_small_images_are_those_of_a_deeper_stage() -> None:
 
 def test_maps_of_an_unknown_layout_are_not_shown() -> None:
     from experiments.demo.answers import answer
-    from experiments.demo.networks import DemoNetwork, TransformSettings
+    from experiments.demo.networks import DemoNetwork
     from experiments.demo.page import Demo
+    from experiments.evaluate.model import TransformSettings
 
     module, *_ = timms()
     module.output_fmt = "NLC"  # type: ignore[assignment]
@@ -419,6 +446,41 @@ def test_without_runs_it_says_what_to_do(here: Path, capsys: pytest.CaptureFixtu
     code, error = run_demo(capsys=capsys)
     assert (code, len(error.splitlines())) == (2, 1)
     assert "make ladder" in error
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--port 0", "--port 99999", "--port x", "--host nosuch.invalid", "--host ::1", "--host a..b", "--host 192.0.2.1"],
+)
+def test_an_address_that_cannot_be_served_is_refused_in_one_line(words: str, capsys) -> None:
+    from experiments.demo.__main__ import main
+
+    try:
+        code = main(["no-runs", *words.split()])
+    except SystemExit as refused:
+        code = refused.code
+    error = capsys.readouterr().err
+    assert (code, len(error.splitlines())) == (2, 1)
+    option, value = words.split()
+    assert option in error
+    assert value in error
+
+
+def test_a_taken_port_is_refused_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        code, error = run_demo("no-runs", "--port", str(other.getsockname()[1]), capsys=capsys)
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert "Address already in use; choose another --host or --port" in error
+
+
+def test_ctrl_c_while_it_loads(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    from experiments.demo import content
+
+    monkeypatch.setattr(content, "demo_of", interrupt)
+    assert run_demo("no-runs", capsys=capsys) == (130, "")
 
 
 @pytest.mark.parametrize("names", ["{", "[]", '{"a": 1}', "[1, 2]", '["only one"]', "[" * 5000])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from signal import SIGTERM, default_int_handler, signal
 from threading import Event
@@ -13,7 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from experiments.demo.answers import MOST_BYTES
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
+LOCAL = ("127.0.0.1", "localhost")
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; worker-src 'self' blob:; "
@@ -39,11 +40,16 @@ class PolicyMiddleware:
         await self.app(scope, receive, send_with_policy)
 
 
+def is_local(host: str) -> bool:
+    """Whether an IPv4 address is reached from this machine alone."""
+    return ip_address(host).is_loopback
+
+
 def serve(blocks: gr.Blocks, host: str, port: int | None) -> None:
-    """Serve the page until Ctrl-C."""
+    """Serve the page until Ctrl-C, at an IPv4 address."""
     middleware = [Middleware(PolicyMiddleware)]
-    if host in LOCAL:  # or a web site could reach it by a name of its own that leads to this machine
-        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL]))
+    if is_local(host):  # or a web site could reach it by a name of its own that leads to this machine
+        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, host]))
     theme = gr.themes.Base(font=FONTS, font_mono=["ui-monospace", "monospace"], radius_size="sm")
     _, url, _ = blocks.launch(
         server_name=host,
