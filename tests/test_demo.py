@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -229,6 +230,31 @@ def test_no_other_site_reaches_another_local_address(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(server, "signal", lambda *_: None)
     server.serve(gr.Blocks(analytics_enabled=False), "127.0.0.2", port)
     assert statuses == {f"127.0.0.2:{port}": 200, "evil.example": 400}
+
+
+def test_no_other_page_uploads_to_it(served: Served) -> None:
+    import httpx
+
+    def upload(**headers: str) -> int:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.post(f"{served.url}gradio_api/upload", files={"files": ("x.png", b"x")}, headers=sent).status_code
+
+    own = served.url.rstrip("/")
+    assert upload() == 200
+    assert upload(origin=own, sec_fetch_site="same-origin") == 200
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", f"{own}.evil.example"):
+        assert upload(origin=origin) == 403
+    for site in ("cross-site", "same-site"):  # the latter is a page of another port
+        assert upload(sec_fetch_site=site) == 403
+
+
+def test_large_uploads_are_refused_before_they_arrive(served: Served) -> None:
+    connection = HTTPConnection(served.url.split("/")[2], timeout=10)
+    connection.putrequest("POST", "/gradio_api/upload")
+    connection.putheader("Content-Length", "20100000")
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
 
 
 def open_page(chromium: Any, served: Served, wait_for: Callable, width: int = 1280, scheme: str = "light") -> None:  # noqa: F811
