@@ -451,7 +451,7 @@ def test_code_of_others_is_not_run(runs: Path, tmp_path: Path, capsys: pytest.Ca
     assert code == 2
     assert len(error.splitlines()) == 1
     assert "antigravity.Evil" in error
-    assert "--trust" in error
+    assert "trust=true (--trust in experiments.export and experiments.demo) allows that" in error
     assert "antigravity" not in sys.modules
 
 
