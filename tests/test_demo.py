@@ -8,10 +8,12 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,9 +89,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, run_of: Callable, tiny: tuple
 @pytest.fixture(scope="module")
 def served(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("temporary")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port("127.0.0.1")
     log = folder.with_name("server.log")
     words = [sys.executable, "-c", LISTENING, str(runs), "--port", str(port)]
     environment = os.environ | {"TMPDIR": str(folder), "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -151,6 +151,9 @@ def test_the_answers_are_the_networks(ask: Callable, runs: Path, boot: Image.Ima
 
 def test_what_is_no_picture_is_said_in_one_line(ask: Callable, boot: Image.Image, tmp_path: Path) -> None:
     Image.new("1", (9000, 9000)).save(tmp_path / "vast.png")
+    Image.new("1", (1, 10000)).save(tmp_path / "line.png")
+    sideways_and_wide = struct.pack("<IHHHI4sHHIII", 8, 2, 0x0100, 2, 4, b"wide", 0x0112, 3, 1, 6, 0)
+    boot.save(tmp_path / "exif.jpg", exif=b"Exif\0\0II*\0" + sideways_and_wide)
     boot.save(tmp_path / "boot.tiff")
     whole = tmp_path / "whole.png"
     boot.save(whole)
@@ -161,6 +164,8 @@ def test_what_is_no_picture_is_said_in_one_line(ask: Callable, boot: Image.Image
     unknown = "not an image of a known format"
     for name, reason in {
         "vast.png": "9000 x 9000 px, more than 50 million pixels",
+        "line.png": "1 x 10000 px, one side more than 20 times as long as the other",
+        "exif.jpg": "its Exif data are damaged",
         "cut.png": "truncated",
         "text.png": unknown,
         "picture.svg": unknown,
@@ -197,6 +202,59 @@ def test_no_other_site_reaches_it(served: Served) -> None:
 
     assert httpx.get(served.url).status_code == 200
     assert httpx.get(served.url, headers={"Host": "evil.example"}).status_code == 400
+
+
+def free_port(host: str) -> int:
+    with socket.socket() as free:
+        free.bind((host, 0))
+        return free.getsockname()[1]
+
+
+def test_no_other_site_reaches_another_local_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    import gradio as gr
+    import httpx
+
+    from experiments.demo import server
+
+    port, statuses = free_port("127.0.0.2"), {}
+
+    class Asked:
+        """Instead of waiting for Ctrl-C."""
+
+        def wait(self) -> None:
+            for host in (f"127.0.0.2:{port}", "evil.example"):
+                statuses[host] = httpx.get(f"http://127.0.0.2:{port}/", headers={"Host": host}).status_code
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(server, "Event", Asked)
+    monkeypatch.setattr(server, "signal", lambda *_: None)
+    server.serve(gr.Blocks(analytics_enabled=False), "127.0.0.2", port)
+    assert statuses == {f"127.0.0.2:{port}": 200, "evil.example": 400}
+
+
+def test_no_other_page_uploads_to_it(served: Served) -> None:
+    import httpx
+
+    def upload(**headers: str) -> int:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.post(f"{served.url}gradio_api/upload", files={"files": ("x.png", b"x")}, headers=sent).status_code
+
+    own = served.url.rstrip("/")
+    assert upload() == 200
+    assert upload(origin=own, sec_fetch_site="same-origin") == 200
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", f"{own}.evil.example"):
+        assert upload(origin=origin) == 403
+    for site in ("cross-site", "same-site"):  # the latter is a page of another port
+        assert upload(sec_fetch_site=site) == 403
+
+
+def test_large_uploads_are_refused_before_they_arrive(served: Served) -> None:
+    connection = HTTPConnection(served.url.split("/")[2], timeout=10)
+    connection.putrequest("POST", "/gradio_api/upload")
+    connection.putheader("Content-Length", "20100000")
+    connection.endheaders()
+    assert connection.getresponse().status == 413
+    connection.close()
 
 
 def open_page(chromium: Any, served: Served, wait_for: Callable, width: int = 1280, scheme: str = "light") -> None:  # noqa: F811
@@ -313,7 +371,14 @@ def timms() -> tuple[nn.Module, Callable, nn.Linear]:
     return network, network.forward_features, network.get_classifier()
 
 
-@pytest.mark.parametrize("make", [ours, timms])
+def swins() -> tuple[nn.Module, Callable, nn.Linear]:
+    """Of maps whose channels are last."""
+    sizes: dict[str, Any] = {"img_size": 128, "window_size": 4, "embed_dim": 8, "depths": [1] * 4, "num_heads": [1] * 4}
+    network = timm.create_model("swin_tiny_patch4_window7_224", num_classes=5, **sizes)
+    return network, lambda image: network.forward_features(image).permute(0, 3, 1, 2), network.get_classifier()
+
+
+@pytest.mark.parametrize("make", [ours, timms, swins])
 def test_the_map_is_the_class_activation_map(make: Callable) -> None:
     """Of a network whose last maps are pooled and classified linearly: Zhou et al.'s sum of maps by weights."""
     from experiments.demo.activation_map import activation_map
@@ -355,6 +420,20 @@ def test_maps_of_small_images_are_those_of_a_deeper_stage() -> None:
     assert activation_map(network, torch.randn(1, 3, 32, 32), 0).shape == (4, 4)
 
 
+def test_maps_of_an_unknown_layout_are_not_shown() -> None:
+    from experiments.demo.answers import answer
+    from experiments.demo.networks import DemoNetwork
+    from experiments.demo.page import Demo
+    from experiments.evaluate.model import TransformSettings
+
+    module, *_ = timms()
+    module.output_fmt = "NLC"  # type: ignore[assignment]
+    network = DemoNetwork("resnet", "Networks", module.eval(), CLASSES[:5], TransformSettings(64))
+    given = answer(network, Image.effect_noise((80, 80), 90).convert("RGB"))
+    assert given.map is None
+    assert "no map" in text_of(Demo([network]).road([given], None, None))
+
+
 def run_demo(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     from experiments.demo.__main__ import main
 
@@ -372,7 +451,7 @@ def test_code_of_others_is_not_run(runs: Path, tmp_path: Path, capsys: pytest.Ca
     assert code == 2
     assert len(error.splitlines()) == 1
     assert "antigravity.Evil" in error
-    assert "--trust" in error
+    assert "trust=true (--trust in experiments.export and experiments.demo) allows that" in error
     assert "antigravity" not in sys.modules
 
 
@@ -393,6 +472,41 @@ def test_without_runs_it_says_what_to_do(here: Path, capsys: pytest.CaptureFixtu
     code, error = run_demo(capsys=capsys)
     assert (code, len(error.splitlines())) == (2, 1)
     assert "make ladder" in error
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--port 0", "--port 99999", "--port x", "--host nosuch.invalid", "--host ::1", "--host a..b", "--host 192.0.2.1"],
+)
+def test_an_address_that_cannot_be_served_is_refused_in_one_line(words: str, capsys) -> None:
+    from experiments.demo.__main__ import main
+
+    try:
+        code = main(["no-runs", *words.split()])
+    except SystemExit as refused:
+        code = refused.code
+    error = capsys.readouterr().err
+    assert (code, len(error.splitlines())) == (2, 1)
+    option, value = words.split()
+    assert option in error
+    assert value in error
+
+
+def test_a_taken_port_is_refused_before_anything_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        code, error = run_demo("no-runs", "--port", str(other.getsockname()[1]), capsys=capsys)
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert "Address already in use; choose another --host or --port" in error
+
+
+def test_ctrl_c_while_it_loads(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    from experiments.demo import content
+
+    monkeypatch.setattr(content, "demo_of", interrupt)
+    assert run_demo("no-runs", capsys=capsys) == (130, "")
 
 
 @pytest.mark.parametrize("names", ["{", "[]", '{"a": 1}', "[1, 2]", '["only one"]', "[" * 5000])

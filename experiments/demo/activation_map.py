@@ -19,6 +19,8 @@ from roadmap.network import Network
 
 LEAST_SIDE = 4
 """Pixels of the smallest maps that are shown: the deepest stage with as many is taken."""
+CHANNELS = {"NCHW": 1, "NHWC": 3}
+"""{timm's name of a layout of maps: the dimension of their channels}."""
 
 Head = Callable[[Tensor], Tensor]
 
@@ -34,21 +36,25 @@ def activation_map(network: nn.Module, image: Tensor, label: int) -> np.ndarray 
         divided = _divided(network, image)
     if divided is None:
         return None
-    maps, head = divided
+    maps, channels, head = divided
     maps.requires_grad_()
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(head(maps)[0, label], maps)
-    positive = (gradient * maps.detach()).sum(1).relu()[0]
+    positive = (gradient * maps.detach()).sum(channels).relu()[0]
     return (positive / positive.max().clamp(min=1e-12)).numpy()
 
 
-def _divided(network: nn.Module, image: Tensor) -> tuple[Tensor, Head] | None:
-    """The maps (1, C, h, w) that are shown, and the rest of the network, from them to logits."""
+def _divided(network: nn.Module, image: Tensor) -> tuple[Tensor, int, Head] | None:
+    """The maps that are shown, (1, C, h, w) or (1, h, w, C); the dimension of their channels; and the rest of the
+    network, from them to logits."""
     if isinstance(network, Network):
         maps = network.features(image)
         deepest = max((stage for stage, each in enumerate(maps) if min(each.shape[2:]) >= LEAST_SIDE), default=0)
-        return maps[deepest], nn.Sequential(*list(network.stages)[deepest + 1 :], network.head)
+        return maps[deepest], 1, nn.Sequential(*list(network.stages)[deepest + 1 :], network.head)
     if hasattr(network, "forward_features") and hasattr(network, "forward_head"):  # timm's models
-        features = cast(Any, network).forward_features(image)
-        return (features, cast(Any, network).forward_head) if features.ndim == 4 else None
+        model = cast(Any, network)
+        features = model.forward_features(image)
+        channels = CHANNELS.get(getattr(model, "output_fmt", "NCHW"))  # models in NCHW do not say so
+        if features.ndim == 4 and channels and features.shape[channels] == model.num_features:
+            return features, channels, model.forward_head
     return None

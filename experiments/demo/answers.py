@@ -23,6 +23,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
 """Of pictures from a browser. Pillow knows others that run further programs."""
 MOST_PIXELS = 50_000_000
 MOST_BYTES = 20_000_000
+MOST_ELONGATED = 20
+"""How many times as long as the shorter side the longer one may be: the shorter side is what a transform resizes to
+some 256 pixels."""
 TIMED_PASSES, TIMED_SECONDS = range(3, 10), 0.06
 """How many forward passes are timed: as many as take so long together, within these bounds."""
 SHOWN_CLASSES = 3
@@ -44,7 +47,8 @@ def read_picture(path: Path) -> Image.Image:
     """A picture that somebody uploaded, in RGB and upright.
 
     Raises:
-        BrokenImageError: if it is too large, of a format that browsers don't show, or can't be read to its end.
+        BrokenImageError: if it is too large or too long, of a format that browsers don't show, or can't be read to its
+            end.
     """
     name = "that was uploaded"
     if path.stat().st_size > MOST_BYTES:
@@ -56,9 +60,15 @@ def read_picture(path: Path) -> Image.Image:
         raise BrokenImageError(name, f"not an image of a known format ({', '.join(FORMATS)})") from error
     if width * height > MOST_PIXELS:
         raise BrokenImageError(name, f"{width} x {height} px, more than {MOST_PIXELS / 1e6:.0f} million pixels")
+    if max(width, height) > MOST_ELONGATED * min(width, height):
+        reason = f"{width} x {height} px, one side more than {MOST_ELONGATED} times as long as the other"
+        raise BrokenImageError(name, reason)
     image = decode(str(path), name)
     assert isinstance(image, Image.Image)  # not lazy
-    return ImageOps.exif_transpose(image)
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception as error:  # Pillow writes the other Exif tags anew, whatever they are
+        raise BrokenImageError(name, "its Exif data are damaged") from error
 
 
 def preprocessed(network: DemoNetwork, picture: Image.Image) -> Tensor:

@@ -70,8 +70,7 @@ def of_study(study: Comparison, *, trust: bool = False) -> tuple[list[DemoNetwor
         try:
             networks.append(_of_run(choice, trust=trust))
         except (SettingsError, OSError) as error:
-            # The setting of experiments.evaluate is an option here.
-            problems.append(printable(f"{choice['title']}: {error}".replace("trust=true", "--trust")))
+            problems.append(printable(f"{choice['title']}: {error}"))
     return networks, problems
 
 

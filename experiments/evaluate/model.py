@@ -139,7 +139,7 @@ def _recorded_design(config: Mapping[str, Any], trust: bool) -> Design:
     if not trust and (paths := foreign(design)):
         raise SettingsError(
             f"the config.json beside these weights names {', '.join(paths)}, which is not of torch.nn, timm.layers or "
-            "roadmap and would be run; trust=true (or --trust) allows that"
+            "roadmap and would be run; trust=true (--trust in experiments.export and experiments.demo) allows that"
         )
     recorded = config.get("code")
     if isinstance(recorded, Mapping):
