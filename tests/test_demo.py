@@ -167,7 +167,9 @@ def test_what_is_no_picture_is_said_in_one_line(ask: Callable, boot: Image.Image
         "boot.tiff": unknown,
         "empty.png": unknown,
     }.items():
-        _, _, message = ask(tmp_path / name)
+        road, _, message = ask(tmp_path / name)
+        assert road.count("<button") == 3
+        assert "%" not in text_of(road)
         assert text_of(message).startswith("cannot read the image that was uploaded: ")
         assert reason in message
 
@@ -276,21 +278,31 @@ def test_a_picture_is_removed_and_another_one_uploaded(
     wait_for: Callable,
     tmp_path: Path,
 ) -> None:
-    """Its answers are its own, and a chosen rung stays chosen."""
+    """Its answers are its own: they go with it, and what is no picture has none. A chosen rung stays chosen."""
+
+    def has_answers() -> bool:
+        road = chromium.find_element("css selector", "#road")
+        return bool(road.find_elements("css selector", ".percent, .mark, img"))
+
     Image.effect_noise((300, 200), 90).save(tmp_path / "noise.jpg")
     (tmp_path / "text.png").write_text("no picture")
     open_page(chromium, served, wait_for)
     chromium.find_element("css selector", ".card[data-number='1']").click()
     wait_for(lambda: chromium.find_elements("css selector", ".mark"))
     for name in ("noise.jpg", "text.png"):
+        wait_for(lambda: "This picture" in chromium.find_element("css selector", ".effect").text)
         chromium.find_element("css selector", "#picture button[aria-label='Remove Image']").click()
+        wait_for(lambda: not has_answers())
+        assert "This picture" not in chromium.find_element("css selector", ".effect").text
         [file] = wait_for(lambda: chromium.find_elements("css selector", "#picture input[type=file]"))
         file.send_keys(str(tmp_path / name))
         if name == "noise.jpg":
-            wait_for(lambda: not chromium.find_elements("css selector", ".mark"))
+            wait_for(has_answers)
+            assert not chromium.find_elements("css selector", ".mark")
     assert chromium.find_element("css selector", ".card[aria-pressed=true] .title").text.startswith("kernel size 5")
     wait_for(lambda: chromium.find_elements("css selector", ".message"))
     assert "not an image" in chromium.find_element("css selector", ".message").text
+    assert not has_answers()
 
 
 def test_nothing_is_left_when_it_ends(ask: Callable, served: Served, boot: Image.Image, tmp_path: Path) -> None:
