@@ -272,13 +272,23 @@ def test_an_example_is_marked_right_or_wrong(chromium: Any, served: Served, wait
     assert {*marks} <= {"✓ right", "✗ wrong"}
 
 
+UNCOVERED = """
+const box = arguments[0].getBoundingClientRect();
+return arguments[0].contains(document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2));
+"""
+"""Whether the middle of an element is on the screen, and nothing over it."""
+
+
+@pytest.mark.parametrize("width", [1280, 400])
 def test_a_picture_is_removed_and_another_one_uploaded(
     chromium: Any,  # noqa: F811
     served: Served,
     wait_for: Callable,
     tmp_path: Path,
+    width: int,
 ) -> None:
-    """Its answers are its own: they go with it, and what is no picture has none. A chosen rung stays chosen."""
+    """Its answers are its own: they go with it, and what is no picture has none. A chosen rung stays chosen,
+    and does not hide an error."""
 
     def has_answers() -> bool:
         road = chromium.find_element("css selector", "#road")
@@ -286,14 +296,14 @@ def test_a_picture_is_removed_and_another_one_uploaded(
 
     Image.effect_noise((300, 200), 90).save(tmp_path / "noise.jpg")
     (tmp_path / "text.png").write_text("no picture")
-    open_page(chromium, served, wait_for)
+    open_page(chromium, served, wait_for, width)
     chromium.find_element("css selector", ".card[data-number='1']").click()
     wait_for(lambda: chromium.find_elements("css selector", ".mark"))
     for name in ("noise.jpg", "text.png"):
         wait_for(lambda: "This picture" in chromium.find_element("css selector", ".effect").text)
-        chromium.find_element("css selector", "#picture button[aria-label='Remove Image']").click()
+        chromium.execute_script("document.querySelector(\"#picture button[aria-label='Remove Image']\").click()")
         wait_for(lambda: not has_answers())
-        assert "This picture" not in chromium.find_element("css selector", ".effect").text
+        wait_for(lambda: "This picture" not in chromium.find_element("css selector", ".effect").text)
         [file] = wait_for(lambda: chromium.find_elements("css selector", "#picture input[type=file]"))
         file.send_keys(str(tmp_path / name))
         if name == "noise.jpg":
@@ -301,7 +311,9 @@ def test_a_picture_is_removed_and_another_one_uploaded(
             assert not chromium.find_elements("css selector", ".mark")
     assert chromium.find_element("css selector", ".card[aria-pressed=true] .title").text.startswith("kernel size 5")
     wait_for(lambda: chromium.find_elements("css selector", ".message"))
-    assert "not an image" in chromium.find_element("css selector", ".message").text
+    message = chromium.find_element("css selector", ".message")
+    assert "not an image" in message.text
+    assert chromium.execute_script(UNCOVERED, message)
     assert not has_answers()
 
 

@@ -173,9 +173,9 @@ def page(demo: Demo) -> gr.Blocks:
         gr.HTML(_render("intro", lead=demo.lead))
         with gr.Row(elem_id="page"):
             with gr.Column(scale=1, min_width=300, elem_id="left"):
+                message = gr.HTML(elem_id="message")
                 picture = picture_input()
                 examples = gr.HTML(_render("examples", examples=demo.examples), js_on_load=ON_EXAMPLE)
-                message = gr.HTML(elem_id="message")
                 effect = gr.HTML(demo.effect(None, []), js_on_load=ON_CLOSE, elem_id="effect")
             with gr.Column(scale=3, min_width=300):
                 road = gr.HTML(js_on_load=ON_CHOICE, elem_id="road")
