@@ -21,10 +21,14 @@ import timm
 import torch
 import torchvision
 from PIL import Image
+from records import write_study
 from test_browser import chromium, luminance  # noqa: F401 - a fixture
 from torch import nn
 
 import roadmap
+from analysis.sources.load import load
+from analysis.statistics.comparison import Comparison, comparisons
+from analysis.statistics.ladder import ladder_table
 from experiments.data.readers.sample import CLASSES, load_sample
 from experiments.launch.worker import train_recorded
 from experiments.records.schema import class_names_of
@@ -428,3 +432,26 @@ def test_names_of_classes_that_cannot_be_used_are_none(names: str, tmp_path: Pat
 def test_names_of_classes_are_printable_and_short(tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text(json.dumps(["\x1b[31mred", "x" * 5000]))
     assert class_names_of(tmp_path, 2) == ("\\x1b[31mred", "x" * 100)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Of synthetic records."""
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder)
+    return comparisons(load([str(folder)]))[0]
+
+
+def test_an_effect_says_what_is_corrected(study: Comparison) -> None:
+    """An interval may exclude zero without the effect being shown, as only the verdict is corrected."""
+    from experiments.demo.effects import effects_of
+
+    effects, ladder = effects_of(study), ladder_table(study).set_index("rung")
+    steps = ladder["change"].notna().sum()
+    hint = ladder[(ladder["low"] > 0) & (ladder["p_holm"] >= 0.05)].iloc[0]
+    limits = f"(95 % interval +{hint.low:.2f} to +{hint.high:.2f}, not corrected)"
+    verdict = f"once corrected for {steps} steps it is not shown to differ from zero (p = {hint.p_holm:.2g}"
+    assert f"+{hint.change:.2f} points against " in effects[hint.name].measured
+    assert f"{limits}; {verdict}" in effects[hint.name].measured
+    shown = ladder.index[ladder["verdict"] == "up"][0]
+    assert f"once corrected for {steps} steps it is shown to differ from zero (p " in effects[shown].measured

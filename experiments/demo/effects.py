@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.measures import VERDICTS
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.ladder import default_ladder
-from analysis.text import count, interval, percent, quantity, signed
+from analysis.text import count, equals, interval, percent, quantity, signed
 from experiments.demo.networks import runs_of
 from roadmap.common.words import counted
 from roadmap.conf import OURS
@@ -70,7 +70,7 @@ def _effect(
         changes=tuple(changes[:MOST_CHANGES]),
         more_changes=len(changes[MOST_CHANGES:]),
         parent=parent,
-        measured=_measured(row, study, ladder.attrs["titles"]),
+        measured=_measured(row, study, ladder),
         verdict=row["verdict"] if row.get("verdict") in VERDICTS else "",
         published=_published(rung, road),
     )
@@ -118,18 +118,26 @@ def _in_words(value: Any) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)[:LONGEST_VALUE]
 
 
-def _measured(row: Mapping[str, Any], study: Comparison, titles: Mapping[str, str]) -> str:
+def _measured(row: Mapping[str, Any], study: Comparison, ladder: pd.DataFrame) -> str:
     if not row.get("n"):
         return "Not measured in these runs."
     of = f"{percent(row['mean'])} % of {study.evaluated_on} right, {counted(row['n'], 'seed')}"
     if pd.isna(row["change"]):
         return f"{of}."
+    titles = ladder.attrs["titles"]
     change = f"{signed(row['change'])} points against {titles.get(row['reference'], row['reference'])}"
     if pd.isna(row["low"]):
         return f"{change} ({row['verdict']}). {of}."
-    is_shown = row["verdict"] in VERDICTS
-    verdict = "shown to differ from zero" if is_shown else f"{row['verdict']} from zero among so many steps"
-    return f"{change} (95 % interval {interval(row['low'], row['high'])}), {verdict}. {of}."
+    limits = interval(row["low"], row["high"])
+    return f"{change} (95 % interval {limits}, not corrected); {_corrected(row, ladder)}. {of}."
+
+
+def _corrected(row: Mapping[str, Any], ladder: pd.DataFrame) -> str:
+    """Whether the change is shown, in words; its interval alone does not say so."""
+    steps, looks = int(ladder["p_holm"].notna().sum()), ladder.attrs["looks"]
+    counts = counted(steps, "step") + f" and {looks} planned looks" * (looks > 1)
+    shown = "shown" if row["verdict"] in VERDICTS else "not shown"
+    return f"once corrected for {counts} it is {shown} to differ from zero (p {equals(row['p_holm'])})"
 
 
 def _published(rung: Rung, road: Road) -> str:
