@@ -455,3 +455,26 @@ def test_an_effect_says_what_is_corrected(study: Comparison) -> None:
     assert f"{limits}; {verdict}" in effects[hint.name].measured
     shown = ladder.index[ladder["verdict"] == "up"][0]
     assert f"once corrected for {steps} steps it is shown to differ from zero (p " in effects[shown].measured
+
+
+def test_a_step_names_the_rung_that_it_starts_from(study: Comparison) -> None:
+    """On its card if that is not the card before it: the kernel sizes are compared with the same rung, side by side."""
+    from experiments.demo.effects import effects_of
+    from experiments.demo.networks import DemoNetwork
+    from experiments.demo.page import Demo
+    from experiments.evaluate.model import TransformSettings
+
+    shown = nn.Identity(), CLASSES, TransformSettings()
+    names = ("move_up_depthwise", "kernel_5", "kernel_7", "kernel_9", "kernel_11", "gelu")
+    rungs = [study.road[name] for name in names]
+    demo = Demo([DemoNetwork(rung.title, "2.5", *shown, rung=rung.name) for rung in rungs], effects_of(study))
+    cards = [text_of(card) for card in re.findall("<button.*?</button>", demo.road([], None, None), re.DOTALL)]
+    assert cards == [
+        "move up depthwise conv from inverting dimensions",  # which is not shown
+        "kernel size 5",
+        "kernel size 7 from move up depthwise conv",
+        "kernel size 9 from move up depthwise conv",
+        "kernel size 11 from move up depthwise conv",
+        "ReLU to GELU from kernel size 7",
+    ]
+    assert "kernel size 9 from move up depthwise conv" in text_of(demo.effect(3, []))

@@ -44,6 +44,8 @@ class Effect:
     """How many settings more it changes."""
     parent: str | None
     """The name of the rung before it."""
+    parent_title: str
+    """ "" without one."""
     measured: str
     verdict: str
     """ "up", "down", or "" where no difference is shown."""
@@ -70,6 +72,7 @@ def _effect(
         changes=tuple(changes[:MOST_CHANGES]),
         more_changes=len(changes[MOST_CHANGES:]),
         parent=parent,
+        parent_title=road[parent].title if parent else "",
         measured=_measured(row, study, ladder),
         verdict=row["verdict"] if row.get("verdict") in VERDICTS else "",
         published=_published(rung, road),

@@ -51,6 +51,8 @@ class Card:
     number: int
     network: DemoNetwork
     answer: Answer | None
+    origin: str
+    """The title of the rung that its step starts from, if that is not the network before it."""
 
     @property
     def picture(self) -> str:
@@ -92,9 +94,14 @@ class Demo:
     def road(self, answers: Sequence[Answer], chosen: int | None, truth: str | None) -> str:
         """The cards of all networks; `answers` is empty without a picture."""
         answered = zip(self.networks, answers or [None] * len(self.networks), strict=True)
-        cards = [Card(number, *pair) for number, pair in enumerate(answered)]
+        cards = [Card(number, *pair, self._origin(number)) for number, pair in enumerate(answered)]
         sections = [(name, list(group)) for name, group in groupby(cards, key=lambda card: card.network.section)]
         return _render("road", sections=sections, chosen=chosen, truth=truth, tile=TILE, milliseconds=_milliseconds)
+
+    def _origin(self, number: int) -> str:
+        effect = self.effects.get(self.networks[number].rung or "")
+        before = self.networks[number - 1].rung if number else None
+        return effect.parent_title if effect and effect.parent != before else ""
 
     def effect(self, chosen: int | None, answers: Sequence[Answer]) -> str:
         """What is known of the step of the chosen network."""
