@@ -478,3 +478,11 @@ def test_a_step_names_the_rung_that_it_starts_from(study: Comparison) -> None:
         "ReLU to GELU from kernel size 7",
     ]
     assert "kernel size 9 from move up depthwise conv" in text_of(demo.effect(3, []))
+
+
+def test_the_page_says_that_its_times_are_no_measurement() -> None:
+    from experiments.demo.page import TEMPLATES, Demo
+
+    notes = text_of(TEMPLATES.get_template("notes.html.j2").render(demo=Demo([]), threads="1 thread"))
+    assert "on a busy machine the times of two cards do not compare" in notes
+    assert "python -m experiments.latency" in notes
