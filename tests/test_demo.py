@@ -486,3 +486,25 @@ def test_the_page_says_that_its_times_are_no_measurement() -> None:
     notes = text_of(TEMPLATES.get_template("notes.html.j2").render(demo=Demo([]), threads="1 thread"))
     assert "on a busy machine the times of two cards do not compare" in notes
     assert "python -m experiments.latency" in notes
+
+
+def test_all_settings_of_a_step_can_be_seen(study: Comparison) -> None:
+    """The last of a long list, and those that stay as they are, such as the size of the stem's patches."""
+    from experiments.demo.effects import effects_of
+    from experiments.demo.networks import DemoNetwork
+    from experiments.demo.page import Demo
+    from experiments.evaluate.model import TransformSettings
+
+    def settings(rung: str) -> dict[str, Any]:
+        run = study.counted[study.counted["rung"] == rung].iloc[0]
+        return {key: value for key, value in (run["recipe"] | run["design"]).items() if key != "name"}
+
+    shown = nn.Identity(), CLASSES, TransformSettings()
+    steps = [DemoNetwork(name, "2", *shown, rung=name) for name in ("modern_recipe", "patchify_stem")]
+    demo = Demo(steps, effects_of(study))
+    before, after = settings("resnet"), settings("modern_recipe")
+    changed = [key for key in before if before[key] != after[key]]
+    recipe, stem = text_of(demo.effect(0, [])), text_of(demo.effect(1, []))
+    assert len(changed) > 10
+    assert [key for key in changed if f" {key.replace('_', ' ')} " not in recipe.split("what stays as it is")[0]] == []
+    assert "stem stride 2 ;" in stem.split("what stays as it is")[1]

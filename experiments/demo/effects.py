@@ -17,8 +17,8 @@ from roadmap.common.words import counted
 from roadmap.conf import OURS
 from roadmap.roads import Road, Rung
 
-MOST_CHANGES = 10
-"""How many settings are listed."""
+MOST_CHANGES, MOST_SETTINGS = 10, 100
+"""How many settings are listed: at once, and on demand."""
 LONGEST_VALUE = 60
 """Characters of a setting's value; the rest is cut."""
 NOTHING = "none"
@@ -40,8 +40,10 @@ class Effect:
     about: str
     """What the step does, in words; "" if its road doesn't say."""
     changes: tuple[Change, ...]
-    more_changes: int
-    """How many settings more it changes."""
+    more_changes: tuple[Change, ...]
+    """The rest, shown on demand."""
+    unchanged: tuple[Change, ...]
+    """The settings that stay as they are, by name: some decide what a change amounts to, as the stem's stride does."""
     parent: str | None
     """The name of the rung before it."""
     parent_title: str
@@ -66,11 +68,12 @@ def _effect(
 ) -> Effect:
     road, parent = study.road, rung.parent
     before, after = settings.get(parent or ""), settings.get(rung.name)
-    changes = _changes(before, after) if before and after else []
+    changes, unchanged = _compared(before, after) if before and after else ([], [])
     return Effect(
         about=rung.about or _about(road, rung),
         changes=tuple(changes[:MOST_CHANGES]),
-        more_changes=len(changes[MOST_CHANGES:]),
+        more_changes=tuple(changes[MOST_CHANGES:MOST_SETTINGS]),
+        unchanged=tuple(unchanged[:MOST_SETTINGS]),
         parent=parent,
         parent_title=road[parent].title if parent else "",
         measured=_measured(row, study, ladder),
@@ -100,13 +103,15 @@ def _settings(study: Comparison) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    keys = dict.fromkeys([*before, *after])
-    return [
-        Change(key.replace("_", " "), _in_words(before.get(key)), _in_words(after.get(key)))
-        for key in keys
-        if before.get(key) != after.get(key)
-    ]
+def _compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[Change], list[Change]]:
+    """The settings that differ, and those that don't."""
+    changes: list[Change] = []
+    unchanged: list[Change] = []
+    for key in dict.fromkeys([*before, *after]):
+        values = before.get(key), after.get(key)
+        settings = unchanged if values[0] == values[1] else changes
+        settings.append(Change(key.replace("_", " "), *map(_in_words, values)))
+    return changes, sorted(unchanged, key=lambda each: each.setting)
 
 
 def _in_words(value: Any) -> str:
