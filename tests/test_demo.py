@@ -23,10 +23,14 @@ import timm
 import torch
 import torchvision
 from PIL import Image
+from records import write_study
 from test_browser import chromium, luminance  # noqa: F401 - a fixture
 from torch import nn
 
 import roadmap
+from analysis.sources.load import load
+from analysis.statistics.comparison import Comparison, comparisons
+from analysis.statistics.ladder import ladder_table
 from experiments.data.readers.sample import CLASSES, load_sample
 from experiments.launch.worker import train_recorded
 from experiments.records.schema import class_names_of
@@ -172,7 +176,9 @@ def test_what_is_no_picture_is_said_in_one_line(ask: Callable, boot: Image.Image
         "boot.tiff": unknown,
         "empty.png": unknown,
     }.items():
-        _, _, message = ask(tmp_path / name)
+        road, _, message = ask(tmp_path / name)
+        assert road.count("<button") == 3
+        assert "%" not in text_of(road)
         assert text_of(message).startswith("cannot read the image that was uploaded: ")
         assert reason in message
 
@@ -328,27 +334,49 @@ def test_an_example_is_marked_right_or_wrong(chromium: Any, served: Served, wait
     assert {*marks} <= {"✓ right", "✗ wrong"}
 
 
+UNCOVERED = """
+const box = arguments[0].getBoundingClientRect();
+return arguments[0].contains(document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2));
+"""
+"""Whether the middle of an element is on the screen, and nothing over it."""
+
+
+@pytest.mark.parametrize("width", [1280, 400])
 def test_a_picture_is_removed_and_another_one_uploaded(
     chromium: Any,  # noqa: F811
     served: Served,
     wait_for: Callable,
     tmp_path: Path,
+    width: int,
 ) -> None:
-    """Its answers are its own, and a chosen rung stays chosen."""
+    """Its answers are its own: they go with it, and what is no picture has none. A chosen rung stays chosen,
+    and does not hide an error."""
+
+    def has_answers() -> bool:
+        road = chromium.find_element("css selector", "#road")
+        return bool(road.find_elements("css selector", ".percent, .mark, img"))
+
     Image.effect_noise((300, 200), 90).save(tmp_path / "noise.jpg")
     (tmp_path / "text.png").write_text("no picture")
-    open_page(chromium, served, wait_for)
+    open_page(chromium, served, wait_for, width)
     chromium.find_element("css selector", ".card[data-number='1']").click()
     wait_for(lambda: chromium.find_elements("css selector", ".mark"))
     for name in ("noise.jpg", "text.png"):
-        chromium.find_element("css selector", "#picture button[aria-label='Remove Image']").click()
+        wait_for(lambda: "This picture" in chromium.find_element("css selector", ".effect").text)
+        chromium.execute_script("document.querySelector(\"#picture button[aria-label='Remove Image']\").click()")
+        wait_for(lambda: not has_answers())
+        wait_for(lambda: "This picture" not in chromium.find_element("css selector", ".effect").text)
         [file] = wait_for(lambda: chromium.find_elements("css selector", "#picture input[type=file]"))
         file.send_keys(str(tmp_path / name))
         if name == "noise.jpg":
-            wait_for(lambda: not chromium.find_elements("css selector", ".mark"))
+            wait_for(has_answers)
+            assert not chromium.find_elements("css selector", ".mark")
     assert chromium.find_element("css selector", ".card[aria-pressed=true] .title").text.startswith("kernel size 5")
     wait_for(lambda: chromium.find_elements("css selector", ".message"))
-    assert "not an image" in chromium.find_element("css selector", ".message").text
+    message = chromium.find_element("css selector", ".message")
+    assert "not an image" in message.text
+    assert chromium.execute_script(UNCOVERED, message)
+    assert not has_answers()
 
 
 def test_nothing_is_left_when_it_ends(ask: Callable, served: Served, boot: Image.Image, tmp_path: Path) -> None:
@@ -518,3 +546,79 @@ def test_names_of_classes_that_cannot_be_used_are_none(names: str, tmp_path: Pat
 def test_names_of_classes_are_printable_and_short(tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text(json.dumps(["\x1b[31mred", "x" * 5000]))
     assert class_names_of(tmp_path, 2) == ("\\x1b[31mred", "x" * 100)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Of synthetic records."""
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder)
+    return comparisons(load([str(folder)]))[0]
+
+
+def test_an_effect_says_what_is_corrected(study: Comparison) -> None:
+    """An interval may exclude zero without the effect being shown, as only the verdict is corrected."""
+    from experiments.demo.effects import effects_of
+
+    effects, ladder = effects_of(study), ladder_table(study).set_index("rung")
+    steps = ladder["change"].notna().sum()
+    hint = ladder[(ladder["low"] > 0) & (ladder["p_holm"] >= 0.05)].iloc[0]
+    limits = f"(95 % interval +{hint.low:.2f} to +{hint.high:.2f}, not corrected)"
+    verdict = f"once corrected for {steps} steps it is not shown to differ from zero (p = {hint.p_holm:.2g}"
+    assert f"+{hint.change:.2f} points against " in effects[hint.name].measured
+    assert f"{limits}; {verdict}" in effects[hint.name].measured
+    shown = ladder.index[ladder["verdict"] == "up"][0]
+    assert f"once corrected for {steps} steps it is shown to differ from zero (p " in effects[shown].measured
+
+
+def test_a_step_names_the_rung_that_it_starts_from(study: Comparison) -> None:
+    """On its card if that is not the card before it: the kernel sizes are compared with the same rung, side by side."""
+    from experiments.demo.effects import effects_of
+    from experiments.demo.networks import DemoNetwork
+    from experiments.demo.page import Demo
+    from experiments.evaluate.model import TransformSettings
+
+    shown = nn.Identity(), CLASSES, TransformSettings()
+    names = ("move_up_depthwise", "kernel_5", "kernel_7", "kernel_9", "kernel_11", "gelu")
+    rungs = [study.road[name] for name in names]
+    demo = Demo([DemoNetwork(rung.title, "2.5", *shown, rung=rung.name) for rung in rungs], effects_of(study))
+    cards = [text_of(card) for card in re.findall("<button.*?</button>", demo.road([], None, None), re.DOTALL)]
+    assert cards == [
+        "move up depthwise conv from inverting dimensions",  # which is not shown
+        "kernel size 5",
+        "kernel size 7 from move up depthwise conv",
+        "kernel size 9 from move up depthwise conv",
+        "kernel size 11 from move up depthwise conv",
+        "ReLU to GELU from kernel size 7",
+    ]
+    assert "kernel size 9 from move up depthwise conv" in text_of(demo.effect(3, []))
+
+
+def test_the_page_says_that_its_times_are_no_measurement() -> None:
+    from experiments.demo.page import TEMPLATES, Demo
+
+    notes = text_of(TEMPLATES.get_template("notes.html.j2").render(demo=Demo([]), threads="1 thread"))
+    assert "on a busy machine the times of two cards do not compare" in notes
+    assert "python -m experiments.latency" in notes
+
+
+def test_all_settings_of_a_step_can_be_seen(study: Comparison) -> None:
+    """The last of a long list, and those that stay as they are, such as the size of the stem's patches."""
+    from experiments.demo.effects import effects_of
+    from experiments.demo.networks import DemoNetwork
+    from experiments.demo.page import Demo
+    from experiments.evaluate.model import TransformSettings
+
+    def settings(rung: str) -> dict[str, Any]:
+        run = study.counted[study.counted["rung"] == rung].iloc[0]
+        return {key: value for key, value in (run["recipe"] | run["design"]).items() if key != "name"}
+
+    shown = nn.Identity(), CLASSES, TransformSettings()
+    steps = [DemoNetwork(name, "2", *shown, rung=name) for name in ("modern_recipe", "patchify_stem")]
+    demo = Demo(steps, effects_of(study))
+    before, after = settings("resnet"), settings("modern_recipe")
+    changed = [key for key in before if before[key] != after[key]]
+    recipe, stem = text_of(demo.effect(0, [])), text_of(demo.effect(1, []))
+    assert len(changed) > 10
+    assert [key for key in changed if f" {key.replace('_', ' ')} " not in recipe.split("what stays as it is")[0]] == []
+    assert "stem stride 2 ;" in stem.split("what stays as it is")[1]

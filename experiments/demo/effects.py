@@ -11,14 +11,14 @@ import pandas as pd
 from analysis.measures import VERDICTS
 from analysis.statistics.comparison import Comparison
 from analysis.statistics.ladder import default_ladder
-from analysis.text import count, interval, percent, quantity, signed
+from analysis.text import count, equals, interval, percent, quantity, signed
 from experiments.demo.networks import runs_of
 from roadmap.common.words import counted
 from roadmap.conf import OURS
 from roadmap.roads import Road, Rung
 
-MOST_CHANGES = 10
-"""How many settings are listed."""
+MOST_CHANGES, MOST_SETTINGS = 10, 100
+"""How many settings are listed: at once, and on demand."""
 LONGEST_VALUE = 60
 """Characters of a setting's value; the rest is cut."""
 NOTHING = "none"
@@ -40,10 +40,14 @@ class Effect:
     about: str
     """What the step does, in words; "" if its road doesn't say."""
     changes: tuple[Change, ...]
-    more_changes: int
-    """How many settings more it changes."""
+    more_changes: tuple[Change, ...]
+    """The rest, shown on demand."""
+    unchanged: tuple[Change, ...]
+    """The settings that stay as they are, by name: some decide what a change amounts to, as the stem's stride does."""
     parent: str | None
     """The name of the rung before it."""
+    parent_title: str
+    """ "" without one."""
     measured: str
     verdict: str
     """ "up", "down", or "" where no difference is shown."""
@@ -64,13 +68,15 @@ def _effect(
 ) -> Effect:
     road, parent = study.road, rung.parent
     before, after = settings.get(parent or ""), settings.get(rung.name)
-    changes = _changes(before, after) if before and after else []
+    changes, unchanged = _compared(before, after) if before and after else ([], [])
     return Effect(
         about=rung.about or _about(road, rung),
         changes=tuple(changes[:MOST_CHANGES]),
-        more_changes=len(changes[MOST_CHANGES:]),
+        more_changes=tuple(changes[MOST_CHANGES:MOST_SETTINGS]),
+        unchanged=tuple(unchanged[:MOST_SETTINGS]),
         parent=parent,
-        measured=_measured(row, study, ladder.attrs["titles"]),
+        parent_title=road[parent].title if parent else "",
+        measured=_measured(row, study, ladder),
         verdict=row["verdict"] if row.get("verdict") in VERDICTS else "",
         published=_published(rung, road),
     )
@@ -97,13 +103,15 @@ def _settings(study: Comparison) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    keys = dict.fromkeys([*before, *after])
-    return [
-        Change(key.replace("_", " "), _in_words(before.get(key)), _in_words(after.get(key)))
-        for key in keys
-        if before.get(key) != after.get(key)
-    ]
+def _compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[list[Change], list[Change]]:
+    """The settings that differ, and those that don't."""
+    changes: list[Change] = []
+    unchanged: list[Change] = []
+    for key in dict.fromkeys([*before, *after]):
+        values = before.get(key), after.get(key)
+        settings = unchanged if values[0] == values[1] else changes
+        settings.append(Change(key.replace("_", " "), *map(_in_words, values)))
+    return changes, sorted(unchanged, key=lambda each: each.setting)
 
 
 def _in_words(value: Any) -> str:
@@ -118,18 +126,26 @@ def _in_words(value: Any) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)[:LONGEST_VALUE]
 
 
-def _measured(row: Mapping[str, Any], study: Comparison, titles: Mapping[str, str]) -> str:
+def _measured(row: Mapping[str, Any], study: Comparison, ladder: pd.DataFrame) -> str:
     if not row.get("n"):
         return "Not measured in these runs."
     of = f"{percent(row['mean'])} % of {study.evaluated_on} right, {counted(row['n'], 'seed')}"
     if pd.isna(row["change"]):
         return f"{of}."
+    titles = ladder.attrs["titles"]
     change = f"{signed(row['change'])} points against {titles.get(row['reference'], row['reference'])}"
     if pd.isna(row["low"]):
         return f"{change} ({row['verdict']}). {of}."
-    is_shown = row["verdict"] in VERDICTS
-    verdict = "shown to differ from zero" if is_shown else f"{row['verdict']} from zero among so many steps"
-    return f"{change} (95 % interval {interval(row['low'], row['high'])}), {verdict}. {of}."
+    limits = interval(row["low"], row["high"])
+    return f"{change} (95 % interval {limits}, not corrected); {_corrected(row, ladder)}. {of}."
+
+
+def _corrected(row: Mapping[str, Any], ladder: pd.DataFrame) -> str:
+    """Whether the change is shown, in words; its interval alone does not say so."""
+    steps, looks = int(ladder["p_holm"].notna().sum()), ladder.attrs["looks"]
+    counts = counted(steps, "step") + f" and {looks} planned looks" * (looks > 1)
+    shown = "shown" if row["verdict"] in VERDICTS else "not shown"
+    return f"once corrected for {counts} it is {shown} to differ from zero (p {equals(row['p_holm'])})"
 
 
 def _published(rung: Rung, road: Road) -> str:

@@ -46,19 +46,22 @@ class Example:
 
 @dataclass(frozen=True)
 class Card:
-    """A network with its answer."""
+    """A network with its answer, if there is a picture."""
 
     number: int
     network: DemoNetwork
-    answer: Answer
+    answer: Answer | None
+    origin: str
+    """The title of the rung that its step starts from, if that is not the network before it."""
 
     @property
     def picture(self) -> str:
+        assert self.answer
         return data_uri(overlay(self.answer.seen, self.answer.map))
 
     @property
     def description(self) -> str:
-        return "where it looked" if self.answer.map is not None else "the picture as it saw it"
+        return "where it looked" if self.answer and self.answer.map is not None else "the picture as it saw it"
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,16 @@ class Demo:
         return [answer(network, picture) for network in self.networks]
 
     def road(self, answers: Sequence[Answer], chosen: int | None, truth: str | None) -> str:
-        """The cards of all networks."""
-        cards = [Card(number, *pair) for number, pair in enumerate(zip(self.networks, answers, strict=True))]
+        """The cards of all networks; `answers` is empty without a picture."""
+        answered = zip(self.networks, answers or [None] * len(self.networks), strict=True)
+        cards = [Card(number, *pair, self._origin(number)) for number, pair in enumerate(answered)]
         sections = [(name, list(group)) for name, group in groupby(cards, key=lambda card: card.network.section)]
         return _render("road", sections=sections, chosen=chosen, truth=truth, tile=TILE, milliseconds=_milliseconds)
+
+    def _origin(self, number: int) -> str:
+        effect = self.effects.get(self.networks[number].rung or "")
+        before = self.networks[number - 1].rung if number else None
+        return effect.parent_title if effect and effect.parent != before else ""
 
     def effect(self, chosen: int | None, answers: Sequence[Answer]) -> str:
         """What is known of the step of the chosen network."""
@@ -146,13 +155,17 @@ def picture_input() -> gr.Image:
 def page(demo: Demo) -> gr.Blocks:
     def respond(path: Path | None, chosen: int | None) -> tuple:
         if path is None:  # the picture was removed
-            return gr.skip(), gr.skip(), "", gr.skip()
+            return without_answers(chosen, "")
         try:
             picture = read_picture(path)
         except BrokenImageError as error:
-            return gr.skip(), gr.skip(), _render("message", text=str(error)), gr.skip()
+            return without_answers(chosen, _render("message", text=str(error)))
         answers = demo.answers(picture)
         return demo.road(answers, chosen, demo.truth(picture)), demo.effect(chosen, answers), "", answers
+
+    def without_answers(chosen: int | None, message: str) -> tuple:
+        """Those to the picture before would pass for answers to this one."""
+        return demo.road([], chosen, None), demo.effect(chosen, []), message, []
 
     def choose(answers: list[Answer], event: gr.EventData) -> tuple:
         chosen = None if event.number is None else int(event.number)
@@ -167,9 +180,9 @@ def page(demo: Demo) -> gr.Blocks:
         gr.HTML(_render("intro", lead=demo.lead))
         with gr.Row(elem_id="page"):
             with gr.Column(scale=1, min_width=300, elem_id="left"):
+                message = gr.HTML(elem_id="message")
                 picture = picture_input()
                 examples = gr.HTML(_render("examples", examples=demo.examples), js_on_load=ON_EXAMPLE)
-                message = gr.HTML(elem_id="message")
                 effect = gr.HTML(demo.effect(None, []), js_on_load=ON_CLOSE, elem_id="effect")
             with gr.Column(scale=3, min_width=300):
                 road = gr.HTML(js_on_load=ON_CHOICE, elem_id="road")
