@@ -422,8 +422,7 @@ def test_mistakes_are_told_in_one_line_before_anything_is_written(
     outcome = export(run)
     assert (outcome.code, outcome.err) == (
         2,
-        "error: onnx needs onnx: pip install -e '.[export]', or leave it out: "
-        "--formats safetensors,timm,torch\n",
+        "error: onnx needs onnx: pip install -e '.[export]', or leave it out: --formats safetensors,timm,torch\n",
     )
     assert not (run / "export").exists()
 

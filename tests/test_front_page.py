@@ -28,7 +28,7 @@ COLUMNS = ["mean", "change", "low", "high", "published_change", "effect", "effec
 COLUMNS += ["ms", "relative", "relative_macs"]
 """Of tables: the numbers that a text may have."""
 COUNT = re.compile(
-    r"(\d[\d,]*)(?= (?:of|runs?|networks?|rungs?|images|epochs?|seeds?|changes|steps|combinations|tests)\b)"
+    r"(?<![.\d])(\d[\d,]*)(?= (?:of|runs?|networks?|rungs?|images|epochs?|seeds?|changes|steps|combinations|tests)\b)"
 )
 
 

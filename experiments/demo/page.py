@@ -93,7 +93,8 @@ class Demo:
 
     def road(self, answers: Sequence[Answer], chosen: int | None, truth: str | None) -> str:
         """The cards of all networks; `answers` is empty without a picture."""
-        answered = zip(self.networks, answers or [None] * len(self.networks), strict=True)
+        known: Sequence[Answer | None] = answers or [None] * len(self.networks)
+        answered = zip(self.networks, known, strict=True)
         cards = [Card(number, *pair, self._origin(number)) for number, pair in enumerate(answered)]
         sections = [(name, list(group)) for name, group in groupby(cards, key=lambda card: card.network.section)]
         return _render("road", sections=sections, chosen=chosen, truth=truth, tile=TILE, milliseconds=_milliseconds)
