@@ -66,7 +66,7 @@ def test_from_the_command_to_the_report(latency, here, run_of, capsys, monkeypat
         assert [*rows["macs"]] == [cost(design, 32, 10).macs for design in designs]
 
     report = write_report(runs, analysis.comparisons(runs), here / "report")
-    [section] = report.across
+    [section] = report.speeds
     assert [*section.findings] == latency_findings(table)
     for name in ("report.html", "report.md"):
         text = (here / "report" / name).read_text()
@@ -89,7 +89,7 @@ def test_beside_runs_a_record_of_speed_is_no_run(latency, here, call, capsys):
     planned = call(plan, "rung=gelu", "device=cpu", "--images-per-second", "1000")
     assert (planned.code, planned.err) == (0, "")
     report = write_report(runs, analysis.comparisons(runs), here / "report")
-    assert [section.name for section in report.across] == ["latency"]
+    assert [section.name for section in report.speeds] == ["latency"]
     assert len(report.chapters) == 1
     figure = analysis.road_figure(analysis.latency_table(runs), report.chapters[0].ladder)
     assert "Accuracy measured here" in words_in(figure)
