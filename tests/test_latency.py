@@ -263,7 +263,7 @@ def test_a_rung_and_another_network_in_one_setting(tmp_path):
     write_latency(tmp_path / "runs", "kernel_9", summary={"processor": None})
     runs = analysis.load(tmp_path / "runs")
     report = write_report(runs, analysis.comparisons(runs), tmp_path / "report")
-    assert len(report.across) == 2
+    assert len(report.speeds) == 2
     text = (tmp_path / "report" / "report.md").read_text()
     assert "gelu +grn" in text
     assert "gelu +grn (not adopted)" not in text
