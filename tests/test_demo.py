@@ -234,7 +234,9 @@ def test_no_other_site_reaches_another_local_address(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(server, "Event", Asked)
     monkeypatch.setattr(server, "signal", lambda *_: None)
-    server.serve(gr.Blocks(analytics_enabled=False), "127.0.0.2", port)
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        gr.HTML("a page")
+    server.serve(blocks, "127.0.0.2", port)
     assert statuses == {f"127.0.0.2:{port}": 200, "evil.example": 400}
 
 
