@@ -93,9 +93,9 @@ class Demo:
 
     def road(self, answers: Sequence[Answer], chosen: int | None, truth: str | None) -> str:
         """The cards of all networks; `answers` is empty without a picture."""
-        known: Sequence[Answer | None] = answers or [None] * len(self.networks)
-        answered = zip(self.networks, known, strict=True)
-        cards = [Card(number, *pair, self._origin(number)) for number, pair in enumerate(answered)]
+        shown: Sequence[Answer | None] = answers or [None] * len(self.networks)
+        pairs = enumerate(zip(self.networks, shown, strict=True))
+        cards = [Card(number, *pair, self._origin(number)) for number, pair in pairs]
         sections = [(name, list(group)) for name, group in groupby(cards, key=lambda card: card.network.section)]
         return _render("road", sections=sections, chosen=chosen, truth=truth, tile=TILE, milliseconds=_milliseconds)
 
