@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -167,7 +168,11 @@ class Latency:
             outcome = (status, reason)
             if is_done and failed:
                 outcome = Status.FAILED, "; ".join(f"{timing}: {why}" for timing, why in failed.items())
-            facts = {"started": self.started, "finished": now() if is_done else None, **self.costs[case]}
+            facts: dict[str, Any] = {
+                "started": self.started,
+                "finished": now() if is_done else None,
+                **self.costs[case],
+            }
             kept = self.kept[case]
             measured = Recorded(kept | times, {}) if is_done else Recorded(kept, times)
             write_record(case, measured, *outcome, **facts)
