@@ -121,7 +121,7 @@ def prepared(run: Run, size: int, number: int, device: torch.device) -> list[Bat
 class Prepared:
     """Takes the place of `experiments.data.loader.Loader`, and of its evaluation."""
 
-    num_classes, resumes_within_epochs, evaluated_on = CLASSES, True, "holdout"
+    num_classes, class_names, resumes_within_epochs, evaluated_on = CLASSES, None, True, "holdout"
 
     def __init__(self, batches: list[Batch], steps: int) -> None:
         self.made, self.steps_per_epoch = batches, steps

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}  # read by imports
     try:
         if find_spec("gradio") is None:
-            raise SettingsError("the demo needs gradio: pip install 'convnext-roadmap[demo]'")
+            raise SettingsError("the demo needs gradio: pip install -e '.[demo]'")
         _check_free(arguments.host, arguments.port)
         with tempfile.TemporaryDirectory(prefix="roadmap-demo-") as folder:  # with whatever is uploaded
             os.environ["GRADIO_TEMP_DIR"] = folder
